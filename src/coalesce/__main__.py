@@ -1,0 +1,5 @@
+"""`python -m coalesce` is `coalesce`."""
+
+from coalesce.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Where objects live: one narrow protocol, and the stores that keep it."""

@@ -1,0 +1,175 @@
+"""The narrow protocol between the job and an object store.
+
+Every method is one S3 request (or its own bounded retries) against one bucket. All of them raise `StorageError` or a subclass, never anything of the
+library underneath; a failure that is not one of the named subclasses means that the effect is unknown. ETags are passed as the store lists them,
+quotes included.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from coalesce.model import ObjectInfo, UploadedPart
+
+
+# S3 DeleteObjects takes 1,000 keys; each counts as one write against the request rate, so pages are kept smaller (as Hadoop's S3A does).
+DELETE_PAGE = 250
+
+
+class Checksum(enum.Enum):
+    """How an upload is protected: the algorithm of its parts, and what Complete is held against."""
+
+    CRC64NVME = "CRC64NVME"  # full object: the store refuses a Complete whose whole-object CRC is not the expected one
+    CRC32 = "CRC32"  # composite: each part is checked on arrival, HEAD returns the CRC of the parts' CRCs
+    NONE = "NONE"  # the store keeps none that could be trusted
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer to ListObjectsV2. `token` is None on the last page; `date` is the answer's Date header in seconds since the epoch."""
+
+    objects: tuple[ObjectInfo, ...]
+    prefixes: tuple[str, ...]
+    token: str | None
+    date: float
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """Bytes of one GET. `checksum` maps algorithm names to base64 values, only for a whole object with a full-object checksum."""
+
+    data: bytes
+    etag: str
+    checksum: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What HEAD says of an object. `checksum` as in `Body`, composite values (`...-N`) included; metadata names are lower case."""
+
+    key: str
+    size: int
+    etag: str
+    metadata: Mapping[str, str]
+    content_type: str = ""
+    checksum: Mapping[str, str] = field(default_factory=dict)
+
+
+class Deleted(enum.Enum):
+    """What became of one key of a delete."""
+
+    DONE = "deleted"
+    ABSENT = "absent"  # was not there
+    CHANGED = "changed"  # the ETag did not match: kept
+    REFUSED = "refused"  # any other error: kept, as far as is known
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteResult:
+    """The answer for one key."""
+
+    key: str
+    deleted: Deleted
+    code: str = ""
+    message: str = ""
+
+
+@dataclass(slots=True)
+class Usage:
+    """What was asked of the store so far: sent requests by S3 operation name, and body bytes both ways."""
+
+    requests: Counter[str] = field(default_factory=Counter)
+    retries: int = 0
+    throttled: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+class ObjectStore(Protocol):
+    """One bucket."""
+
+    usage: Usage
+
+    async def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000) -> Page:
+        """ListObjectsV2: at most `max_keys` keys and common prefixes that begin with `prefix`."""
+        ...
+
+    async def get(self, key: str, *, etag: str = "", start: int = 0, length: int | None = None) -> Body:
+        """GetObject with If-Match `etag`; with `length`, only the bytes [start, start + length).
+
+        A body that breaks off or differs in length from what its headers announce is a retried and then raised `Unavailable`.
+        Raises PreconditionFailed where the object has another ETag (also when the store ignores If-Match: the answer's ETag is compared),
+        NotFound, Archived, AccessDenied.
+        """
+        ...
+
+    async def head(self, key: str) -> Head | None:
+        """HeadObject with ChecksumMode. None means a 404, nothing else does."""
+        ...
+
+    async def put(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        if_none_match: bool = False,
+        if_match: str = "",
+        content_type: str = "",
+        metadata: Mapping[str, str] | None = None,
+    ) -> str:
+        """PutObject, create-only with `if_none_match`, replace-only with `if_match`; the new ETag.
+
+        Raises PreconditionFailed (412), Conflict (409), NotFound (`if_match` and the key is absent).
+        """
+        ...
+
+    async def create_upload(self, key: str, *, checksum: Checksum, metadata: Mapping[str, str], content_type: str = "") -> str:
+        """CreateMultipartUpload (CRC64NVME as FULL_OBJECT, CRC32 as COMPOSITE); the upload id."""
+        ...
+
+    async def upload_part(self, key: str, upload_id: str, number: int, pieces: Sequence[bytes], *, checksum: Checksum, value: str) -> UploadedPart:
+        """UploadPart of the joined `pieces`, with their checksum `value` (base64) in the upload's algorithm. Raises NoSuchUpload, BadRequest."""
+        ...
+
+    async def copy_part(self, key: str, upload_id: str, number: int, *, source: str, etag: str, start: int, length: int, checksum: Checksum) -> UploadedPart:
+        """UploadPartCopy of [start, start + length) of `source` under x-amz-copy-source-if-match. Raises PreconditionFailed, NotFound, NoSuchUpload."""
+        ...
+
+    async def complete_upload(
+        self,
+        key: str,
+        upload_id: str,
+        parts: Sequence[UploadedPart],
+        *,
+        checksum: Checksum,
+        value: str = "",
+        create_only: bool = True,
+    ) -> None:
+        """CompleteMultipartUpload, If-None-Match: * with `create_only`; for CRC64NVME with the expected full-object `value` (base64).
+
+        Raises PreconditionFailed (412), Conflict (409), NoSuchUpload, BadRequest, AccessDenied; anything else leaves the effect unknown.
+        """
+        ...
+
+    async def abort_upload(self, key: str, upload_id: str) -> None:
+        """AbortMultipartUpload. An upload that is gone already is no error."""
+        ...
+
+    async def list_uploads(self, prefix: str) -> list[tuple[str, str]]:
+        """ListMultipartUploads, all pages: (key, upload id) of the open uploads under `prefix`."""
+        ...
+
+    async def delete(self, key: str, *, etag: str = "") -> DeleteResult:
+        """DeleteObject, with If-Match where `etag` is given. Refusals are results, lost answers are raised."""
+        ...
+
+    async def delete_many(self, targets: Sequence[tuple[str, str]]) -> list[DeleteResult]:
+        """DeleteObjects of at most 1,000 (key, ETag) pairs, verbose; an empty ETag means unconditional.
+
+        One result for every target, in their order; a key that the answer does not mention is REFUSED.
+        """
+        ...

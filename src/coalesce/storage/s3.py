@@ -1,0 +1,347 @@
+"""An S3 bucket through aiobotocore: the only module that knows it."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from aiobotocore.config import AioConfig
+from aiobotocore.session import get_session
+from botocore import UNSIGNED
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, ProfileNotFound
+
+from coalesce import errors
+from coalesce.model import ObjectInfo, UploadedPart
+from coalesce.storage.base import Body, Checksum, Deleted, DeleteResult, Head, Page, Usage
+
+_READS = 4
+_CREDENTIAL_CODES = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AuthorizationHeaderMalformed"})
+_BY_CODE: dict[str, type[errors.StorageError]] = {
+    "NoSuchUpload": errors.NoSuchUpload,
+    "NoSuchKey": errors.NotFound,
+    "PreconditionFailed": errors.PreconditionFailed,
+    "ConditionalRequestConflict": errors.Conflict,
+    "InvalidObjectState": errors.Archived,
+    "SlowDown": errors.Throttled,
+    "NotImplemented": errors.NotImplementedByStore,
+}
+_BY_STATUS: dict[int, type[errors.StorageError]] = {
+    400: errors.BadRequest,
+    403: errors.AccessDenied,
+    404: errors.NotFound,
+    409: errors.Conflict,
+    412: errors.PreconditionFailed,
+    416: errors.BadRequest,
+    429: errors.Throttled,
+    501: errors.NotImplementedByStore,
+    503: errors.Throttled,
+}
+_CHECKSUMS = ("CRC64NVME", "CRC32", "CRC32C")
+
+
+@dataclass(frozen=True, slots=True)
+class S3Options:
+    """How a bucket is reached. Empty strings leave the matter to botocore's own environment and files; keys are for local servers only."""
+
+    bucket: str
+    endpoint_url: str = ""
+    region: str = ""
+    profile: str = ""
+    sign: bool = True
+    ca_bundle: str = ""
+    verify_ssl: bool = True
+    expected_bucket_owner: str = ""
+    request_payer: bool = False
+    addressing: str = "auto"
+    max_connections: int = 96
+    access_key: str = ""
+    secret_key: str = ""
+
+
+@asynccontextmanager
+async def open_s3(options: S3Options) -> AsyncIterator[S3Store]:
+    """The bucket, with its connections closed at the end. Raises ConfigurationError for a profile or region that is not there."""
+    config = AioConfig(
+        retries={"mode": "standard", "total_max_attempts": 5},
+        connect_timeout=10,
+        read_timeout=60,
+        max_pool_connections=options.max_connections,
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        parameter_validation=False,
+        signature_version=None if options.sign else UNSIGNED,
+        s3={"addressing_style": options.addressing, "payload_signing_enabled": False},
+        user_agent="coalesce",
+    )
+    try:
+        session = get_session()
+        if options.profile:
+            session.set_config_variable("profile", options.profile)
+        session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_epoch)
+        context = session.create_client(
+            "s3",
+            config=config,
+            region_name=options.region or session.get_config_variable("region") or "us-east-1",
+            endpoint_url=options.endpoint_url or None,
+            verify=False if not options.verify_ssl else options.ca_bundle or None,
+            aws_access_key_id=options.access_key or None,
+            aws_secret_access_key=options.secret_key or None,
+        )
+        client = await context.__aenter__()
+    except (BotoCoreError, ValueError) as error:
+        raise _mapped(error, "connect", "") from error
+    try:
+        yield S3Store(client, options)
+    finally:
+        await context.__aexit__(None, None, None)
+
+
+class S3Store:
+    """See `ObjectStore`. Retries of single requests are botocore's standard mode, 5 attempts."""
+
+    def __init__(self, client: Any, options: S3Options) -> None:
+        self.usage = Usage()
+        self._client = client
+        self._common: dict[str, Any] = {"Bucket": options.bucket}
+        if options.expected_bucket_owner:
+            self._common["ExpectedBucketOwner"] = options.expected_bucket_owner
+        if options.request_payer:
+            self._common["RequestPayer"] = "requester"
+        client.meta.events.register("before-send.s3", self._count)
+
+    async def check_access(self) -> None:
+        """Raises ConfigurationError where the bucket cannot be listed: not there, credentials, network."""
+        try:
+            await self.list_page("", max_keys=1)
+        except errors.ConfigurationError:
+            raise
+        except errors.Unavailable as error:
+            raise errors.ConfigurationError(
+                f"the endpoint cannot be reached: {error.message}", hint="Check the network, --endpoint-url and --region."
+            ) from error
+        except errors.StorageError as error:
+            if isinstance(error, errors.AccessDenied):
+                return  # the right to list may be limited to the prefixes
+            raise errors.ConfigurationError(
+                f"the bucket cannot be used: {error.message}", code=error.code, hint="Check its name, --region and --endpoint-url."
+            ) from error
+
+    async def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000) -> Page:
+        """See `ObjectStore`."""
+        optional = {"Delimiter": delimiter, "ContinuationToken": token}
+        answer = await self._call("ListObjectsV2", prefix, Prefix=prefix, MaxKeys=max_keys, **{k: v for k, v in optional.items() if v})
+        objects = tuple(
+            ObjectInfo(entry["Key"], entry["Size"], entry["ETag"], entry["LastModified"], entry.get("StorageClass", "STANDARD"))
+            for entry in answer.get("Contents", ())
+        )
+        prefixes = tuple(entry["Prefix"] for entry in answer.get("CommonPrefixes", ()))
+        following = answer.get("NextContinuationToken") if answer.get("IsTruncated") else None
+        if answer.get("IsTruncated") and not following:
+            raise errors.ListingError(f"listing of {prefix!r} is cut short without a token", key=prefix, operation="ListObjectsV2")
+        headers = answer["ResponseMetadata"]["HTTPHeaders"]
+        return Page(objects, prefixes, following, email.utils.parsedate_to_datetime(headers["date"]).timestamp())
+
+    async def get(self, key: str, *, etag: str = "", start: int = 0, length: int | None = None) -> Body:
+        """See `ObjectStore`."""
+        for attempt in range(1, _READS + 1):
+            try:
+                return await self._get_once(key, etag, start, length)
+            except errors.Unavailable:
+                if attempt == _READS:
+                    raise
+                self.usage.retries += 1
+                await asyncio.sleep(random.uniform(0, 0.2 * 2**attempt))
+        raise AssertionError("unreachable")
+
+    async def _get_once(self, key: str, etag: str, start: int, length: int | None) -> Body:
+        arguments: dict[str, Any] = {"IfMatch": etag} if etag else {}
+        if length is None:
+            arguments["ChecksumMode"] = "ENABLED"
+        else:
+            arguments["Range"] = f"bytes={start}-{start + length - 1}"
+        answer = await self._call("GetObject", key, Key=key, **arguments)
+        try:
+            async with answer["Body"] as stream:
+                data: bytes = await stream.read()
+        except Exception as error:
+            raise errors.Unavailable(f"the body of {key!r} broke off: {error}", key=key, operation="GetObject") from error
+        self.usage.bytes_in += len(data)
+        expected = answer["ContentLength"] if length is None else length
+        if len(data) != expected:
+            raise errors.Unavailable(f"the body of {key!r} has {len(data)} bytes, not {expected}", key=key, operation="GetObject")
+        if etag and answer["ETag"] != etag:
+            raise errors.PreconditionFailed(f"{key!r} has another ETag", key=key, operation="GetObject")
+        return Body(data, answer["ETag"], {name: value for name, value in _checksums(answer).items() if "-" not in value})
+
+    async def head(self, key: str) -> Head | None:
+        """See `ObjectStore`."""
+        try:
+            answer = await self._call("HeadObject", key, Key=key, ChecksumMode="ENABLED")
+        except errors.NotFound:
+            return None
+        return Head(key, answer["ContentLength"], answer["ETag"], answer.get("Metadata", {}), answer.get("ContentType", ""), _checksums(answer))
+
+    async def put(
+        self, key: str, body: bytes, *, if_none_match: bool = False, if_match: str = "", content_type: str = "", metadata: Mapping[str, str] | None = None
+    ) -> str:
+        """See `ObjectStore`."""
+        optional = {"IfNoneMatch": "*" if if_none_match else "", "IfMatch": if_match, "ContentType": content_type, "Metadata": dict(metadata or {})}
+        answer = await self._call("PutObject", key, Key=key, Body=body, **{k: v for k, v in optional.items() if v})
+        self.usage.bytes_out += len(body)
+        return str(answer["ETag"])
+
+    async def create_upload(self, key: str, *, checksum: Checksum, metadata: Mapping[str, str], content_type: str = "") -> str:
+        """See `ObjectStore`."""
+        arguments: dict[str, Any] = {"Metadata": dict(metadata)}
+        if content_type:
+            arguments["ContentType"] = content_type
+        if checksum is not Checksum.NONE:
+            arguments["ChecksumAlgorithm"] = checksum.value
+            arguments["ChecksumType"] = "FULL_OBJECT" if checksum is Checksum.CRC64NVME else "COMPOSITE"
+        answer = await self._call("CreateMultipartUpload", key, Key=key, **arguments)
+        return str(answer["UploadId"])
+
+    async def upload_part(self, key: str, upload_id: str, number: int, pieces: Sequence[bytes], *, checksum: Checksum, value: str) -> UploadedPart:
+        """See `ObjectStore`."""
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        answer = await self._call("UploadPart", key, Key=key, UploadId=upload_id, PartNumber=number, Body=body, **_named(checksum, value))
+        self.usage.bytes_out += len(body)
+        return UploadedPart(number, len(body), answer["ETag"], value)
+
+    async def copy_part(self, key: str, upload_id: str, number: int, *, source: str, etag: str, start: int, length: int, checksum: Checksum) -> UploadedPart:
+        """See `ObjectStore`."""
+        answer = await self._call(
+            "UploadPartCopy",
+            key,
+            Key=key,
+            UploadId=upload_id,
+            PartNumber=number,
+            CopySource={"Bucket": self._common["Bucket"], "Key": source},
+            CopySourceIfMatch=etag,
+            CopySourceRange=f"bytes={start}-{start + length - 1}",
+        )
+        result = answer["CopyPartResult"]
+        return UploadedPart(number, length, result["ETag"], result.get(f"Checksum{checksum.value}", ""))
+
+    async def complete_upload(
+        self, key: str, upload_id: str, parts: Sequence[UploadedPart], *, checksum: Checksum, value: str = "", create_only: bool = True
+    ) -> None:
+        """See `ObjectStore`. Part sums are always listed: versitygw and MinIO refuse a full-object Complete without them."""
+        listed = [{"PartNumber": part.number, "ETag": part.etag, **_named(checksum, part.checksum)} for part in parts]
+        arguments: dict[str, Any] = {"IfNoneMatch": "*"} if create_only else {}
+        if checksum is Checksum.CRC64NVME:
+            arguments |= {"ChecksumCRC64NVME": value, "ChecksumType": "FULL_OBJECT"}
+        await self._call("CompleteMultipartUpload", key, Key=key, UploadId=upload_id, MultipartUpload={"Parts": listed}, **arguments)
+
+    async def abort_upload(self, key: str, upload_id: str) -> None:
+        """See `ObjectStore`."""
+        try:
+            await self._call("AbortMultipartUpload", key, Key=key, UploadId=upload_id)
+        except (errors.NoSuchUpload, errors.NotFound):
+            pass
+
+    async def list_uploads(self, prefix: str) -> list[tuple[str, str]]:
+        """See `ObjectStore`."""
+        found: list[tuple[str, str]] = []
+        marker: dict[str, Any] = {}
+        while True:
+            answer = await self._call("ListMultipartUploads", prefix, Prefix=prefix, **marker)
+            found += [(entry["Key"], entry["UploadId"]) for entry in answer.get("Uploads", ())]
+            if not answer.get("IsTruncated"):
+                return found
+            marker = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
+
+    async def delete(self, key: str, *, etag: str = "") -> DeleteResult:
+        """See `ObjectStore`."""
+        try:
+            await self._call("DeleteObject", key, Key=key, **({"IfMatch": etag} if etag else {}))
+        except errors.NotFound:
+            return DeleteResult(key, Deleted.ABSENT)
+        except errors.PreconditionFailed as error:
+            return DeleteResult(key, Deleted.CHANGED, error.code, error.message)
+        except (errors.AccessDenied, errors.BadRequest, errors.Conflict, errors.NotImplementedByStore) as error:
+            return DeleteResult(key, Deleted.REFUSED, error.code, error.message)
+        return DeleteResult(key, Deleted.DONE)
+
+    async def delete_many(self, targets: Sequence[tuple[str, str]]) -> list[DeleteResult]:
+        """See `ObjectStore`."""
+        objects = [{"Key": key, **({"ETag": etag} if etag else {})} for key, etag in targets]
+        answer = await self._call("DeleteObjects", targets[0][0], Delete={"Objects": objects, "Quiet": False})
+        results = {entry["Key"]: DeleteResult(entry["Key"], Deleted.DONE) for entry in answer.get("Deleted", ())}
+        for entry in answer.get("Errors", ()):
+            key, code = entry.get("Key", ""), entry.get("Code", "")
+            kind = {"PreconditionFailed": Deleted.CHANGED, "NoSuchKey": Deleted.ABSENT}.get(code, Deleted.REFUSED)
+            results[key] = DeleteResult(key, kind, code, entry.get("Message", ""))
+        return [results.get(key, DeleteResult(key, Deleted.REFUSED, "NotMentioned", "the answer does not mention this key")) for key, _ in targets]
+
+    async def _call(self, operation: str, where: str, **arguments: Any) -> dict[str, Any]:
+        method = getattr(self._client, _METHODS[operation])
+        try:
+            answer: dict[str, Any] = await method(**self._common, **arguments)
+        except (ClientError, BotoCoreError, OSError, asyncio.TimeoutError) as error:
+            mapped = _mapped(error, operation, where)
+            self.usage.throttled += isinstance(mapped, errors.Throttled)
+            raise mapped from error
+        self.usage.retries += answer["ResponseMetadata"].get("RetryAttempts", 0)
+        return answer
+
+    def _count(self, event_name: str, **_: Any) -> None:
+        self.usage.requests[event_name.rsplit(".", 1)[-1]] += 1
+
+
+_METHODS = {
+    "ListObjectsV2": "list_objects_v2",
+    "GetObject": "get_object",
+    "HeadObject": "head_object",
+    "PutObject": "put_object",
+    "CreateMultipartUpload": "create_multipart_upload",
+    "UploadPart": "upload_part",
+    "UploadPartCopy": "upload_part_copy",
+    "CompleteMultipartUpload": "complete_multipart_upload",
+    "AbortMultipartUpload": "abort_multipart_upload",
+    "ListMultipartUploads": "list_multipart_uploads",
+    "DeleteObject": "delete_object",
+    "DeleteObjects": "delete_objects",
+}
+
+
+def _mapped(error: Exception, operation: str, where: str) -> errors.CoalesceError:
+    """Our error for one of botocore's: what was asked, of which key, what the store said."""
+    if isinstance(error, NoCredentialsError | PartialCredentialsError):
+        return errors.ConfigurationError("no credentials found", code="NoCredentials", hint="Set AWS_PROFILE or --profile, or give the job a role.")
+    if isinstance(error, ProfileNotFound):
+        return errors.ConfigurationError(str(error), code="ProfileNotFound", hint="Check --profile and AWS_PROFILE.")
+    if not isinstance(error, ClientError):
+        kind = errors.ConfigurationError if operation == "connect" else errors.Unavailable
+        return kind(f"{operation} {where!r}: {type(error).__name__}: {error}", key=where, operation=operation)
+    details, metadata = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+    code, status = str(details.get("Code", "")), int(metadata.get("HTTPStatusCode", 0))
+    said = {"key": where, "code": code, "request_id": str(metadata.get("RequestId", "")), "operation": operation}
+    message = f"{operation} {where!r}: {status} {code} {details.get('Message', '')}".rstrip()
+    if code == "NoSuchBucket":
+        return errors.ConfigurationError(message, hint="Check --bucket, --region and --endpoint-url.", **said)
+    if code in _CREDENTIAL_CODES:
+        return errors.ConfigurationError(message, hint="Check the credentials: are they of this account, and not expired?", **said)
+    return _BY_CODE.get(code, _BY_STATUS.get(status, errors.Unavailable))(message, **said)
+
+
+def _named(checksum: Checksum, value: str) -> dict[str, str]:
+    return {f"Checksum{checksum.value}": value} if checksum is not Checksum.NONE and value else {}
+
+
+def _checksums(answer: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(answer[f"Checksum{name}"]) for name in _CHECKSUMS if answer.get(f"Checksum{name}")}
+
+
+def _epoch(value: Any) -> Any:
+    """Seconds since the epoch of a listing's ISO time; other timestamps stay text. botocore's own parser costs most of a listing's CPU."""
+    try:
+        return datetime.fromisoformat(value).timestamp()
+    except (TypeError, ValueError):
+        return value
