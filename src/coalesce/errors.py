@@ -165,3 +165,11 @@ class RecordDamaged(CoalesceError):
 
     code = "RecordDamaged"
     hint = "Nothing of this group was touched. Move the record away after checking that its outputs and sources are whole."
+
+
+def first_failure(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first failure of a task group: what it did to its siblings is not worth telling."""
+    failure: BaseException = group
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure

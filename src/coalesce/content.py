@@ -1,0 +1,208 @@
+"""What a source's bytes must be, and how they become an output's bytes.
+
+A joiner takes one source's body in pieces and gives back what goes into the output. Members and lines are checked as they pass, in one pass; nothing
+is recompressed. The rules follow from what readers do with each layout: Hadoop fails a job on anything behind a member, the JDK hides every record
+behind it, and a missing newline fuses two records.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from awscrt import checksums
+from isal import isal_zlib
+
+from coalesce.errors import ContentError
+from coalesce.storage.base import Checksum
+
+# Inflated bytes at a time: bounds the memory that a body of any ratio can claim.
+_INFLATED = 1024**2
+_SLICE = 256 * 1024
+
+NEWLINE_MEMBER = gzip.compress(b"\n", mtime=0)
+EMPTY_MEMBER = gzip.compress(b"", mtime=0)
+
+
+class Joiner(Protocol):
+    """One source on its way into an output. `records` counts what has passed so far; None where nothing is looked at."""
+
+    records: int | None
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The next bytes of the source; what of them goes into the output now. Raises ContentError."""
+        ...
+
+    def finish(self) -> list[bytes]:
+        """The end of the source; what is still to be written. Raises ContentError if the source is not whole."""
+        ...
+
+
+class AsIs:
+    """Bytes pass unchecked: the user said so."""
+
+    records: int | None = None
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """See `Joiner`."""
+        return [data]
+
+    def finish(self) -> list[bytes]:
+        """See `Joiner`."""
+        return []
+
+
+class Lines:
+    """Newline-ended text. A missing last newline is supplied."""
+
+    def __init__(self, key: str) -> None:
+        self.records: int | None = 0
+        self._lines = 0
+        self._last = b"\n"
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """See `Joiner`."""
+        self._lines += data.count(b"\n")
+        self._last = data[-1:] or self._last
+        self.records = self._lines + (self._last != b"\n")
+        return [data]
+
+    def finish(self) -> list[bytes]:
+        """See `Joiner`."""
+        return [] if self._last == b"\n" else [b"\n"]
+
+
+class Members:
+    """Gzip members of newline-ended text, each with its header, CRC and length (RFC 1952).
+
+    Members that hold nothing are left out: thousands in a row overflow the stack of the JDK's reader. A missing last newline is supplied as a member of
+    its own.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.records: int | None = 0
+        self._key = key
+        self._lines = 0
+        self._last = b"\n"
+        self._inflater: isal_zlib.Decompress | None = None
+        self._held: list[bytes] = []  # the current member's bytes as long as it holds nothing
+        self._holds = False
+        self._members = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """See `Joiner`."""
+        kept: list[bytes] = []
+        at = begin = 0
+        while at < len(data):
+            if self._inflater is None:
+                self._inflater, self._holds = isal_zlib.decompressobj(wbits=31), False
+                begin = at
+            used = self._inflate(data[at : at + _SLICE])
+            at += used
+            if self._inflater.eof:
+                self._member_ended(data[begin:at] if begin or at < len(data) else data, kept)
+                begin = at
+        if self._inflater is not None:
+            self._pass_on(data[begin:], kept)
+        self.records = self._lines + (self._last != b"\n")
+        return kept
+
+    def finish(self) -> list[bytes]:
+        """See `Joiner`."""
+        if self._inflater is not None:
+            raise ContentError(f"{self._key}: the last gzip member is cut short", key=self._key, code="TruncatedGzip")
+        if not self._members:
+            raise ContentError(f"{self._key}: holds no gzip member", key=self._key, code="NotGzip")
+        return [] if self._last == b"\n" else [NEWLINE_MEMBER]
+
+    def _inflate(self, data: bytes) -> int:
+        """Takes in one slice; how many of its bytes belong to the current member."""
+        inflater = self._inflater
+        assert inflater is not None
+        try:
+            out = inflater.decompress(data, _INFLATED)
+            self._look_at(out)
+            while not inflater.eof and (inflater.unconsumed_tail or len(out) == _INFLATED):
+                out = inflater.decompress(inflater.unconsumed_tail, _INFLATED)
+                self._look_at(out)
+        except (isal_zlib.error, zlib.error) as error:
+            raise ContentError(f"{self._key}: not whole gzip: {error}", key=self._key, code="CorruptGzip") from error
+        return len(data) - len(inflater.unused_data)
+
+    def _look_at(self, out: bytes) -> None:
+        if out:
+            self._holds = True
+            self._lines += out.count(b"\n")
+            self._last = out[-1:]
+
+    def _member_ended(self, piece: bytes, kept: list[bytes]) -> None:
+        self._members += 1
+        self._pass_on(piece, kept)
+        self._held.clear()
+        self._inflater = None
+
+    def _pass_on(self, piece: bytes, kept: list[bytes]) -> None:
+        if self._holds:
+            kept += self._held
+            self._held.clear()
+            kept.append(piece)
+        elif piece:
+            self._held.append(piece)
+
+
+def joiner_for(*, gzipped: bool, check: bool) -> Callable[[str], Joiner]:
+    """Makes the joiner of a source, given its key."""
+    if not check:
+        return lambda _: AsIs()
+    return Members if gzipped else Lines
+
+
+def crc64(pieces: list[bytes], value: int = 0) -> int:
+    """CRC64NVME of the joined pieces, going on from `value`."""
+    for piece in pieces:
+        value = checksums.crc64nvme(piece, value)
+    return value
+
+
+def combined(first: int, second: int, second_length: int) -> int:
+    """CRC64NVME of two byte strings joined, from theirs."""
+    return int(checksums.combine_crc64nvme(first, second, second_length))
+
+
+def part_checksum(pieces: list[bytes], checksum: Checksum) -> str:
+    """Base64 of the pieces' checksum in an upload's algorithm; empty for none."""
+    if checksum is Checksum.CRC64NVME:
+        return encoded(crc64(pieces))
+    if checksum is Checksum.CRC32:
+        value = 0
+        for piece in pieces:
+            value = zlib.crc32(piece, value)
+        return base64.b64encode(value.to_bytes(4)).decode()
+    return ""
+
+
+def composite(parts: list[str]) -> str:
+    """The composite CRC32 that S3 shows for parts with these base64 CRC32s: the CRC32 of their bytes, and their number."""
+    value = zlib.crc32(b"".join(base64.b64decode(part) for part in parts))
+    return f"{base64.b64encode(value.to_bytes(4)).decode()}-{len(parts)}"
+
+
+def encoded(value: int) -> str:
+    """A CRC64NVME as S3 writes it: base64 of its eight bytes, most significant first."""
+    return base64.b64encode(value.to_bytes(8)).decode()
+
+
+def decoded(value: str) -> int:
+    """The CRC64NVME that `encoded` wrote."""
+    return int.from_bytes(base64.b64decode(value))
+
+
+def check_stored(key: str, data: bytes, stored: Mapping[str, str]) -> None:
+    """Holds a body against the checksums stored with its object, as far as they cover the whole object. Raises ContentError."""
+    for name, function, width in (("CRC64NVME", checksums.crc64nvme, 8), ("CRC32C", checksums.crc32c, 4), ("CRC32", checksums.crc32, 4)):
+        value = stored.get(name)
+        if value and "-" not in value and base64.b64encode(function(data).to_bytes(width)).decode() != value:
+            raise ContentError(f"{key}: the body does not have its stored {name}", key=key, code="ChecksumMismatch")

@@ -1,0 +1,144 @@
+"""Plan records: a group's plan as it stands in the bucket while the group is worked on. Whoever holds the record owns the group."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from coalesce.errors import GroupOwned, NotFound, PreconditionFailed, RecordDamaged, StorageError
+from coalesce.model import Batch, GroupId, Source
+from coalesce.planning import digest
+from coalesce.storage.base import ObjectStore
+
+_CONTENT_TYPE = "application/zlib"
+_INFLATED = 512 * 1024**2
+
+
+class RecordedBatch(BaseModel):
+    """One batch: where it goes, the upload that alone may make it appear, and its sources as (key, ETag, size, first, last, tail)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    output: str
+    upload_id: str
+    digest: str
+    sources: tuple[tuple[str, str, int, int, int, str], ...]
+
+    def batch(self) -> Batch:
+        """The batch as planned, without parts: those are for the run that transfers it."""
+        sources = tuple(Source(key, size, etag, 0.0, "STANDARD", first, last, tail) for key, etag, size, first, last, tail in self.sources)
+        return Batch(self.output, sources, (), self.digest)
+
+
+class PlanRecord(BaseModel):
+    """The unfinished plan of one group."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    run_id: str
+    layout: str
+    directory: str
+    topic: str
+    partition: int
+    batches: tuple[RecordedBatch, ...]
+
+    @property
+    def group(self) -> GroupId:
+        """The group it stands for."""
+        return GroupId(self.directory, self.topic, self.partition)
+
+
+def record_key(state: str, group: GroupId) -> str:
+    """The one key at which a plan of this group can be recorded."""
+    return f"{state}groups/{group}"
+
+
+def recorded(batch: Batch, upload_id: str) -> RecordedBatch:
+    """A batch as it is written down."""
+    sources = tuple((s.key, s.etag, s.size, s.first, s.last, s.tail) for s in batch.sources)
+    return RecordedBatch(output=batch.output, upload_id=upload_id, digest=batch.digest, sources=sources)
+
+
+def encode(record: PlanRecord) -> bytes:
+    """A record as stored."""
+    return zlib.compress(record.model_dump_json().encode())
+
+
+def decode(data: bytes, key: str, state: str) -> PlanRecord:
+    """A stored record, held against its key. Raises RecordDamaged where it cannot be read or names anything outside its group."""
+    try:
+        inflater = zlib.decompressobj()
+        text = inflater.decompress(data, _INFLATED)
+        if not inflater.eof:
+            raise ValueError("cut short, or too large")
+        record = PlanRecord.model_validate_json(text)
+    except (zlib.error, ValueError, ValidationError) as error:
+        raise RecordDamaged(f"the plan record {key!r} cannot be read: {type(error).__name__}", key=key) from error
+    if record_key(state, record.group) != key:
+        raise RecordDamaged(f"the plan record {key!r} is about another group", key=key)
+    for batch in record.batches:
+        names = (batch.output, *(source[0] for source in batch.sources))
+        if not all(name.startswith(record.group.prefix) for name in names) or batch.output in names[1:]:
+            raise RecordDamaged(f"the plan record {key!r} names keys outside its group", key=key)
+        if digest(batch.batch().sources) != batch.digest:
+            raise RecordDamaged(f"the plan record {key!r} does not have its digest", key=key)
+    return record
+
+
+class HeldRecord:
+    """A plan record of this run's own, or one taken over: its ETag is what every change must match."""
+
+    def __init__(self, store: ObjectStore, key: str, record: PlanRecord, etag: str) -> None:
+        self.record = record
+        self._store = store
+        self._key = key
+        self._etag = etag
+
+    @classmethod
+    async def create(cls, store: ObjectStore, state: str, record: PlanRecord) -> HeldRecord:
+        """Records a plan, create-only. Raises GroupOwned where one stands already."""
+        key = record_key(state, record.group)
+        try:
+            etag = await store.put(key, encode(record), if_none_match=True, content_type=_CONTENT_TYPE)
+        except PreconditionFailed:
+            raise GroupOwned(f"{record.group}: another run's plan record stands on it", key=key) from None
+        except StorageError:
+            held = await cls._mine(store, state, key, record)
+            if held is None:
+                raise
+            return held
+        return cls(store, key, record, etag)
+
+    @classmethod
+    async def _mine(cls, store: ObjectStore, state: str, key: str, record: PlanRecord) -> HeldRecord | None:
+        """After a lost answer: the record, if it was written after all. Upload ids make it unmistakable."""
+        try:
+            found = await cls.read(store, state, key)
+        except (StorageError, RecordDamaged):
+            return None
+        return found if found is not None and found.record == record else None
+
+    @classmethod
+    async def read(cls, store: ObjectStore, state: str, key: str) -> HeldRecord | None:
+        """The record at a key, None if there is none any more. Raises RecordDamaged."""
+        try:
+            body = await store.get(key)
+        except NotFound:
+            return None
+        return cls(store, key, decode(body.data, key, state), body.etag)
+
+    async def rewrite(self, record: PlanRecord) -> bool:
+        """Replaces it; False if it is not ours any more."""
+        try:
+            self._etag = await self._store.put(self._key, encode(record), if_match=self._etag, content_type=_CONTENT_TYPE)
+        except (PreconditionFailed, NotFound):
+            return False
+        self.record = record
+        return True
+
+    async def remove(self) -> None:
+        """Removes it if it is still ours; somebody else's stays."""
+        await self._store.delete(self._key, etag=self._etag)
