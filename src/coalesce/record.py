@@ -91,10 +91,11 @@ def decode(data: bytes, key: str, state: str) -> PlanRecord:
 class HeldRecord:
     """A plan record of this run's own, or one taken over: its ETag is what every change must match."""
 
-    def __init__(self, store: ObjectStore, key: str, record: PlanRecord, etag: str) -> None:
+    def __init__(self, store: ObjectStore, state: str, record: PlanRecord, etag: str) -> None:
         self.record = record
+        self._state = state
         self._store = store
-        self._key = key
+        self._key = record_key(state, record.group)
         self._etag = etag
 
     @classmethod
@@ -103,18 +104,21 @@ class HeldRecord:
         key = record_key(state, record.group)
         try:
             etag = await store.put(key, encode(record), if_none_match=True, content_type=_CONTENT_TYPE)
-        except PreconditionFailed:
-            raise GroupOwned(f"{record.group}: another run's plan record stands on it", key=key) from None
-        except StorageError:
+        except StorageError as error:
             held = await cls._mine(store, state, key, record)
+            if held is None and isinstance(error, PreconditionFailed):
+                raise GroupOwned(f"{record.group}: another run's plan record stands on it", key=key) from None
             if held is None:
                 raise
             return held
-        return cls(store, key, record, etag)
+        return cls(store, state, record, etag)
 
     @classmethod
     async def _mine(cls, store: ObjectStore, state: str, key: str, record: PlanRecord) -> HeldRecord | None:
-        """After a lost answer: the record, if it was written after all. Upload ids make it unmistakable."""
+        """After a lost answer, or the 412 that a repeated request gets from its own first try: the record, if it was written after all.
+
+        Upload ids make it unmistakable.
+        """
         try:
             found = await cls.read(store, state, key)
         except (StorageError, RecordDamaged):
@@ -128,14 +132,19 @@ class HeldRecord:
             body = await store.get(key)
         except NotFound:
             return None
-        return cls(store, key, decode(body.data, key, state), body.etag)
+        return cls(store, state, decode(body.data, key, state), body.etag)
 
     async def rewrite(self, record: PlanRecord) -> bool:
         """Replaces it; False if it is not ours any more."""
         try:
             self._etag = await self._store.put(self._key, encode(record), if_match=self._etag, content_type=_CONTENT_TYPE)
-        except (PreconditionFailed, NotFound):
-            return False
+        except StorageError as error:
+            held = await self._mine(self._store, self._state, self._key, record)
+            if held is None and isinstance(error, PreconditionFailed | NotFound):
+                return False
+            if held is None:
+                raise
+            self._etag = held._etag
         self.record = record
         return True
 

@@ -15,7 +15,6 @@ from typing import Protocol
 
 from coalesce.model import ObjectInfo, UploadedPart
 
-
 # S3 DeleteObjects takes 1,000 keys; each counts as one write against the request rate, so pages are kept smaller (as Hadoop's S3A does).
 DELETE_PAGE = 250
 

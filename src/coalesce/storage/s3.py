@@ -284,7 +284,7 @@ class S3Store:
         method = getattr(self._client, _METHODS[operation])
         try:
             answer: dict[str, Any] = await method(**self._common, **arguments)
-        except (ClientError, BotoCoreError, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, ClientError, BotoCoreError, OSError) as error:
             mapped = _mapped(error, operation, where)
             self.usage.throttled += isinstance(mapped, errors.Throttled)
             raise mapped from error

@@ -1,0 +1,155 @@
+"""Groups, found by listing prefixes: many at once, each group complete when its own part of the key space is.
+
+A prefix is listed flat; one that does not fit a page is split where S3 splits it (`Delimiter`), as long as its pieces are worth a request of their own.
+The split only cuts the key space: keys are grouped by what they say, and no order is trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from coalesce.errors import CoalesceError, ListingError, StorageError, first_failure
+from coalesce.model import ExistingOutput, Group, GroupId, ObjectInfo, Source
+from coalesce.naming import Layout, output_of, source_of
+from coalesce.storage.base import ObjectStore, Page
+
+# A page is 1,000 keys; below this many keys per piece, listing on costs fewer requests than listing every piece.
+_WORTH_A_REQUEST = 50
+
+# A prefix that ends like this may be a group: below it nothing is split.
+_MAY_BE_GROUP = re.compile(r"_\d+_$", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What one piece of the key space held: whole groups, and keys that are neither source nor output."""
+
+    groups: tuple[Group, ...]
+    other_keys: int
+    keys: int
+    key_characters: int
+
+
+@dataclass(slots=True)
+class _Piece:
+    """What is known of a piece while it is listed."""
+
+    layout: Layout
+    ignored: str
+    date: float = 0.0
+    keys: int = 0
+    other_keys: int = 0
+    key_characters: int = 0
+    sources: dict[GroupId, list[Source]] = field(default_factory=lambda: defaultdict(list))
+    outputs: dict[GroupId, list[ExistingOutput]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, page: Page) -> None:
+        self.date = self.date or page.date
+        for entry in page.objects:
+            self._add(entry)
+
+    def _add(self, entry: ObjectInfo) -> None:
+        if self.ignored and entry.key.startswith(self.ignored):
+            return
+        self.keys += 1
+        self.key_characters += len(entry.key)
+        named = self.layout.parse(entry.key)
+        if named is None:
+            self.other_keys += 1
+        elif named.kind == "source":
+            self.sources[named.group].append(source_of(named, entry))
+        else:
+            self.outputs[named.group].append(output_of(named, entry))
+
+    def listed(self) -> Listed:
+        groups = tuple(Group(group, tuple(self.sources[group]), tuple(self.outputs.get(group, ())), self.date) for group in sorted(self.sources))
+        return Listed(groups, self.other_keys, self.keys, self.key_characters)
+
+
+async def list_groups(
+    store: ObjectStore,
+    prefixes: tuple[str, ...],
+    layout: Layout,
+    *,
+    ignored: str,
+    found: Callable[[Listed], Awaitable[None]],
+    failed: Callable[[CoalesceError], None],
+    at_once: int = 16,
+) -> None:
+    """Lists every prefix and hands each piece to `found`. A piece whose listing fails is unknown: it goes to `failed`, the others go on.
+
+    `ignored` is the state prefix, whose keys are nobody's sources.
+    """
+    lanes = asyncio.Semaphore(at_once)
+
+    async def one(prefix: str) -> None:
+        try:
+            async with lanes:
+                piece, split = await _list_piece(store, prefix, layout, ignored)
+        except StorageError as error:
+            failed(ListingError(f"listing {prefix!r}: {error.message}", key=prefix, code=error.code, request_id=error.request_id))
+            return
+        if piece.keys:
+            await found(piece.listed())
+        for child in split:
+            tasks.create_task(one(child))
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for prefix in prefixes:
+                tasks.create_task(one(prefix))
+    except BaseExceptionGroup as group:
+        raise first_failure(group) from group
+
+
+async def _list_piece(store: ObjectStore, prefix: str, layout: Layout, ignored: str) -> tuple[_Piece, set[str]]:
+    """A piece's own keys, and the pieces to be listed apart."""
+    piece = _Piece(layout, ignored)
+    page = await store.list_page(prefix)
+    delimiter = _delimiter(prefix, page) if page.token else ""
+    if delimiter:
+        pages = await _all_pages(store, prefix, delimiter, None)
+        if pages is not None:
+            for split in pages:
+                piece.add(split)
+            return piece, {child for split in pages for child in split.prefixes}
+    piece.add(page)
+    if page.token:
+        rest = await _all_pages(store, prefix, "", page.token)
+        if rest is None:
+            raise ListingError(f"listing {prefix!r} repeats itself", key=prefix)
+        for following in rest:
+            piece.add(following)
+    return piece, set()
+
+
+async def _all_pages(store: ObjectStore, prefix: str, delimiter: str, token: str | None) -> list[Page] | None:
+    """The pages from a token on; None where the store hands out a token again (MinIO does, with a delimiter), which would never end."""
+    pages = []
+    seen = {token}
+    while True:
+        page = await store.list_page(prefix, delimiter=delimiter, token=token)
+        pages.append(page)
+        token = page.token
+        if token is None:
+            return pages
+        if token in seen:
+            return None
+        seen.add(token)
+
+
+def _delimiter(prefix: str, page: Page) -> str:
+    """Where to split a prefix whose first page is this, or nothing if that page shows pieces too small to be listed apart."""
+    if _MAY_BE_GROUP.search(prefix):
+        return ""
+    rests = [entry.key[len(prefix) :] for entry in page.objects]
+    for delimiter in "/_":
+        pieces = {rest.partition(delimiter)[0] for rest in rests if delimiter in rest}
+        direct = sum(delimiter not in rest for rest in rests)
+        if pieces and direct < len(rests) // 2:
+            return delimiter if len(rests) >= len(pieces) * _WORTH_A_REQUEST else ""
+    return ""

@@ -1,0 +1,254 @@
+"""A group on its way: its batches recorded, transferred, committed and deleted, a bounded number in each round (commit protocol, steps 3 to 6)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from coalesce import content, planning
+from coalesce.commit import Committed, Next, Terms, complete, delete_sources, fenced, metadata_of
+from coalesce.errors import (
+    Archived,
+    CoalesceError,
+    Conflict,
+    ContentError,
+    Fenced,
+    IntegrityError,
+    NoSuchUpload,
+    SourceChanged,
+    StorageError,
+    first_failure,
+)
+from coalesce.model import Batch, Delivery, Group, Left, Plan, Source, Transferred, Why
+from coalesce.record import HeldRecord, PlanRecord, recorded
+from coalesce.transfer import transfer
+
+# A record holds at most so many batches and sources; a larger group takes several rounds.
+ROUND_BATCHES = 64
+ROUND_SOURCES = 50_000
+
+_RESTARTS = 3
+
+
+@dataclass(slots=True)
+class GroupOutcome:
+    """What became of a group. Failures are reported, never raised: the other groups go on."""
+
+    deliveries: list[Delivery] = field(default_factory=list)
+    left: list[Left] = field(default_factory=list)
+    failures: list[CoalesceError] = field(default_factory=list)
+
+
+MayStart = Callable[[Batch], bool]
+
+
+async def work(terms: Terms, group: Group, plan: Plan, may_start: MayStart) -> GroupOutcome:
+    """Works off a plan. `may_start` is asked before every batch; one that may not start is undone without a trace.
+
+    Raises GroupOwned if another run's record stands on the group, LeaseLost; what fails for one batch is in the outcome.
+    """
+    outcome = GroupOutcome(left=list(plan.left))
+    taken = {output.key for output in group.outputs} | {batch.output for batch in plan.batches}
+    for batches in _rounds(plan.batches):
+        if not any(may_start(batch) for batch in batches):
+            break
+        await _Round(terms, plan, taken, may_start, outcome).run(batches)
+        if outcome.failures:
+            break
+    return outcome
+
+
+def _rounds(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
+    chosen: list[Batch] = []
+    for batch in batches:
+        if chosen and (len(chosen) == ROUND_BATCHES or sum(len(b.sources) for b in chosen) + len(batch.sources) > ROUND_SOURCES):
+            yield chosen
+            chosen = []
+        chosen.append(batch)
+    if chosen:
+        yield chosen
+
+
+@dataclass(slots=True)
+class _Round:
+    terms: Terms
+    plan: Plan
+    taken: set[str]
+    may_start: MayStart
+    outcome: GroupOutcome
+    uploads: dict[str, str] = field(default_factory=dict)  # by digest: upload ids, those that stand in the record
+    unsettled: bool = False
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    held: HeldRecord | None = None
+
+    async def run(self, batches: list[Batch]) -> None:
+        uploads = await self._create_uploads(batches)
+        try:
+            self.held = await HeldRecord.create(self.terms.store, self.terms.state, self._record(batches, uploads))
+        except CoalesceError as error:
+            # With the record's fate unknown its uploads must stay: whoever finds it aborts them.
+            if not isinstance(error, StorageError):
+                await self._abort(batches, uploads)
+            raise
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for batch in batches:
+                    tasks.create_task(self._work(batch, uploads[batch.digest]))
+        except BaseExceptionGroup as group:
+            raise first_failure(group) from group
+        if not self.unsettled and self.terms.delete:
+            await self.held.remove()
+
+    def _record(self, batches: Sequence[Batch], uploads: dict[str, str]) -> PlanRecord:
+        group = self.plan.group
+        return PlanRecord(
+            run_id=self.terms.run_id,
+            layout=self.terms.layout.name,
+            directory=group.directory,
+            topic=group.topic,
+            partition=group.partition,
+            batches=tuple(recorded(batch, uploads[batch.digest]) for batch in batches),
+        )
+
+    async def _work(self, batch: Batch, upload_id: str) -> None:
+        """One batch to its end. What fails is written down; only what concerns the whole run is raised."""
+        if not self.may_start(batch):
+            await self._drop(batch, upload_id)
+            return
+        try:
+            await self._deliver(batch, upload_id)
+        except (Fenced, IntegrityError) as error:
+            self.outcome.failures.append(error)
+            await self._disown(batch)
+        except StorageError as error:
+            self.outcome.failures.append(error)
+            self.unsettled = True
+
+    async def _deliver(self, batch: Batch, upload_id: str) -> None:
+        for _ in range(_RESTARTS):
+            try:
+                transferred = await self._transfer(batch, upload_id)
+            except (ContentError, SourceChanged, Archived) as error:
+                await self._around(batch, upload_id, error)
+                return
+            except NoSuchUpload:
+                raise fenced(batch) from None
+            except StorageError:
+                await self._drop(batch, upload_id)
+                raise
+            following = await complete(self.terms, batch, upload_id, transferred)
+            if isinstance(following, Committed):
+                await self._settle(following, transferred)
+                return
+            if following is Next.FENCED:
+                raise fenced(batch)
+            if following is Next.TAKEN:
+                await self._drop(batch, upload_id)
+                raise Conflict(f"{batch.output}: the name was taken since the listing", key=batch.output, hint="Run again: another name will be chosen.")
+            upload_id = (await self._replace(batch, upload_id, [batch]))[batch.digest]
+        await self._drop(batch, upload_id)
+        raise Conflict(f"{batch.output}: a concurrent change at every try", key=batch.output, hint="Run again.")
+
+    async def _transfer(self, batch: Batch, upload_id: str) -> Transferred:
+        return await transfer(
+            self.terms.store,
+            batch,
+            upload_id,
+            joiner=content.joiner_for(gzipped=self.terms.layout.gzip, check=self.terms.check),
+            nothing=content.EMPTY_MEMBER if self.terms.layout.gzip else b"",
+            checksum=self.terms.capabilities.checksum,
+            lanes=self.terms.lanes,
+        )
+
+    async def _settle(self, committed: Committed, transferred: Transferred) -> None:
+        batch = committed.batch
+        deleted, left = 0, tuple[Left, ...]()
+        if self.terms.delete:
+            deleted, left = await delete_sources(self.terms, committed)
+        self.outcome.left += left
+        self.unsettled |= any(entry.why is Why.DELETE_REFUSED for entry in left)
+        self.outcome.deliveries.append(delivery(committed, deleted, left, records=transferred.records))
+
+    async def _around(self, batch: Batch, upload_id: str, error: CoalesceError) -> None:
+        """Plans a batch again without the source that must not be joined, and works the pieces off: never across it, never a batch minus one source."""
+        source = next(source for source in batch.sources if source.key == error.key)
+        self.outcome.left.append(Left(source.key, why_left(error)))
+        if not isinstance(error, SourceChanged):
+            self.outcome.failures.append(error)
+        pieces, single = planning.split(self.plan.group, batch, source, self.terms.layout, self.terms.limits, self.taken)
+        self.taken |= {piece.output for piece in pieces}
+        self.outcome.left += [Left(alone.key, Why.SINGLE) for alone in single]
+        uploads = await self._replace(batch, upload_id, pieces)
+        for piece in pieces:
+            await self._work(piece, uploads[piece.digest])
+
+    async def _replace(self, batch: Batch, upload_id: str, pieces: Sequence[Batch]) -> dict[str, str]:
+        """Puts other batches in a batch's place, their uploads first, then the record. Raises Fenced if the record is not ours any more."""
+        uploads = await self._create_uploads(pieces)
+        if not await self._rewrite(batch, [(piece, uploads[piece.digest]) for piece in pieces]):
+            await self._abort(pieces, uploads)
+            raise fenced(batch)
+        await self.terms.store.abort_upload(batch.output, upload_id)
+        return uploads
+
+    async def _drop(self, batch: Batch, upload_id: str) -> None:
+        """Undoes a batch of which nothing is visible: an aborted upload never appears."""
+        try:
+            await self.terms.store.abort_upload(batch.output, upload_id)
+        except StorageError:
+            self.unsettled = True
+
+    async def _disown(self, batch: Batch) -> None:
+        """Takes a batch out of the record: nobody may delete its sources on the strength of it."""
+        try:
+            await self._rewrite(batch, [])
+        except StorageError:
+            self.unsettled = True
+
+    async def _rewrite(self, without: Batch, pieces: Sequence[tuple[Batch, str]]) -> bool:
+        assert self.held is not None
+        async with self.lock:
+            kept = tuple(entry for entry in self.held.record.batches if entry.digest != without.digest)
+            added = tuple(recorded(piece, upload_id) for piece, upload_id in pieces)
+            return await self.held.rewrite(self.held.record.model_copy(update={"batches": kept + added}))
+
+    async def _create_uploads(self, batches: Sequence[Batch]) -> dict[str, str]:
+        uploads: dict[str, str] = {}
+
+        async def create(batch: Batch) -> None:
+            async with self.terms.lanes.gets:
+                kind = await self._content_type(batch.sources[0])
+                uploads[batch.digest] = await self.terms.store.create_upload(
+                    batch.output, checksum=self.terms.capabilities.checksum, metadata=metadata_of(batch, self.terms.version), content_type=kind
+                )
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for batch in batches:
+                    tasks.create_task(create(batch))
+        except BaseExceptionGroup as group:
+            await self._abort([batch for batch in batches if batch.digest in uploads], uploads)
+            raise first_failure(group) from group
+        return uploads
+
+    async def _content_type(self, source: Source) -> str:
+        head = await self.terms.store.head(source.key)
+        return head.content_type if head else ""
+
+    async def _abort(self, batches: Sequence[Batch], uploads: dict[str, str]) -> None:
+        await asyncio.gather(*(self._drop(batch, uploads[batch.digest]) for batch in batches))
+
+
+def delivery(committed: Committed, deleted: int, left: tuple[Left, ...], *, records: int | None, recovered: bool = False) -> Delivery:
+    """What is reported of a committed batch."""
+    batch = committed.batch
+    first, last = min(source.first for source in batch.sources), max(source.last for source in batch.sources)
+    return Delivery(batch.output, len(batch.sources), committed.size, records, first, last, committed.checksum, deleted, left, recovered)
+
+
+def why_left(error: CoalesceError) -> Why:
+    """The report's word for a source that could not be joined."""
+    if isinstance(error, SourceChanged):
+        return Why.CHANGED
+    return Why.ARCHIVED if isinstance(error, Archived) else Why.CORRUPT
