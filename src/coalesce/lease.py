@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -75,10 +75,8 @@ class Lease:
             self._until = asked + self._record.seconds
 
     async def _give_up(self) -> None:
-        try:
+        with suppress(StorageError):  # it ends by itself
             await self._store.delete(self._key, etag=self._etag)
-        except StorageError:
-            pass  # it ends by itself
 
     def _body(self) -> bytes:
         return self._record.model_dump_json().encode()

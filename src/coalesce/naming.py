@@ -45,9 +45,9 @@ class Layout(Protocol):
 
 
 class Corporate:
-    """`<dir>/<topic>_<partition>_<first>-<last>.jsonl.gz` becomes `<dir>/<topic>_<partition>_<first>_<last>.jsonl.gz`.
+    r"""`<dir>/<topic>_<partition>_<first>-<last>.jsonl.gz` becomes `<dir>/<topic>_<partition>_<first>_<last>.jsonl.gz`.
 
-    The readers' filter is `_\\d+_\\d+[-_](\\d+|uuid)\\.jsonl\\.gz$`, and they pick the codec by the suffix: outputs must end as sources do.
+    The readers' filter is `_\d+_\d+[-_](\d+|uuid)\.jsonl\.gz$`, and they pick the codec by the suffix: outputs must end as sources do.
     """
 
     name = "corporate"

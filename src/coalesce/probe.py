@@ -69,16 +69,11 @@ async def probe(store: ObjectStore, prefix: str) -> Capabilities:
     """Tries every guarantee with small objects under `prefix`, and removes them. Raises StorageError where the store cannot even be tried."""
     async with AsyncExitStack() as stack:
         trial = _Trial(store, prefix, stack)
-        put, matching, getting, complete, fence, single, many, copying, checksum = await asyncio.gather(
-            trial.create_only_put(),
-            trial.conditional_put(),
-            trial.conditional_get(),
-            trial.create_only_complete(),
-            trial.fence(),
-            trial.conditional_delete(),
-            trial.conditional_delete_many(),
-            trial.copy_condition(),
-            trial.checksum(),
+        put, matching, getting, complete = await asyncio.gather(
+            trial.create_only_put(), trial.conditional_put(), trial.conditional_get(), trial.create_only_complete()
+        )
+        fence, single, many, copying, checksum = await asyncio.gather(
+            trial.fence(), trial.conditional_delete(), trial.conditional_delete_many(), trial.copy_condition(), trial.checksum()
         )
     return Capabilities(put, matching, getting, complete, fence, single, many, copying, checksum)
 

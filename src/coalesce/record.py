@@ -148,6 +148,10 @@ class HeldRecord:
         self.record = record
         return True
 
-    async def remove(self) -> None:
-        """Removes it if it is still ours; somebody else's stays."""
+    async def remove(self, *, conditional: bool) -> None:
+        """Removes it if it is still ours; somebody else's stays. A store without `conditional` deletes is looked at first."""
+        if not conditional:
+            head = await self._store.head(self._key)
+            if head is None or head.etag != self._etag:
+                return
         await self._store.delete(self._key, etag=self._etag)

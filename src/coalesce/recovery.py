@@ -63,7 +63,7 @@ async def _settle(terms: Terms, held: HeldRecord, outcome: GroupOutcome) -> None
         settled &= not any(entry.why is Why.DELETE_REFUSED for entry in left)
         outcome.deliveries.append(delivery(committed, deleted, left, records=None, recovered=True))
     if settled:
-        await held.remove()
+        await held.remove(conditional=terms.capabilities.conditional_delete)
 
 
 async def _committed(terms: Terms, batch: Batch, upload_id: str) -> Committed | None:

@@ -77,7 +77,6 @@ class _Round:
     taken: set[str]
     may_start: MayStart
     outcome: GroupOutcome
-    uploads: dict[str, str] = field(default_factory=dict)  # by digest: upload ids, those that stand in the record
     unsettled: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     held: HeldRecord | None = None
@@ -98,7 +97,7 @@ class _Round:
         except BaseExceptionGroup as group:
             raise first_failure(group) from group
         if not self.unsettled and self.terms.delete:
-            await self.held.remove()
+            await self.held.remove(conditional=self.terms.capabilities.conditional_delete)
 
     def _record(self, batches: Sequence[Batch], uploads: dict[str, str]) -> PlanRecord:
         group = self.plan.group
@@ -134,9 +133,10 @@ class _Round:
                 return
             except NoSuchUpload:
                 raise fenced(batch) from None
-            except StorageError:
+            except StorageError as error:
+                self.outcome.failures.append(error)
                 await self._drop(batch, upload_id)
-                raise
+                return
             following = await complete(self.terms, batch, upload_id, transferred)
             if isinstance(following, Committed):
                 await self._settle(following, transferred)
@@ -144,11 +144,14 @@ class _Round:
             if following is Next.FENCED:
                 raise fenced(batch)
             if following is Next.TAKEN:
-                await self._drop(batch, upload_id)
-                raise Conflict(f"{batch.output}: the name was taken since the listing", key=batch.output, hint="Run again: another name will be chosen.")
+                await self._give_up(batch, upload_id, "the name was taken since the listing")
+                return
             upload_id = (await self._replace(batch, upload_id, [batch]))[batch.digest]
+        await self._give_up(batch, upload_id, "a concurrent change at every try")
+
+    async def _give_up(self, batch: Batch, upload_id: str, why: str) -> None:
+        self.outcome.failures.append(Conflict(f"{batch.output}: {why}", key=batch.output, hint="Sources were kept; run again."))
         await self._drop(batch, upload_id)
-        raise Conflict(f"{batch.output}: a concurrent change at every try", key=batch.output, hint="Run again.")
 
     async def _transfer(self, batch: Batch, upload_id: str) -> Transferred:
         return await transfer(
@@ -162,7 +165,6 @@ class _Round:
         )
 
     async def _settle(self, committed: Committed, transferred: Transferred) -> None:
-        batch = committed.batch
         deleted, left = 0, tuple[Left, ...]()
         if self.terms.delete:
             deleted, left = await delete_sources(self.terms, committed)

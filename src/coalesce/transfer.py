@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -189,7 +189,7 @@ class _Transfer:
             return self._joined(source, body.data, body.checksum)
         return await asyncio.to_thread(self._joined, source, body.data, body.checksum)
 
-    def _joined(self, source: Source, data: bytes, stored: dict[str, str]) -> _Joined:
+    def _joined(self, source: Source, data: bytes, stored: Mapping[str, str]) -> _Joined:
         joiner = self.joiner(source.key)
         if joiner.records is not None:
             content.check_stored(source.key, data, stored)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from aiobotocore.config import AioConfig
@@ -132,6 +132,10 @@ class S3Store:
                 f"the bucket cannot be used: {error.message}", code=error.code, hint="Check its name, --region and --endpoint-url."
             ) from error
 
+    async def create_bucket(self) -> None:
+        """Makes the bucket, for servers of one's own."""
+        await self._call("CreateBucket", "")
+
     async def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000) -> Page:
         """See `ObjectStore`."""
         optional = {"Delimiter": delimiter, "ContinuationToken": token}
@@ -145,7 +149,7 @@ class S3Store:
         if answer.get("IsTruncated") and not following:
             raise errors.ListingError(f"listing of {prefix!r} is cut short without a token", key=prefix, operation="ListObjectsV2")
         headers = answer["ResponseMetadata"]["HTTPHeaders"]
-        return Page(objects, prefixes, following, email.utils.parsedate_to_datetime(headers["date"]).timestamp())
+        return Page(objects, prefixes, following, parsedate_to_datetime(headers["date"]).timestamp())
 
     async def get(self, key: str, *, etag: str = "", start: int = 0, length: int | None = None) -> Body:
         """See `ObjectStore`."""
@@ -241,10 +245,8 @@ class S3Store:
 
     async def abort_upload(self, key: str, upload_id: str) -> None:
         """See `ObjectStore`."""
-        try:
+        with suppress(errors.NoSuchUpload, errors.NotFound):
             await self._call("AbortMultipartUpload", key, Key=key, UploadId=upload_id)
-        except (errors.NoSuchUpload, errors.NotFound):
-            pass
 
     async def list_uploads(self, prefix: str) -> list[tuple[str, str]]:
         """See `ObjectStore`."""
@@ -296,6 +298,7 @@ class S3Store:
 
 
 _METHODS = {
+    "CreateBucket": "create_bucket",
     "ListObjectsV2": "list_objects_v2",
     "GetObject": "get_object",
     "HeadObject": "head_object",

@@ -1,0 +1,199 @@
+"""The run's account of itself: one JSON object, added up as the run goes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from coalesce.errors import (
+    CoalesceError,
+    ConfigurationError,
+    ContentError,
+    GroupOwned,
+    IntegrityError,
+    LeaseLost,
+    Unavailable,
+    UsageError,
+)
+from coalesce.model import Delivery, Left, Why
+
+# "The worst by this severity wins."
+SEVERITY = (10, 4, 1, 75, 12, 11, 0)
+
+PATH_LIST_LIMIT = 2**31 - 1
+
+# S3 Standard, us-east-1: per request. DELETE is free.
+_WRITE_USD = 0.005 / 1000
+_READ_USD = 0.0004 / 1000
+_WRITES = frozenset(
+    {"PutObject", "CopyObject", "ListObjectsV2", "CreateMultipartUpload", "UploadPart", "UploadPartCopy", "CompleteMultipartUpload", "ListMultipartUploads"}
+)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ScopePart(_Part):
+    """What the run was asked to look at."""
+
+    bucket: str
+    prefixes: list[str]
+    layout: str
+    partitions: list[int]
+    shard: str = "0/1"
+
+
+class StorePart(_Part):
+    """What the store was seen to keep, and the mode that followed."""
+
+    endpoint: str = ""
+    capabilities: dict[str, bool | str] = Field(default_factory=dict)
+    mode: str = ""
+
+
+class GroupsPart(_Part):
+    """Groups by what became of them."""
+
+    seen: int = 0
+    coalesced: int = 0
+    left: int = 0
+    leased: int = 0
+    failed: int = 0
+
+
+class SourcesPart(_Part):
+    """Sources by what became of them."""
+
+    seen: int = 0
+    joined: int = 0
+    deleted: int = 0
+    left: dict[str, int] = Field(default_factory=lambda: {why.value: 0 for why in Why})
+
+
+class OutputsPart(_Part):
+    """Outputs written by this run, and those of earlier runs that it recognised."""
+
+    written: int = 0
+    recovered: int = 0
+    bytes: int = 0
+    records: int = 0
+
+
+class OffsetsPart(_Part):
+    """Neighbouring sources whose offsets do not meet."""
+
+    gaps: int = 0
+    overlaps: int = 0
+
+
+class PathListPart(_Part):
+    """Characters of the comma-joined list of all paths under the prefixes, against Java's limit."""
+
+    before: int = 0
+    after: int = 0
+    limit: int = PATH_LIST_LIMIT
+
+
+class Failure(_Part):
+    """One failure: what, where, what to do next."""
+
+    group: str = ""
+    key: str = ""
+    code: str = ""
+    request_id: str = ""
+    message: str = ""
+    hint: str = ""
+
+
+class Report(_Part):
+    """See `docs/operations.md`. Additive changes only."""
+
+    type: Literal["summary"] = "summary"
+    schema_version: int = Field(default=1, serialization_alias="schema")
+    version: str
+    run_id: str
+    started: str
+    seconds: float = 0.0
+    exit_code: int = 0
+    scope: ScopePart
+    store: StorePart = Field(default_factory=StorePart)
+    groups: GroupsPart = Field(default_factory=GroupsPart)
+    sources: SourcesPart = Field(default_factory=SourcesPart)
+    outputs: OutputsPart = Field(default_factory=OutputsPart)
+    offsets: OffsetsPart = Field(default_factory=OffsetsPart)
+    path_list: PathListPart = Field(default_factory=PathListPart)
+    requests: dict[str, int] = Field(default_factory=dict)
+    retries: int = 0
+    throttled: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    cost_usd: float = 0.0
+    peak_rss_bytes: int = 0
+    cpu_seconds: float = 0.0
+    failures: list[Failure] = Field(default_factory=list)
+
+    def add_left(self, left: Left) -> None:
+        """Counts a source that stays."""
+        self.sources.left[left.why.value] += 1
+
+    def add_delivery(self, delivery: Delivery) -> None:
+        """Counts a committed output."""
+        if delivery.recovered:
+            self.outputs.recovered += 1
+        else:
+            self.outputs.written += 1
+            self.sources.joined += delivery.sources
+        self.outputs.bytes += delivery.size
+        self.outputs.records += delivery.records or 0
+        self.sources.deleted += delivery.deleted
+
+    def add_failure(self, error: CoalesceError, group: str = "") -> Failure:
+        """Notes a failure, and makes the exit code at least as severe as it."""
+        failure = Failure(group=group, key=error.key, code=error.code, request_id=error.request_id, message=error.message, hint=error.hint)
+        self.failures.append(failure)
+        self.worsen(exit_code_of(error))
+        return failure
+
+    def worsen(self, code: int) -> None:
+        """Raises the exit code to `code` if that is more severe."""
+        self.exit_code = worst(self.exit_code, code)
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as the interface spells it."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def exit_code_of(error: CoalesceError) -> int:
+    """The exit code that one failure asks for."""
+    match error:
+        case UsageError():
+            return 2
+        case ConfigurationError():
+            return 10
+        case ContentError() | IntegrityError():
+            return 4
+        case GroupOwned():
+            return 11
+        case Unavailable() | LeaseLost():
+            return 75
+    return 1
+
+
+def worst(*codes: int) -> int:
+    """The most severe of the codes; codes without a rank (signals, usage) win over all."""
+    return min(codes, key=lambda code: SEVERITY.index(code) if code in SEVERITY else -1)
+
+
+def cost(requests: Counter[str]) -> float:
+    """US dollars for these requests at S3 Standard's list price."""
+    writes = sum(count for name, count in requests.items() if name in _WRITES)
+    reads = sum(count for name, count in requests.items() if name in ("GetObject", "HeadObject"))
+    return round(writes * _WRITE_USD + reads * _READ_USD, 6)
+
+
+def path_characters(bucket: str, keys: int, key_characters: int) -> int:
+    """Length of `keys` paths `s3://bucket/key` joined by commas, as the bulk loader builds it."""
+    return key_characters + keys * (len("s3://") + len(bucket) + 1 + 1)
