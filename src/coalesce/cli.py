@@ -15,11 +15,13 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from coalesce import __version__, demo as demonstration
+from coalesce import __version__
+from coalesce import demo as demonstration
 from coalesce.dataset import Shape
 from coalesce.errors import CoalesceError, ConfigurationError, UsageError
 from coalesce.pipeline import Event, Run
-from coalesce.probe import probe as try_store, probe_prefix, weaker_modes
+from coalesce.probe import probe as try_store
+from coalesce.probe import probe_prefix, weaker_modes
 from coalesce.report import Report, exit_code_of
 from coalesce.settings import Settings
 from coalesce.storage.s3 import S3Options, open_s3
@@ -31,7 +33,7 @@ _STORE_OPTIONS = frozenset(
 )
 
 
-def _option(*names: str, help: str, **more: Any) -> Any:  # noqa: A002  typer's word
+def _option(*names: str, help: str, **more: Any) -> Any:
     long = next(name for name in names if name.startswith("--")).split("/")[0]
     return typer.Option(*names, help=help, envvar=f"COALESCE_{long.strip('-').replace('-', '_').upper()}", show_default=False, **more)
 
@@ -57,7 +59,7 @@ def _main(version: Annotated[bool, typer.Option("--version", callback=_version, 
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
 
 
-def _job(name: str, work: Callable[[Run], Awaitable[Report]], help: str) -> None:  # noqa: A002
+def _job(name: str, work: Callable[[Run], Awaitable[Report]], help: str) -> None:
     @app.command(name, help=help)
     def command(
         targets: Targets = None,
@@ -308,7 +310,7 @@ def _demo(objects: Annotated[int, _option("--objects", help="objects to join")] 
 async def _demonstrate(count: int) -> int:
     shape = Shape("storage/", days=("2026/11/20/", "2026/11/21/", "2026/11/22/"), topics=3, partitions=4, objects=count)
     with demonstration.embedded_server() as url:
-        options = S3Options("demo", endpoint_url=url, region="eu-west-2", access_key="test", secret_key="test", addressing="path")
+        options = S3Options("demo", endpoint_url=url, region="us-east-1", access_key="test", secret_key="test", addressing="path")
         async with open_s3(options) as store:
             await store.create_bucket()
             typer.echo(f"writing {count} small objects of {shape.records} records into {url}/demo/storage/ ...")

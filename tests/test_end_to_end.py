@@ -1,0 +1,55 @@
+"""The whole job on a real server: checked in the bucket, not by the program's word."""
+
+import gzip
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from coalesce.dataset import Shape
+from coalesce.demo import embedded_server, fill, read_records
+from coalesce.pipeline import Run
+from coalesce.settings import Settings
+from coalesce.storage.s3 import S3Options, S3Store, open_s3
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with embedded_server() as address:
+        yield address
+
+
+@pytest.fixture
+async def store(url: str, request: pytest.FixtureRequest) -> AsyncIterator[S3Store]:
+    bucket = f"b{abs(hash(request.node.name))}"
+    async with open_s3(S3Options(bucket, endpoint_url=url, access_key="test", secret_key="test", addressing="path")) as opened:
+        await opened.create_bucket()
+        yield opened
+
+
+def settings(**more: object) -> Settings:
+    return Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0, **more})
+
+
+@pytest.mark.parametrize("layout", ["corporate", "manifest"])
+async def test_every_record_is_there_exactly_once_and_a_second_run_does_nothing(store: S3Store, layout: str) -> None:
+    """Both layouts, with gaps and overlaps."""
+    await fill(store, Shape("data/", layout, objects=60, gaps=0.1, overlaps=0.1))
+    before, _ = await read_records(store, "data/", layout)
+    report = await Run(store, settings(layout=layout)).coalesce()
+    after, objects = await read_records(store, "data/", layout)
+    assert report.exit_code == 0, report.failures
+    assert (after, objects) == (before, 6)
+    assert (await Run(store, settings(layout=layout)).coalesce()).outputs.written == 0
+    assert not (await store.list_page("_coalesce/")).objects
+    assert not await store.list_uploads("")
+
+
+async def test_a_corrupt_source_stays_and_its_group_is_joined_around_it(store: S3Store) -> None:
+    """Exit code 4, and the source is left byte for byte."""
+    for n in range(5):
+        body = gzip.compress(b'{"n": %d}\n' % n)
+        await store.put(f"data/t_0_{n}-{n}.jsonl.gz", body[:-3] if n == 2 else body)
+    report = await Run(store, settings()).coalesce()
+    keys = [entry.key for entry in (await store.list_page("data/")).objects]
+    assert report.exit_code == 4
+    assert keys == ["data/t_0_0_1.jsonl.gz", "data/t_0_2-2.jsonl.gz", "data/t_0_3_4.jsonl.gz"]
