@@ -128,7 +128,7 @@ class Members:
             while not inflater.eof and (inflater.unconsumed_tail or len(out) == _INFLATED):
                 out = inflater.decompress(inflater.unconsumed_tail, _INFLATED)
                 self._look_at(out)
-        except (isal_zlib.error, zlib.error) as error:
+        except (isal_zlib.error, zlib.error) as error:  # type: ignore[misc]  # its stub says object
             raise ContentError(f"{self._key}: not whole gzip: {error}", key=self._key, code="CorruptGzip") from error
         return len(data) - len(inflater.unused_data)
 

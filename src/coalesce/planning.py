@@ -157,7 +157,7 @@ def _why_left(source: Source, now: float, limits: Limits) -> Why | None:
         return Why.EMPTY
     if source.storage_class in ARCHIVED:
         return Why.ARCHIVED
-    if now - source.modified < limits.min_age:
+    if limits.min_age and now - source.modified < limits.min_age:
         return Why.YOUNG
     if source.size > min(limits.max_size, MAX_OBJECT_BYTES):
         return Why.TOO_LARGE
