@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from coalesce.dataset import Shape
-from coalesce.demo import embedded_server, fill, read_records
+from coalesce.demo import embedded_server, fill, inspect
 from coalesce.pipeline import Run
 from coalesce.settings import Settings
 from coalesce.storage.s3 import S3Options, S3Store, open_s3
@@ -34,11 +34,11 @@ def settings(**more: object) -> Settings:
 async def test_every_record_is_there_exactly_once_and_a_second_run_does_nothing(store: S3Store, layout: str) -> None:
     """Both layouts, with gaps and overlaps."""
     await fill(store, Shape("data/", layout, objects=60, gaps=0.1, overlaps=0.1))
-    before, _ = await read_records(store, "data/", layout)
+    before, _ = await inspect(store, "data/", layout)
     report = await Run(store, settings(layout=layout)).coalesce()
-    after, objects = await read_records(store, "data/", layout)
+    after, seen = await inspect(store, "data/", layout)
     assert report.exit_code == 0, report.failures
-    assert (after, objects) == (before, 6)
+    assert (after, seen.objects) == (before, 6)
     assert (await Run(store, settings(layout=layout)).coalesce()).outputs.written == 0
     assert not (await store.list_page("_coalesce/")).objects
     assert not await store.list_uploads("")

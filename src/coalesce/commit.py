@@ -27,9 +27,9 @@ from coalesce.errors import (
 from coalesce.lease import Lease
 from coalesce.model import Batch, Left, Source, Transferred, Why
 from coalesce.naming import Layout
-from coalesce.planning import PART_BYTES, Limits
+from coalesce.planning import DELETE_PAGE, PART_BYTES, Limits
 from coalesce.probe import Capabilities
-from coalesce.storage.base import DELETE_PAGE, Checksum, Deleted, DeleteResult, Head, ObjectStore
+from coalesce.storage.base import Checksum, Deleted, DeleteResult, Head, ObjectStore
 from coalesce.transfer import Lanes
 
 DIGEST = "coalesce-plan"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What to make: objects in all, spread over days, topics and partitions; `gaps` and `overlaps` are shares of objects (0 to 1)."""
+    """What to make: objects in all, spread over days, topics and partitions; `gaps`, `overlaps` and `spoilt` are shares of objects (0 to 1)."""
 
     prefix: str
     layout: str = "corporate"
@@ -24,6 +24,7 @@ class Shape:
     seed: int = 1
     gaps: float = 0.0
     overlaps: float = 0.0
+    spoilt: float = 0.0
 
 
 def objects(shape: Shape) -> Iterator[tuple[str, bytes]]:
@@ -40,7 +41,8 @@ def objects(shape: Shape) -> Iterator[tuple[str, bytes]]:
             first -= 1
         last = first + shape.records - 1
         offsets[lane] = last + 1
-        yield _manifest(shape, lane, n, first, last) if shape.layout == "manifest" else _corporate(shape, lane, n, first, last, chance)
+        key, body = _manifest(shape, lane, n, first, last) if shape.layout == "manifest" else _corporate(shape, lane, n, first, last, chance)
+        yield key, body[: len(body) * 2 // 3] if shape.spoilt and chance.random() < shape.spoilt else body
 
 
 def _corporate(shape: Shape, lane: tuple[str, int, int], n: int, first: int, last: int, chance: random.Random) -> tuple[str, bytes]:

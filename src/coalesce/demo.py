@@ -13,12 +13,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from coalesce.dataset import Shape, objects
 from coalesce.errors import ConfigurationError
 from coalesce.naming import layout
+from coalesce.report import path_characters
 from coalesce.storage.base import ObjectStore
 
 
@@ -71,10 +73,23 @@ async def fill(store: ObjectStore, shape: Shape) -> int:
     return count
 
 
-async def read_records(store: ObjectStore, prefix: str, layout_name: str) -> tuple[Counter[bytes], int]:
-    """Every record under a prefix with how often it is there, and the number of objects: read from the bucket anew, by Python's own gzip."""
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a reader finds under a prefix."""
+
+    objects: int
+    bytes: int
+    records: int
+    path_list: int
+
+    def __str__(self) -> str:
+        return f"{self.objects:,} objects, {self.bytes:,} bytes, {self.records:,} records, a path list of {self.path_list:,} characters"
+
+
+async def inspect(store: ObjectStore, prefix: str, layout_name: str) -> tuple[Counter[bytes], Sight]:
+    """Every record under a prefix with how often it is there: read from the bucket anew, by Python's own gzip."""
     records: Counter[bytes] = Counter()
-    count = 0
+    size = count = characters = 0
     gzipped = layout(layout_name).gzip
     lanes = asyncio.Semaphore(32)
 
@@ -84,9 +99,11 @@ async def read_records(store: ObjectStore, prefix: str, layout_name: str) -> tup
 
     async for keys in _keys(store, prefix):
         count += len(keys)
+        characters += sum(map(len, keys))
         for body in await asyncio.gather(*(read(key) for key in keys)):
+            size += len(body)
             records.update((gzip.decompress(body) if gzipped else body).splitlines())
-    return records, count
+    return records, Sight(count, size, records.total(), path_characters("demo", count, characters))
 
 
 async def _keys(store: ObjectStore, prefix: str) -> AsyncIterator[list[str]]:

@@ -1,4 +1,7 @@
-"""A run's right to its plan records: economy, not safety. While it is renewed, other runs leave the run's groups alone."""
+"""A run's right to its plan records: economy, not safety. While it is renewed, other runs leave the run's groups alone.
+
+A lease that stands after its end also says that its run did not end in order: it may have left uploads that no record names.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,44 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from coalesce.errors import LeaseLost, NotFound, PreconditionFailed, StorageError
+from coalesce.model import ObjectInfo
 from coalesce.storage.base import ObjectStore
+
+# The Date header and LastModified are whole seconds.
+_PRECISION = 1.0
+
+_LOOKS = 4
 
 
 class LeaseRecord(BaseModel):
-    """What stands in the bucket. `seconds` is how long after its last write the lease holds; the store's clock says when that was."""
+    """What stands in the bucket. `seconds` is how long after its last write the lease holds; the store's clock says when that was.
+
+    `layout` and `prefixes` are where its run works: who sweeps after it must look there.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     run_id: str
-    owner: str
-    seconds: float
+    owner: str = ""
+    seconds: float = 60.0
+    layout: str = ""
+    prefixes: tuple[str, ...] = ()
     renewals: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """Another run's lease, as it was seen. `left` is how many seconds it holds at least, if it is not renewed."""
+
+    key: str
+    etag: str
+    record: LeaseRecord
+    left: float
 
 
 def lease_key(state: str, run_id: str) -> str:
@@ -33,18 +58,23 @@ def lease_key(state: str, run_id: str) -> str:
 class Lease:
     """This run's lease. `check` is asked before every Complete and every delete."""
 
-    def __init__(self, store: ObjectStore, state: str, run_id: str, seconds: float, clock: Callable[[], float]) -> None:
+    def __init__(self, store: ObjectStore, state: str, record: LeaseRecord, clock: Callable[[], float]) -> None:
         self._store = store
-        self._key = lease_key(state, run_id)
-        self._record = LeaseRecord(run_id=run_id, owner=f"{socket.gethostname()}:{os.getpid()}", seconds=seconds)
+        self._key = lease_key(state, record.run_id)
+        self._record = record.model_copy(update={"owner": f"{socket.gethostname()}:{os.getpid()}"})
         self._clock = clock
         self._etag = ""
         self._until = 0.0
+        self._untidy = False
 
     def check(self) -> None:
         """Raises LeaseLost if the lease is no longer certain to hold."""
         if self._clock() >= self._until:
             raise LeaseLost(f"the lease {self._key!r} expired or was taken away", key=self._key)
+
+    def leave(self) -> None:
+        """This run may leave an upload that no record names: its lease will stay behind, ended, to say so."""
+        self._untidy = True
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[Lease]:
@@ -55,6 +85,9 @@ class Lease:
         renewal = asyncio.create_task(self._renew())
         try:
             yield self
+        except BaseException:
+            self._untidy = True
+            raise
         finally:
             renewal.cancel()
             await asyncio.gather(renewal, return_exceptions=True)
@@ -68,49 +101,62 @@ class Lease:
             try:
                 self._etag = await self._store.put(self._key, self._body(), if_match=self._etag)
             except (PreconditionFailed, NotFound):
-                self._until = 0.0
-                return
+                if not await self._written_after_all():
+                    self._until = 0.0
+                    return
             except StorageError:
                 continue  # the next renewal may succeed before the lease ends
             self._until = asked + self._record.seconds
 
+    async def _written_after_all(self) -> bool:
+        """Whether the lease in the bucket is the one just written: a repeated request is refused because of its own first try."""
+        with suppress(StorageError):
+            body = await self._store.get(self._key)
+            if body.data == self._body():
+                self._etag = body.etag
+                return True
+        return False
+
     async def _give_up(self) -> None:
         with suppress(StorageError):  # it ends by itself
-            await self._store.delete(self._key, etag=self._etag)
+            if self._untidy:
+                self._record = self._record.model_copy(update={"seconds": 0.0})
+                await self._store.put(self._key, self._body(), if_match=self._etag)
+            else:
+                await self._store.delete(self._key, etag=self._etag)
 
     def _body(self) -> bytes:
         return self._record.model_dump_json().encode()
 
 
-async def dead(store: ObjectStore, state: str, run_id: str, *, wait: bool) -> bool:
-    """Whether no live lease of that run stands any more.
-
-    A lease that is there is watched: one renewal shows that its run lives, its own length without one that the run is dead. Without `wait`, a lease that
-    is there counts as alive.
-    """
-    key = lease_key(state, run_id)
-    first = await _read(store, key)
-    if first is None:
-        return True
-    if not wait:
-        return False
-    record, etag = first
-    for _ in range(4):
-        await asyncio.sleep(record.seconds / 4)
-        now = await _read(store, key)
-        if now is None:
-            return True
-        if now[1] != etag:
-            return False
-    return True
-
-
-async def _read(store: ObjectStore, key: str) -> tuple[LeaseRecord, str] | None:
+async def read_rival(store: ObjectStore, entry: ObjectInfo, date: float) -> Rival | None:
+    """The lease that a listing of `date` (the store's clock) shows; None if it is gone. One that cannot be read counts as a lease of a minute."""
     try:
-        body = await store.get(key)
+        body = await store.get(entry.key)
     except NotFound:
         return None
+    run_id = entry.key.rpartition("/")[2]
     try:
-        return LeaseRecord.model_validate_json(body.data), body.etag
+        record = LeaseRecord.model_validate_json(body.data)
     except ValidationError:
-        return LeaseRecord(run_id="", owner="", seconds=60.0), body.etag
+        record = LeaseRecord(run_id=run_id)
+    # A lease renewed between the listing and the read only seems to end earlier than it does; `outlived` looks again.
+    left = entry.modified + record.seconds + _PRECISION - date if record.seconds else 0.0
+    return Rival(entry.key, body.etag, record.model_copy(update={"run_id": run_id}), left if body.etag == entry.etag else record.seconds)
+
+
+async def outlived(store: ObjectStore, rival: Rival) -> bool:
+    """Whether a lease ends without being renewed. One renewal shows that its run lives; its own length without one, that the run is dead."""
+    for _ in range(_LOOKS):
+        if rival.left <= 0:
+            return True
+        await asyncio.sleep(rival.left / _LOOKS)
+        try:
+            body = await store.get(rival.key)
+        except NotFound:
+            return True
+        except StorageError:
+            return False  # unknown, so not dead
+        if body.etag != rival.etag:
+            return False
+    return True

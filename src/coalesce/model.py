@@ -181,7 +181,10 @@ class Transferred:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What became of one batch: an output that is there and proven, and what happened to its sources."""
+    """What became of one batch: an output that is there and proven, and what happened to its sources.
+
+    `deleted` sources are gone, their keys were `freed` characters long in all.
+    """
 
     output: str
     sources: int
@@ -191,5 +194,6 @@ class Delivery:
     last: int
     checksum: str
     deleted: int
+    freed: int
     left: tuple[Left, ...]
     recovered: bool = False

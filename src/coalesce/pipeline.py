@@ -3,327 +3,263 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime as dt
-import resource
+import logging
 import time
 import uuid
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 from coalesce import __version__, planning
+from coalesce.account import Account, Event, opened
 from coalesce.commit import Terms
 from coalesce.errors import CoalesceError, ConfigurationError, GroupOwned, LeaseLost, first_failure
-from coalesce.lease import Lease
+from coalesce.lease import Lease, LeaseRecord, Rival, outlived
 from coalesce.listing import Listed, list_groups
-from coalesce.model import Batch, Group, Plan
-from coalesce.naming import Layout, layout
-from coalesce.planning import Limits, Scope
+from coalesce.model import Group, GroupId, Plan
+from coalesce.naming import layout
+from coalesce.planning import Limits, Scope, forecast
 from coalesce.probe import admit, probe, probe_prefix
-from coalesce.recovery import recover, unfinished
-from coalesce.report import Report, ScopePart, cost, path_characters
-from coalesce.rounds import GroupOutcome, work
+from coalesce.record import group_of, record_key, records_prefix
+from coalesce.recovery import Leftovers, overlaps, recover, survey, sweep
+from coalesce.report import Report
+from coalesce.rounds import work
 from coalesce.settings import Settings
+from coalesce.stop import RunLimits, Stop
 from coalesce.storage.base import Checksum, ObjectStore
 from coalesce.transfer import Budget, Lanes
 
 _WORKERS = 32
 _QUEUED = 256
 
-Event = dict[str, Any]
+_log = logging.getLogger(__name__)
 
 
-class Stop:
-    """Why a run takes nothing new: a signal or a limit. The first reason stays."""
-
-    def __init__(self) -> None:
-        self.code = 0
-
-    def request(self, code: int) -> None:
-        """Asks the run to end between outputs, with this exit code."""
-        self.code = self.code or code
-
-    def __bool__(self) -> bool:
-        return self.code != 0
+def new_run_id() -> str:
+    """A name that no other run has, and that sorts by time."""
+    return f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
 
 
-@dataclass(slots=True)
 class Run:
-    """One run over one bucket: its settings, its account, and where its events go."""
+    """One run over one bucket."""
 
-    store: ObjectStore
-    settings: Settings
-    emit: Callable[[Event], None] = lambda _: None
-    stop: Stop = field(default_factory=Stop)
-    clock: Callable[[], float] = time.monotonic
-    run_id: str = field(default_factory=lambda: f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}")
-    report: Report = field(init=False)
-    plans: list[Plan] = field(default_factory=list)
-    _layout: Layout = field(init=False)
-    _prefixes: tuple[str, ...] = field(init=False)
-    _limits: Limits = field(init=False)
-    _scope: Scope = field(init=False)
-    _begun: float = field(init=False)
-    _started_sources: int = 0
-    _started_bytes: int = 0
-    _started_groups: int = 0
-
-    def __post_init__(self) -> None:
-        settings = self.settings
+    def __init__(
+        self,
+        store: ObjectStore,
+        settings: Settings,
+        emit: Callable[[Event], None] = lambda _: None,
+        *,
+        endpoint: str = "",
+        run_id: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.run_id = run_id or new_run_id()
+        self.stop = Stop(RunLimits(settings.max_groups, settings.max_bytes, settings.max_delete, settings.deadline), clock)
+        self._store = store
+        self._settings = settings
+        self._clock = clock
+        self._begun = clock()
         self._layout = layout(settings.layout)
         self._prefixes = settings.prefixes(dt.datetime.now(dt.UTC).date())
         self._limits = Limits(settings.max_files, settings.max_size, settings.min_files, settings.min_age, settings.include, settings.exclude)
         self._scope = Scope(settings.partition, settings.topic)
-        self._begun = self.clock()
-        self.report = Report(
-            version=__version__,
-            run_id=self.run_id,
-            started=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-            scope=ScopePart(bucket=settings.bucket, prefixes=list(self._prefixes), layout=settings.layout, partitions=list(settings.partition)),
-        )
+        self._not_ours: set[str] = set()  # keys of plan records that stand: their groups are not to be touched
+        report = opened(self.run_id, bucket=settings.bucket, prefixes=self._prefixes, layout=settings.layout, partitions=settings.partition)
+        report.store.endpoint = endpoint
+        self._account = Account(report, emit)
+
+    @property
+    def report(self) -> Report:
+        """The account so far."""
+        return self._account.report
 
     async def coalesce(self) -> Report:
         """The job: recover, then list, join, prove, delete."""
-        return await self._account(self._coalesce)
+        return await self._accounted(self._coalesce)
 
     async def recover(self) -> Report:
-        """Only what an earlier run left unfinished."""
-        return await self._account(self._recover_only)
+        """Only what earlier runs left unfinished."""
+        return await self._accounted(self._recover_only)
 
     async def plan(self) -> Report:
-        """The job up to the decision; `plans` holds what would be done. Writes nothing."""
-        return await self._account(self._plan_only)
+        """The job up to the decision. Writes nothing."""
+        return await self._accounted(self._plan_only)
 
-    async def _account(self, job: Callable[[], Any]) -> Report:
+    async def _coalesce(self) -> None:
+        async with self._terms() as (terms, leftovers):
+            async with self._recovered(terms, leftovers) as late:
+                await self._work_prefixes(terms, self._prefixes)
+            if late:
+                await self._work_prefixes(terms, tuple(group.prefix for group in late), only=frozenset(late))
+
+    async def _recover_only(self) -> None:
+        async with self._terms() as (terms, leftovers), self._recovered(terms, leftovers):
+            pass
+
+    async def _plan_only(self) -> None:
+        plans: list[Plan] = []
+
+        async def found(listed: Listed) -> None:
+            for group in self._in_scope(listed):
+                plan = planning.plan(group, self._layout, self._limits)
+                plans.append(plan)
+                self._account.foreseen(group, plan)
+
+        await self._list(self._prefixes, found)
+        self._account.forecast(forecast(plans, self._settings.memory))
+
+    async def _accounted(self, job: Callable[[], Awaitable[None]]) -> Report:
         try:
+            await self._store.check_access()
             await job()
         except CoalesceError as error:
-            self._fail(error)
+            self._account.failed(error)
         except BaseExceptionGroup as group:
             failure = first_failure(group)
             if not isinstance(failure, CoalesceError):
                 raise failure from group
-            self._fail(failure)
+            self._account.failed(failure)
         finally:
-            self._close()
+            seconds = self._clock() - self._begun
+            self._account.close(self._store.usage, seconds=seconds, stopped=self.stop.code, error_on_nothing=self._settings.error_on_nothing)
         return self.report
 
-    async def _coalesce(self) -> None:
-        async with await self._terms() as terms:
-            later = await self._recover(terms)
-            queue: asyncio.Queue[Group | None] = asyncio.Queue(_QUEUED)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._produce(queue))
-                for _ in range(_WORKERS):
-                    tasks.create_task(self._work(terms, queue))
-            await self._recover_late(terms, later)
-
-    async def _recover_only(self) -> None:
-        async with await self._terms() as terms:
-            await self._recover_late(terms, await self._recover(terms))
-
-    async def _plan_only(self) -> None:
-        async def found(listed: Listed) -> None:
-            for group in self._in_scope(listed):
-                self.plans.append(self._planned(group))
-
-        await list_groups(self.store, self._prefixes, self._layout, ignored=self.settings.state_prefix, found=found, failed=self._fail)
-
-    async def _terms(self) -> _Terms:
-        settings = self.settings
-        capabilities = await probe(self.store, probe_prefix(settings.state_prefix, self.run_id))
+    @asynccontextmanager
+    async def _terms(self) -> AsyncIterator[tuple[Terms, Leftovers]]:
+        """What the run works under, with its lease held; and what stood in the bucket before."""
+        settings, state = self._settings, self._settings.state_prefix
+        leftovers = await survey(self._store, state, self._prefixes)
+        capabilities = await probe(self._store, probe_prefix(state, self.run_id))
         self.report.store.capabilities = capabilities.as_dict()
         self.report.store.mode = admit(capabilities, settings.accept_weaker)
         copying = not settings.check and capabilities.copy_condition and capabilities.checksum is Checksum.CRC64NVME
-        self._limits = Limits(**{**_fields(self._limits), "copy": copying})
-        lease = Lease(self.store, settings.state_prefix, self.run_id, settings.lease, self.clock)
-        return _Terms(
-            Terms(
-                self.store,
-                settings.state_prefix,
-                self.run_id,
-                __version__,
-                self._layout,
-                self._limits,
-                capabilities,
-                lease,
-                Lanes(asyncio.Semaphore(settings.gets_in_flight), Budget(settings.memory)),
-                settings.check,
-                settings.delete,
+        claim = LeaseRecord(run_id=self.run_id, seconds=settings.lease, layout=self._layout.name, prefixes=self._prefixes)
+        async with Lease(self._store, state, claim, self._clock).held() as lease:
+            yield (
+                Terms(
+                    store=self._store,
+                    state=state,
+                    run_id=self.run_id,
+                    version=__version__,
+                    layout=self._layout,
+                    limits=dataclasses.replace(self._limits, copy=copying),
+                    capabilities=capabilities,
+                    lease=lease,
+                    lanes=Lanes(asyncio.Semaphore(settings.gets_in_flight), Budget(settings.memory)),
+                    check=settings.check,
+                    delete=settings.delete,
+                ),
+                leftovers,
             )
-        )
 
-    async def _recover(self, terms: Terms) -> list[str]:
-        """Settles what stale runs left; the keys of records whose runs may be alive."""
-        later: list[str] = []
+    @asynccontextmanager
+    async def _recovered(self, terms: Terms, leftovers: Leftovers) -> AsyncIterator[list[GroupId]]:
+        """Settles what dead runs left, before the block; and after it what was left by runs whose leases ended meanwhile: these groups are then in the list."""
+        rivals = [rival for rival in leftovers.rivals if overlaps(rival, self._prefixes)]
+        for rival in leftovers.rivals:
+            if rival.left <= 0 and rival not in rivals:
+                self._account.unfinished_elsewhere(rival.record.run_id, rival.record.prefixes)
+        dead = [rival for rival in rivals if rival.left <= 0]
+        waiting = [rival for rival in rivals if rival.left > 0]
+        watches = [asyncio.create_task(outlived(self._store, rival)) for rival in waiting]
+        try:
+            open_records = await self._settle(terms, leftovers.records, waiting)
+            if not waiting:
+                await sweep(terms, self._prefixes, dead, leftovers.date)
+            late: list[GroupId] = []
+            yield late
+            if not waiting or self.stop.interrupted:
+                return
+            ended = await asyncio.gather(*watches)
+            dead += [rival for rival, over in zip(waiting, ended, strict=True) if over]
+            alive = [rival for rival, over in zip(waiting, ended, strict=True) if not over]
+            await self._settle(terms, open_records, alive, last=True)
+            late += [group_of(terms.state, key) for key in open_records if key not in self._not_ours]
+            if not alive:
+                await sweep(terms, self._prefixes, dead, leftovers.date)
+        finally:
+            for watch in watches:
+                watch.cancel()
+            await asyncio.gather(*watches, return_exceptions=True)
 
-        async def one(key: str, lane: asyncio.Semaphore) -> None:
-            async with lane:
-                try:
-                    self._add(await recover(terms, key, wait=False), key)
-                except GroupOwned:
-                    later.append(key)
-
+    async def _settle(self, terms: Terms, keys: tuple[str, ...], alive: list[Rival], *, last: bool = False) -> tuple[str, ...]:
+        """Settles the records of all runs but the `alive` ones, whose keys are returned; after the `last` try these count as leased."""
+        run_ids = {rival.record.run_id for rival in alive}
+        owned: list[str] = []
         lane = asyncio.Semaphore(_WORKERS)
-        async with asyncio.TaskGroup() as tasks:
-            for key in await unfinished(self.store, terms.state, self._prefixes):
-                tasks.create_task(one(key, lane))
-        return later
-
-    async def _recover_late(self, terms: Terms, keys: list[str]) -> None:
-        """Finds out whether the runs behind these records live; settles the dead ones' groups and works them off."""
 
         async def one(key: str) -> None:
-            try:
-                self._add(await recover(terms, key, wait=True), key)
-            except GroupOwned as error:
-                self._leased(error)
+            async with lane:
+                try:
+                    outcome = await recover(terms, key, run_ids)
+                except GroupOwned as error:
+                    owned.append(key)
+                    self._not_ours.add(key)
+                    if last:
+                        self._account.leased(error)
+                    return
+            self._account.settled(outcome, key.removeprefix(records_prefix(terms.state)))
+            if outcome.unsettled:
+                self._not_ours.add(key)
+            else:
+                self._not_ours.discard(key)
 
         async with asyncio.TaskGroup() as tasks:
             for key in keys:
                 tasks.create_task(one(key))
+        return tuple(owned)
 
-    async def _produce(self, queue: asyncio.Queue[Group | None]) -> None:
+    async def _work_prefixes(self, terms: Terms, prefixes: tuple[str, ...], only: frozenset[GroupId] | None = None) -> None:
+        """Lists the prefixes, and works off every group in scope; of groups listed again, `only` these."""
+        queue: asyncio.Queue[Group | None] = asyncio.Queue(_QUEUED)
+
         async def found(listed: Listed) -> None:
-            for group in self._in_scope(listed):
+            groups = self._in_scope(listed) if only is None else [group for group in listed.groups if group.id in only and self._scope.covers(group.id)]
+            for group in groups:
                 if not self.stop:
                     await queue.put(group)
 
-        await list_groups(self.store, self._prefixes, self._layout, ignored=self.settings.state_prefix, found=found, failed=self._fail)
-        for _ in range(_WORKERS):
-            await queue.put(None)
+        async def produce() -> None:
+            await self._list(prefixes, found)
+            for _ in range(_WORKERS):
+                await queue.put(None)
 
-    async def _work(self, terms: Terms, queue: asyncio.Queue[Group | None]) -> None:
-        while (group := await queue.get()) is not None:
-            if self._may_take(group):
-                await self._work_off(terms, group)
+        async def consume() -> None:
+            while (group := await queue.get()) is not None:
+                await self._work_group(terms, group)
 
-    async def _work_off(self, terms: Terms, group: Group) -> None:
-        plan = self._planned(group)
-        if plan.batches:
-            self._started_groups += 1
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(produce())
+            for _ in range(_WORKERS):
+                tasks.create_task(consume())
+
+    async def _work_group(self, terms: Terms, group: Group) -> None:
+        if record_key(terms.state, group.id) in self._not_ours or self.stop:
+            return
+        plan = planning.plan(group, self._layout, terms.limits)
+        self._account.planned(plan)
+        if plan.batches and not self.stop.admits_group():
+            return
         try:
-            self._add(await work(terms, group, plan, self._may_start), str(group.id))
+            self._account.worked(await work(terms, group, plan, self.stop), str(group.id))
         except GroupOwned as error:
-            self._leased(error)
+            self._account.leased(error)
         except (LeaseLost, ConfigurationError):
             raise
         except CoalesceError as error:
             self.report.groups.failed += 1
-            self._fail(error, str(group.id))
+            self._account.failed(error, str(group.id))
+        except Exception as error:
+            # A defect met in one group must not keep the others from their turn.
+            _log.exception("%s", group.id)
+            self.report.groups.failed += 1
+            self._account.failed(CoalesceError(f"{type(error).__name__}: {error}", code="Defect", hint="Please report it with the log."), str(group.id))
+
+    async def _list(self, prefixes: tuple[str, ...], found: Callable[[Listed], Awaitable[None]]) -> None:
+        await list_groups(self._store, prefixes, self._layout, ignored=self._settings.state_prefix, found=found, failed=self._account.failed)
 
     def _in_scope(self, listed: Listed) -> list[Group]:
-        report = self.report
-        report.sources.left["unparsed"] += listed.other_keys
-        report.path_list.before += path_characters(self.settings.bucket, listed.keys, listed.key_characters)
-        report.path_list.after = report.path_list.before
         groups = [group for group in listed.groups if self._scope.covers(group.id)]
-        report.groups.seen += len(groups)
-        report.sources.seen += sum(len(group.sources) for group in groups)
+        self._account.listed(listed, groups)
         return groups
-
-    def _planned(self, group: Group) -> Plan:
-        plan = planning.plan(group, self._layout, self._limits)
-        self.report.offsets.gaps += plan.gaps
-        self.report.offsets.overlaps += plan.overlaps
-        return plan
-
-    def _may_take(self, group: Group) -> bool:
-        settings = self.settings
-        if settings.max_groups is not None and self._started_groups >= settings.max_groups:
-            self.stop.request(12)
-        if settings.deadline is not None and self.clock() - self._begun >= settings.deadline:
-            self.stop.request(12)
-        return not self.stop
-
-    def _may_start(self, batch: Batch) -> bool:
-        """Asked between outputs; what may start is counted against the limits at once."""
-        settings = self.settings
-        over_bytes = settings.max_bytes is not None and self._started_bytes + batch.size > settings.max_bytes
-        over_deletes = settings.max_delete is not None and self._started_sources + len(batch.sources) > settings.max_delete
-        late = settings.deadline is not None and self.clock() - self._begun >= settings.deadline
-        if over_bytes or over_deletes or late:
-            self.stop.request(12)
-        if self.stop:
-            return False
-        self._started_bytes += batch.size
-        self._started_sources += len(batch.sources)
-        return True
-
-    def _add(self, outcome: GroupOutcome, group: str) -> None:
-        report = self.report
-        for delivery in outcome.deliveries:
-            report.add_delivery(delivery)
-            self.emit(
-                {
-                    "type": "output",
-                    "group": group,
-                    "key": delivery.output,
-                    "sources": delivery.sources,
-                    "bytes": delivery.size,
-                    "records": delivery.records,
-                    "first_offset": delivery.first,
-                    "last_offset": delivery.last,
-                    "crc64nvme": delivery.checksum,
-                }
-            )
-        for left in outcome.left:
-            report.add_left(left)
-            self.emit({"type": "left", "key": left.key, "why": left.why.value})
-            if left.why.value == "delete_refused":
-                report.worsen(1)
-        for error in outcome.failures:
-            self._fail(error, group)
-        if outcome.failures:
-            report.groups.failed += 1
-        elif outcome.deliveries:
-            report.groups.coalesced += 1
-        else:
-            report.groups.left += 1
-
-    def _leased(self, error: GroupOwned) -> None:
-        self.report.groups.leased += 1
-        self.emit({"type": "leased", "key": error.key, "message": error.message, "hint": error.hint})
-
-    def _fail(self, error: CoalesceError, group: str = "") -> None:
-        failure = self.report.add_failure(error, group)
-        self.emit({"type": "failure", **failure.model_dump()})
-
-    def _close(self) -> None:
-        """Everything that is known only at the end."""
-        report, usage = self.report, self.store.usage
-        groups = report.groups
-        if groups.leased and groups.leased >= groups.seen and not groups.coalesced:
-            report.worsen(11)
-        if self.settings.error_on_nothing and report.exit_code == 0 and not (report.outputs.written or report.outputs.recovered):
-            report.exit_code = 3
-        if self.stop:
-            report.worsen(self.stop.code)
-        report.seconds = round(self.clock() - self._begun, 3)
-        report.requests = dict(sorted(usage.requests.items()))
-        report.retries, report.throttled = usage.retries, usage.throttled
-        report.bytes_in, report.bytes_out = usage.bytes_in, usage.bytes_out
-        report.cost_usd = cost(Counter(usage.requests))
-        own = resource.getrusage(resource.RUSAGE_SELF)
-        report.cpu_seconds = round(own.ru_utime + own.ru_stime, 3)
-        report.peak_rss_bytes = own.ru_maxrss * 1024
-
-
-class _Terms:
-    """The terms of a run, with its lease held for the length of a block."""
-
-    def __init__(self, terms: Terms) -> None:
-        self._terms = terms
-        self._held = terms.lease.held()
-
-    async def __aenter__(self) -> Terms:
-        await self._held.__aenter__()
-        return self._terms
-
-    async def __aexit__(self, *failure: Any) -> None:
-        await self._held.__aexit__(*failure)
-
-
-def _fields(limits: Limits) -> dict[str, Any]:
-    return {name: getattr(limits, name) for name in Limits.__slots__}

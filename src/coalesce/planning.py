@@ -19,6 +19,9 @@ MAX_OBJECT_BYTES = 50 * 10**12
 # S3 refuses to read these without a restore (GetObject, InvalidObjectState).
 ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 
+# S3 DeleteObjects takes 1,000 keys; each counts as one write against the request rate, so pages are kept smaller (as Hadoop's S3A does).
+DELETE_PAGE = 250
+
 # One GET or one upload part at the most that passes through memory in one piece, unless 10,000 parts would not hold the output.
 PART_BYTES = 8 * 1024**2
 
@@ -134,6 +137,43 @@ def count_gaps(sources: Sequence[Source]) -> tuple[int, int]:
             overlaps += source.first <= reached
         reached = source.last if reached is None else max(reached, source.last)
     return gaps, overlaps
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What working off plans will ask of the store, by S3 operation, and of the machine: bytes read, seconds, bytes of memory."""
+
+    requests: dict[str, int]
+    bytes: int
+    seconds: float
+    memory: int
+
+
+# Measured on loopback with `make bench`: CPU seconds per source object and per byte that one process spends, and its memory besides the budget.
+_SECONDS_PER_SOURCE = 0.0015
+_SECONDS_PER_BYTE = 4e-9
+_PROCESS_BYTES = 100 * 1024**2
+
+
+def forecast(plans: Iterable[Plan], memory: int) -> Forecast:
+    """What a run at full guarantees will cost. Its own probe and lease, some 60 requests, are left out; retries too."""
+    requests = dict.fromkeys(
+        ("CreateMultipartUpload", "CompleteMultipartUpload", "UploadPart", "GetObject", "HeadObject", "DeleteObjects", "DeleteObject", "PutObject"), 0
+    )
+    sources = size = 0
+    for plan in plans:
+        requests["PutObject"] += bool(plan.batches)
+        requests["DeleteObject"] += bool(plan.batches)
+        for batch in plan.batches:
+            sources += len(batch.sources)
+            size += batch.size
+            requests["CreateMultipartUpload"] += 1
+            requests["CompleteMultipartUpload"] += 1
+            requests["UploadPart"] += -(-batch.size // part_bytes(batch.size))
+            requests["GetObject"] += sum(-(-source.size // PART_BYTES) for source in batch.sources)
+            requests["HeadObject"] += 2 + sum(source.size > PART_BYTES for source in batch.sources)
+            requests["DeleteObjects"] += -(-len(batch.sources) // DELETE_PAGE)
+    return Forecast(requests, size, round(sources * _SECONDS_PER_SOURCE + size * _SECONDS_PER_BYTE, 1), memory + _PROCESS_BYTES)
 
 
 class _Names:

@@ -17,7 +17,10 @@ _INFLATED = 512 * 1024**2
 
 
 class RecordedBatch(BaseModel):
-    """One batch: where it goes, the upload that alone may make it appear, and its sources as (key, ETag, size, first, last, tail)."""
+    """One batch: where it goes, the upload that alone may make it appear, and its sources as (key, ETag, size, first, last, tail).
+
+    `doubted` is an output that was read back and is not what was sent: nobody deletes its sources on the strength of it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,6 +28,7 @@ class RecordedBatch(BaseModel):
     upload_id: str
     digest: str
     sources: tuple[tuple[str, str, int, int, int, str], ...]
+    doubted: bool = False
 
     def batch(self) -> Batch:
         """The batch as planned, without parts: those are for the run that transfers it."""
@@ -51,9 +55,21 @@ class PlanRecord(BaseModel):
         return GroupId(self.directory, self.topic, self.partition)
 
 
+def records_prefix(state: str) -> str:
+    """What the keys of all plan records begin with."""
+    return f"{state}groups/"
+
+
 def record_key(state: str, group: GroupId) -> str:
     """The one key at which a plan of this group can be recorded."""
-    return f"{state}groups/{group}"
+    return f"{records_prefix(state)}{group}"
+
+
+def group_of(state: str, key: str) -> GroupId:
+    """The group whose plan record stands at this key. Raises ValueError if none can."""
+    name, _, partition = key.removeprefix(records_prefix(state)).rpartition("_")
+    cut = name.rfind("/") + 1
+    return GroupId(name[:cut], name[cut:], int(partition))
 
 
 def recorded(batch: Batch, upload_id: str) -> RecordedBatch:

@@ -1,78 +1,147 @@
-"""What an earlier run left unfinished, finished or undone before anything new (commit protocol, step 2)."""
+"""What earlier runs left unfinished, finished or undone before anything new (commit protocol, step 2)."""
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+
 from coalesce.commit import Committed, Terms, delete_sources, recognise
-from coalesce.errors import CoalesceError, GroupOwned, IntegrityError
-from coalesce.lease import dead
-from coalesce.model import Batch, Why
-from coalesce.record import HeldRecord
+from coalesce.errors import CoalesceError, GroupOwned, IntegrityError, LeaseLost, NotImplementedByStore
+from coalesce.lease import Rival, lease_key, read_rival
+from coalesce.model import Batch, ObjectInfo, Why
+from coalesce.probe import probe_prefix
+from coalesce.record import HeldRecord, RecordedBatch, records_prefix
 from coalesce.rounds import GroupOutcome, delivery
-from coalesce.storage.base import ObjectStore
+from coalesce.storage.base import ObjectStore, OpenUpload
+
+# Initiated and the Date header are whole seconds: an upload as young as the look at the leases may be a live run's.
+_PRECISION = 2.0
 
 
-async def unfinished(store: ObjectStore, state: str, prefixes: tuple[str, ...]) -> list[str]:
-    """Keys of the plan records of groups under the prefixes: one request where nothing is unfinished."""
-    root = f"{state}groups/"
-    keys: list[str] = []
-    token = None
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """What stood under the state prefix at `date` (the store's clock): keys of plan records of groups in scope, and other runs' leases."""
+
+    records: tuple[str, ...]
+    rivals: tuple[Rival, ...]
+    date: float
+
+
+async def survey(store: ObjectStore, state: str, prefixes: tuple[str, ...]) -> Leftovers:
+    """One request where nothing is unfinished, and one more per lease."""
+    groups = records_prefix(state)
+    records: list[str] = []
+    leases: list[ObjectInfo] = []
+    token, date = None, 0.0
     while True:
-        page = await store.list_page(root, token=token)
-        keys += [entry.key for entry in page.objects if entry.key[len(root) :].startswith(prefixes)]
+        page = await store.list_page(state, token=token)
+        date = date or page.date
+        records += [entry.key for entry in page.objects if entry.key.startswith(groups) and entry.key[len(groups) :].startswith(prefixes)]
+        leases += [entry for entry in page.objects if entry.key.startswith(lease_key(state, ""))]
         token = page.token
         if token is None:
-            return keys
+            break
+    rivals = [await read_rival(store, entry, date) for entry in leases]
+    return Leftovers(tuple(records), tuple(found for found in rivals if found), date)
 
 
-async def recover(terms: Terms, key: str, *, wait: bool) -> GroupOutcome:
+async def recover(terms: Terms, key: str, alive: Container[str]) -> GroupOutcome:
     """Settles the record at `key`: outputs that are there lose their sources, the rest is made impossible, and the record goes.
 
-    Raises GroupOwned while the record's run is alive (with `wait`, found out by watching its lease), LeaseLost.
+    Raises GroupOwned while the record's run is among the `alive`, LeaseLost. Everything else is in the outcome.
     """
     outcome = GroupOutcome()
     try:
         held = await HeldRecord.read(terms.store, terms.state, key)
-        if held is None or held.record.layout != terms.layout.name:
+        if held is None:
             return outcome
-        if not await dead(terms.store, terms.state, held.record.run_id, wait=wait):
+        if held.record.layout != terms.layout.name:
+            outcome.unsettled = True
+            return outcome
+        if held.record.run_id in alive:
             raise GroupOwned(f"{held.record.group}: run {held.record.run_id} works on it", key=key)
         await _settle(terms, held, outcome)
-    except GroupOwned:
+    except (GroupOwned, LeaseLost):
         raise
     except CoalesceError as error:
         outcome.failures.append(error)
+        outcome.unsettled = True
     return outcome
 
 
+async def sweep(terms: Terms, prefixes: tuple[str, ...], dead: Sequence[Rival], before: float) -> None:
+    """Removes what ended runs left outside of any record: uploads they had begun, probe objects, and at last their leases.
+
+    Only for runs that worked on these prefixes alone, and only once no other run is alive and all records are settled: what is under the prefixes
+    and older than `before` is then nobody's. A lease that is not swept stays for a later run.
+    """
+    store = terms.store
+    swept = [rival for rival in dead if _within(rival, terms.layout.name, prefixes)]
+    if not swept:
+        return
+    for prefix in prefixes:
+        for upload in await _uploads(store, prefix):
+            named = terms.layout.parse(upload.key)
+            if named and named.kind == "output" and upload.initiated <= before - _PRECISION:
+                await store.abort_upload(upload.key, upload.upload_id)
+    for rival in swept:
+        trial = probe_prefix(terms.state, rival.record.run_id)
+        for upload in await _uploads(store, trial):
+            await store.abort_upload(upload.key, upload.upload_id)
+        for entry in (await store.list_page(trial)).objects:
+            await store.delete(entry.key)
+        await store.delete(rival.key, etag=rival.etag if terms.capabilities.conditional_delete else "")
+
+
+def overlaps(rival: Rival, prefixes: tuple[str, ...]) -> bool:
+    """Whether a run may work where this one does. One whose lease does not say may work anywhere."""
+    theirs = rival.record.prefixes
+    return not theirs or any(a.startswith(b) or b.startswith(a) for a in theirs for b in prefixes)
+
+
+def _within(rival: Rival, layout: str, prefixes: tuple[str, ...]) -> bool:
+    theirs = rival.record.prefixes
+    return bool(theirs) and rival.record.layout == layout and all(prefix.startswith(prefixes) for prefix in theirs)
+
+
+async def _uploads(store: ObjectStore, prefix: str) -> list[OpenUpload]:
+    try:
+        return await store.list_uploads(prefix)
+    except NotImplementedByStore:
+        return []
+
+
 async def _settle(terms: Terms, held: HeldRecord, outcome: GroupOutcome) -> None:
-    settled = True
     for entry in held.record.batches:
         batch = entry.batch()
         try:
-            committed = await _committed(terms, batch, entry.upload_id)
+            committed = await _committed(terms, batch, entry)
         except IntegrityError as error:
             outcome.failures.append(error)
+            outcome.unsettled = True
             continue
         if committed is None:
             continue
         if not terms.delete:
-            settled = False
+            outcome.unsettled = True
             continue
         deleted, left = await delete_sources(terms, committed)
         outcome.left += left
-        settled &= not any(entry.why is Why.DELETE_REFUSED for entry in left)
+        outcome.unsettled |= any(entry.why is Why.DELETE_REFUSED for entry in left)
         outcome.deliveries.append(delivery(committed, deleted, left, records=None, recovered=True))
-    if settled:
+    if not outcome.unsettled:
         await held.remove(conditional=terms.capabilities.conditional_delete)
 
 
-async def _committed(terms: Terms, batch: Batch, upload_id: str) -> Committed | None:
-    """The proof of a batch, or None once nothing of it can appear any more.
+async def _committed(terms: Terms, batch: Batch, entry: RecordedBatch) -> Committed | None:
+    """The proof of a batch, or None once nothing of it can appear any more. Raises IntegrityError.
 
     The abort is the fence; the second look is for a Complete that won the race against it.
     """
     committed = await recognise(terms, batch)
-    if committed is not None:
-        return committed
-    await terms.store.abort_upload(batch.output, upload_id)
-    return await recognise(terms, batch)
+    if committed is None:
+        await terms.store.abort_upload(batch.output, entry.upload_id)
+        committed = await recognise(terms, batch)
+    if committed is not None and entry.doubted:
+        raise IntegrityError(f"{batch.output}: the run that wrote it did not find in it what it had sent", key=batch.output)
+    return committed

@@ -19,8 +19,8 @@ from coalesce.errors import (
 )
 from coalesce.model import Delivery, Left, Why
 
-# "The worst by this severity wins."
-SEVERITY = (10, 4, 1, 75, 12, 11, 0)
+# The worst by this severity wins. An interruption tells less than a set-up or content that needs a person, and more than what the next run mends.
+SEVERITY = (10, 4, 143, 130, 1, 75, 12, 11, 0)
 
 PATH_LIST_LIMIT = 2**31 - 1
 
@@ -97,6 +97,28 @@ class PathListPart(_Part):
     limit: int = PATH_LIST_LIMIT
 
 
+class TopicPart(_Part):
+    """One topic of a dry run: what lies there, and what would become of it. Bytes of outputs are those of their sources."""
+
+    topic: str
+    sources: int = 0
+    bytes: int = 0
+    joined: int = 0
+    outputs: int = 0
+    output_bytes: int = 0
+
+
+class PlanPart(_Part):
+    """What a dry run expects of the real one: requests by S3 operation, bytes read, list price, time of one process, memory."""
+
+    topics: list[TopicPart]
+    requests: dict[str, int]
+    bytes: int
+    cost_usd: float
+    seconds: float
+    memory_bytes: int
+
+
 class Failure(_Part):
     """One failure: what, where, what to do next."""
 
@@ -134,6 +156,7 @@ class Report(_Part):
     peak_rss_bytes: int = 0
     cpu_seconds: float = 0.0
     failures: list[Failure] = Field(default_factory=list)
+    plan: PlanPart | None = None
 
     def add_left(self, left: Left) -> None:
         """Counts a source that stays."""
@@ -183,7 +206,7 @@ def exit_code_of(error: CoalesceError) -> int:
 
 
 def worst(*codes: int) -> int:
-    """The most severe of the codes; codes without a rank (signals, usage) win over all."""
+    """The most severe of the codes; codes without a rank (usage) win over all."""
     return min(codes, key=lambda code: SEVERITY.index(code) if code in SEVERITY else -1)
 
 

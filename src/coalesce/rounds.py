@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from coalesce import content, planning
@@ -14,6 +14,7 @@ from coalesce.errors import (
     Conflict,
     ContentError,
     Fenced,
+    GroupOwned,
     IntegrityError,
     NoSuchUpload,
     SourceChanged,
@@ -21,7 +22,8 @@ from coalesce.errors import (
     first_failure,
 )
 from coalesce.model import Batch, Delivery, Group, Left, Plan, Source, Transferred, Why
-from coalesce.record import HeldRecord, PlanRecord, recorded
+from coalesce.record import HeldRecord, PlanRecord, RecordedBatch, recorded
+from coalesce.stop import Stop
 from coalesce.transfer import transfer
 
 # A record holds at most so many batches and sources; a larger group takes several rounds.
@@ -33,27 +35,27 @@ _RESTARTS = 3
 
 @dataclass(slots=True)
 class GroupOutcome:
-    """What became of a group. Failures are reported, never raised: the other groups go on."""
+    """What became of a group. Failures are reported, never raised: the other groups go on. `unsettled`: its plan record stays."""
 
     deliveries: list[Delivery] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
     failures: list[CoalesceError] = field(default_factory=list)
+    unsettled: bool = False
 
 
-MayStart = Callable[[Batch], bool]
-
-
-async def work(terms: Terms, group: Group, plan: Plan, may_start: MayStart) -> GroupOutcome:
-    """Works off a plan. `may_start` is asked before every batch; one that may not start is undone without a trace.
+async def work(terms: Terms, group: Group, plan: Plan, stop: Stop) -> GroupOutcome:
+    """Works off a plan. `stop` is asked before every batch; one that may not start is undone without a trace.
 
     Raises GroupOwned if another run's record stands on the group, LeaseLost; what fails for one batch is in the outcome.
     """
     outcome = GroupOutcome(left=list(plan.left))
     taken = {output.key for output in group.outputs} | {batch.output for batch in plan.batches}
-    for batches in _rounds(plan.batches):
-        if not any(may_start(batch) for batch in batches):
+    # Without deletes the record stays after its round, and there is no room for a second one.
+    for batches in _rounds(plan.batches) if terms.delete else [list(plan.batches)]:
+        admitted = [batch for batch in batches if stop.admits(batch)]
+        if not admitted:
             break
-        await _Round(terms, plan, taken, may_start, outcome).run(batches)
+        await _Round(terms, plan, taken, stop, outcome).run(admitted)
         if outcome.failures:
             break
     return outcome
@@ -75,9 +77,8 @@ class _Round:
     terms: Terms
     plan: Plan
     taken: set[str]
-    may_start: MayStart
+    stop: Stop
     outcome: GroupOutcome
-    unsettled: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     held: HeldRecord | None = None
 
@@ -85,10 +86,12 @@ class _Round:
         uploads = await self._create_uploads(batches)
         try:
             self.held = await HeldRecord.create(self.terms.store, self.terms.state, self._record(batches, uploads))
-        except CoalesceError as error:
-            # With the record's fate unknown its uploads must stay: whoever finds it aborts them.
-            if not isinstance(error, StorageError):
-                await self._abort(batches, uploads)
+        except GroupOwned:
+            await self._abort(batches, uploads)
+            raise
+        except StorageError:
+            # Whether the record stands is unknown, so its uploads stay; if it does not, the lease says that they may be there.
+            self.terms.lease.leave()
             raise
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -96,7 +99,9 @@ class _Round:
                     tasks.create_task(self._work(batch, uploads[batch.digest]))
         except BaseExceptionGroup as group:
             raise first_failure(group) from group
-        if not self.unsettled and self.terms.delete:
+        if not self.terms.delete or self.outcome.unsettled:
+            self.outcome.unsettled = True
+        else:
             await self.held.remove(conditional=self.terms.capabilities.conditional_delete)
 
     def _record(self, batches: Sequence[Batch], uploads: dict[str, str]) -> PlanRecord:
@@ -112,17 +117,21 @@ class _Round:
 
     async def _work(self, batch: Batch, upload_id: str) -> None:
         """One batch to its end. What fails is written down; only what concerns the whole run is raised."""
-        if not self.may_start(batch):
+        if self.stop.interrupted:
             await self._drop(batch, upload_id)
             return
         try:
             await self._deliver(batch, upload_id)
-        except (Fenced, IntegrityError) as error:
+        except Fenced as error:
             self.outcome.failures.append(error)
-            await self._disown(batch)
+            await self._amend(batch, [])
+        except IntegrityError as error:
+            self.outcome.failures.append(error)
+            self.outcome.unsettled = True
+            await self._amend(batch, [recorded(batch, upload_id).model_copy(update={"doubted": True})])
         except StorageError as error:
             self.outcome.failures.append(error)
-            self.unsettled = True
+            self.outcome.unsettled = True
 
     async def _deliver(self, batch: Batch, upload_id: str) -> None:
         for _ in range(_RESTARTS):
@@ -169,7 +178,7 @@ class _Round:
         if self.terms.delete:
             deleted, left = await delete_sources(self.terms, committed)
         self.outcome.left += left
-        self.unsettled |= any(entry.why is Why.DELETE_REFUSED for entry in left)
+        self.outcome.unsettled |= any(entry.why is Why.DELETE_REFUSED for entry in left)
         self.outcome.deliveries.append(delivery(committed, deleted, left, records=transferred.records))
 
     async def _around(self, batch: Batch, upload_id: str, error: CoalesceError) -> None:
@@ -188,7 +197,12 @@ class _Round:
     async def _replace(self, batch: Batch, upload_id: str, pieces: Sequence[Batch]) -> dict[str, str]:
         """Puts other batches in a batch's place, their uploads first, then the record. Raises Fenced if the record is not ours any more."""
         uploads = await self._create_uploads(pieces)
-        if not await self._rewrite(batch, [(piece, uploads[piece.digest]) for piece in pieces]):
+        try:
+            ours = await self._rewrite(batch, [recorded(piece, uploads[piece.digest]) for piece in pieces])
+        except StorageError:
+            self.terms.lease.leave()
+            raise
+        if not ours:
             await self._abort(pieces, uploads)
             raise fenced(batch)
         await self.terms.store.abort_upload(batch.output, upload_id)
@@ -199,21 +213,21 @@ class _Round:
         try:
             await self.terms.store.abort_upload(batch.output, upload_id)
         except StorageError:
-            self.unsettled = True
+            self.outcome.unsettled = True
+            self.terms.lease.leave()
 
-    async def _disown(self, batch: Batch) -> None:
-        """Takes a batch out of the record: nobody may delete its sources on the strength of it."""
+    async def _amend(self, batch: Batch, entries: Sequence[RecordedBatch]) -> None:
+        """Puts other entries in a batch's place, as far as the record is still ours."""
         try:
-            await self._rewrite(batch, [])
+            await self._rewrite(batch, entries)
         except StorageError:
-            self.unsettled = True
+            self.outcome.unsettled = True
 
-    async def _rewrite(self, without: Batch, pieces: Sequence[tuple[Batch, str]]) -> bool:
+    async def _rewrite(self, without: Batch, entries: Sequence[RecordedBatch]) -> bool:
         assert self.held is not None
         async with self.lock:
             kept = tuple(entry for entry in self.held.record.batches if entry.digest != without.digest)
-            added = tuple(recorded(piece, upload_id) for piece, upload_id in pieces)
-            return await self.held.rewrite(self.held.record.model_copy(update={"batches": kept + added}))
+            return await self.held.rewrite(self.held.record.model_copy(update={"batches": (*kept, *entries)}))
 
     async def _create_uploads(self, batches: Sequence[Batch]) -> dict[str, str]:
         uploads: dict[str, str] = {}
@@ -246,7 +260,9 @@ def delivery(committed: Committed, deleted: int, left: tuple[Left, ...], *, reco
     """What is reported of a committed batch."""
     batch = committed.batch
     first, last = min(source.first for source in batch.sources), max(source.last for source in batch.sources)
-    return Delivery(batch.output, len(batch.sources), committed.size, records, first, last, committed.checksum, deleted, left, recovered)
+    kept = {entry.key for entry in left}
+    freed = sum(len(source.key) for source in batch.sources if source.key not in kept) if deleted else 0
+    return Delivery(batch.output, len(batch.sources), committed.size, records, first, last, committed.checksum, deleted, freed, left, recovered)
 
 
 def why_left(error: CoalesceError) -> Why:

@@ -15,9 +15,6 @@ from typing import Protocol
 
 from coalesce.model import ObjectInfo, UploadedPart
 
-# S3 DeleteObjects takes 1,000 keys; each counts as one write against the request rate, so pages are kept smaller (as Hadoop's S3A does).
-DELETE_PAGE = 250
-
 
 class Checksum(enum.Enum):
     """How an upload is protected: the algorithm of its parts, and what Complete is held against."""
@@ -58,6 +55,15 @@ class Head:
     checksum: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class OpenUpload:
+    """An upload that is neither completed nor aborted. `initiated` is in seconds since the epoch, by the store's clock; 0 where it does not say."""
+
+    key: str
+    upload_id: str
+    initiated: float
+
+
 class Deleted(enum.Enum):
     """What became of one key of a delete."""
 
@@ -92,6 +98,10 @@ class ObjectStore(Protocol):
     """One bucket."""
 
     usage: Usage
+
+    async def check_access(self) -> None:
+        """Raises ConfigurationError where nothing can be done in the bucket: not there, credentials, network."""
+        ...
 
     async def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000) -> Page:
         """ListObjectsV2: at most `max_keys` keys and common prefixes that begin with `prefix`."""
@@ -158,8 +168,8 @@ class ObjectStore(Protocol):
         """AbortMultipartUpload. An upload that is gone already is no error."""
         ...
 
-    async def list_uploads(self, prefix: str) -> list[tuple[str, str]]:
-        """ListMultipartUploads, all pages: (key, upload id) of the open uploads under `prefix`."""
+    async def list_uploads(self, prefix: str) -> list[OpenUpload]:
+        """ListMultipartUploads, all pages: the open uploads under `prefix`."""
         ...
 
     async def delete(self, key: str, *, etag: str = "") -> DeleteResult:

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 
 from coalesce import errors
 from coalesce.model import ObjectInfo, UploadedPart
-from coalesce.storage.base import Body, Checksum, Deleted, DeleteResult, Head, Page, Usage
+from coalesce.storage.base import Body, Checksum, Deleted, DeleteResult, Head, OpenUpload, Page, Usage
 
 _READS = 4
 _CREDENTIAL_CODES = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AuthorizationHeaderMalformed"})
@@ -62,6 +62,10 @@ class S3Options:
     max_connections: int = 96
     access_key: str = ""
     secret_key: str = ""
+
+    def for_bucket(self, bucket: str) -> S3Options:
+        """The same way to another bucket."""
+        return replace(self, bucket=bucket)
 
 
 @asynccontextmanager
@@ -107,6 +111,7 @@ class S3Store:
 
     def __init__(self, client: Any, options: S3Options) -> None:
         self.usage = Usage()
+        self.endpoint = str(client.meta.endpoint_url)
         self._client = client
         self._common: dict[str, Any] = {"Bucket": options.bucket}
         if options.expected_bucket_owner:
@@ -116,7 +121,7 @@ class S3Store:
         client.meta.events.register("before-send.s3", self._count)
 
     async def check_access(self) -> None:
-        """Raises ConfigurationError where the bucket cannot be listed: not there, credentials, network."""
+        """See `ObjectStore`."""
         try:
             await self.list_page("", max_keys=1)
         except errors.ConfigurationError:
@@ -248,13 +253,15 @@ class S3Store:
         with suppress(errors.NoSuchUpload, errors.NotFound):
             await self._call("AbortMultipartUpload", key, Key=key, UploadId=upload_id)
 
-    async def list_uploads(self, prefix: str) -> list[tuple[str, str]]:
+    async def list_uploads(self, prefix: str) -> list[OpenUpload]:
         """See `ObjectStore`."""
-        found: list[tuple[str, str]] = []
+        found: list[OpenUpload] = []
         marker: dict[str, Any] = {}
         while True:
             answer = await self._call("ListMultipartUploads", prefix, Prefix=prefix, **marker)
-            found += [(entry["Key"], entry["UploadId"]) for entry in answer.get("Uploads", ())]
+            for entry in answer.get("Uploads", ()):
+                initiated = entry.get("Initiated")
+                found.append(OpenUpload(entry["Key"], entry["UploadId"], initiated if isinstance(initiated, float) else 0.0))
             if not answer.get("IsTruncated"):
                 return found
             marker = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}

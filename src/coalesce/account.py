@@ -1,0 +1,167 @@
+"""What a run says of itself while it goes: the report is added up here, and the events leave from here."""
+
+from __future__ import annotations
+
+import datetime as dt
+import resource
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from coalesce import __version__
+from coalesce.errors import CoalesceError, GroupOwned
+from coalesce.listing import Listed
+from coalesce.model import Group, Plan, Why
+from coalesce.planning import Forecast
+from coalesce.report import PlanPart, Report, ScopePart, TopicPart, cost, path_characters
+from coalesce.rounds import GroupOutcome
+from coalesce.storage.base import Usage
+
+Event = dict[str, Any]
+
+
+def opened(run_id: str, *, bucket: str, prefixes: Iterable[str], layout: str, partitions: Iterable[int]) -> Report:
+    """The report of a run that begins now."""
+    scope = ScopePart(bucket=bucket, prefixes=list(prefixes), layout=layout, partitions=list(partitions))
+    return Report(version=__version__, run_id=run_id, started=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), scope=scope)
+
+
+class Account:
+    """One run's report, in the making."""
+
+    def __init__(self, report: Report, emit: Callable[[Event], None]) -> None:
+        self.report = report
+        self._emit = emit
+        self._cpu_before = _cpu_seconds()
+        self._topics: dict[str, TopicPart] = defaultdict(lambda: TopicPart(topic=""))
+
+    def listed(self, listed: Listed, groups: list[Group]) -> None:
+        """A piece of the key space, and the groups of it that are in scope."""
+        report = self.report
+        report.sources.left[Why.UNPARSED] += listed.other_keys
+        characters = path_characters(report.scope.bucket, listed.keys, listed.key_characters)
+        report.path_list.before += characters
+        report.path_list.after += characters
+        report.groups.seen += len(groups)
+        report.sources.seen += sum(len(group.sources) for group in groups)
+
+    def planned(self, plan: Plan) -> None:
+        """A group's plan."""
+        self.report.offsets.gaps += plan.gaps
+        self.report.offsets.overlaps += plan.overlaps
+
+    def foreseen(self, group: Group, plan: Plan) -> None:
+        """A group that a dry run would work off."""
+        report = self.report
+        self.planned(plan)
+        topic = self._topics[group.id.topic]
+        topic.topic = group.id.topic
+        topic.sources += len(group.sources)
+        topic.bytes += sum(source.size for source in group.sources)
+        for left in plan.left:
+            report.add_left(left)
+            self._emit({"type": "left", "key": left.key, "why": left.why.value})
+        for batch in plan.batches:
+            topic.joined += len(batch.sources)
+            topic.outputs += 1
+            topic.output_bytes += batch.size
+            report.path_list.after += self._characters(1, len(batch.output))
+            report.path_list.after -= self._characters(len(batch.sources), sum(len(source.key) for source in batch.sources))
+            self._emit({"type": "planned", "group": str(group.id), "key": batch.output, "sources": len(batch.sources), "bytes": batch.size})
+        if not plan.batches:
+            report.groups.left += 1
+
+    def forecast(self, forecast: Forecast) -> None:
+        """What a dry run expects of the real one."""
+        topics = sorted(self._topics.values(), key=lambda topic: topic.topic)
+        usd = cost(Counter(forecast.requests))
+        self.report.plan = PlanPart(
+            topics=topics, requests=forecast.requests, bytes=forecast.bytes, cost_usd=usd, seconds=forecast.seconds, memory_bytes=forecast.memory
+        )
+
+    def settled(self, outcome: GroupOutcome, group: str) -> None:
+        """What came of an earlier run's unfinished group, before it was listed."""
+        self._tell(outcome, group)
+        if outcome.failures:
+            self.report.groups.failed += 1
+
+    def worked(self, outcome: GroupOutcome, group: str) -> None:
+        """What came of a group of this run's own."""
+        report = self.report
+        self._tell(outcome, group)
+        for delivery in outcome.deliveries:
+            gone = delivery.deleted if delivery.freed else 0
+            report.path_list.after += self._characters(1, len(delivery.output)) - self._characters(gone, delivery.freed)
+        if outcome.failures:
+            report.groups.failed += 1
+        elif outcome.deliveries:
+            report.groups.coalesced += 1
+        else:
+            report.groups.left += 1
+
+    def leased(self, error: GroupOwned) -> None:
+        """A group that another run owns."""
+        self.report.groups.leased += 1
+        self._emit({"type": "leased", "key": error.key, "message": error.message, "hint": error.hint})
+
+    def unfinished_elsewhere(self, run_id: str, prefixes: Iterable[str]) -> None:
+        """A run that ended badly, with a scope that this one may not clean up."""
+        where = " ".join(f"-p {prefix}" for prefix in prefixes)
+        message = f"run {run_id} did not end in order, and worked on other prefixes than this one"
+        self._emit({"type": "unfinished", "key": run_id, "message": message, "hint": f"Its next run, or `coalesce recover {where}`, cleans up."})
+
+    def failed(self, error: CoalesceError, group: str = "") -> None:
+        """A failure of a group, or without one of the run or a listing."""
+        failure = self.report.add_failure(error, group)
+        self._emit({"type": "failure", **failure.model_dump()})
+
+    def close(self, usage: Usage, *, seconds: float, stopped: int, error_on_nothing: bool) -> None:
+        """Everything that is known only at the end."""
+        report = self.report
+        groups = report.groups
+        if groups.leased and groups.leased >= groups.seen and not groups.coalesced:
+            report.worsen(11)
+        if stopped:
+            report.worsen(stopped)
+        if error_on_nothing and report.exit_code == 0 and not (report.outputs.written or report.outputs.recovered):
+            report.exit_code = 3
+        report.seconds = round(seconds, 3)
+        report.requests = dict(sorted(usage.requests.items()))
+        report.retries, report.throttled = usage.retries, usage.throttled
+        report.bytes_in, report.bytes_out = usage.bytes_in, usage.bytes_out
+        report.cost_usd = cost(usage.requests)
+        report.cpu_seconds = round(_cpu_seconds() - self._cpu_before, 3)
+        report.peak_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def _tell(self, outcome: GroupOutcome, group: str) -> None:
+        report = self.report
+        for delivery in outcome.deliveries:
+            report.add_delivery(delivery)
+            self._emit(
+                {
+                    "type": "output",
+                    "group": group,
+                    "key": delivery.output,
+                    "sources": delivery.sources,
+                    "bytes": delivery.size,
+                    "records": delivery.records,
+                    "first_offset": delivery.first,
+                    "last_offset": delivery.last,
+                    "crc64nvme": delivery.checksum,
+                }
+            )
+        for left in outcome.left:
+            report.add_left(left)
+            self._emit({"type": "left", "key": left.key, "why": left.why.value})
+            if left.why is Why.DELETE_REFUSED:
+                report.worsen(1)
+        for error in outcome.failures:
+            self.failed(error, group)
+
+    def _characters(self, keys: int, key_characters: int) -> int:
+        return path_characters(self.report.scope.bucket, keys, key_characters)
+
+
+def _cpu_seconds() -> float:
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    return own.ru_utime + own.ru_stime

@@ -1,0 +1,5 @@
+"""The `coalesce` command."""
+
+from coalesce.cli.app import main
+
+__all__ = ["main"]

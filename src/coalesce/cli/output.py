@@ -1,0 +1,204 @@
+"""What a user sees: data on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiofiles
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from coalesce.account import Event
+from coalesce.errors import CoalesceError, ConfigurationError, UsageError
+from coalesce.report import Report
+from coalesce.settings import parse_duration
+from coalesce.storage.s3 import S3Options, open_s3
+
+_FAILURES = frozenset({"failure"})
+_WARNINGS = frozenset({"leased", "unfinished"})
+_REFRESH = 0.2
+
+_log = logging.getLogger("coalesce")
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """How this run speaks: `interval` is the seconds between lines of statistics."""
+
+    as_json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    bar: bool = False
+    interval: float = 60.0
+
+    def emit(self, event: Event) -> None:
+        """An event: to stdout as JSON if asked for, and to the log if a person should know."""
+        kind = event["type"]
+        if self.as_json and (kind != "left" or self.verbose):
+            typer.echo(json.dumps(event))
+        if kind in _FAILURES:
+            _log.error("%s: %s. %s", event["code"], event["message"], event["hint"], extra={"event": event})
+        elif kind in _WARNINGS:
+            _log.warning("%s. %s", event["message"], event["hint"], extra={"event": event})
+        elif kind == "left" and self.verbose:
+            _log.info("left %s: %s", event["key"], event["why"], extra={"event": event})
+
+    def summary(self, report: Report) -> None:
+        """The end of it, on stdout."""
+        if self.as_json:
+            typer.echo(json.dumps(report.as_json()))
+        elif not self.quiet:
+            Console(file=sys.stdout, highlight=False, soft_wrap=True).print(summary_table(report) if report.plan is None else plan_table(report))
+
+    @asynccontextmanager
+    async def progress(self, report: Report) -> AsyncIterator[None]:
+        """Tells how far the run is while the block lasts: a bar on a terminal, lines elsewhere."""
+        told = asyncio.create_task(self._bar(report) if self.bar else self._lines(report))
+        try:
+            yield
+        finally:
+            told.cancel()
+            with suppress(asyncio.CancelledError):
+                await told
+
+    async def _lines(self, report: Report) -> None:
+        while True:
+            await asyncio.sleep(self.interval)
+            sources, outputs = report.sources, report.outputs
+            event = {"type": "progress", "seen": sources.seen, "joined": sources.joined, "outputs": outputs.written, "bytes": outputs.bytes}
+            self.emit(event)
+            if not self.quiet:
+                _log.info("%(seen)d sources seen, %(joined)d joined into %(outputs)d outputs of %(bytes)d bytes", event, extra={"event": event})
+
+    async def _bar(self, report: Report) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("sources"), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("joined", total=None)
+            while True:
+                progress.update(task, completed=report.sources.joined, total=report.sources.seen or None)
+                await asyncio.sleep(_REFRESH)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per line, for collectors of logs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of one record; a failure's fields stand in it by their own names."""
+        line = {"time": self.formatTime(record), "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line | getattr(record, "event", {}))
+
+
+def voice_of(values: dict[str, Any]) -> Voice:
+    """How to speak, among gathered values; sets up the log. Raises UsageError."""
+    output, style, level = values.get("output", "text"), values.get("log_format", "auto"), values.get("log_level", "info")
+    _one_of("--output", output, ("text", "json"))
+    _one_of("--log-format", style, ("auto", "text", "json"))
+    _one_of("--log-level", level, ("debug", "info", "warning", "error"))
+    quiet, terminal = bool(values.get("quiet")), sys.stderr.isatty()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if style == "json" or (style == "auto" and not terminal) else logging.Formatter("%(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)  # the libraries underneath would log requests at lower levels
+    _log.setLevel(logging.ERROR if quiet else level.upper())
+    try:
+        interval = parse_duration(values.get("stats_interval", "60s"))
+    except ValueError as error:
+        raise UsageError(f"--stats-interval: {error}") from error
+    bar = terminal and not quiet and not values.get("no_progress")
+    return Voice(output == "json", quiet, bool(values.get("verbose")), bar, max(float(str(interval)), _REFRESH))
+
+
+def check_writable(path: str) -> None:
+    """Raises ConfigurationError for a report that could not be written in the end: better known before anything is done."""
+    folder = Path(path).parent
+    if not path.startswith("s3://") and not folder.is_dir():
+        raise ConfigurationError(f"the report cannot be written to {path!r}: there is no folder {str(folder)!r}", hint="Choose another --report.")
+
+
+async def write_report(report: Report, path: str, options: S3Options) -> None:
+    """The report as JSON to a file, or to an object through the same credentials. Raises ConfigurationError."""
+    text = json.dumps(report.as_json(), indent=1) + "\n"
+    try:
+        if path.startswith("s3://"):
+            bucket, _, key = path.removeprefix("s3://").partition("/")
+            async with open_s3(options.for_bucket(bucket)) as store:
+                await store.put(key, text.encode(), content_type="application/json")
+        else:
+            async with aiofiles.open(path, "w", encoding="utf-8") as file:
+                await file.write(text)
+    except (OSError, CoalesceError) as error:
+        raise ConfigurationError(f"the report cannot be written to {path!r}: {error}", hint="The run itself is over; see its summary.") from error
+
+
+def summary_table(report: Report) -> Table:
+    """What came of a run."""
+    sources, outputs, groups = report.sources, report.outputs, report.groups
+    left = ", ".join(f"{count:,} {why}" for why, count in sources.left.items() if count) or "none"
+    rows = {
+        "groups": f"{groups.seen:,} seen, {groups.coalesced:,} coalesced, {groups.left:,} left, {groups.leased:,} leased, {groups.failed:,} failed",
+        "sources": f"{sources.seen:,} seen, {sources.joined:,} joined, {sources.deleted:,} deleted",
+        "left": left,
+        "outputs": f"{outputs.written:,} written, {outputs.recovered:,} recovered; {outputs.bytes:,} bytes, {outputs.records:,} records",
+        "offsets": f"{report.offsets.gaps:,} gaps, {report.offsets.overlaps:,} overlaps",
+        "path list": _path_list(report),
+        "requests": f"{sum(report.requests.values()):,} (${report.cost_usd:.4f}); {report.retries:,} retries, {report.throttled:,} throttled",
+        "time": f"{report.seconds:.1f} s, CPU {report.cpu_seconds:.1f} s, peak memory {report.peak_rss_bytes // 2**20:,} MiB",
+        "store": report.store.mode or "not tried",
+        "exit code": str(report.exit_code),
+    }
+    return _pairs(rows)
+
+
+def plan_table(report: Report) -> Table:
+    """What a run would do, topic by topic."""
+    assert report.plan is not None
+    plan = report.plan
+    table = Table("topic", box=None, pad_edge=False)
+    for heading in ("sources", "bytes", "would be joined", "into outputs", "of bytes"):
+        table.add_column(heading, justify="right")
+    for topic in plan.topics:
+        numbers = (topic.sources, topic.bytes, topic.joined, topic.outputs, topic.output_bytes)
+        table.add_row(topic.topic, *(f"{number:,}" for number in numbers))
+    left = ", ".join(f"{count:,} {why}" for why, count in report.sources.left.items() if count) or "none"
+    rows = {
+        "left": left,
+        "path list": _path_list(report),
+        "requests": f"{sum(plan.requests.values()):,} (${plan.cost_usd:.4f})",
+        "expected": f"about {plan.seconds:.0f} s in one process, {plan.memory_bytes // 2**20:,} MiB of memory, {plan.bytes:,} bytes read and written",
+        "exit code": str(report.exit_code),
+    }
+    both = Table.grid()
+    both.add_row(table)
+    both.add_row("")
+    both.add_row(_pairs(rows))
+    return both
+
+
+def _path_list(report: Report) -> str:
+    paths = report.path_list
+    return f"{paths.before:,} characters before, {paths.after:,} after, of {paths.limit:,} at most"
+
+
+def _pairs(rows: dict[str, str]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise UsageError(f"{option} {value!r} is none of {', '.join(known)}")
