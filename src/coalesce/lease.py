@@ -27,7 +27,7 @@ _LOOKS = 4
 class LeaseRecord(BaseModel):
     """What stands in the bucket. `seconds` is how long after its last write the lease holds; the store's clock says when that was.
 
-    `layout` and `prefixes` are where its run works: who sweeps after it must look there.
+    `layout` and `prefixes` are where its run works: who sweeps after it must look there. A run that only probes works nowhere but under the state prefix.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -119,18 +119,18 @@ class Lease:
 
     async def _give_up(self) -> None:
         with suppress(StorageError):  # it ends by itself
-            if self._untidy:
+            if self._untidy or self._store.usage.orphans:
                 self._record = self._record.model_copy(update={"seconds": 0.0})
                 await self._store.put(self._key, self._body(), if_match=self._etag)
             else:
-                await self._store.delete(self._key, etag=self._etag)
+                await self._store.delete(self._key)  # the run id makes the key its own
 
     def _body(self) -> bytes:
         return self._record.model_dump_json().encode()
 
 
 async def read_rival(store: ObjectStore, entry: ObjectInfo, date: float) -> Rival | None:
-    """The lease that a listing of `date` (the store's clock) shows; None if it is gone. One that cannot be read counts as a lease of a minute."""
+    """The lease that a listing of `date` (the store's clock) shows; None if it is gone. One that cannot be read counts as a lease of a minute, anywhere."""
     try:
         body = await store.get(entry.key)
     except NotFound:
@@ -139,7 +139,7 @@ async def read_rival(store: ObjectStore, entry: ObjectInfo, date: float) -> Riva
     try:
         record = LeaseRecord.model_validate_json(body.data)
     except ValidationError:
-        record = LeaseRecord(run_id=run_id)
+        record = LeaseRecord(run_id=run_id, prefixes=("",))
     # A lease renewed between the listing and the read only seems to end earlier than it does; `outlived` looks again.
     left = entry.modified + record.seconds + _PRECISION - date if record.seconds else 0.0
     return Rival(entry.key, body.etag, record.model_copy(update={"run_id": run_id}), left if body.etag == entry.etag else record.seconds)

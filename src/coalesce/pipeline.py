@@ -130,38 +130,35 @@ class Run:
         """What the run works under, with its lease held; and what stood in the bucket before."""
         settings, state = self._settings, self._settings.state_prefix
         leftovers = await survey(self._store, state, self._prefixes)
-        capabilities = await probe(self._store, probe_prefix(state, self.run_id))
-        self.report.store.capabilities = capabilities.as_dict()
-        self.report.store.mode = admit(capabilities, settings.accept_weaker)
-        copying = not settings.check and capabilities.copy_condition and capabilities.checksum is Checksum.CRC64NVME
         claim = LeaseRecord(run_id=self.run_id, seconds=settings.lease, layout=self._layout.name, prefixes=self._prefixes)
         async with Lease(self._store, state, claim, self._clock).held() as lease:
-            yield (
-                Terms(
-                    store=self._store,
-                    state=state,
-                    run_id=self.run_id,
-                    version=__version__,
-                    layout=self._layout,
-                    limits=dataclasses.replace(self._limits, copy=copying),
-                    capabilities=capabilities,
-                    lease=lease,
-                    lanes=Lanes(asyncio.Semaphore(settings.gets_in_flight), Budget(settings.memory)),
-                    check=settings.check,
-                    delete=settings.delete,
-                ),
-                leftovers,
+            capabilities = await probe(self._store, probe_prefix(state, self.run_id))
+            self.report.store.capabilities = capabilities.as_dict()
+            self.report.store.mode = admit(capabilities, settings.accept_weaker)
+            copying = not settings.check and capabilities.copy_condition and capabilities.checksum is Checksum.CRC64NVME
+            terms = Terms(
+                store=self._store,
+                state=state,
+                run_id=self.run_id,
+                version=__version__,
+                layout=self._layout,
+                limits=dataclasses.replace(self._limits, copy=copying),
+                capabilities=capabilities,
+                lease=lease,
+                lanes=Lanes(asyncio.Semaphore(settings.gets_in_flight), Budget(settings.memory)),
+                check=settings.check,
+                delete=settings.delete,
             )
+            yield terms, leftovers
 
     @asynccontextmanager
     async def _recovered(self, terms: Terms, leftovers: Leftovers) -> AsyncIterator[list[GroupId]]:
         """Settles what dead runs left, before the block; and after it what was left by runs whose leases ended meanwhile: these groups are then in the list."""
-        rivals = [rival for rival in leftovers.rivals if overlaps(rival, self._prefixes)]
-        for rival in leftovers.rivals:
-            if rival.left <= 0 and rival not in rivals:
+        dead = [rival for rival in leftovers.rivals if rival.left <= 0]
+        waiting = [rival for rival in leftovers.rivals if rival.left > 0 and overlaps(rival, self._prefixes)]
+        for rival in dead:
+            if rival.record.prefixes and not overlaps(rival, self._prefixes):
                 self._account.unfinished_elsewhere(rival.record.run_id, rival.record.prefixes)
-        dead = [rival for rival in rivals if rival.left <= 0]
-        waiting = [rival for rival in rivals if rival.left > 0]
         watches = [asyncio.create_task(outlived(self._store, rival)) for rival in waiting]
         try:
             open_records = await self._settle(terms, leftovers.records, waiting)

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 
 from coalesce import content
-from coalesce.errors import NotFound, StorageError, StoreRefused
+from coalesce.errors import NotFound, StorageError, StoreRefused, Unavailable
 from coalesce.model import UploadedPart
 from coalesce.storage.base import Checksum, ObjectStore
 
@@ -66,7 +66,17 @@ def admit(capabilities: Capabilities, accepted: tuple[str, ...]) -> str:
 
 
 async def probe(store: ObjectStore, prefix: str) -> Capabilities:
-    """Tries every guarantee with small objects under `prefix`, and removes them. Raises StorageError where the store cannot even be tried."""
+    """Tries every guarantee with small objects under `prefix`, and removes them. Raises StorageError where the store cannot even be tried.
+
+    A guarantee that seems missing while answers were lost is tried once more.
+    """
+    seen, doubtful = await _try_all(store, f"{prefix}1/")
+    if doubtful and weaker_modes(seen):
+        seen, _ = await _try_all(store, f"{prefix}2/")
+    return seen
+
+
+async def _try_all(store: ObjectStore, prefix: str) -> tuple[Capabilities, bool]:
     async with AsyncExitStack() as stack:
         trial = _Trial(store, prefix, stack)
         put, matching, getting, complete = await asyncio.gather(
@@ -75,7 +85,7 @@ async def probe(store: ObjectStore, prefix: str) -> Capabilities:
         fence, single, many, copying, checksum = await asyncio.gather(
             trial.fence(), trial.conditional_delete(), trial.conditional_delete_many(), trial.copy_condition(), trial.checksum()
         )
-    return Capabilities(put, matching, getting, complete, fence, single, many, copying, checksum)
+    return Capabilities(put, matching, getting, complete, fence, single, many, copying, checksum), trial.doubtful
 
 
 class _Trial:
@@ -83,6 +93,7 @@ class _Trial:
         self._store = store
         self._prefix = prefix
         self._stack = stack
+        self.doubtful = False  # whether an answer was lost
 
     def _key(self, name: str) -> str:
         key = f"{self._prefix}{name}"
@@ -96,6 +107,18 @@ class _Trial:
         value = content.part_checksum([data], checksum)
         return key, upload, await self._store.upload_part(key, upload, 1, [data], checksum=checksum, value=value)
 
+    async def _tried(self, request: Awaitable[object]) -> bool:
+        """Whether the store said yes. Its refusals are answers; what it did is looked at apart."""
+        try:
+            await request
+        except StorageError as error:
+            self._note(error)
+            return False
+        return True
+
+    def _note(self, error: StorageError) -> None:
+        self.doubtful |= isinstance(error, Unavailable)
+
     async def _data(self, key: str) -> bytes | None:
         try:
             return (await self._store.get(key)).data
@@ -105,51 +128,51 @@ class _Trial:
     async def create_only_put(self) -> bool:
         key = self._key("put")
         await self._store.put(key, b"first")
-        await _tried(self._store.put(key, b"second", if_none_match=True))
+        await self._tried(self._store.put(key, b"second", if_none_match=True))
         raced = self._key("put-race")
-        won = await asyncio.gather(*(_tried(self._store.put(raced, b"%d" % n, if_none_match=True)) for n in range(_RACERS)))
+        won = await asyncio.gather(*(self._tried(self._store.put(raced, b"%d" % n, if_none_match=True)) for n in range(_RACERS)))
         return await self._data(key) == b"first" and sum(won) == 1
 
     async def conditional_put(self) -> bool:
         key = self._key("replace")
         old = await self._store.put(key, b"first")
         new = await self._store.put(key, b"second")
-        await _tried(self._store.put(key, b"third", if_match=old))
+        await self._tried(self._store.put(key, b"third", if_match=old))
         if await self._data(key) != b"second":
             return False
-        replaced = await _tried(self._store.put(key, b"fourth", if_match=new))
+        replaced = await self._tried(self._store.put(key, b"fourth", if_match=new))
         return replaced and await self._data(key) == b"fourth"
 
     async def conditional_get(self) -> bool:
         key = self._key("get")
         old = await self._store.put(key, b"first")
         await self._store.put(key, b"second")
-        return not await _tried(self._store.get(key, etag=old))
+        return not await self._tried(self._store.get(key, etag=old))
 
     async def create_only_complete(self) -> bool:
         key, upload, part = await self._upload("complete", b"second")
         await self._store.put(key, b"first")
-        await _tried(self._store.complete_upload(key, upload, [part], checksum=Checksum.NONE))
+        await self._tried(self._store.complete_upload(key, upload, [part], checksum=Checksum.NONE))
         if await self._data(key) != b"first":
             return False
         racers = [await self._upload("complete-race", b"%d" % n) for n in range(_RACERS)]
-        won = await asyncio.gather(*(_tried(self._store.complete_upload(k, u, [p], checksum=Checksum.NONE)) for k, u, p in racers))
+        won = await asyncio.gather(*(self._tried(self._store.complete_upload(k, u, [p], checksum=Checksum.NONE)) for k, u, p in racers))
         return sum(won) == 1
 
     async def fence(self) -> bool:
         key, upload, part = await self._upload("fence", b"late")
         await self._store.abort_upload(key, upload)
-        await _tried(self._store.complete_upload(key, upload, [part], checksum=Checksum.NONE))
+        await self._tried(self._store.complete_upload(key, upload, [part], checksum=Checksum.NONE))
         return await self._data(key) is None
 
     async def conditional_delete(self) -> bool:
         key = self._key("delete")
         old = await self._store.put(key, b"first")
         new = await self._store.put(key, b"second")
-        await _tried(self._store.delete(key, etag=old))
+        await self._tried(self._store.delete(key, etag=old))
         if await self._data(key) != b"second":
             return False
-        await _tried(self._store.delete(key, etag=new))
+        await self._tried(self._store.delete(key, etag=new))
         return await self._data(key) is None
 
     async def conditional_delete_many(self) -> bool:
@@ -157,7 +180,7 @@ class _Trial:
         old = await self._store.put(changed, b"first")
         await self._store.put(changed, b"second")
         etag = await self._store.put(same, b"same")
-        await _tried(self._store.delete_many([(changed, old), (same, etag)]))
+        await self._tried(self._store.delete_many([(changed, old), (same, etag)]))
         return await self._data(changed) == b"second" and await self._data(same) is None
 
     async def copy_condition(self) -> bool:
@@ -168,15 +191,17 @@ class _Trial:
         target = self._key("copy-target")
         try:
             upload = await self._store.create_upload(target, checksum=Checksum.CRC64NVME, metadata={})
-        except StorageError:
+        except StorageError as error:
+            self._note(error)
             return False
         self._stack.push_async_callback(self._store.abort_upload, target, upload)
         arguments = {"source": source, "start": 0, "length": 6, "checksum": Checksum.CRC64NVME}
-        if await _tried(self._store.copy_part(target, upload, 1, etag=old, **arguments)):  # type: ignore[arg-type]
+        if await self._tried(self._store.copy_part(target, upload, 1, etag=old, **arguments)):  # type: ignore[arg-type]
             return False
         try:
             part = await self._store.copy_part(target, upload, 1, etag=new, **arguments)  # type: ignore[arg-type]
-        except StorageError:
+        except StorageError as error:
+            self._note(error)
             return False
         return part.checksum == content.encoded(content.crc64([b"second"]))
 
@@ -191,35 +216,28 @@ class _Trial:
         right, wrong = (content.encoded(content.crc64([data])) for data in (b"right", b"wrong"))
         try:
             key, upload, part = await self._upload("full-object", b"right", Checksum.CRC64NVME)
-        except StorageError:
+        except StorageError as error:
+            self._note(error)
             return False
-        await _tried(self._store.complete_upload(key, upload, [part], checksum=Checksum.CRC64NVME, value=wrong))
+        await self._tried(self._store.complete_upload(key, upload, [part], checksum=Checksum.CRC64NVME, value=wrong))
         if await self._data(key) is not None:
             return False
         key, upload, part = await self._upload("full-object-right", b"right", Checksum.CRC64NVME)
-        await _tried(self._store.complete_upload(key, upload, [part], checksum=Checksum.CRC64NVME, value=right))
+        await self._tried(self._store.complete_upload(key, upload, [part], checksum=Checksum.CRC64NVME, value=right))
         return await self._data(key) == b"right"
 
     async def _composite(self) -> bool:
         try:
             key, upload, part = await self._upload("composite", b"right", Checksum.CRC32)
             wrong = content.part_checksum([b"wrong"], Checksum.CRC32)
-            if await _tried(self._store.upload_part(key, upload, 2, [b"right"], checksum=Checksum.CRC32, value=wrong)):
+            if await self._tried(self._store.upload_part(key, upload, 2, [b"right"], checksum=Checksum.CRC32, value=wrong)):
                 return False
             await self._store.complete_upload(key, upload, [part], checksum=Checksum.CRC32)
             head = await self._store.head(key)
-        except StorageError:
+        except StorageError as error:
+            self._note(error)
             return False
         return head is not None and head.checksum.get("CRC32") == content.composite([part.checksum])
-
-
-async def _tried(request: Awaitable[object]) -> bool:
-    """Whether the store said yes. Its refusals are answers; what it did is looked at apart."""
-    try:
-        await request
-    except StorageError:
-        return False
-    return True
 
 
 def probe_prefix(state: str, run_id: str) -> str:

@@ -72,7 +72,7 @@ async def recover(terms: Terms, key: str, alive: Container[str]) -> GroupOutcome
 async def sweep(terms: Terms, prefixes: tuple[str, ...], dead: Sequence[Rival], before: float) -> None:
     """Removes what ended runs left outside of any record: uploads they had begun, probe objects, and at last their leases.
 
-    Only for runs that worked on these prefixes alone, and only once no other run is alive and all records are settled: what is under the prefixes
+    Only for runs that worked on no other prefixes, and only once no other run is alive and all records are settled: what is under the prefixes
     and older than `before` is then nobody's. A lease that is not swept stays for a later run.
     """
     store = terms.store
@@ -94,14 +94,13 @@ async def sweep(terms: Terms, prefixes: tuple[str, ...], dead: Sequence[Rival], 
 
 
 def overlaps(rival: Rival, prefixes: tuple[str, ...]) -> bool:
-    """Whether a run may work where this one does. One whose lease does not say may work anywhere."""
-    theirs = rival.record.prefixes
-    return not theirs or any(a.startswith(b) or b.startswith(a) for a in theirs for b in prefixes)
+    """Whether a run works where this one does."""
+    return any(a.startswith(b) or b.startswith(a) for a in rival.record.prefixes for b in prefixes)
 
 
 def _within(rival: Rival, layout: str, prefixes: tuple[str, ...]) -> bool:
     theirs = rival.record.prefixes
-    return bool(theirs) and rival.record.layout == layout and all(prefix.startswith(prefixes) for prefix in theirs)
+    return not theirs or (rival.record.layout == layout and all(prefix.startswith(prefixes) for prefix in theirs))
 
 
 async def _uploads(store: ObjectStore, prefix: str) -> list[OpenUpload]:

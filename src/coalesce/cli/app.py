@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -16,10 +17,11 @@ from coalesce.cli import options as o
 from coalesce.cli.output import Voice, check_writable, voice_of, write_report
 from coalesce.dataset import Shape
 from coalesce.errors import CoalesceError
-from coalesce.pipeline import Run
+from coalesce.lease import Lease, LeaseRecord
+from coalesce.pipeline import Run, new_run_id
 from coalesce.probe import probe, probe_prefix, weaker_modes
 from coalesce.report import Report, exit_code_of, worst
-from coalesce.settings import Settings
+from coalesce.settings import Settings, as_directory
 from coalesce.storage.s3 import S3Options, open_s3
 
 app = typer.Typer(help="Join many small S3 objects into few large ones; prove it; delete the small ones.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -174,7 +176,9 @@ def _probe(
         values = o.gathered(given)
         async with open_s3(o.store_options_of(values)) as store:
             await store.check_access()
-            seen = await probe(store, probe_prefix(values.get("state", Settings.model_fields["state"].default), "probe"))
+            state, run_id = as_directory(values.get("state", Settings.model_fields["state"].default)), new_run_id()
+            async with Lease(store, state, LeaseRecord(run_id=run_id), time.monotonic).held():
+                seen = await probe(store, probe_prefix(state, run_id))
         needs = weaker_modes(seen)
         if as_json:
             typer.echo(json.dumps(seen.as_dict() | {"needs": sorted(needs)}))

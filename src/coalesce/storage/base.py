@@ -85,13 +85,17 @@ class DeleteResult:
 
 @dataclass(slots=True)
 class Usage:
-    """What was asked of the store so far: sent requests by S3 operation name, and body bytes both ways."""
+    """What was asked of the store so far: sent requests by S3 operation name, and body bytes both ways.
+
+    `orphans` are uploads that may be open with nobody knowing their ids: begun by a request whose answer was lost.
+    """
 
     requests: Counter[str] = field(default_factory=Counter)
     retries: int = 0
     throttled: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    orphans: int = 0
 
 
 class ObjectStore(Protocol):
@@ -137,7 +141,7 @@ class ObjectStore(Protocol):
         ...
 
     async def create_upload(self, key: str, *, checksum: Checksum, metadata: Mapping[str, str], content_type: str = "") -> str:
-        """CreateMultipartUpload (CRC64NVME as FULL_OBJECT, CRC32 as COMPOSITE); the upload id."""
+        """CreateMultipartUpload (CRC64NVME as FULL_OBJECT, CRC32 as COMPOSITE); the upload id. A lost answer counts among the orphans."""
         ...
 
     async def upload_part(self, key: str, upload_id: str, number: int, pieces: Sequence[bytes], *, checksum: Checksum, value: str) -> UploadedPart:

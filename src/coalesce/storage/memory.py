@@ -59,95 +59,21 @@ async def _pass(_: Request) -> None:
     return None
 
 
-class MemoryStore:
-    """See `ObjectStore`.
+@dataclass(slots=True)
+class MemoryBucket:
+    """What all clients of one bucket share. `now` is the store's clock.
 
-    `before` is awaited ahead of every request, and may raise: the request then has no effect. `after` is awaited when it has had its effect, and may
-    raise too: that is an answer lost. `now` is the store's clock. `ignores` names conditions that the store accepts and forgets: `put-if-none-match`,
-    `put-if-match`, `get-if-match`, `complete-if-none-match`, `delete-if-match`, `delete-many-etag`, `copy-if-match`, `abort`, `checksum`.
+    `ignores` names conditions that the store accepts and forgets: `put-if-none-match`, `put-if-match`, `get-if-match`, `complete-if-none-match`,
+    `delete-if-match`, `delete-many-etag`, `copy-if-match`, `abort`, `checksum`.
     """
 
-    def __init__(self, *, now: float = 1_700_000_000.0, min_part_bytes: int = MIN_PART_BYTES, ignores: frozenset[str] = frozenset()) -> None:
-        self.usage = Usage()
-        self.now = now
-        self.objects: dict[str, StoredObject] = {}
-        self.uploads: dict[str, _Upload] = {}
-        self.before: Callable[[Request], Awaitable[None]] = _pass
-        self.after: Callable[[Request], Awaitable[None]] = _pass
-        self.changes = 0
-        self._min_part_bytes = min_part_bytes
-        self._ignores = ignores
-        self._deleted_at: dict[str, int] = {}
-        self._requests = 0
-
-    async def check_access(self) -> None:
-        """See `ObjectStore`."""
-
-    async def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000) -> Page:
-        """See `ObjectStore`."""
-        return await self._answer("ListObjectsV2", prefix, lambda: self._list(prefix, delimiter, token or "", max_keys))
-
-    def _list(self, prefix: str, delimiter: str, after: str, max_keys: int) -> Page:
-        found: list[ObjectInfo] = []
-        prefixes: list[str] = []
-        last = ""
-        for key in sorted((key for key in self.objects if key.startswith(prefix)), key=str.encode):
-            cut = key.find(delimiter, len(prefix)) if delimiter else -1
-            name = key if cut < 0 else key[: cut + len(delimiter)]
-            if name.encode() <= after.encode() or name == last:
-                continue
-            if len(found) + len(prefixes) == max_keys:
-                return Page(tuple(found), tuple(prefixes), last, float(int(self.now)))
-            if cut < 0:
-                stored = self.objects[key]
-                found.append(ObjectInfo(key, len(stored.data), stored.etag, float(int(stored.modified)), stored.storage_class))
-            else:
-                prefixes.append(name)
-            last = name
-        return Page(tuple(found), tuple(prefixes), None, float(int(self.now)))
-
-    async def get(self, key: str, *, etag: str = "", start: int = 0, length: int | None = None) -> Body:
-        """See `ObjectStore`."""
-        return await self._answer("GetObject", key, lambda: self._get(key, etag, start, length))
-
-    def _get(self, key: str, etag: str, start: int, length: int | None) -> Body:
-        stored = self._stored(key)
-        if etag and stored.etag != etag and "get-if-match" not in self._ignores:
-            raise errors.PreconditionFailed(f"{key}: another ETag", key=key)
-        if stored.storage_class in ("GLACIER", "DEEP_ARCHIVE"):
-            raise errors.Archived(f"{key}: archived", key=key)
-        if etag and stored.etag != etag:
-            raise errors.PreconditionFailed(f"{key}: the answer has another ETag", key=key)
-        data = stored.data if length is None else stored.data[start : start + length]
-        self.usage.bytes_in += len(data)
-        return Body(data, stored.etag, {} if length is not None else {k: v for k, v in stored.checksum.items() if "-" not in v})
-
-    async def head(self, key: str) -> Head | None:
-        """See `ObjectStore`."""
-        return await self._answer("HeadObject", key, lambda: self._head(key))
-
-    def _head(self, key: str) -> Head | None:
-        stored = self.objects.get(key)
-        return stored and Head(key, len(stored.data), stored.etag, stored.metadata, stored.content_type, stored.checksum)
-
-    async def put(
-        self, key: str, body: bytes, *, if_none_match: bool = False, if_match: str = "", content_type: str = "", metadata: Mapping[str, str] | None = None
-    ) -> str:
-        """See `ObjectStore`."""
-
-        def apply() -> str:
-            stored = self.objects.get(key)
-            if if_none_match and stored and "put-if-none-match" not in self._ignores:
-                raise errors.PreconditionFailed(f"{key}: exists", key=key)
-            if if_match and "put-if-match" not in self._ignores:
-                if stored is None:
-                    raise errors.NotFound(f"{key}: absent", key=key)
-                if stored.etag != if_match:
-                    raise errors.PreconditionFailed(f"{key}: another ETag", key=key)
-            self.usage.bytes_out += len(body)
-            return self.store(key, body, metadata or {}, content_type)
-
-        return await self._answer("PutObject", key, apply)
+    now: float = 1_700_000_000.0
+    min_part_bytes: int = MIN_PART_BYTES
+    ignores: frozenset[str] = frozenset()
+    objects: dict[str, StoredObject] = field(default_factory=dict)
+    uploads: dict[str, _Upload] = field(default_factory=dict)
+    changes: int = 0
+    deleted_at: dict[str, int] = field(default_factory=dict)
 
     def store(
         self,
@@ -170,25 +96,113 @@ class MemoryStore:
         """Takes an object away, without a request."""
         if self.objects.pop(key, None) is not None:
             self.changes += 1
-            self._deleted_at[key] = self.changes
+            self.deleted_at[key] = self.changes
+
+
+class MemoryStore:
+    """See `ObjectStore`: one client of a bucket.
+
+    `before` is awaited ahead of every request, and may raise: the request then has no effect. `after` is awaited when it has had its effect, and may
+    raise too: that is an answer lost.
+    """
+
+    def __init__(self, bucket: MemoryBucket) -> None:
+        self.usage = Usage()
+        self.bucket = bucket
+        self.before: Callable[[Request], Awaitable[None]] = _pass
+        self.after: Callable[[Request], Awaitable[None]] = _pass
+        self._requests = 0
+
+    async def check_access(self) -> None:
+        """See `ObjectStore`."""
+
+    async def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000) -> Page:
+        """See `ObjectStore`."""
+        return await self._answer("ListObjectsV2", prefix, lambda: self._list(prefix, delimiter, token or "", max_keys))
+
+    def _list(self, prefix: str, delimiter: str, after: str, max_keys: int) -> Page:
+        found: list[ObjectInfo] = []
+        prefixes: list[str] = []
+        last = ""
+        for key in sorted((key for key in self.bucket.objects if key.startswith(prefix)), key=str.encode):
+            cut = key.find(delimiter, len(prefix)) if delimiter else -1
+            name = key if cut < 0 else key[: cut + len(delimiter)]
+            if name.encode() <= after.encode() or name == last:
+                continue
+            if len(found) + len(prefixes) == max_keys:
+                return Page(tuple(found), tuple(prefixes), last, float(int(self.bucket.now)))
+            if cut < 0:
+                stored = self.bucket.objects[key]
+                found.append(ObjectInfo(key, len(stored.data), stored.etag, float(int(stored.modified)), stored.storage_class))
+            else:
+                prefixes.append(name)
+            last = name
+        return Page(tuple(found), tuple(prefixes), None, float(int(self.bucket.now)))
+
+    async def get(self, key: str, *, etag: str = "", start: int = 0, length: int | None = None) -> Body:
+        """See `ObjectStore`."""
+        return await self._answer("GetObject", key, lambda: self._get(key, etag, start, length))
+
+    def _get(self, key: str, etag: str, start: int, length: int | None) -> Body:
+        stored = self._stored(key)
+        if etag and stored.etag != etag and "get-if-match" not in self.bucket.ignores:
+            raise errors.PreconditionFailed(f"{key}: another ETag", key=key)
+        if stored.storage_class in ("GLACIER", "DEEP_ARCHIVE"):
+            raise errors.Archived(f"{key}: archived", key=key)
+        if etag and stored.etag != etag:
+            raise errors.PreconditionFailed(f"{key}: the answer has another ETag", key=key)
+        data = stored.data if length is None else stored.data[start : start + length]
+        self.usage.bytes_in += len(data)
+        return Body(data, stored.etag, {} if length is not None else {k: v for k, v in stored.checksum.items() if "-" not in v})
+
+    async def head(self, key: str) -> Head | None:
+        """See `ObjectStore`."""
+        return await self._answer("HeadObject", key, lambda: self._head(key))
+
+    def _head(self, key: str) -> Head | None:
+        stored = self.bucket.objects.get(key)
+        return None if stored is None else Head(key, len(stored.data), stored.etag, stored.metadata, stored.content_type, stored.checksum)
+
+    async def put(
+        self, key: str, body: bytes, *, if_none_match: bool = False, if_match: str = "", content_type: str = "", metadata: Mapping[str, str] | None = None
+    ) -> str:
+        """See `ObjectStore`."""
+
+        def apply() -> str:
+            stored = self.bucket.objects.get(key)
+            if if_none_match and stored and "put-if-none-match" not in self.bucket.ignores:
+                raise errors.PreconditionFailed(f"{key}: exists", key=key)
+            if if_match and "put-if-match" not in self.bucket.ignores:
+                if stored is None:
+                    raise errors.NotFound(f"{key}: absent", key=key)
+                if stored.etag != if_match:
+                    raise errors.PreconditionFailed(f"{key}: another ETag", key=key)
+            self.usage.bytes_out += len(body)
+            return self.bucket.store(key, body, metadata or {}, content_type)
+
+        return await self._answer("PutObject", key, apply)
 
     async def create_upload(self, key: str, *, checksum: Checksum, metadata: Mapping[str, str], content_type: str = "") -> str:
         """See `ObjectStore`."""
 
         def apply() -> str:
-            self.changes += 1
-            upload_id = f"upload-{self.changes}"
-            self.uploads[upload_id] = _Upload(key, checksum, dict(metadata), content_type, float(int(self.now)), self.changes)
+            self.bucket.changes += 1
+            upload_id = f"upload-{self.bucket.changes}"
+            self.bucket.uploads[upload_id] = _Upload(key, checksum, dict(metadata), content_type, float(int(self.bucket.now)), self.bucket.changes)
             return upload_id
 
-        return await self._answer("CreateMultipartUpload", key, apply)
+        try:
+            return await self._answer("CreateMultipartUpload", key, apply)
+        except errors.Unavailable:
+            self.usage.orphans += 1
+            raise
 
     async def upload_part(self, key: str, upload_id: str, number: int, pieces: Sequence[bytes], *, checksum: Checksum, value: str) -> UploadedPart:
         """See `ObjectStore`."""
         data = b"".join(pieces)
 
         def apply() -> UploadedPart:
-            if value and value != _sum(data, checksum) and "checksum" not in self._ignores:
+            if value and value != _sum(data, checksum) and "checksum" not in self.bucket.ignores:
                 raise errors.BadRequest(f"{key}: part {number} does not have its checksum", key=key, code="BadDigest")
             self.usage.bytes_out += len(data)
             return self._add_part(key, upload_id, number, data)
@@ -200,7 +214,7 @@ class MemoryStore:
 
         def apply() -> UploadedPart:
             stored = self._stored(source)
-            if stored.etag != etag and "copy-if-match" not in self._ignores:
+            if stored.etag != etag and "copy-if-match" not in self.bucket.ignores:
                 raise errors.PreconditionFailed(f"{source}: another ETag", key=source)
             if start + length > len(stored.data):
                 raise errors.BadRequest(f"{source}: the range ends behind it", key=source, code="InvalidRange")
@@ -224,30 +238,30 @@ class MemoryStore:
 
     def _complete(self, key: str, upload_id: str, parts: Sequence[UploadedPart], value: str, create_only: bool) -> None:
         upload = self._open(key, upload_id)
-        if create_only and "complete-if-none-match" not in self._ignores:
-            if key in self.objects:
+        if create_only and "complete-if-none-match" not in self.bucket.ignores:
+            if key in self.bucket.objects:
                 raise errors.PreconditionFailed(f"{key}: exists", key=key)
-            if self._deleted_at.get(key, 0) > upload.begun:
+            if self.bucket.deleted_at.get(key, 0) > upload.begun:
                 raise errors.Conflict(f"{key}: deleted since the upload began", key=key)
         chosen = [self._listed(upload, part, is_last=part is parts[-1]) for part in parts]
         if not chosen or [part.number for part in parts] != sorted({part.number for part in parts}):
             raise errors.BadRequest(f"{key}: the parts are not in order", key=key, code="InvalidPartOrder")
         data = b"".join(part for part, _ in chosen)
         stored = _whole_sum(data, [value for _, value in chosen], upload.checksum)
-        if upload.checksum is Checksum.CRC64NVME and value and value != stored["CRC64NVME"] and "checksum" not in self._ignores:
+        if upload.checksum is Checksum.CRC64NVME and value and value != stored["CRC64NVME"] and "checksum" not in self.bucket.ignores:
             raise errors.BadRequest(f"{key}: does not have its checksum", key=key, code="BadDigest")
         digests = b"".join(hashlib.md5(part, usedforsecurity=False).digest() for part, _ in chosen)
         etag = f'"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(chosen)}"'
-        self.store(key, data, upload.metadata, upload.content_type, etag=etag, checksum=stored)
-        del self.uploads[upload_id]
+        self.bucket.store(key, data, upload.metadata, upload.content_type, etag=etag, checksum=stored)
+        del self.bucket.uploads[upload_id]
 
     def _listed(self, upload: _Upload, part: UploadedPart, *, is_last: bool) -> tuple[bytes, str]:
         data, etag, value = upload.parts.get(part.number, (b"", "", ""))
         if etag != part.etag:
             raise errors.BadRequest(f"{upload.key}: part {part.number} is not there", key=upload.key, code="InvalidPart")
-        if part.checksum and part.checksum != value and "checksum" not in self._ignores:
+        if part.checksum and part.checksum != value and "checksum" not in self.bucket.ignores:
             raise errors.BadRequest(f"{upload.key}: part {part.number} has another checksum", key=upload.key, code="InvalidPart")
-        if len(data) < self._min_part_bytes and not is_last:
+        if len(data) < self.bucket.min_part_bytes and not is_last:
             raise errors.BadRequest(f"{upload.key}: part {part.number} is too small", key=upload.key, code="EntityTooSmall")
         return data, value
 
@@ -255,8 +269,8 @@ class MemoryStore:
         """See `ObjectStore`."""
 
         def apply() -> None:
-            if "abort" not in self._ignores:
-                self.uploads.pop(upload_id, None)
+            if "abort" not in self.bucket.ignores:
+                self.bucket.uploads.pop(upload_id, None)
 
         await self._answer("AbortMultipartUpload", key, apply)
 
@@ -265,35 +279,35 @@ class MemoryStore:
         return await self._answer(
             "ListMultipartUploads",
             prefix,
-            lambda: [OpenUpload(upload.key, name, upload.initiated) for name, upload in self.uploads.items() if upload.key.startswith(prefix)],
+            lambda: [OpenUpload(upload.key, name, upload.initiated) for name, upload in self.bucket.uploads.items() if upload.key.startswith(prefix)],
         )
 
     async def delete(self, key: str, *, etag: str = "") -> DeleteResult:
         """See `ObjectStore`."""
-        return await self._answer("DeleteObject", key, lambda: self._delete(key, etag if "delete-if-match" not in self._ignores else ""))
+        return await self._answer("DeleteObject", key, lambda: self._delete(key, etag if "delete-if-match" not in self.bucket.ignores else ""))
 
     async def delete_many(self, targets: Sequence[tuple[str, str]]) -> list[DeleteResult]:
         """See `ObjectStore`."""
-        conditional = "delete-many-etag" not in self._ignores
+        conditional = "delete-many-etag" not in self.bucket.ignores
         return await self._answer("DeleteObjects", targets[0][0], lambda: [self._delete(key, etag if conditional else "") for key, etag in targets])
 
     def _delete(self, key: str, etag: str) -> DeleteResult:
-        stored = self.objects.get(key)
+        stored = self.bucket.objects.get(key)
         if stored is None:
             return DeleteResult(key, Deleted.ABSENT if etag else Deleted.DONE)
         if etag and stored.etag != etag:
             return DeleteResult(key, Deleted.CHANGED, "PreconditionFailed", "another ETag")
-        self.remove(key)
+        self.bucket.remove(key)
         return DeleteResult(key, Deleted.DONE)
 
     def _stored(self, key: str) -> StoredObject:
-        stored = self.objects.get(key)
+        stored = self.bucket.objects.get(key)
         if stored is None:
             raise errors.NotFound(f"{key}: absent", key=key)
         return stored
 
     def _open(self, key: str, upload_id: str) -> _Upload:
-        upload = self.uploads.get(upload_id)
+        upload = self.bucket.uploads.get(upload_id)
         if upload is None or upload.key != key:
             raise errors.NoSuchUpload(f"{key}: no such upload", key=key)
         return upload

@@ -213,7 +213,12 @@ class S3Store:
         if checksum is not Checksum.NONE:
             arguments["ChecksumAlgorithm"] = checksum.value
             arguments["ChecksumType"] = "FULL_OBJECT" if checksum is Checksum.CRC64NVME else "COMPOSITE"
-        answer = await self._call("CreateMultipartUpload", key, Key=key, **arguments)
+        try:
+            answer = await self._call("CreateMultipartUpload", key, Key=key, **arguments)
+        except errors.Unavailable:
+            self.usage.orphans += 1
+            raise
+        self.usage.orphans += answer["ResponseMetadata"].get("RetryAttempts", 0)
         return str(answer["UploadId"])
 
     async def upload_part(self, key: str, upload_id: str, number: int, pieces: Sequence[bytes], *, checksum: Checksum, value: str) -> UploadedPart:

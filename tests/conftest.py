@@ -1,0 +1,51 @@
+"""Servers and stores that the tests run against."""
+
+import os
+import re
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from coalesce.demo import embedded_server
+from coalesce.storage.base import ObjectStore
+from coalesce.storage.memory import MemoryBucket, MemoryStore
+from coalesce.storage.s3 import S3Options, open_s3
+
+KEYS = {"access_key": os.environ.get("AWS_ACCESS_KEY_ID", "test"), "secret_key": os.environ.get("AWS_SECRET_ACCESS_KEY", "test")}
+
+
+@pytest.fixture(scope="session")
+def ministack() -> Iterator[str]:
+    with embedded_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def bucket_of(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[-60:].strip("-")
+
+
+STORES = ["memory", "ministack", "moto", *(["endpoint"] if "COALESCE_TEST_ENDPOINT" in os.environ else [])]
+
+
+@pytest.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[ObjectStore]:
+    """Each store in turn: in memory, two embedded servers, and the one that COALESCE_TEST_ENDPOINT names."""
+    if request.param == "memory":
+        yield MemoryStore(MemoryBucket())
+        return
+    url = os.environ["COALESCE_TEST_ENDPOINT"] if request.param == "endpoint" else request.getfixturevalue(request.param)
+    options = S3Options(bucket_of(request.node.name), endpoint_url=url, region="us-east-1", addressing="path", **KEYS)
+    async with open_s3(options) as opened:
+        await opened.create_bucket()
+        yield opened
