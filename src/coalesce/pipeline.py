@@ -41,6 +41,18 @@ def new_run_id() -> str:
     return f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
 
 
+def refused(settings: Settings, error: CoalesceError, emit: Callable[[Event], None]) -> Report:
+    """The report of a run that could not even reach for its bucket."""
+    account = Account(_opened(settings, new_run_id()), emit)
+    account.failed(error)
+    return account.report
+
+
+def _opened(settings: Settings, run_id: str) -> Report:
+    prefixes = settings.prefixes(dt.datetime.now(dt.UTC).date())
+    return opened(run_id, bucket=settings.bucket, prefixes=prefixes, layout=settings.layout, partitions=settings.partition)
+
+
 class Run:
     """One run over one bucket."""
 
@@ -61,12 +73,12 @@ class Run:
         self._clock = clock
         self._begun = clock()
         self._layout = layout(settings.layout)
-        self._prefixes = settings.prefixes(dt.datetime.now(dt.UTC).date())
         self._limits = Limits(settings.max_files, settings.max_size, settings.min_files, settings.min_age, settings.include, settings.exclude)
         self._scope = Scope(settings.partition, settings.topic)
         self._not_ours: set[str] = set()  # keys of plan records that stand: their groups are not to be touched
-        report = opened(self.run_id, bucket=settings.bucket, prefixes=self._prefixes, layout=settings.layout, partitions=settings.partition)
+        report = _opened(settings, self.run_id)
         report.store.endpoint = endpoint
+        self._prefixes = tuple(report.scope.prefixes)
         self._account = Account(report, emit)
 
     @property

@@ -8,6 +8,7 @@ import logging
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +19,7 @@ from coalesce.cli.output import Voice, check_writable, voice_of, write_report
 from coalesce.dataset import Shape
 from coalesce.errors import CoalesceError
 from coalesce.lease import Lease, LeaseRecord
-from coalesce.pipeline import Run, new_run_id
+from coalesce.pipeline import Run, new_run_id, refused
 from coalesce.probe import probe, probe_prefix, weaker_modes
 from coalesce.report import Report, exit_code_of, worst
 from coalesce.settings import Settings, as_directory
@@ -116,20 +117,30 @@ def _run(given: dict[str, Any], job: str) -> int:
 
 
 async def _report(store_options: S3Options, settings: Settings, job: str, voice: Voice, path: str | None) -> int:
-    async with open_s3(store_options) as store:
+    """Runs, and writes the report whatever comes of it."""
+    async with AsyncExitStack() as stack:
+        try:
+            store = await stack.enter_async_context(open_s3(store_options))
+        except CoalesceError as error:
+            return await _told(refused(settings, error, voice.emit), voice, path, store_options)
         run = Run(store, settings, voice.emit, endpoint=store.endpoint)
         try:
             await _until_stopped(run, _JOBS[job], voice)
         finally:
-            code = run.report.exit_code
-            if path:
-                try:
-                    await write_report(run.report, path, store_options)
-                except CoalesceError as error:
-                    _log.error("%s. %s", error.message, error.hint)
-                    code = worst(code, exit_code_of(error))
-    voice.summary(run.report)
+            code = await _told(run.report, voice, path, store_options)
     return code
+
+
+async def _told(report: Report, voice: Voice, path: str | None, store_options: S3Options) -> int:
+    """Prints and writes the report; its exit code, or a worse one if it cannot be written."""
+    voice.summary(report)
+    try:
+        if path:
+            await write_report(report, path, store_options)
+    except CoalesceError as error:
+        _log.error("%s. %s", error.message, error.hint)
+        return worst(report.exit_code, exit_code_of(error))
+    return report.exit_code
 
 
 async def _until_stopped(run: Run, job: Callable[[Run], Awaitable[Report]], voice: Voice) -> None:

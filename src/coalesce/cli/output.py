@@ -54,10 +54,10 @@ class Voice:
             _log.info("left %s: %s", event["key"], event["why"], extra={"event": event})
 
     def summary(self, report: Report) -> None:
-        """The end of it, on stdout."""
+        """The end of it, on stdout. Where nothing could be done, the failures have said it all."""
         if self.as_json:
             typer.echo(json.dumps(report.as_json()))
-        elif not self.quiet:
+        elif not self.quiet and (report.groups.seen or not report.failures):
             Console(file=sys.stdout, highlight=False, soft_wrap=True).print(summary_table(report) if report.plan is None else plan_table(report))
 
     @asynccontextmanager
