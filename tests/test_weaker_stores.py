@@ -1,0 +1,99 @@
+"""A store that keeps less is refused by name, or worked with in another way: never trusted."""
+
+import gzip
+from collections import Counter
+
+import pytest
+
+import auditor
+from coalesce.pipeline import Run
+from coalesce.settings import Settings
+from coalesce.storage.base import Checksum
+from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
+
+REFUSED = {
+    "put-if-none-match": "no-exclusion",
+    "put-if-match": "no-exclusion",
+    "abort": "no-exclusion",
+    "complete-if-none-match": "overwrite-race",
+    "delete-if-match delete-many-etag": "delete-race",
+}
+ACCEPTED = ["delete-if-match", "delete-many-etag", "get-if-match", "copy-if-match", "checksum", "copy-if-match checksum delete-many-etag"]
+
+
+def filled(ignores: str) -> MemoryBucket:
+    bucket = MemoryBucket(ignores=frozenset(ignores.split()))
+    for n in range(6):
+        bucket.store(f"data/t_0_{n}-{n}.jsonl.gz", gzip.compress(b"%d\n" % n))
+    return bucket
+
+
+def settings(**more: object) -> Settings:
+    return Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0, **more})
+
+
+def records(bucket: MemoryBucket) -> Counter[bytes]:
+    return auditor.records({key: stored.data for key, stored in bucket.objects.items()}, "data/")
+
+
+@pytest.mark.parametrize("ignores", REFUSED)
+async def test_a_store_that_keeps_too_little_is_refused_with_the_mode_that_would_accept_it(ignores: str) -> None:
+    bucket = filled(ignores)
+    before = dict(bucket.objects)
+    report = await Run(MemoryStore(bucket), settings()).coalesce()
+    assert report.exit_code == 10
+    assert f"--accept-weaker {REFUSED[ignores]}" in report.failures[0].hint
+    assert {key: stored for key, stored in bucket.objects.items() if key.startswith("data/")} == before
+
+
+@pytest.mark.parametrize("ignores", [*REFUSED, *ACCEPTED])
+async def test_an_accepted_store_ends_with_every_record_once(ignores: str) -> None:
+    bucket = filled(ignores)
+    before = records(bucket)
+    modes = [mode for mode in (REFUSED.get(ignores),) if mode]
+    report = await Run(MemoryStore(bucket), settings(accept_weaker=modes)).coalesce()
+    assert (report.exit_code, report.store.mode) == (0, modes[0] if modes else "full"), report.failures
+    assert records(bucket) == before
+    assert list(bucket.objects) == ["data/t_0_0_5.jsonl.gz"]
+
+
+@pytest.mark.parametrize("ignores", ["delete-if-match delete-many-etag", *ACCEPTED])
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("operation", ["GetObject", "CompleteMultipartUpload"])
+async def test_a_source_that_changes_while_it_is_joined_stays_as_it_is(ignores: str, check: bool, operation: str) -> None:
+    """Of the same size, by another's hand, between the listing and the read, or between the read and the delete."""
+    bucket = filled(ignores)
+    store = MemoryStore(bucket)
+
+    async def before(request: Request) -> None:
+        if request.operation == operation and request.key.startswith("data/"):
+            bucket.store("data/t_0_3-3.jsonl.gz", gzip.compress(b"X\n"))
+
+    store.before = before
+    await Run(store, settings(accept_weaker=["delete-race"], check=check)).coalesce()
+    assert gzip.decompress(bucket.objects["data/t_0_3-3.jsonl.gz"].data) == b"X\n"
+    assert not Counter({b"%d" % n: 1 for n in range(6) if n != 3}) - records(bucket)
+
+
+@pytest.mark.parametrize(("ignores", "checksum"), [("", Checksum.CRC64NVME), ("checksum", Checksum.NONE)])
+async def test_an_output_that_is_not_what_was_sent_costs_no_source(ignores: str, checksum: Checksum) -> None:
+    """A bit flipped behind the store's own check, or on a store that has none: sources stay, exit code 4, and no later run trusts it."""
+    bucket = filled(ignores)
+    original = {key: stored.data for key, stored in bucket.objects.items()}
+    store = MemoryStore(bucket)
+
+    async def after(request: Request) -> None:
+        if request.operation == "CompleteMultipartUpload" and request.key.startswith("data/"):
+            stored = bucket.objects[request.key]
+            data = bytes([*stored.data[:-1], stored.data[-1] ^ 1])
+            wrong = dict.fromkeys(stored.checksum, "AAAAAAAAAAA=")
+            bucket.store(request.key, data, stored.metadata, etag=stored.etag, checksum=wrong)
+
+    store.after = after
+    report = await Run(store, settings()).coalesce()
+    assert report.store.capabilities["checksum"] == checksum.value
+    for _ in range(2):
+        assert report.exit_code == 4
+        assert {key: bucket.objects[key].data for key in original} == original
+        bucket.now += 1000
+        report = await Run(MemoryStore(bucket), settings()).coalesce()
