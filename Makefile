@@ -3,12 +3,13 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 UV := .tools/bin/uv
 READY := .venv/.ready
+SERVERS ?= versitygw ministack
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo test lint types fmt check bench clean
+.PHONY: help bootstrap demo test test-servers lint types fmt check bench clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(UV):
 	$(PYTHON) -m venv .tools
@@ -26,6 +27,10 @@ demo: $(READY) ## Run the main job on an embedded S3 server and check every reco
 
 test: $(READY) ## Run the tests
 	.venv/bin/pytest -q -n auto $(ARGS)
+
+test-servers: $(READY) ## Run the contract, command and end-to-end tests on real S3 servers, installed and cached: SERVERS="versitygw ministack"
+	set -e; for server in $(SERVERS); do echo "== $$server"; \
+	  .venv/bin/python ci/with_server.py $$server .venv/bin/pytest -q -n 2 tests/test_store_contract.py tests/test_command.py tests/test_end_to_end.py; done
 
 lint: $(READY) ## Check format, style, layers and the Dockerfile
 	.venv/bin/ruff format --check .

@@ -31,16 +31,22 @@ def moto() -> Iterator[str]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest) -> str:
+    """A real server: the one that COALESCE_TEST_ENDPOINT names, or the embedded one."""
+    return os.environ.get("COALESCE_TEST_ENDPOINT") or str(request.getfixturevalue("ministack"))
+
+
 def bucket_of(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[-60:].strip("-")
 
 
-STORES = ["memory", "ministack", "moto", *(["endpoint"] if "COALESCE_TEST_ENDPOINT" in os.environ else [])]
+STORES = ["endpoint"] if "COALESCE_TEST_ENDPOINT" in os.environ else ["memory", "ministack", "moto"]
 
 
 @pytest.fixture(params=STORES)
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[ObjectStore]:
-    """Each store in turn: in memory, two embedded servers, and the one that COALESCE_TEST_ENDPOINT names."""
+    """Each store in turn: in memory and two embedded servers, or the one that COALESCE_TEST_ENDPOINT names."""
     if request.param == "memory":
         yield MemoryStore(MemoryBucket())
         return

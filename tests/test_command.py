@@ -15,22 +15,22 @@ import pytest
 
 import auditor
 from coalesce.storage.s3 import S3Options, S3Store, open_s3
-from conftest import bucket_of
+from conftest import KEYS, bucket_of
 
 pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture
-async def bucket(ministack: str, request: pytest.FixtureRequest) -> AsyncIterator[S3Store]:
+async def bucket(server: str, request: pytest.FixtureRequest) -> AsyncIterator[S3Store]:
     name = bucket_of(request.node.name)
-    async with open_s3(S3Options(name, endpoint_url=ministack, region="us-east-1", addressing="path", access_key="test", secret_key="test")) as store:
+    async with open_s3(S3Options(name, endpoint_url=server, region="us-east-1", addressing="path", **KEYS)) as store:
         store.name = name  # type: ignore[attr-defined]
         await store.create_bucket()
         yield store
 
 
 def environment(store: S3Store) -> dict[str, str]:
-    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
+    keys = {"AWS_ACCESS_KEY_ID": KEYS["access_key"], "AWS_SECRET_ACCESS_KEY": KEYS["secret_key"], "AWS_EC2_METADATA_DISABLED": "true"}
     return {**os.environ, **keys, "COALESCE_ENDPOINT_URL": store.endpoint, "COALESCE_REGION": "us-east-1", "COALESCE_ADDRESSING": "path"}
 
 
