@@ -2,6 +2,7 @@
 
 import os
 import re
+import zlib
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -38,7 +39,8 @@ def server(request: pytest.FixtureRequest) -> str:
 
 
 def bucket_of(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[-60:].strip("-")
+    """A bucket of its own for each test."""
+    return f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')[:50].strip('-')}-{zlib.crc32(name.encode()):08x}"
 
 
 STORES = ["endpoint"] if "COALESCE_TEST_ENDPOINT" in os.environ else ["memory", "ministack", "moto"]

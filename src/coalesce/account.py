@@ -6,12 +6,14 @@ import datetime as dt
 import resource
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from coalesce import __version__
 from coalesce.errors import CoalesceError, GroupOwned
 from coalesce.listing import Listed
-from coalesce.model import Group, Plan, Why
+from coalesce.model import Delivery, Group, Plan, Why
 from coalesce.planning import Forecast
 from coalesce.report import PlanPart, Report, ScopePart, TopicPart, cost, path_characters
 from coalesce.rounds import GroupOutcome
@@ -79,25 +81,25 @@ class Account:
             topics=topics, requests=forecast.requests, bytes=forecast.bytes, cost_usd=usd, seconds=forecast.seconds, memory_bytes=forecast.memory
         )
 
+    def outcome(self, group: str) -> GroupOutcome:
+        """Where a group's outcome is gathered; its outputs are told as they come."""
+        return GroupOutcome(lambda delivery: self._delivered(delivery, group))
+
     def settled(self, outcome: GroupOutcome, group: str) -> None:
         """What came of an earlier run's unfinished group, before it was listed."""
         self._tell(outcome, group)
-        if outcome.failures:
-            self.report.groups.failed += 1
+        self.report.groups.failed += bool(outcome.failures)
 
     def worked(self, outcome: GroupOutcome, group: str) -> None:
         """What came of a group of this run's own."""
-        report = self.report
+        groups = self.report.groups
         self._tell(outcome, group)
-        for delivery in outcome.deliveries:
-            gone = delivery.deleted if delivery.freed else 0
-            report.path_list.after += self._characters(1, len(delivery.output)) - self._characters(gone, delivery.freed)
         if outcome.failures:
-            report.groups.failed += 1
-        elif outcome.deliveries:
-            report.groups.coalesced += 1
+            groups.failed += 1
+        elif outcome.delivered:
+            groups.coalesced += 1
         else:
-            report.groups.left += 1
+            groups.left += 1
 
     def leased(self, error: GroupOwned) -> None:
         """A group that another run owns."""
@@ -131,30 +133,34 @@ class Account:
         report.bytes_in, report.bytes_out = usage.bytes_in, usage.bytes_out
         report.cost_usd = cost(usage.requests)
         report.cpu_seconds = round(_cpu_seconds() - self._cpu_before, 3)
-        report.peak_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        report.peak_rss_bytes = _peak_rss_bytes()
+
+    def _delivered(self, delivery: Delivery, group: str) -> None:
+        report = self.report
+        report.add_delivery(delivery)
+        if not delivery.recovered:  # what was recovered had its sources gone before the listing
+            report.path_list.after += self._characters(1, len(delivery.output))
+            report.path_list.after -= self._characters(delivery.deleted, delivery.freed)
+        self._emit(
+            {
+                "type": "output",
+                "group": group,
+                "key": delivery.output,
+                "sources": delivery.sources,
+                "bytes": delivery.size,
+                "records": delivery.records,
+                "first_offset": delivery.first,
+                "last_offset": delivery.last,
+                "crc64nvme": delivery.checksum,
+            }
+        )
 
     def _tell(self, outcome: GroupOutcome, group: str) -> None:
-        report = self.report
-        for delivery in outcome.deliveries:
-            report.add_delivery(delivery)
-            self._emit(
-                {
-                    "type": "output",
-                    "group": group,
-                    "key": delivery.output,
-                    "sources": delivery.sources,
-                    "bytes": delivery.size,
-                    "records": delivery.records,
-                    "first_offset": delivery.first,
-                    "last_offset": delivery.last,
-                    "crc64nvme": delivery.checksum,
-                }
-            )
         for left in outcome.left:
-            report.add_left(left)
+            self.report.add_left(left)
             self._emit({"type": "left", "key": left.key, "why": left.why.value})
             if left.why is Why.DELETE_REFUSED:
-                report.worsen(1)
+                self.report.worsen(1)
         for error in outcome.failures:
             self.failed(error, group)
 
@@ -165,3 +171,12 @@ class Account:
 def _cpu_seconds() -> float:
     own = resource.getrusage(resource.RUSAGE_SELF)
     return own.ru_utime + own.ru_stime
+
+
+def _peak_rss_bytes() -> int:
+    """Getrusage's figure starts from that of the process which started this one; Linux knows better (proc(5), VmHWM)."""
+    with suppress(OSError), Path("/proc/self/status").open() as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -28,7 +28,7 @@ from coalesce.rounds import work
 from coalesce.settings import Settings
 from coalesce.stop import RunLimits, Stop
 from coalesce.storage.base import Checksum, ObjectStore
-from coalesce.transfer import Budget, Lanes
+from coalesce.transfer import Lanes
 
 _WORKERS = 32
 _QUEUED = 256
@@ -157,7 +157,7 @@ class Run:
                 limits=dataclasses.replace(self._limits, copy=copying),
                 capabilities=capabilities,
                 lease=lease,
-                lanes=Lanes(asyncio.Semaphore(settings.gets_in_flight), Budget(settings.memory)),
+                lanes=Lanes.of(settings.gets_in_flight, settings.memory),
                 check=settings.check,
                 delete=settings.delete,
             )
@@ -199,16 +199,18 @@ class Run:
         lane = asyncio.Semaphore(_WORKERS)
 
         async def one(key: str) -> None:
+            group = key.removeprefix(records_prefix(terms.state))
+            outcome = self._account.outcome(group)
             async with lane:
                 try:
-                    outcome = await recover(terms, key, run_ids)
+                    await recover(terms, key, run_ids, outcome)
                 except GroupOwned as error:
                     owned.append(key)
                     self._not_ours.add(key)
                     if last:
                         self._account.leased(error)
                     return
-            self._account.settled(outcome, key.removeprefix(records_prefix(terms.state)))
+            self._account.settled(outcome, group)
             if outcome.unsettled:
                 self._not_ours.add(key)
             else:
@@ -250,20 +252,21 @@ class Run:
         self._account.planned(plan)
         if plan.batches and not self.stop.admits_group():
             return
+        outcome = self._account.outcome(str(group.id))
         try:
-            self._account.worked(await work(terms, group, plan, self.stop), str(group.id))
+            await work(terms, group, plan, self.stop, outcome)
         except GroupOwned as error:
             self._account.leased(error)
+            return
         except (LeaseLost, ConfigurationError):
             raise
         except CoalesceError as error:
-            self.report.groups.failed += 1
-            self._account.failed(error, str(group.id))
+            outcome.failures.append(error)
         except Exception as error:
             # A defect met in one group must not keep the others from their turn.
             _log.exception("%s", group.id)
-            self.report.groups.failed += 1
-            self._account.failed(CoalesceError(f"{type(error).__name__}: {error}", code="Defect", hint="Please report it with the log."), str(group.id))
+            outcome.failures.append(CoalesceError(f"{type(error).__name__}: {error}", code="Defect", hint="Please report it with the log."))
+        self._account.worked(outcome, str(group.id))
 
     async def _list(self, prefixes: tuple[str, ...], found: Callable[[Listed], Awaitable[None]]) -> None:
         await list_groups(self._store, prefixes, self._layout, ignored=self._settings.state_prefix, found=found, failed=self._account.failed)

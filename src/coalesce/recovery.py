@@ -45,19 +45,18 @@ async def survey(store: ObjectStore, state: str, prefixes: tuple[str, ...]) -> L
     return Leftovers(tuple(records), tuple(found for found in rivals if found), date)
 
 
-async def recover(terms: Terms, key: str, alive: Container[str]) -> GroupOutcome:
+async def recover(terms: Terms, key: str, alive: Container[str], outcome: GroupOutcome) -> None:
     """Settles the record at `key`: outputs that are there lose their sources, the rest is made impossible, and the record goes.
 
-    Raises GroupOwned while the record's run is among the `alive`, LeaseLost. Everything else is in the outcome.
+    Raises GroupOwned while the record's run is among the `alive`, LeaseLost. Everything else is added to the outcome.
     """
-    outcome = GroupOutcome()
     try:
         held = await HeldRecord.read(terms.store, terms.state, key)
         if held is None:
-            return outcome
+            return
         if held.record.layout != terms.layout.name:
             outcome.unsettled = True
-            return outcome
+            return
         if held.record.run_id in alive:
             raise GroupOwned(f"{held.record.group}: run {held.record.run_id} works on it", key=key)
         await _settle(terms, held, outcome)
@@ -66,7 +65,6 @@ async def recover(terms: Terms, key: str, alive: Container[str]) -> GroupOutcome
     except CoalesceError as error:
         outcome.failures.append(error)
         outcome.unsettled = True
-    return outcome
 
 
 async def sweep(terms: Terms, prefixes: tuple[str, ...], dead: Sequence[Rival], before: float) -> None:
@@ -125,9 +123,8 @@ async def _settle(terms: Terms, held: HeldRecord, outcome: GroupOutcome) -> None
             outcome.unsettled = True
             continue
         deleted, left = await delete_sources(terms, committed)
-        outcome.left += left
         outcome.unsettled |= any(entry.why is Why.DELETE_REFUSED for entry in left)
-        outcome.deliveries.append(delivery(committed, deleted, left, records=None, recovered=True))
+        outcome.add(delivery(committed, deleted, left, records=None, recovered=True))
     if not outcome.unsettled:
         await held.remove(conditional=terms.capabilities.conditional_delete)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from coalesce import content, planning
@@ -35,20 +35,30 @@ _RESTARTS = 3
 
 @dataclass(slots=True)
 class GroupOutcome:
-    """What became of a group. Failures are reported, never raised: the other groups go on. `unsettled`: its plan record stays."""
+    """What became of a group. Failures are reported, never raised: the other groups go on. `unsettled`: its plan record stays.
 
-    deliveries: list[Delivery] = field(default_factory=list)
+    Deliveries are told one by one: a group may take hours.
+    """
+
+    tell: Callable[[Delivery], None]
+    delivered: int = 0
     left: list[Left] = field(default_factory=list)
     failures: list[CoalesceError] = field(default_factory=list)
     unsettled: bool = False
 
+    def add(self, delivery: Delivery) -> None:
+        """One more output that is there and proven."""
+        self.delivered += 1
+        self.left += delivery.left
+        self.tell(delivery)
 
-async def work(terms: Terms, group: Group, plan: Plan, stop: Stop) -> GroupOutcome:
-    """Works off a plan. `stop` is asked before every batch; one that may not start is undone without a trace.
+
+async def work(terms: Terms, group: Group, plan: Plan, stop: Stop, outcome: GroupOutcome) -> None:
+    """Works off a plan, adding to `outcome`. `stop` is asked before every batch; one that may not start is undone without a trace.
 
     Raises GroupOwned if another run's record stands on the group, LeaseLost; what fails for one batch is in the outcome.
     """
-    outcome = GroupOutcome(left=list(plan.left))
+    outcome.left += plan.left
     taken = {output.key for output in group.outputs} | {batch.output for batch in plan.batches}
     # Without deletes the record stays after its round, and there is no room for a second one.
     for batches in _rounds(plan.batches) if terms.delete else [list(plan.batches)]:
@@ -58,7 +68,6 @@ async def work(terms: Terms, group: Group, plan: Plan, stop: Stop) -> GroupOutco
         await _Round(terms, plan, taken, stop, outcome).run(admitted)
         if outcome.failures:
             break
-    return outcome
 
 
 def _rounds(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
@@ -177,9 +186,8 @@ class _Round:
         deleted, left = 0, tuple[Left, ...]()
         if self.terms.delete:
             deleted, left = await delete_sources(self.terms, committed)
-        self.outcome.left += left
         self.outcome.unsettled |= any(entry.why is Why.DELETE_REFUSED for entry in left)
-        self.outcome.deliveries.append(delivery(committed, deleted, left, records=transferred.records))
+        self.outcome.add(delivery(committed, deleted, left, records=transferred.records))
 
     async def _around(self, batch: Batch, upload_id: str, error: CoalesceError) -> None:
         """Plans a batch again without the source that must not be joined, and works the pieces off: never across it, never a batch minus one source."""

@@ -67,10 +67,19 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Lanes:
-    """What all transfers of a run share. A batch reserves its window of `memory` at once, so that two of them cannot wait for one another."""
+    """What all transfers of a run share: GETs in flight, and two budgets in which a batch reserves all it needs at once, lest two wait for each other.
+
+    `sources` are those that may be under way: a batch is finished before the next but one begins, rather than all at once at the end.
+    """
 
     gets: asyncio.Semaphore
+    sources: Budget
     memory: Budget
+
+    @classmethod
+    def of(cls, gets: int, memory: int) -> Lanes:
+        """`gets` in flight at most, `memory` in bytes."""
+        return cls(asyncio.Semaphore(gets), Budget(2 * gets), Budget(memory))
 
 
 def window_bytes(batch: Batch, budget: int) -> int:
@@ -87,7 +96,7 @@ async def transfer(
     Raises SourceChanged or Archived (with the source's key), ContentError for a source that is not whole, StorageError.
     """
     window = window_bytes(batch, lanes.memory.size)
-    async with lanes.memory.held(window):
+    async with lanes.sources.held(len(batch.sources)), lanes.memory.held(window):
         job = _Transfer(store, batch, upload_id, joiner, checksum, lanes.gets, Budget(max(window, 1)))
         try:
             async with asyncio.TaskGroup() as tasks:
