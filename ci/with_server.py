@@ -42,7 +42,7 @@ SERVERS = {
         tool="go",
         install=lambda home, version: [["go", "install", f"github.com/versity/versitygw/cmd/versitygw@{version}"]],
         command=lambda home: [f"{home}/versitygw"],
-        arguments=lambda port, data: ["--port", f"127.0.0.1:{port}", "--virtual-domain", "localhost", "--quiet", "posix", data],
+        arguments=lambda port, data: ["--port", f"127.0.0.1:{port}", "--virtual-domain", "localhost", "--keep-alive", "--quiet", "posix", data],
         environment=lambda port, data: {"ROOT_ACCESS_KEY": "test", "ROOT_SECRET_KEY": "test"},
     ),
     "minio": Server(
@@ -99,8 +99,8 @@ def installed(name: str) -> Path:
 
 
 @contextlib.contextmanager
-def running(name: str) -> Iterator[dict[str, str]]:
-    """The server, and the variables by which a command finds it."""
+def running(name: str) -> Iterator[tuple[dict[str, str], int]]:
+    """The variables by which a command finds the server, and its process id."""
     server, home = SERVERS[name], installed(name)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -114,7 +114,7 @@ def running(name: str) -> Iterator[dict[str, str]]:
             wait_for(port, process)
             access, secret = server.keys
             variables = {"COALESCE_TEST_ENDPOINT": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": access, "AWS_SECRET_ACCESS_KEY": secret}
-            yield variables | ({"COALESCE_ACCEPT_WEAKER": server.weaker} if server.weaker else {})
+            yield variables | ({"COALESCE_ACCEPT_WEAKER": server.weaker} if server.weaker else {}), process.pid
         finally:
             process.terminate()
             process.wait(30)
@@ -134,7 +134,7 @@ def main() -> int:
     """Runs the command; its exit code."""
     if len(sys.argv) < 3 or sys.argv[1] not in SERVERS:
         sys.exit(f"usage: with_server.py {{{','.join(SERVERS)}}} COMMAND...")
-    with running(sys.argv[1]) as variables:
+    with running(sys.argv[1]) as (variables, _):
         return subprocess.run(sys.argv[2:], env=os.environ | variables, check=False).returncode
 
 

@@ -1,0 +1,1 @@
+"""Side-by-side measurements: whole processes, on the same data, in one run."""
