@@ -133,6 +133,7 @@ class _Round:
             await self._deliver(batch, upload_id)
         except Fenced as error:
             self.outcome.failures.append(error)
+            await self._abort_quietly(batch, upload_id)
             await self._amend(batch, [])
         except IntegrityError as error:
             self.outcome.failures.append(error)
@@ -213,16 +214,22 @@ class _Round:
         if not ours:
             await self._abort(pieces, uploads)
             raise fenced(batch)
-        await self.terms.store.abort_upload(batch.output, upload_id)
+        await self._abort_quietly(batch, upload_id)
         return uploads
 
     async def _drop(self, batch: Batch, upload_id: str) -> None:
         """Undoes a batch of which nothing is visible: an aborted upload never appears."""
+        if not await self._abort_quietly(batch, upload_id):
+            self.outcome.unsettled = True
+
+    async def _abort_quietly(self, batch: Batch, upload_id: str) -> bool:
+        """Aborts an upload; one that may still be there is for the run that sweeps after this one."""
         try:
             await self.terms.store.abort_upload(batch.output, upload_id)
         except StorageError:
-            self.outcome.unsettled = True
             self.terms.lease.leave()
+            return False
+        return True
 
     async def _amend(self, batch: Batch, entries: Sequence[RecordedBatch]) -> None:
         """Puts other entries in a batch's place, as far as the record is still ours."""
