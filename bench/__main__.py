@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gzip
 import json
 import os
 import shutil
@@ -15,15 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from ci.with_server import SERVERS, running
 
-from coalesce.dataset import Shape
-from coalesce.demo import fill, inspect
+from coalesce.dataset import Shape, objects
 from coalesce.storage.s3 import S3Options, S3Store, open_s3
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -78,25 +77,47 @@ def server_cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-async def measure(options: S3Options, shape: Shape, contestant: Contestant) -> Cost:
-    """One contestant on fresh data, its outputs read back and compared. Raises RuntimeError where a record is missing or doubled."""
-    async with open_s3(options) as store:
-        await fill(store, shape)
-        before, _ = await inspect(store, shape.prefix, "corporate")
-        cost = await asyncio.to_thread(timed, contestant, shape.prefix)
-        after, seen = await inspect(store, shape.prefix, "corporate")
-        if before != after or seen.objects >= shape.objects:
-            raise RuntimeError(f"{contestant.name}: the records before and after differ")
-        async for key in keys(store, shape.prefix):
-            await store.delete(key)
-    return cost
+async def fill(store: S3Store, shape: Shape, prefixes: list[str]) -> Sum:
+    """The same data under every prefix."""
+    lanes = asyncio.Semaphore(32)
+    total = Sum()
+
+    async def put(key: str, body: bytes) -> None:
+        async with lanes:
+            await store.put(key, body)
+
+    for key, body in objects(shape):
+        total.add(body)
+        await asyncio.gather(*(put(f"{prefix}{key}", body) for prefix in prefixes))
+    return total
 
 
-async def keys(store: S3Store, prefix: str) -> AsyncIterator[str]:
-    """What lies under a prefix, while it is deleted."""
-    while objects := (await store.list_page(prefix)).objects:
-        for entry in objects:
-            yield entry.key
+async def emptied(store: S3Store, prefix: str) -> Sum:
+    """Reads everything under a prefix, and deletes it."""
+    total = Sum()
+    while found := (await store.list_page(prefix)).objects:
+        for entry in found:
+            total.add((await store.get(entry.key)).data)
+            await store.delete(entry.key)
+    return total
+
+
+class Sum:
+    """Objects, records, and a sum of the records' hashes that does not depend on their order."""
+
+    def __init__(self) -> None:
+        self.objects = self.records = self.hashes = 0
+
+    def add(self, body: bytes) -> None:
+        """One object more."""
+        self.objects += 1
+        for line in gzip.decompress(body).splitlines():
+            self.records += 1
+            self.hashes = (self.hashes + hash(line)) % 2**64
+
+    def same(self, other: Sum) -> bool:
+        """Whether the records are the same."""
+        return (self.records, self.hashes) == (other.records, other.hashes)
 
 
 def table(names: list[str], costs: dict[str, list[Cost]]) -> str:
@@ -120,16 +141,21 @@ def spread(values: list[float]) -> str:
 
 
 async def compare(endpoint: str, arguments: argparse.Namespace) -> dict[str, list[Cost]]:
-    """All rounds of all contestants, interleaved."""
+    """All rounds of all contestants, interleaved, on the same data. Raises RuntimeError where a record is missing or doubled."""
     options = S3Options("bench", endpoint_url=endpoint, region="us-east-1", addressing="path")
+    records = max(1, arguments.bytes // 1150)  # records of 2,000 bytes, half of them left after gzip
+    shape = Shape("", topics=2, partitions=2, objects=arguments.objects, records=records, record_bytes=2000)
+    costs: dict[str, list[Cost]] = {}
     async with open_s3(options) as store:
         await store.create_bucket()
-    records = max(1, arguments.bytes // 1150)  # records of 2,000 bytes, half of them left after gzip
-    costs: dict[str, list[Cost]] = {}
-    for turn in range(arguments.rounds):
-        for contestant in contestants(endpoint):
-            shape = Shape(f"data-{turn}/", topics=2, partitions=2, objects=arguments.objects, records=records, record_bytes=2000)
-            costs.setdefault(contestant.name, []).append(await measure(options, shape, contestant))
+        for _ in range(arguments.rounds):
+            chosen = {f"data-{n}/": contestant for n, contestant in enumerate(contestants(endpoint))}
+            before = await fill(store, shape, list(chosen))
+            for prefix, contestant in chosen.items():
+                costs.setdefault(contestant.name, []).append(await asyncio.to_thread(timed, contestant, prefix))
+                after = await emptied(store, prefix)
+                if not after.same(before) or after.objects >= before.objects:
+                    raise RuntimeError(f"{contestant.name}: the records before and after differ")
     return costs
 
 
