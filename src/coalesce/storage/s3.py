@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
@@ -19,30 +19,15 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 from coalesce import errors
 from coalesce.model import ObjectInfo, UploadedPart
 from coalesce.storage.base import Body, Checksum, Deleted, DeleteResult, Head, OpenUpload, Page, Usage
+from coalesce.storage.failure import failure_of
+from coalesce.storage.signing import Keys
+from coalesce.storage.wire import Answer, Wire
 
-_READS = 4
-_CREDENTIAL_CODES = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AuthorizationHeaderMalformed"})
-_BY_CODE: dict[str, type[errors.StorageError]] = {
-    "NoSuchUpload": errors.NoSuchUpload,
-    "NoSuchKey": errors.NotFound,
-    "PreconditionFailed": errors.PreconditionFailed,
-    "ConditionalRequestConflict": errors.Conflict,
-    "InvalidObjectState": errors.Archived,
-    "SlowDown": errors.Throttled,
-    "NotImplemented": errors.NotImplementedByStore,
-}
-_BY_STATUS: dict[int, type[errors.StorageError]] = {
-    400: errors.BadRequest,
-    403: errors.AccessDenied,
-    404: errors.NotFound,
-    409: errors.Conflict,
-    412: errors.PreconditionFailed,
-    416: errors.BadRequest,
-    429: errors.Throttled,
-    501: errors.NotImplementedByStore,
-    503: errors.Throttled,
-}
+_ATTEMPTS = 5
 _CHECKSUMS = ("CRC64NVME", "CRC32", "CRC32C")
+_CHECKSUM_HEADERS = tuple((name, f"x-amz-checksum-{name.lower()}") for name in _CHECKSUMS)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +47,12 @@ class S3Options:
     max_connections: int = 96
     access_key: str = ""
     secret_key: str = ""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request says besides its own."""
+        owner = {"x-amz-expected-bucket-owner": self.expected_bucket_owner} if self.expected_bucket_owner else {}
+        return owner | ({"x-amz-request-payer": "requester"} if self.request_payer else {})
 
     def for_bucket(self, bucket: str) -> S3Options:
         """The same way to another bucket."""
@@ -88,31 +79,47 @@ async def open_s3(options: S3Options) -> AsyncIterator[S3Store]:
         if options.profile:
             session.set_config_variable("profile", options.profile)
         session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_epoch)
+        if options.access_key:
+            session.set_credentials(options.access_key, options.secret_key)
         context = session.create_client(
             "s3",
             config=config,
             region_name=options.region or session.get_config_variable("region") or "us-east-1",
             endpoint_url=options.endpoint_url or None,
             verify=False if not options.verify_ssl else options.ca_bundle or None,
-            aws_access_key_id=options.access_key or None,
-            aws_secret_access_key=options.secret_key or None,
         )
         client = await context.__aenter__()
+        credentials = await session.get_credentials() if options.sign else None
     except (BotoCoreError, ValueError) as error:
         raise _mapped(error, "connect", "") from error
+
+    async def keys() -> Keys | None:
+        if credentials is None:
+            return None
+        now = await credentials.get_frozen_credentials()
+        return Keys(now.access_key, now.secret_key, now.token or "")
+
+    wire = Wire(
+        connections=options.max_connections,
+        verify=options.ca_bundle or session.get_config_variable("ca_bundle") or True if options.verify_ssl else False,
+        common=options.headers,
+        keys=keys,
+    )
     try:
-        yield S3Store(client, options)
+        yield S3Store(client, wire, options)
     finally:
+        await wire.close()
         await context.__aexit__(None, None, None)
 
 
 class S3Store:
     """See `ObjectStore`. Retries of single requests are botocore's standard mode, 5 attempts."""
 
-    def __init__(self, client: Any, options: S3Options) -> None:
+    def __init__(self, client: Any, wire: Wire, options: S3Options) -> None:
         self.usage = Usage()
         self.endpoint = str(client.meta.endpoint_url)
         self._client = client
+        self._wire = wire
         self._common: dict[str, Any] = {"Bucket": options.bucket}
         if options.expected_bucket_owner:
             self._common["ExpectedBucketOwner"] = options.expected_bucket_owner
@@ -158,35 +165,48 @@ class S3Store:
 
     async def get(self, key: str, *, etag: str = "", start: int = 0, length: int | None = None) -> Body:
         """See `ObjectStore`."""
-        for attempt in range(1, _READS + 1):
+        return await self._retried(lambda: self._get_once(key, etag, start, length))
+
+    async def _retried(self, send: Callable[[], Awaitable[T]]) -> T:
+        """Full jitter, as botocore's standard mode does it."""
+        for attempt in range(1, _ATTEMPTS):
             try:
-                return await self._get_once(key, etag, start, length)
+                return await send()
             except errors.Unavailable:
-                if attempt == _READS:
-                    raise
                 self.usage.retries += 1
-                await asyncio.sleep(random.uniform(0, 0.2 * 2**attempt))
-        raise AssertionError("unreachable")
+                await asyncio.sleep(random.uniform(0, min(20, 0.2 * 2**attempt)))
+        return await send()
 
     async def _get_once(self, key: str, etag: str, start: int, length: int | None) -> Body:
-        arguments: dict[str, Any] = {"IfMatch": etag} if etag else {}
+        wanted = {"if-match": etag} if etag else {}
         if length is None:
-            arguments["ChecksumMode"] = "ENABLED"
+            wanted["x-amz-checksum-mode"] = "ENABLED"
         else:
-            arguments["Range"] = f"bytes={start}-{start + length - 1}"
-        answer = await self._call("GetObject", key, Key=key, **arguments)
-        try:
-            async with answer["Body"] as stream:
-                data: bytes = await stream.read()
-        except Exception as error:
-            raise errors.Unavailable(f"the body of {key!r} broke off: {error}", key=key, operation="GetObject") from error
-        self.usage.bytes_in += len(data)
-        expected = answer["ContentLength"] if length is None else length
-        if len(data) != expected:
-            raise errors.Unavailable(f"the body of {key!r} has {len(data)} bytes, not {expected}", key=key, operation="GetObject")
-        if etag and answer["ETag"] != etag:
+            wanted["range"] = f"bytes={start}-{start + length - 1}"
+        answer = await self._send("GetObject", "GET", key, wanted)
+        self.usage.bytes_in += len(answer.data)
+        expected = int(answer.headers["content-length"]) if length is None else length
+        if len(answer.data) != expected:
+            raise errors.Unavailable(f"the body of {key!r} has {len(answer.data)} bytes, not {expected}", key=key, operation="GetObject")
+        found = answer.headers.get("etag", "")
+        if etag and found != etag:
             raise errors.PreconditionFailed(f"{key!r} has another ETag", key=key, operation="GetObject")
-        return Body(data, answer["ETag"], {name: value for name, value in _checksums(answer).items() if "-" not in value})
+        return Body(answer.data, found, {name: value for name, header in _CHECKSUM_HEADERS if (value := answer.headers.get(header, "")) and "-" not in value})
+
+    async def _send(self, operation: str, method: str, key: str, headers: Mapping[str, str]) -> Answer:
+        if not self._wire.located:
+            await self._locate()
+        self.usage.requests[operation] += 1
+        try:
+            return await self._wire.send(operation, method, key, headers)
+        except errors.Throttled:
+            self.usage.throttled += 1
+            raise
+
+    async def _locate(self) -> None:
+        """Any request on the bucket shows where it is, whatever the answer."""
+        with suppress(errors.StorageError):
+            await self.list_page("", max_keys=1)
 
     async def head(self, key: str) -> Head | None:
         """See `ObjectStore`."""
@@ -274,7 +294,7 @@ class S3Store:
     async def delete(self, key: str, *, etag: str = "") -> DeleteResult:
         """See `ObjectStore`."""
         try:
-            await self._call("DeleteObject", key, Key=key, **({"IfMatch": etag} if etag else {}))
+            await self._retried(lambda: self._send("DeleteObject", "DELETE", key, {"if-match": etag} if etag else {}))
         except errors.NotFound:
             return DeleteResult(key, Deleted.ABSENT)
         except errors.PreconditionFailed as error:
@@ -305,14 +325,17 @@ class S3Store:
         self.usage.retries += answer["ResponseMetadata"].get("RetryAttempts", 0)
         return answer
 
-    def _count(self, event_name: str, **_: Any) -> None:
-        self.usage.requests[event_name.rsplit(".", 1)[-1]] += 1
+    def _count(self, event_name: str, request: Any, **_: Any) -> None:
+        operation = event_name.rsplit(".", 1)[-1]
+        self.usage.requests[operation] += 1
+        if operation == "ListObjectsV2":
+            authorization = request.headers.get("Authorization", "")
+            self._wire.locate(request.url, authorization.decode() if isinstance(authorization, bytes) else authorization)
 
 
 _METHODS = {
     "CreateBucket": "create_bucket",
     "ListObjectsV2": "list_objects_v2",
-    "GetObject": "get_object",
     "HeadObject": "head_object",
     "PutObject": "put_object",
     "CreateMultipartUpload": "create_multipart_upload",
@@ -321,7 +344,6 @@ _METHODS = {
     "CompleteMultipartUpload": "complete_multipart_upload",
     "AbortMultipartUpload": "abort_multipart_upload",
     "ListMultipartUploads": "list_multipart_uploads",
-    "DeleteObject": "delete_object",
     "DeleteObjects": "delete_objects",
 }
 
@@ -336,14 +358,14 @@ def _mapped(error: Exception, operation: str, where: str) -> errors.CoalesceErro
         kind = errors.ConfigurationError if operation == "connect" else errors.Unavailable
         return kind(f"{operation} {where!r}: {type(error).__name__}: {error}", key=where, operation=operation)
     details, metadata = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
-    code, status = str(details.get("Code", "")), int(metadata.get("HTTPStatusCode", 0))
-    said = {"key": where, "code": code, "request_id": str(metadata.get("RequestId", "")), "operation": operation}
-    message = f"{operation} {where!r}: {status} {code} {details.get('Message', '')}".rstrip()
-    if code == "NoSuchBucket":
-        return errors.ConfigurationError(message, hint="Check --bucket, --region and --endpoint-url.", **said)
-    if code in _CREDENTIAL_CODES:
-        return errors.ConfigurationError(message, hint="Check the credentials: are they of this account, and not expired?", **said)
-    return _BY_CODE.get(code, _BY_STATUS.get(status, errors.Unavailable))(message, **said)
+    return failure_of(
+        operation,
+        where,
+        status=int(metadata.get("HTTPStatusCode", 0)),
+        code=str(details.get("Code", "")),
+        said=str(details.get("Message", "")),
+        request_id=str(metadata.get("RequestId", "")),
+    )
 
 
 def _named(checksum: Checksum, value: str) -> dict[str, str]:

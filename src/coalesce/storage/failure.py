@@ -1,0 +1,38 @@
+"""What a store's refusals mean: error codes and HTTP statuses as the errors of this program (S3 API reference, "Error responses")."""
+
+from __future__ import annotations
+
+from coalesce import errors
+
+_CREDENTIAL_CODES = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AuthorizationHeaderMalformed"})
+_BY_CODE: dict[str, type[errors.StorageError]] = {
+    "NoSuchUpload": errors.NoSuchUpload,
+    "NoSuchKey": errors.NotFound,
+    "PreconditionFailed": errors.PreconditionFailed,
+    "ConditionalRequestConflict": errors.Conflict,
+    "InvalidObjectState": errors.Archived,
+    "SlowDown": errors.Throttled,
+    "NotImplemented": errors.NotImplementedByStore,
+}
+_BY_STATUS: dict[int, type[errors.StorageError]] = {
+    400: errors.BadRequest,
+    403: errors.AccessDenied,
+    404: errors.NotFound,
+    409: errors.Conflict,
+    412: errors.PreconditionFailed,
+    416: errors.BadRequest,
+    429: errors.Throttled,
+    501: errors.NotImplementedByStore,
+    503: errors.Throttled,
+}
+
+
+def failure_of(operation: str, where: str, *, status: int, code: str, said: str, request_id: str) -> errors.CoalesceError:
+    """The error for one answer: what was asked, of which key, what the store said."""
+    message = f"{operation} {where!r}: {status} {code} {said}".rstrip()
+    details = {"key": where, "code": code, "request_id": request_id, "operation": operation}
+    if code == "NoSuchBucket":
+        return errors.ConfigurationError(message, hint="Check --bucket, --region and --endpoint-url.", **details)
+    if code in _CREDENTIAL_CODES:
+        return errors.ConfigurationError(message, hint="Check the credentials: are they of this account, and not expired?", **details)
+    return _BY_CODE.get(code, _BY_STATUS.get(status, errors.Unavailable))(message, **details)
