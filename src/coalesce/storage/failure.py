@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from coalesce import errors
 
-_CREDENTIAL_CODES = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AuthorizationHeaderMalformed"})
+_CREDENTIAL_CODES = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"})
+_ELSEWHERE = frozenset({301, 307, 308})
 _BY_CODE: dict[str, type[errors.StorageError]] = {
     "NoSuchUpload": errors.NoSuchUpload,
     "NoSuchKey": errors.NotFound,
@@ -13,6 +14,7 @@ _BY_CODE: dict[str, type[errors.StorageError]] = {
     "InvalidObjectState": errors.Archived,
     "SlowDown": errors.Throttled,
     "NotImplemented": errors.NotImplementedByStore,
+    "RequestTimeout": errors.Unavailable,
 }
 _BY_STATUS: dict[int, type[errors.StorageError]] = {
     400: errors.BadRequest,
@@ -33,6 +35,8 @@ def failure_of(operation: str, where: str, *, status: int, code: str, said: str,
     details = {"key": where, "code": code, "request_id": request_id, "operation": operation}
     if code == "NoSuchBucket":
         return errors.ConfigurationError(message, hint="Check --bucket, --region and --endpoint-url.", **details)
+    if status in _ELSEWHERE or code == "AuthorizationHeaderMalformed":
+        return errors.ConfigurationError(message, hint="The bucket is in another region: check --region.", **details)
     if code in _CREDENTIAL_CODES:
-        return errors.ConfigurationError(message, hint="Check the credentials: are they of this account, and not expired?", **details)
+        return errors.ConfigurationError(message, hint="Check the credentials: are they of this account, not expired, and is the clock right?", **details)
     return _BY_CODE.get(code, _BY_STATUS.get(status, errors.Unavailable))(message, **details)

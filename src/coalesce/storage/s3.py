@@ -1,10 +1,13 @@
-"""An S3 bucket through aiobotocore: the only module that knows it."""
+"""An S3 bucket: reads, listings, deletes and parts over `wire`, everything rare through aiobotocore, which this module alone knows."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,15 +20,17 @@ from botocore import UNSIGNED
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, ProfileNotFound
 
 from coalesce import errors
-from coalesce.model import ObjectInfo, UploadedPart
+from coalesce.model import UploadedPart
 from coalesce.storage.base import Body, Checksum, Deleted, DeleteResult, Head, OpenUpload, Page, Usage
+from coalesce.storage.connection import Answer
 from coalesce.storage.failure import failure_of
 from coalesce.storage.signing import Keys
-from coalesce.storage.wire import Answer, Wire
+from coalesce.storage.wire import Wire
+from coalesce.storage.xml import delete_request, parse_deleted, parse_page
 
 _ATTEMPTS = 5
-_CHECKSUMS = ("CRC64NVME", "CRC32", "CRC32C")
-_CHECKSUM_HEADERS = tuple((name, f"x-amz-checksum-{name.lower()}") for name in _CHECKSUMS)
+_CHECKSUM_HEADERS = tuple((name, f"x-amz-checksum-{name.lower()}") for name in ("CRC64NVME", "CRC32", "CRC32C"))
+_METADATA = "x-amz-meta-"
 
 T = TypeVar("T")
 
@@ -47,6 +52,7 @@ class S3Options:
     max_connections: int = 96
     access_key: str = ""
     secret_key: str = ""
+    stall: float = 60.0  # seconds without a byte after which a request is given up
 
     @property
     def headers(self) -> dict[str, str]:
@@ -65,7 +71,7 @@ async def open_s3(options: S3Options) -> AsyncIterator[S3Store]:
     config = AioConfig(
         retries={"mode": "standard", "total_max_attempts": 5},
         connect_timeout=10,
-        read_timeout=60,
+        read_timeout=options.stall,
         max_pool_connections=options.max_connections,
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
@@ -99,12 +105,14 @@ async def open_s3(options: S3Options) -> AsyncIterator[S3Store]:
         now = await credentials.get_frozen_credentials()
         return Keys(now.access_key, now.secret_key, now.token or "")
 
-    wire = Wire(
-        connections=options.max_connections,
-        verify=options.ca_bundle or session.get_config_variable("ca_bundle") or True if options.verify_ssl else False,
-        common=options.headers,
-        keys=keys,
-    )
+    def tls() -> ssl.SSLContext:
+        bundle = options.ca_bundle or session.get_config_variable("ca_bundle")
+        context = ssl.create_default_context(cafile=bundle or None)
+        if not options.verify_ssl:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
+
+    wire = Wire(connections=options.max_connections, stall=options.stall, tls=tls, common=options.headers, keys=keys)
     try:
         yield S3Store(client, wire, options)
     finally:
@@ -120,6 +128,7 @@ class S3Store:
         self.endpoint = str(client.meta.endpoint_url)
         self._client = client
         self._wire = wire
+        self._locating = asyncio.Lock()
         self._common: dict[str, Any] = {"Bucket": options.bucket}
         if options.expected_bucket_owner:
             self._common["ExpectedBucketOwner"] = options.expected_bucket_owner
@@ -130,7 +139,7 @@ class S3Store:
     async def check_access(self) -> None:
         """See `ObjectStore`."""
         try:
-            await self.list_page("", max_keys=1)
+            await self._locate()
         except errors.ConfigurationError:
             raise
         except errors.Unavailable as error:
@@ -150,18 +159,14 @@ class S3Store:
 
     async def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000) -> Page:
         """See `ObjectStore`."""
-        optional = {"Delimiter": delimiter, "ContinuationToken": token}
-        answer = await self._call("ListObjectsV2", prefix, Prefix=prefix, MaxKeys=max_keys, **{k: v for k, v in optional.items() if v})
-        objects = tuple(
-            ObjectInfo(entry["Key"], entry["Size"], entry["ETag"], entry["LastModified"], entry.get("StorageClass", "STANDARD"))
-            for entry in answer.get("Contents", ())
-        )
-        prefixes = tuple(entry["Prefix"] for entry in answer.get("CommonPrefixes", ()))
-        following = answer.get("NextContinuationToken") if answer.get("IsTruncated") else None
-        if answer.get("IsTruncated") and not following:
-            raise errors.ListingError(f"listing of {prefix!r} is cut short without a token", key=prefix, operation="ListObjectsV2")
-        headers = answer["ResponseMetadata"]["HTTPHeaders"]
-        return Page(objects, prefixes, following, parsedate_to_datetime(headers["date"]).timestamp())
+        query = {"list-type": "2", "prefix": prefix, "max-keys": str(max_keys), "encoding-type": "url"}
+        query |= {name: value for name, value in (("delimiter", delimiter), ("continuation-token", token)) if value}
+
+        async def once() -> Page:
+            answer = await self._send("ListObjectsV2", "GET", None, query=query, where=prefix)
+            return parse_page(answer.data, prefix, parsedate_to_datetime(answer.headers["date"]).timestamp())
+
+        return await self._retried(once)
 
     async def get(self, key: str, *, etag: str = "", start: int = 0, length: int | None = None) -> Body:
         """See `ObjectStore`."""
@@ -183,38 +188,51 @@ class S3Store:
             wanted["x-amz-checksum-mode"] = "ENABLED"
         else:
             wanted["range"] = f"bytes={start}-{start + length - 1}"
-        answer = await self._send("GetObject", "GET", key, wanted)
+        answer = await self._send("GetObject", "GET", key, headers=wanted)
         self.usage.bytes_in += len(answer.data)
-        expected = int(answer.headers["content-length"]) if length is None else length
+        expected = int(answer.headers.get("content-length", len(answer.data))) if length is None else length
         if len(answer.data) != expected:
             raise errors.Unavailable(f"the body of {key!r} has {len(answer.data)} bytes, not {expected}", key=key, operation="GetObject")
         found = answer.headers.get("etag", "")
         if etag and found != etag:
             raise errors.PreconditionFailed(f"{key!r} has another ETag", key=key, operation="GetObject")
-        return Body(answer.data, found, {name: value for name, header in _CHECKSUM_HEADERS if (value := answer.headers.get(header, "")) and "-" not in value})
+        return Body(answer.data, found, {name: value for name, value in _checksums(answer) if "-" not in value})
 
-    async def _send(self, operation: str, method: str, key: str, headers: Mapping[str, str]) -> Answer:
+    async def _send(
+        self,
+        operation: str,
+        method: str,
+        key: str | None,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Sequence[bytes] = (),
+        where: str = "",
+    ) -> Answer:
         if not self._wire.located:
-            await self._locate()
+            async with self._locating:
+                if not self._wire.located:
+                    with suppress(errors.StorageError):  # any answer shows where the bucket is
+                        await self._locate()
         self.usage.requests[operation] += 1
         try:
-            return await self._wire.send(operation, method, key, headers)
+            return await self._wire.send(operation, method, key, query=query, headers=headers, body=body, where=where)
         except errors.Throttled:
             self.usage.throttled += 1
             raise
 
     async def _locate(self) -> None:
-        """Any request on the bucket shows where it is, whatever the answer."""
-        with suppress(errors.StorageError):
-            await self.list_page("", max_keys=1)
+        await self._call("ListObjectsV2", "", MaxKeys=1)
 
     async def head(self, key: str) -> Head | None:
         """See `ObjectStore`."""
         try:
-            answer = await self._call("HeadObject", key, Key=key, ChecksumMode="ENABLED")
+            answer = await self._retried(lambda: self._send("HeadObject", "HEAD", key, headers={"x-amz-checksum-mode": "ENABLED"}))
         except errors.NotFound:
             return None
-        return Head(key, answer["ContentLength"], answer["ETag"], answer.get("Metadata", {}), answer.get("ContentType", ""), _checksums(answer))
+        headers = answer.headers
+        metadata = {name.removeprefix(_METADATA): value for name, value in headers.items() if name.startswith(_METADATA)}
+        return Head(key, int(headers["content-length"]), headers.get("etag", ""), metadata, headers.get("content-type", ""), dict(_checksums(answer)))
 
     async def put(
         self, key: str, body: bytes, *, if_none_match: bool = False, if_match: str = "", content_type: str = "", metadata: Mapping[str, str] | None = None
@@ -243,10 +261,12 @@ class S3Store:
 
     async def upload_part(self, key: str, upload_id: str, number: int, pieces: Sequence[bytes], *, checksum: Checksum, value: str) -> UploadedPart:
         """See `ObjectStore`."""
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        answer = await self._call("UploadPart", key, Key=key, UploadId=upload_id, PartNumber=number, Body=body, **_named(checksum, value))
-        self.usage.bytes_out += len(body)
-        return UploadedPart(number, len(body), answer["ETag"], value)
+        query = {"partNumber": str(number), "uploadId": upload_id}
+        headers = {f"x-amz-checksum-{checksum.value.lower()}": value} if value else {}
+        answer = await self._retried(lambda: self._send("UploadPart", "PUT", key, query=query, headers=headers, body=pieces))
+        size = sum(map(len, pieces))
+        self.usage.bytes_out += size
+        return UploadedPart(number, size, answer.headers.get("etag", ""), value)
 
     async def copy_part(self, key: str, upload_id: str, number: int, *, source: str, etag: str, start: int, length: int, checksum: Checksum) -> UploadedPart:
         """See `ObjectStore`."""
@@ -294,7 +314,7 @@ class S3Store:
     async def delete(self, key: str, *, etag: str = "") -> DeleteResult:
         """See `ObjectStore`."""
         try:
-            await self._retried(lambda: self._send("DeleteObject", "DELETE", key, {"if-match": etag} if etag else {}))
+            await self._retried(lambda: self._send("DeleteObject", "DELETE", key, headers={"if-match": etag} if etag else {}))
         except errors.NotFound:
             return DeleteResult(key, Deleted.ABSENT)
         except errors.PreconditionFailed as error:
@@ -305,14 +325,16 @@ class S3Store:
 
     async def delete_many(self, targets: Sequence[tuple[str, str]]) -> list[DeleteResult]:
         """See `ObjectStore`."""
-        objects = [{"Key": key, **({"ETag": etag} if etag else {})} for key, etag in targets]
-        answer = await self._call("DeleteObjects", targets[0][0], Delete={"Objects": objects, "Quiet": False})
-        results = {entry["Key"]: DeleteResult(entry["Key"], Deleted.DONE) for entry in answer.get("Deleted", ())}
-        for entry in answer.get("Errors", ()):
-            key, code = entry.get("Key", ""), entry.get("Code", "")
-            kind = {"PreconditionFailed": Deleted.CHANGED, "NoSuchKey": Deleted.ABSENT}.get(code, Deleted.REFUSED)
-            results[key] = DeleteResult(key, kind, code, entry.get("Message", ""))
-        return [results.get(key, DeleteResult(key, Deleted.REFUSED, "NotMentioned", "the answer does not mention this key")) for key, _ in targets]
+        body = delete_request(targets)
+        md5 = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+
+        async def once() -> list[DeleteResult]:
+            answer = await self._send(
+                "DeleteObjects", "POST", None, query={"delete": ""}, headers={"content-md5": md5, "content-type": "application/xml"}, body=[body]
+            )
+            return parse_deleted(answer.data, targets)
+
+        return await self._retried(once)
 
     async def _call(self, operation: str, where: str, **arguments: Any) -> dict[str, Any]:
         method = getattr(self._client, _METHODS[operation])
@@ -336,15 +358,12 @@ class S3Store:
 _METHODS = {
     "CreateBucket": "create_bucket",
     "ListObjectsV2": "list_objects_v2",
-    "HeadObject": "head_object",
     "PutObject": "put_object",
     "CreateMultipartUpload": "create_multipart_upload",
-    "UploadPart": "upload_part",
     "UploadPartCopy": "upload_part_copy",
     "CompleteMultipartUpload": "complete_multipart_upload",
     "AbortMultipartUpload": "abort_multipart_upload",
     "ListMultipartUploads": "list_multipart_uploads",
-    "DeleteObjects": "delete_objects",
 }
 
 
@@ -372,8 +391,8 @@ def _named(checksum: Checksum, value: str) -> dict[str, str]:
     return {f"Checksum{checksum.value}": value} if checksum is not Checksum.NONE and value else {}
 
 
-def _checksums(answer: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(answer[f"Checksum{name}"]) for name in _CHECKSUMS if answer.get(f"Checksum{name}")}
+def _checksums(answer: Answer) -> Iterator[tuple[str, str]]:
+    return ((name, value) for name, header in _CHECKSUM_HEADERS if (value := answer.headers.get(header, "")))
 
 
 def _epoch(value: Any) -> Any:

@@ -1,0 +1,86 @@
+"""The XML that S3 speaks, as far as the hot path needs it: pages of a listing, and bulk deletes (S3 API reference, ListObjectsV2 and DeleteObjects)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from urllib.parse import unquote_plus
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
+
+from coalesce.errors import ListingError, Unavailable
+from coalesce.model import ObjectInfo
+from coalesce.storage.base import Deleted, DeleteResult, Page
+
+_REFUSALS = {"PreconditionFailed": Deleted.CHANGED, "NoSuchKey": Deleted.ABSENT}
+
+
+def parse_page(data: bytes, prefix: str, date: float) -> Page:
+    """One page of the listing of `prefix`. Raises Unavailable for what is no such page, ListingError for one that says that more follows but not how."""
+    root = _root(data, "ListBucketResult", prefix)
+    objects: list[ObjectInfo] = []
+    prefixes: list[str] = []
+    said: dict[str, str] = {}
+    for element in root:
+        match _name(element):
+            case "Contents":
+                objects.append(_object(element, prefix))
+            case "CommonPrefixes":
+                prefixes.append(_fields(element)["Prefix"])
+            case name:
+                said[name] = element.text or ""
+    token = said.get("NextContinuationToken") if said.get("IsTruncated") == "true" else None
+    if said.get("IsTruncated") == "true" and not token:
+        raise ListingError(f"listing of {prefix!r} is cut short without a token", key=prefix, operation="ListObjectsV2")
+    if said.get("EncodingType") == "url":
+        objects = [ObjectInfo(unquote_plus(o.key), o.size, o.etag, o.modified, o.storage_class) for o in objects]
+        prefixes = [unquote_plus(name) for name in prefixes]
+    return Page(tuple(objects), tuple(prefixes), token, date)
+
+
+def delete_request(targets: Iterable[tuple[str, str]]) -> bytes:
+    """The body of a verbose DeleteObjects for (key, ETag) pairs; an empty ETag is no condition."""
+    entries = "".join(f"<Object><Key>{escape(key)}</Key>{f'<ETag>{escape(etag)}</ETag>' if etag else ''}</Object>" for key, etag in targets)
+    return f'<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{entries}<Quiet>false</Quiet></Delete>'.encode()
+
+
+def parse_deleted(data: bytes, targets: Sequence[tuple[str, str]]) -> list[DeleteResult]:
+    """What became of every target, in their order; one that the answer does not mention is REFUSED. Raises Unavailable for what is no such answer."""
+    results: dict[str, DeleteResult] = {}
+    for element in _root(data, "DeleteResult", targets[0][0]):
+        entry = _fields(element)
+        key, code = entry.get("Key", ""), entry.get("Code", "")
+        if _name(element) == "Deleted":
+            results.setdefault(key, DeleteResult(key, Deleted.DONE))
+        elif _name(element) == "Error":
+            results[key] = DeleteResult(key, _REFUSALS.get(code, Deleted.REFUSED), code, entry.get("Message", ""))
+    return [results.get(key, DeleteResult(key, Deleted.REFUSED, "NotMentioned", "the answer does not mention this key")) for key, _ in targets]
+
+
+def _object(element: ElementTree.Element, prefix: str) -> ObjectInfo:
+    entry = _fields(element)
+    try:
+        modified = datetime.fromisoformat(entry["LastModified"]).timestamp()
+        return ObjectInfo(entry["Key"], int(entry["Size"]), entry["ETag"], modified, entry.get("StorageClass") or "STANDARD")
+    except (KeyError, ValueError) as error:
+        raise ListingError(f"listing of {prefix!r} has an entry that cannot be read: {error!r}", key=prefix, operation="ListObjectsV2") from error
+
+
+def _root(data: bytes, expected: str, where: str) -> ElementTree.Element:
+    """A 200 may carry an error, or half a document (S3 API reference, ListObjectsV2): then nothing is known."""
+    try:
+        root = ElementTree.fromstring(data)
+    except ElementTree.ParseError as error:
+        raise Unavailable(f"the answer for {where!r} is not whole XML: {error}", key=where) from error
+    if _name(root) != expected:
+        fields = _fields(root)
+        raise Unavailable(f"the answer for {where!r} is {_name(root)} {fields.get('Code', '')}".rstrip(), key=where, code=fields.get("Code", ""))
+    return root
+
+
+def _name(element: ElementTree.Element) -> str:
+    return element.tag.rpartition("}")[2]
+
+
+def _fields(element: ElementTree.Element) -> dict[str, str]:
+    return {child.tag.rpartition("}")[2]: child.text or "" for child in element}
