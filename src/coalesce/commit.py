@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coalesce import content
-from coalesce.content import NEWLINE_MEMBER
+from coalesce.content import NEWLINE_MEMBER, Rules
 from coalesce.errors import (
     AccessDenied,
     BadRequest,
@@ -24,13 +24,13 @@ from coalesce.errors import (
     StorageError,
     Unavailable,
 )
+from coalesce.lanes import Lanes
 from coalesce.lease import Lease
 from coalesce.model import Batch, Left, Source, Transferred, Why
 from coalesce.naming import Layout
 from coalesce.planning import DELETE_PAGE, PART_BYTES, Limits
 from coalesce.probe import Capabilities
 from coalesce.storage.base import Checksum, Deleted, DeleteResult, Head, ObjectStore
-from coalesce.transfer import Lanes
 
 DIGEST = "coalesce-plan"
 COUNT = "coalesce-sources"
@@ -221,7 +221,7 @@ async def _delete_once(terms: Terms, sources: Sequence[Source]) -> list[DeleteRe
 
 async def _delete_singly(terms: Terms, sources: Sequence[Source]) -> list[DeleteResult]:
     async def one(source: Source) -> DeleteResult:
-        async with terms.lanes.gets:
+        async with terms.lanes.writes.turn():
             if terms.capabilities.conditional_delete or terms.capabilities.conditional_delete_many:
                 return await terms.store.delete(source.key, etag=source.etag)
             head = await terms.store.head(source.key)
@@ -260,7 +260,7 @@ async def _crc_of(terms: Terms, head: Head) -> int:
 
 
 async def _read_again(terms: Terms, head: Head) -> None:
-    joiner = content.joiner_for(gzipped=terms.layout.gzip, check=True)(head.key)
+    joiner = Rules(gzipped=terms.layout.gzip, check=True).joiner(head.key)
     try:
         for start in range(0, head.size, PART_BYTES):
             body = await terms.store.get(head.key, etag=head.etag, start=start, length=min(PART_BYTES, head.size - start))

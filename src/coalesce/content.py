@@ -10,7 +10,8 @@ from __future__ import annotations
 import base64
 import gzip
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from awscrt import checksums
@@ -153,11 +154,23 @@ class Members:
             self._held.append(piece)
 
 
-def joiner_for(*, gzipped: bool, check: bool) -> Callable[[str], Joiner]:
-    """Makes the joiner of a source, given its key."""
-    if not check:
-        return lambda _: AsIs()
-    return Members if gzipped else Lines
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How the bytes of sources become an output's: gzip members or plain lines, checked on their way or not."""
+
+    gzipped: bool
+    check: bool
+
+    def joiner(self, key: str) -> Joiner:
+        """The joiner of one source."""
+        if not self.check:
+            return AsIs()
+        return Members(key) if self.gzipped else Lines(key)
+
+    @property
+    def nothing(self) -> bytes:
+        """What an output holds whose sources hold nothing."""
+        return EMPTY_MEMBER if self.gzipped else b""
 
 
 def crc64(pieces: list[bytes], value: int = 0) -> int:

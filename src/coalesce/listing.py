@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 from coalesce.errors import CoalesceError, ListingError, StorageError, first_failure
-from coalesce.model import ExistingOutput, Group, GroupId, ObjectInfo, Source
+from coalesce.model import ExistingOutput, Group, GroupId, ObjectInfo
 from coalesce.naming import Layout, output_of, source_of
+from coalesce.sources import SourcesBuilder
 from coalesce.storage.base import ObjectStore, Page
 
 # A page is 1,000 keys; below this many keys per piece, listing on costs fewer requests than listing every piece.
@@ -39,12 +40,13 @@ class _Piece:
     """What is known of a piece while it is listed."""
 
     layout: Layout
+    prefix: str
     ignored: str
     date: float = 0.0
     keys: int = 0
     other_keys: int = 0
     key_characters: int = 0
-    sources: dict[GroupId, list[Source]] = field(default_factory=lambda: defaultdict(list))
+    sources: dict[GroupId, SourcesBuilder] = field(default_factory=dict)
     outputs: dict[GroupId, list[ExistingOutput]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, page: Page) -> None:
@@ -53,6 +55,8 @@ class _Piece:
             self._add(entry)
 
     def _add(self, entry: ObjectInfo) -> None:
+        if not entry.key.startswith(self.prefix):
+            raise ListingError(f"the store lists {entry.key!r} under {self.prefix!r}", key=self.prefix)
         if self.ignored and entry.key.startswith(self.ignored):
             return
         self.keys += 1
@@ -61,12 +65,15 @@ class _Piece:
         if named is None:
             self.other_keys += 1
         elif named.kind == "source":
-            self.sources[named.group].append(source_of(named, entry))
+            builder = self.sources.get(named.group)
+            if builder is None:
+                builder = self.sources[named.group] = SourcesBuilder(named.group.prefix)
+            builder.add(source_of(named, entry))
         else:
             self.outputs[named.group].append(output_of(named, entry))
 
     def listed(self) -> Listed:
-        groups = tuple(Group(group, tuple(self.sources[group]), tuple(self.outputs.get(group, ())), self.date) for group in sorted(self.sources))
+        groups = tuple(Group(group, self.sources[group].built(), tuple(self.outputs.get(group, ())), self.date) for group in sorted(self.sources))
         return Listed(groups, self.other_keys, self.keys, self.key_characters)
 
 
@@ -82,19 +89,19 @@ async def list_groups(
 ) -> None:
     """Lists every prefix and hands each piece to `found`. A piece whose listing fails is unknown: it goes to `failed`, the others go on.
 
-    `ignored` is the state prefix, whose keys are nobody's sources.
+    `ignored` is the state prefix, whose keys are nobody's sources. At most `at_once` pieces are listed, or wait for `found` to take them.
     """
     lanes = asyncio.Semaphore(at_once)
 
     async def one(prefix: str) -> None:
-        try:
-            async with lanes:
+        async with lanes:
+            try:
                 piece, split = await _list_piece(store, prefix, layout, ignored)
-        except StorageError as error:
-            failed(ListingError(f"listing {prefix!r}: {error.message}", key=prefix, code=error.code, request_id=error.request_id))
-            return
-        if piece.keys:
-            await found(piece.listed())
+            except StorageError as error:
+                failed(ListingError(f"listing {prefix!r}: {error.message}", key=prefix, code=error.code, request_id=error.request_id))
+                return
+            if piece.keys:
+                await found(piece.listed())
         for child in split:
             tasks.create_task(one(child))
 
@@ -108,37 +115,41 @@ async def list_groups(
 
 async def _list_piece(store: ObjectStore, prefix: str, layout: Layout, ignored: str) -> tuple[_Piece, set[str]]:
     """A piece's own keys, and the pieces to be listed apart."""
-    piece = _Piece(layout, ignored)
     page = await store.list_page(prefix)
     delimiter = _delimiter(prefix, page) if page.token else ""
     if delimiter:
-        pages = await _all_pages(store, prefix, delimiter, None)
-        if pages is not None:
-            for split in pages:
-                piece.add(split)
-            return piece, {child for split in pages for child in split.prefixes}
+        piece, split = _Piece(layout, prefix, ignored), set[str]()
+        try:
+            async for part in _pages(store, prefix, delimiter, None):
+                piece.add(part)
+                split.update(part.prefixes)
+        except _Repeated:
+            pass  # MinIO does so with a delimiter: without one, then
+        else:
+            return piece, split
+    piece = _Piece(layout, prefix, ignored)
     piece.add(page)
     if page.token:
-        rest = await _all_pages(store, prefix, "", page.token)
-        if rest is None:
-            raise ListingError(f"listing {prefix!r} repeats itself", key=prefix)
-        for following in rest:
-            piece.add(following)
+        async for part in _pages(store, prefix, "", page.token):
+            piece.add(part)
     return piece, set()
 
 
-async def _all_pages(store: ObjectStore, prefix: str, delimiter: str, token: str | None) -> list[Page] | None:
-    """The pages from a token on; None where the store hands out a token again (MinIO does, with a delimiter), which would never end."""
-    pages = []
+class _Repeated(ListingError):
+    """The store handed out a token again, and would for ever."""
+
+
+async def _pages(store: ObjectStore, prefix: str, delimiter: str, token: str | None) -> AsyncIterator[Page]:
+    """The pages from a token on. Raises _Repeated."""
     seen = {token}
     while True:
         page = await store.list_page(prefix, delimiter=delimiter, token=token)
-        pages.append(page)
+        yield page
         token = page.token
         if token is None:
-            return pages
+            return
         if token in seen:
-            return None
+            raise _Repeated(f"listing {prefix!r} repeats itself", key=prefix)
         seen.add(token)
 
 

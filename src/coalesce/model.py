@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Group:
     """All sources and outputs of one (directory, topic, partition), completely listed. `listed_at` is the store's clock."""
 
     id: GroupId
-    sources: tuple[Source, ...]
+    sources: Sequence[Source]
     outputs: tuple[ExistingOutput, ...]
     listed_at: float
 
@@ -110,11 +112,36 @@ class Span:
         return self.start + self.length == self.source.size
 
 
+class WholeSpans(Sequence[Span]):
+    """One span for all of each source, made when it is asked for."""
+
+    __slots__ = ("_sources",)
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def __iter__(self) -> Iterator[Span]:
+        return (Span(source, 0, source.size) for source in self._sources)
+
+    @overload
+    def __getitem__(self, at: int) -> Span: ...
+    @overload
+    def __getitem__(self, at: slice) -> WholeSpans: ...
+    def __getitem__(self, at: int | slice) -> Span | WholeSpans:
+        if isinstance(at, slice):
+            return WholeSpans(self._sources[at])
+        source = self._sources[at]
+        return Span(source, 0, source.size)
+
+
 @dataclass(frozen=True, slots=True)
 class Stream:
     """Spans that pass through this process, and are cut into upload parts as they come."""
 
-    spans: tuple[Span, ...]
+    spans: Sequence[Span]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,20 +156,15 @@ Part = Stream | Copy
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Consecutive sources of a group that become one output.
+    """Consecutive sources of a group that become one output; `size` is their bytes as listed.
 
     `digest` is over the ordered (key, ETag, size) of the sources: whoever finds it in an output's metadata knows this very batch is joined there.
     """
 
     output: str
-    sources: tuple[Source, ...]
-    parts: tuple[Part, ...]
+    sources: Sequence[Source]
+    size: int
     digest: str
-
-    @property
-    def size(self) -> int:
-        """Bytes of the sources as listed."""
-        return sum(source.size for source in self.sources)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ A key that could be read both ways, or in two ways, is read in none: it is left 
 from __future__ import annotations
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, Protocol
 
 from coalesce.errors import UsageError
@@ -15,6 +16,9 @@ from coalesce.model import ExistingOutput, GroupId, ObjectInfo, Source
 
 # Kafka's legal topic characters (org.apache.kafka.common.internals.Topic).
 _TOPIC = r"[a-zA-Z0-9._-]+"
+
+# Kafka's offsets are signed numbers of 64 bits; a name with larger ones means something else.
+_OFFSETS = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class Layout(Protocol):
         """What the key says, or None if it is neither a source nor an output of this layout, or not clearly one."""
         ...
 
-    def output_key(self, group: GroupId, sources: tuple[Source, ...], taken: Container[str]) -> str:
+    def output_key(self, group: GroupId, sources: Sequence[Source], taken: Container[str]) -> str:
         """The key of the output of these ordered sources; a taken name gets leading zeros on its last offset."""
         ...
 
@@ -59,13 +63,12 @@ class Corporate:
         """See `Layout.parse`."""
         directory, base = _split(key)
         match = self._pattern.fullmatch(base)
-        if match is None or not _canonical(match["partition"]):
+        if match is None:
             return None
-        kind: Literal["source", "output"] = "source" if match["sep"] == "-" else "output"
-        group = GroupId(directory, match["topic"], int(match["partition"]))
-        return Named(kind, group, int(match["first"]), int(match["last"]))
+        topic, partition, first, separator, last = match.groups()
+        return _named(separator, directory, topic, partition, int(first), int(last), "")
 
-    def output_key(self, group: GroupId, sources: tuple[Source, ...], taken: Container[str]) -> str:
+    def output_key(self, group: GroupId, sources: Sequence[Source], taken: Container[str]) -> str:
         """See `Layout.output_key`. Smallest first and largest last offset."""
         first = min(source.first for source in sources)
         last = max(source.last for source in sources)
@@ -92,13 +95,12 @@ class Manifest:
         """See `Layout.parse`."""
         directory, base = _split(key)
         match = self._pattern.fullmatch(base)
-        if match is None or not _canonical(match["partition"]) or len(self._joint.findall(base)) != 1:
+        if match is None or len(self._joint.findall(base)) != 1:
             return None
-        kind: Literal["source", "output"] = "source" if match["sep"] == "-" else "output"
-        group = GroupId(directory, match["topic"], int(match["partition"]))
-        return Named(kind, group, int(match["first"]), int(match["last"]), match["tail"])
+        topic, partition, first, separator, tail, _, _, last = match.groups()
+        return _named(separator, directory, topic, partition, int(first), int(last), tail)
 
-    def output_key(self, group: GroupId, sources: tuple[Source, ...], taken: Container[str]) -> str:
+    def output_key(self, group: GroupId, sources: Sequence[Source], taken: Container[str]) -> str:
         """See `Layout.output_key`. First of the first and tail of the last source in order."""
         head, _, last = sources[-1].tail.rpartition("_")
         return _untaken(f"{group.prefix}{sources[0].first}_{head}_", last, ".txt", taken)
@@ -130,9 +132,17 @@ def _split(key: str) -> tuple[str, str]:
     return key[:cut], key[cut:]
 
 
-def _canonical(partition: str) -> bool:
-    """Whether the group's prefix can be rebuilt from the number: `07` is not partition 7's."""
-    return partition == str(int(partition))
+def _named(separator: str, directory: str, topic: str, partition: str, first: int, last: int, tail: str) -> Named | None:
+    group = _group(directory, topic, partition)
+    if group is None or first >= _OFFSETS or last >= _OFFSETS:
+        return None
+    return Named("source" if separator == "-" else "output", group, first, last, tail)
+
+
+@lru_cache(4096)
+def _group(directory: str, topic: str, partition: str) -> GroupId | None:
+    """None where the group's prefix could not be rebuilt from the number: `07` is not partition 7's."""
+    return GroupId(directory, topic, int(partition)) if partition == str(int(partition)) else None
 
 
 def _untaken(stem: str, last: str, suffix: str, taken: Container[str]) -> str:

@@ -15,6 +15,7 @@ from coalesce import __version__, planning
 from coalesce.account import Account, Event, opened
 from coalesce.commit import Terms
 from coalesce.errors import CoalesceError, ConfigurationError, GroupOwned, LeaseLost, first_failure
+from coalesce.lanes import Lanes
 from coalesce.lease import Lease, LeaseRecord, Rival, outlived
 from coalesce.listing import Listed, list_groups
 from coalesce.model import Group, GroupId, Plan
@@ -28,7 +29,6 @@ from coalesce.rounds import work
 from coalesce.settings import Settings
 from coalesce.stop import RunLimits, Stop
 from coalesce.storage.base import Checksum, ObjectStore
-from coalesce.transfer import Lanes
 
 _WORKERS = 32
 _QUEUED = 256
@@ -157,7 +157,7 @@ class Run:
                 limits=dataclasses.replace(self._limits, copy=copying),
                 capabilities=capabilities,
                 lease=lease,
-                lanes=Lanes.of(settings.gets_in_flight, settings.memory),
+                lanes=Lanes.of(settings.concurrency, settings.memory, lambda: self._store.usage.throttled),
                 check=settings.check,
                 delete=settings.delete,
             )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from coalesce.model import Batch, Copy, Group, GroupId, Left, Part, Plan, Source, Span, Stream, Why
+from coalesce.model import Batch, Copy, ExistingOutput, Group, GroupId, Left, Part, Plan, Source, Span, Stream, WholeSpans, Why
 from coalesce.naming import Layout
+from coalesce.sources import Sources
 
 # S3 "Multipart upload overview", quotas.
 MIN_PART_BYTES = 5 * 1024**2
@@ -55,30 +57,35 @@ class Scope:
 
 def plan(group: Group, layout: Layout, limits: Limits, taken: Container[str] = ()) -> Plan:
     """Batches of a group, and what stays with its reason. `taken` are output names in use besides the group's own listing."""
-    ordered = sorted(group.sources, key=lambda source: (source.first, source.last, source.key))
-    covered = _covered(group, layout)
-    usable: list[Source] = []
+    ordered = Sources.of(group.id.prefix, group.sources).in_order()
+    coverage = _Coverage(group.outputs if layout.comparable_offsets else ())
+    usable: list[int] = []
     left: list[Left] = []
-    for source in ordered:
-        why = _why_left(source, group.listed_at, limits) or (Why.COVERED if source.key in covered else None)
+    offsets = _Offsets()
+    for place, source in enumerate(ordered):
+        covered = coverage.includes(source)
+        why = _why_left(source, group.listed_at, limits) or (Why.COVERED if covered else None)
         if why is None:
-            usable.append(source)
+            usable.append(place)
+            offsets.add(source)
         elif why is not Why.UNPARSED:
             left.append(Left(source.key, why))
+    chosen = ordered if len(usable) == len(ordered) else ordered.chosen(usable)
     outputs = {output.key for output in group.outputs}
-    batches, single = _batches(group.id, usable, layout, limits, _Names(taken, outputs))
+    batches, single = _batches(group.id, chosen, layout, limits, _Names(taken, outputs))
     left += [Left(source.key, Why.SINGLE) for source in single]
-    gaps, overlaps = count_gaps(usable) if layout.comparable_offsets else (0, 0)
+    gaps, overlaps = (offsets.gaps, offsets.overlaps) if layout.comparable_offsets else (0, 0)
     return Plan(group.id, batches, tuple(left), gaps, overlaps)
 
 
 def split(group: GroupId, batch: Batch, without: Source, layout: Layout, limits: Limits, taken: Container[str]) -> tuple[tuple[Batch, ...], tuple[Source, ...]]:
     """The batch planned again around one source that must not be joined: smaller batches, never across it, and what stays single."""
-    at = batch.sources.index(without)
+    sources = Sources.of(group.prefix, batch.sources)
+    at = sources.index(without)
     names = _Names(taken, set())
     batches: list[Batch] = []
     single: list[Source] = []
-    for run in (batch.sources[:at], batch.sources[at + 1 :]):
+    for run in (sources[:at], sources[at + 1 :]):
         made, alone = _batches(group, run, layout, limits, names)
         batches += made
         single += alone
@@ -108,35 +115,25 @@ def lay_out(sources: Sequence[Source], *, copy: bool) -> tuple[Part, ...]:
     A copied part and every part but the last need 5 MiB, so a stream in front of a copy is topped up by cutting the source that would be copied.
     """
     if not copy:
-        return (Stream(tuple(Span(source, 0, source.size) for source in sources)),)
+        return (Stream(WholeSpans(sources)),)
     parts: list[Part] = []
     streamed: list[Span] = []
+    size = 0
     for source in sources:
-        missing = max(0, MIN_PART_BYTES - sum(span.length for span in streamed)) if streamed else 0
+        missing = max(0, MIN_PART_BYTES - size) if streamed else 0
         if source.size - missing < MIN_PART_BYTES:
             streamed.append(Span(source, 0, source.size))
+            size += source.size
             continue
         if missing:
             streamed.append(Span(source, 0, missing))
         if streamed:
             parts.append(Stream(tuple(streamed)))
-            streamed = []
+            streamed, size = [], 0
         parts += [Copy(span) for span in _ranges(source, missing)]
     if streamed:
         parts.append(Stream(tuple(streamed)))
     return tuple(parts)
-
-
-def count_gaps(sources: Sequence[Source]) -> tuple[int, int]:
-    """(gaps, overlaps) between neighbours of sources in offset order."""
-    gaps = overlaps = 0
-    reached = None
-    for source in sources:
-        if reached is not None:
-            gaps += source.first > reached + 1
-            overlaps += source.first <= reached
-        reached = source.last if reached is None else max(reached, source.last)
-    return gaps, overlaps
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +167,10 @@ def forecast(plans: Iterable[Plan], memory: int) -> Forecast:
             requests["CreateMultipartUpload"] += 1
             requests["CompleteMultipartUpload"] += 1
             requests["UploadPart"] += -(-batch.size // part_bytes(batch.size))
-            requests["GetObject"] += sum(-(-source.size // PART_BYTES) for source in batch.sources)
-            requests["HeadObject"] += 2 + sum(source.size > PART_BYTES for source in batch.sources)
+            sizes = Sources.of(plan.group.prefix, batch.sources).sizes()
+            ranges = [-(-size // PART_BYTES) for size in sizes]
+            requests["GetObject"] += sum(ranges)
+            requests["HeadObject"] += 2 + sum(count > 1 for count in ranges)
             requests["DeleteObjects"] += -(-len(batch.sources) // DELETE_PAGE)
     return Forecast(requests, size, round(sources * _SECONDS_PER_SOURCE + size * _SECONDS_PER_BYTE, 1), memory + _PROCESS_BYTES)
 
@@ -209,26 +208,41 @@ def _selected(key: str, limits: Limits) -> bool:
     return included and not any(fnmatchcase(key, glob) for glob in limits.exclude)
 
 
-def _covered(group: Group, layout: Layout) -> set[str]:
-    """Keys of sources whose whole offset range lies inside an existing output's."""
-    if not layout.comparable_offsets or not group.outputs:
-        return set()
-    covered = set()
-    outputs = sorted(group.outputs, key=lambda output: output.first)
-    at, reach = 0, -1
-    for source in sorted(group.sources, key=lambda source: source.first):
-        while at < len(outputs) and outputs[at].first <= source.first:
-            reach = max(reach, outputs[at].last)
-            at += 1
-        if source.last <= reach:
-            covered.add(source.key)
-    return covered
+class _Coverage:
+    """Whether sources, asked for in the order of their first offsets, lie wholly inside existing outputs."""
+
+    def __init__(self, outputs: Iterable[ExistingOutput]) -> None:
+        self._outputs = sorted(outputs, key=lambda output: output.first, reverse=True)
+        self._reach = -1
+
+    def includes(self, source: Source) -> bool:
+        while self._outputs and self._outputs[-1].first <= source.first:
+            self._reach = max(self._reach, self._outputs.pop().last)
+        return source.last <= self._reach
 
 
-def _batches(group: GroupId, usable: Sequence[Source], layout: Layout, limits: Limits, names: _Names) -> tuple[tuple[Batch, ...], list[Source]]:
+class _Offsets:
+    """Counts neighbours whose offsets do not meet, of sources in order."""
+
+    def __init__(self) -> None:
+        self.gaps = self.overlaps = 0
+        self._reached: int | None = None
+
+    def add(self, source: Source) -> None:
+        if self._reached is None:
+            self._reached = source.last
+            return
+        self.gaps += source.first > self._reached + 1
+        self.overlaps += source.first <= self._reached
+        self._reached = max(self._reached, source.last)
+
+
+def _batches(group: GroupId, usable: Sources, layout: Layout, limits: Limits, names: _Names) -> tuple[tuple[Batch, ...], list[Source]]:
     batches: list[Batch] = []
     single: list[Source] = []
-    for run in _cut(usable, limits):
+    sizes = array("q", usable.sizes())
+    for begin, end in _cut(sizes, limits):
+        run = usable[begin:end]
         if len(run) < limits.min_files:
             single += run
             continue
@@ -238,46 +252,45 @@ def _batches(group: GroupId, usable: Sequence[Source], layout: Layout, limits: L
             single += run
             continue
         names.add(key)
-        batches.append(Batch(key, run, lay_out(run, copy=limits.copy), digest(run)))
+        batches.append(Batch(key, run, sum(sizes[begin:end]), digest(run)))
     return tuple(batches), single
 
 
-def _cut(sources: Sequence[Source], limits: Limits) -> Iterator[tuple[Source, ...]]:
-    """Runs of neighbours within the limits, as few as a greedy walk needs, and evened out so that none is left small."""
-    fewest = sum(1 for _ in _greedy(sources, limits.max_files, limits.max_size))
+def _cut(sizes: Sequence[int], limits: Limits) -> Iterator[tuple[int, int]]:
+    """Runs of neighbours within the limits, as few as a greedy walk needs, and evened out so that none is left small: where each begins and ends."""
+    fewest = sum(1 for _ in _greedy(sizes, limits.max_files, limits.max_size))
     if fewest <= 1:
-        return _greedy(sources, limits.max_files, limits.max_size)
-    return _greedy(sources, *_evened(sources, limits, fewest))
+        return _greedy(sizes, limits.max_files, limits.max_size)
+    return _greedy(sizes, *_evened(sizes, limits, fewest))
 
 
-def _evened(sources: Sequence[Source], limits: Limits, fewest: int) -> tuple[int, int]:
+def _evened(sizes: Sequence[int], limits: Limits, fewest: int) -> tuple[int, int]:
     """The smallest (files, bytes) limits, in proportion to one another, that still need no more runs than `fewest`."""
-    total = sum(source.size for source in sources)
-    low_files, low_size = -(-len(sources) // fewest), -(-total // fewest)
+    low_files, low_size = -(-len(sizes) // fewest), -(-sum(sizes) // fewest)
     low, high = 0, 64
     while low < high:
         middle = (low + high) // 2
-        files = low_files + (limits.max_files - low_files) * middle // 64
-        size = low_size + (limits.max_size - low_size) * middle // 64
-        if sum(1 for _ in _greedy(sources, files, size)) <= fewest:
+        if sum(1 for _ in _greedy(sizes, *_between(low_files, low_size, limits, middle))) <= fewest:
             high = middle
         else:
             low = middle + 1
-    return (
-        low_files + (limits.max_files - low_files) * low // 64,
-        low_size + (limits.max_size - low_size) * low // 64,
-    )
+    return _between(low_files, low_size, limits, low)
 
 
-def _greedy(sources: Sequence[Source], max_files: int, max_size: int) -> Iterator[tuple[Source, ...]]:
-    begin = size = 0
-    for at, source in enumerate(sources):
-        if at > begin and (at - begin >= max_files or size + source.size > max_size):
-            yield tuple(sources[begin:at])
-            begin, size = at, 0
-        size += source.size
-    if begin < len(sources):
-        yield tuple(sources[begin:])
+def _between(files: int, size: int, limits: Limits, step: int) -> tuple[int, int]:
+    """Limits `step` sixty-fourths of the way from these to the full ones."""
+    return files + (limits.max_files - files) * step // 64, size + (limits.max_size - size) * step // 64
+
+
+def _greedy(sizes: Sequence[int], max_files: int, max_size: int) -> Iterator[tuple[int, int]]:
+    begin = total = 0
+    for at, size in enumerate(sizes):
+        if at > begin and (at - begin >= max_files or total + size > max_size):
+            yield begin, at
+            begin, total = at, 0
+        total += size
+    if begin < len(sizes):
+        yield begin, len(sizes)
 
 
 def _ranges(source: Source, start: int) -> Iterator[Span]:

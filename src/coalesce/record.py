@@ -31,9 +31,9 @@ class RecordedBatch(BaseModel):
     doubted: bool = False
 
     def batch(self) -> Batch:
-        """The batch as planned, without parts: those are for the run that transfers it."""
+        """The batch as planned."""
         sources = tuple(Source(key, size, etag, 0.0, "STANDARD", first, last, tail) for key, etag, size, first, last, tail in self.sources)
-        return Batch(self.output, sources, (), self.digest)
+        return Batch(self.output, sources, sum(source.size for source in sources), self.digest)
 
 
 class PlanRecord(BaseModel):

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from coalesce import content, planning
+from coalesce import planning
 from coalesce.commit import Committed, Next, Terms, complete, delete_sources, fenced, metadata_of
+from coalesce.content import Rules
 from coalesce.errors import (
     Archived,
     CoalesceError,
@@ -28,7 +29,7 @@ from coalesce.transfer import transfer
 
 # A record holds at most so many batches and sources; a larger group takes several rounds.
 ROUND_BATCHES = 64
-ROUND_SOURCES = 50_000
+ROUND_SOURCES = 25_000
 
 _RESTARTS = 3
 
@@ -65,7 +66,8 @@ async def work(terms: Terms, group: Group, plan: Plan, stop: Stop, outcome: Grou
         admitted = [batch for batch in batches if stop.admits(batch)]
         if not admitted:
             break
-        await _Round(terms, plan, taken, stop, outcome).run(admitted)
+        async with terms.lanes.recorded.held(sum(len(batch.sources) for batch in admitted)):
+            await _Round(terms, plan, taken, stop, outcome).run(admitted)
         if outcome.failures:
             break
 
@@ -176,9 +178,9 @@ class _Round:
         return await transfer(
             self.terms.store,
             batch,
+            planning.lay_out(batch.sources, copy=self.terms.limits.copy),
             upload_id,
-            joiner=content.joiner_for(gzipped=self.terms.layout.gzip, check=self.terms.check),
-            nothing=content.EMPTY_MEMBER if self.terms.layout.gzip else b"",
+            rules=Rules(self.terms.layout.gzip, self.terms.check),
             checksum=self.terms.capabilities.checksum,
             lanes=self.terms.lanes,
         )
@@ -248,7 +250,7 @@ class _Round:
         uploads: dict[str, str] = {}
 
         async def create(batch: Batch) -> None:
-            async with self.terms.lanes.gets:
+            async with self.terms.lanes.writes.turn():
                 kind = await self._content_type(batch.sources[0])
                 uploads[batch.digest] = await self.terms.store.create_upload(
                     batch.output, checksum=self.terms.capabilities.checksum, metadata=metadata_of(batch, self.terms.version), content_type=kind

@@ -137,11 +137,6 @@ class Settings(BaseModel):
         """Where leases and plan records live, with its slash."""
         return as_directory(self.state)
 
-    @property
-    def gets_in_flight(self) -> int:
-        """GETs in flight at most. 64 saturated one core in the measurements that chose it."""
-        return self.concurrency or 64
-
     def prefixes(self, today: dt.date) -> tuple[str, ...]:
         """The prefixes to list: each with a slash at its end, one per day if a date is given, none inside another."""
         roots = tuple(as_directory(prefix) for prefix in self.prefix) or ("",)

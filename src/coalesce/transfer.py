@@ -3,114 +3,55 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from coalesce import content
-from coalesce.content import Joiner
+from coalesce.content import Joiner, Rules
 from coalesce.errors import Archived, ContentError, NotFound, PreconditionFailed, SourceChanged, first_failure
-from coalesce.model import Batch, Copy, Source, Span, Stream, Transferred, UploadedPart
-from coalesce.planning import PART_BYTES, part_bytes
-from coalesce.storage.base import Checksum, ObjectStore
+from coalesce.lanes import Budget, Lanes
+from coalesce.model import Batch, Copy, Part, Source, Span, Stream, Transferred, UploadedPart
+from coalesce.planning import MIN_PART_BYTES, PART_BYTES, part_bytes
+from coalesce.storage.base import Body, Checksum, ObjectStore
 
-# Bodies below this are looked at on the event loop: handing them to a thread costs more than it frees.
-_INLINE_BYTES = 32 * 1024
+# Bodies that together are below this are looked at on the event loop: handing them to a thread costs more than it frees.
+_INLINE_BYTES = 64 * 1024
 
+# Bodies that are looked at in one go: enough to make the way to a thread worth it, few enough to keep it short.
+_RUN_BYTES = 1024**2
 
-class Budget:
-    """Bytes that may be held at once, given out in the order of asking."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._free = size
-        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
-
-    async def acquire(self, amount: int) -> None:
-        """Waits until `amount` bytes are free. More than the whole budget is taken as the whole."""
-        amount = min(amount, self.size)
-        if not self._waiting and amount <= self._free:
-            self._free -= amount
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append((amount, turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.release(amount)
-            self._waiting = [entry for entry in self._waiting if entry[1] is not turn]
-            self._serve()
-            raise
-
-    def release(self, amount: int) -> None:
-        """Gives `amount` bytes back."""
-        self._free += min(amount, self.size)
-        self._serve()
-
-    def _serve(self) -> None:
-        while self._waiting and self._waiting[0][0] <= self._free:
-            amount, turn = self._waiting.pop(0)
-            if not turn.done():
-                self._free -= amount
-                turn.set_result(None)
-
-    @asynccontextmanager
-    async def held(self, amount: int) -> AsyncIterator[None]:
-        """`amount` bytes for the length of a block."""
-        await self.acquire(amount)
-        try:
-            yield
-        finally:
-            self.release(amount)
-
-
-@dataclass(frozen=True, slots=True)
-class Lanes:
-    """What all transfers of a run share: GETs in flight, and two budgets in which a batch reserves all it needs at once, lest two wait for each other.
-
-    `sources` are those that may be under way: a batch is finished before the next but one begins, rather than all at once at the end.
-    """
-
-    gets: asyncio.Semaphore
-    sources: Budget
-    memory: Budget
-
-    @classmethod
-    def of(cls, gets: int, memory: int) -> Lanes:
-        """`gets` in flight at most, `memory` in bytes."""
-        return cls(asyncio.Semaphore(gets), Budget(2 * gets), Budget(memory))
+# Readers of one batch: each has one source on its way. How many of them may ask at once is the lane's to say.
+_READERS = 256
 
 
 def window_bytes(batch: Batch, budget: int) -> int:
     """Bytes of source bodies that one batch may hold: all of a small one; else two parts, and a read beside them, or a quarter of the budget."""
     part = part_bytes(batch.size)
-    return min(batch.size, max(2 * part + PART_BYTES, budget // 4))
+    return min(batch.size, max(2 * part + MIN_PART_BYTES + PART_BYTES, budget // 4))
 
 
 async def transfer(
-    store: ObjectStore, batch: Batch, upload_id: str, *, joiner: Callable[[str], Joiner], nothing: bytes, checksum: Checksum, lanes: Lanes
+    store: ObjectStore,
+    batch: Batch,
+    parts: Iterable[Part],
+    upload_id: str,
+    *,
+    rules: Rules,
+    checksum: Checksum,
+    lanes: Lanes,
 ) -> Transferred:
-    """Sends all parts of a batch; nothing of it becomes visible. `nothing` is written where all sources together hold nothing.
+    """Sends all parts of a batch; nothing of it becomes visible.
 
     Raises SourceChanged or Archived (with the source's key), ContentError for a source that is not whole, StorageError.
     """
     window = window_bytes(batch, lanes.memory.size)
-    async with lanes.sources.held(len(batch.sources)), lanes.memory.held(window):
-        job = _Transfer(store, batch, upload_id, joiner, checksum, lanes.gets, Budget(max(window, 1)))
+    async with lanes.memory.held(window):
+        job = _Transfer(store, batch, upload_id, rules, checksum, lanes, Budget(max(window, 1)))
         try:
             async with asyncio.TaskGroup() as tasks:
-                return await job.run(tasks, nothing)
+                return await job.run(tasks, parts)
         except BaseExceptionGroup as group:
             raise first_failure(group) from group
-
-
-@dataclass(slots=True)
-class _Joined:
-    """What one read came to: bytes for the output, the window bytes they hold, and records."""
-
-    pieces: list[bytes]
-    records: int | None
 
 
 @dataclass(slots=True)
@@ -118,9 +59,9 @@ class _Transfer:
     store: ObjectStore
     batch: Batch
     upload_id: str
-    joiner: Callable[[str], Joiner]
+    rules: Rules
     checksum: Checksum
-    gets: asyncio.Semaphore
+    lanes: Lanes
     window: Budget
     crc: int = 0
     size: int = 0
@@ -128,23 +69,23 @@ class _Transfer:
     parts: list[asyncio.Task[UploadedPart]] = field(default_factory=list)
     _pending: list[bytes] = field(default_factory=list)
     _pending_size: int = 0
-    _pending_window: int = 0
+    _held: int = 0  # bytes of the window that what is pending holds
     _open: tuple[Joiner, int] | None = None  # the joiner and raw CRC of a source that is read in several spans
 
-    async def run(self, tasks: asyncio.TaskGroup, nothing: bytes) -> Transferred:
-        part_size = part_bytes(self.batch.size)
-        for part in self.batch.parts:
+    async def run(self, tasks: asyncio.TaskGroup, parts: Iterable[Part]) -> Transferred:
+        copied = False
+        for part in parts:
             match part:
                 case Stream(spans):
-                    await self._stream(tasks, spans, part_size)
+                    await self._stream(tasks, spans)
                 case Copy(span):
+                    copied = True
                     self.parts.append(tasks.create_task(self._copy(span, len(self.parts) + 1)))
         if not self.size and not self.parts:
-            self._append([nothing])
-            self._flush(tasks)
+            self._append([self.rules.nothing], 0)
+            self._flush(tasks, self._pending_size)
         receipts = tuple([await task for task in self.parts])
-        crc = self._combined(receipts) if any(isinstance(part, Copy) for part in self.batch.parts) else self.crc
-        return Transferred(receipts, sum(receipt.size for receipt in receipts), crc, self.records)
+        return Transferred(receipts, sum(receipt.size for receipt in receipts), self._combined(receipts) if copied else self.crc, self.records)
 
     def _combined(self, receipts: tuple[UploadedPart, ...]) -> int:
         """The whole's CRC from the parts': of a copied part nothing but its sum has come through here."""
@@ -153,130 +94,226 @@ class _Transfer:
             crc = content.combined(crc, content.decoded(receipt.checksum), receipt.size)
         return crc
 
-    async def _stream(self, tasks: asyncio.TaskGroup, spans: tuple[Span, ...], part_size: int) -> None:
-        reads: asyncio.Queue[tuple[Span, asyncio.Task[_Joined]] | None] = asyncio.Queue()
-        reader = tasks.create_task(self._read_ahead(tasks, spans, reads))
-        while (entry := await reads.get()) is not None:
-            span, task = entry
-            joined = await task
-            added = self._append(joined.pieces)
-            held = min(span.length, added)
-            self.window.release(span.length - held)
-            self._pending_window += held
-            self.records = None if joined.records is None or self.records is None else self.records + joined.records
-            if self._pending_size >= part_size:
-                self._flush(tasks)
-        await reader
-        self._flush(tasks)
+    async def _stream(self, tasks: asyncio.TaskGroup, spans: Iterable[Span]) -> None:
+        """Reads ahead, and joins in order. What is left for the last part of a stream is never too small for a part that is not the upload's last."""
+        part_size = part_bytes(self.batch.size)
+        reads = _Reads(self.store, self.lanes, self.window, _pieces(spans))
+        await self.lanes.sources.acquire(len(self.batch.sources))
+        ahead = reads.begin(tasks, min(len(self.batch.sources), self.lanes.sources.size))
+        while run := await reads.next_run():
+            for read, joined in zip(run, await self._joined(run), strict=True):
+                self._append(joined.pieces, read.span.length)
+                self.records = None if joined.records is None or self.records is None else self.records + joined.records
+            while self._pending_size >= part_size + MIN_PART_BYTES:
+                self._flush(tasks, part_size)
+        await asyncio.gather(*ahead)
+        self._flush(tasks, self._pending_size)
 
-    async def _read_ahead(self, tasks: asyncio.TaskGroup, spans: tuple[Span, ...], reads: asyncio.Queue[tuple[Span, asyncio.Task[_Joined]] | None]) -> None:
-        before: asyncio.Task[_Joined] | None = None
-        for span in _pieces(spans):
-            await self.window.acquire(span.length)
-            if span.whole:
-                task = tasks.create_task(self._read_whole(span.source))
-            else:
-                task = tasks.create_task(self._read_span(span, before))
-                before = task
-            reads.put_nowait((span, task))
-        reads.put_nowait(None)
+    async def _joined(self, run: list[_Read]) -> list[_Joined]:
+        """What becomes of some bodies. One that looks spoilt is read once more: the fault may be the network's."""
+        done: list[_Joined] = []
+        again = None
+        while len(done) < len(run):
+            rest = run[len(done) :]
+            inline = not self.rules.check or sum(len(read.body.data) for read in rest) < _INLINE_BYTES
+            joined, failure = self._join(rest) if inline else await asyncio.to_thread(self._join, rest)
+            done += joined
+            if failure is None:
+                break
+            spoilt = run[len(done)]
+            if not spoilt.span.whole or spoilt is again:
+                raise failure
+            again = spoilt
+            spoilt.body = await read_body(self.store, spoilt.span)
+        await self._check_stored(run)
+        return done
 
-    async def _read_whole(self, source: Source) -> _Joined:
-        """A source in one GET. One that looks spoilt is read once more: the fault may be the network's."""
-        try:
-            return await self._read_and_join(source)
-        except ContentError:
-            return await self._read_and_join(source)
+    def _join(self, run: list[_Read]) -> tuple[list[_Joined], ContentError | None]:
+        """In one pass, as far as nothing is spoilt."""
+        done: list[_Joined] = []
+        for read in run:
+            try:
+                done.append(self._join_one(read))
+            except ContentError as error:
+                return done, error
+        return done, None
 
-    async def _read_and_join(self, source: Source) -> _Joined:
-        async with self.gets:
-            with _as_changed(source):
-                body = await self.store.get(source.key, etag=source.etag)
-            if len(body.data) != source.size:
-                raise SourceChanged(f"{source.key}: has {len(body.data)} bytes, listed with {source.size}", key=source.key)
-        if source.size < _INLINE_BYTES:
-            return self._joined(source, body.data, body.checksum)
-        return await asyncio.to_thread(self._joined, source, body.data, body.checksum)
-
-    def _joined(self, source: Source, data: bytes, stored: Mapping[str, str]) -> _Joined:
-        joiner = self.joiner(source.key)
-        if joiner.records is not None:
-            content.check_stored(source.key, data, stored)
+    def _join_one(self, read: _Read) -> _Joined:
+        span, data = read.span, read.body.data
+        if span.whole:
+            joiner = self.rules.joiner(span.source.key)
+            if self.rules.check:
+                content.check_stored(span.source.key, data, read.body.checksum)
+            return _Joined([*joiner.feed(data), *joiner.finish()], joiner.records)
+        joiner, crc = self._open or (self.rules.joiner(span.source.key), 0)
+        before = joiner.records or 0
         pieces = joiner.feed(data)
-        pieces += joiner.finish()
-        return _Joined(pieces, joiner.records)
-
-    async def _read_span(self, span: Span, before: asyncio.Task[_Joined] | None) -> _Joined:
-        source = span.source
-        async with self.gets:
-            with _as_changed(source):
-                body = await self.store.get(source.key, etag=source.etag, start=span.start, length=span.length)
-        if before is not None:
-            await asyncio.wait([before])
-        if self._open is None:
-            self._open = (self.joiner(source.key), 0)
-        joiner, crc = self._open
-        counted = joiner.records or 0
-        pieces = await asyncio.to_thread(joiner.feed, body.data)
-        crc = content.crc64([body.data], crc)
+        crc = content.crc64([data], crc)
+        self._open = (joiner, crc)
         if span.ends_source:
             pieces += joiner.finish()
             self._open = None
-            await self._check_stored(source, joiner, crc)
-        else:
-            self._open = (joiner, crc)
-        return _Joined(pieces, None if joiner.records is None else joiner.records - counted)
+            read.crc = crc
+        return _Joined(pieces, None if joiner.records is None else joiner.records - before)
 
-    async def _check_stored(self, source: Source, joiner: Joiner, crc: int) -> None:
+    async def _check_stored(self, run: list[_Read]) -> None:
         """S3 gives no whole-object checksum with a range, so a source read in ranges costs one HEAD."""
-        if joiner.records is None:
-            return
-        head = await self.store.head(source.key)
-        stored = head.checksum.get("CRC64NVME") if head and head.etag == source.etag else None
-        if stored and stored != content.encoded(crc):
-            raise ContentError(f"{source.key}: the body does not have its stored CRC64NVME", key=source.key, code="ChecksumMismatch")
+        for read in run:
+            if read.crc is None or not self.rules.check:
+                continue
+            source = read.span.source
+            head = await self.store.head(source.key)
+            stored = head.checksum.get("CRC64NVME") if head and head.etag == source.etag else None
+            if stored and stored != content.encoded(read.crc):
+                raise ContentError(f"{source.key}: the body does not have its stored CRC64NVME", key=source.key, code="ChecksumMismatch")
 
-    def _append(self, pieces: list[bytes]) -> int:
+    def _append(self, pieces: list[bytes], length: int) -> None:
+        """Adds what `length` bytes of a source came to. Bytes that were left out are the window's again."""
         self.crc = content.crc64(pieces, self.crc)
         self._pending += pieces
         added = sum(map(len, pieces))
         self._pending_size += added
         self.size += added
-        return added
+        held = min(length, added)
+        self.window.release(length - held)
+        self._held += held
 
-    def _flush(self, tasks: asyncio.TaskGroup) -> None:
-        if self._pending_size:
-            self.parts.append(tasks.create_task(self._upload(len(self.parts) + 1, self._pending, self._pending_window)))
-        else:
-            self.window.release(self._pending_window)
-        self._pending, self._pending_size, self._pending_window = [], 0, 0
+    def _flush(self, tasks: asyncio.TaskGroup, size: int) -> None:
+        """Sends the first `size` bytes of what is pending as a part."""
+        if not self._pending_size:
+            self.window.release(self._held)
+            self._held = 0
+            return
+        chosen, self._pending = _cut(self._pending, size)
+        held = self._held * size // self._pending_size
+        self._pending_size -= size
+        self._held -= held
+        self.parts.append(tasks.create_task(self._upload(len(self.parts) + 1, chosen, held)))
 
     async def _upload(self, number: int, pieces: list[bytes], held: int) -> UploadedPart:
         value = content.part_checksum(pieces, self.checksum)
-        receipt = await self.store.upload_part(self.batch.output, self.upload_id, number, pieces, checksum=self.checksum, value=value)
+        async with self.lanes.writes.turn():
+            receipt = await self.store.upload_part(self.batch.output, self.upload_id, number, pieces, checksum=self.checksum, value=value)
         self.window.release(held)
         return receipt
 
     async def _copy(self, span: Span, number: int) -> UploadedPart:
         source = span.source
-        with _as_changed(source):
-            return await self.store.copy_part(
-                self.batch.output,
-                self.upload_id,
-                number,
-                source=source.key,
-                etag=source.etag,
-                start=span.start,
-                length=span.length,
-                checksum=self.checksum,
-            )
+        async with self.lanes.writes.turn():
+            with _as_changed(source):
+                return await self.store.copy_part(
+                    self.batch.output,
+                    self.upload_id,
+                    number,
+                    source=source.key,
+                    etag=source.etag,
+                    start=span.start,
+                    length=span.length,
+                    checksum=self.checksum,
+                )
 
 
-def _pieces(spans: tuple[Span, ...]) -> Iterator[Span]:
+@dataclass(slots=True)
+class _Read:
+    """A span and its body; `crc` is set with the last span of a source that is read in several: of all of it."""
+
+    span: Span
+    body: Body
+    crc: int | None = None
+
+
+@dataclass(slots=True)
+class _Joined:
+    """What one read came to: bytes for the output, and records."""
+
+    pieces: list[bytes]
+    records: int | None
+
+
+class _Reads:
+    """Bodies of spans, read by many readers at once, given out in order. The window is asked for bytes in that order too, so none waits for a later one."""
+
+    def __init__(self, store: ObjectStore, lanes: Lanes, window: Budget, spans: Iterator[Span]) -> None:
+        self._store = store
+        self._lanes = lanes
+        self._window = window
+        self._spans = enumerate(spans)
+        self._done: dict[int, _Read] = {}
+        self._next = 0
+        self._readers = 0
+        self._news: asyncio.Future[None] | None = None
+
+    def begin(self, tasks: asyncio.TaskGroup, sources: int) -> list[asyncio.Task[None]]:
+        """Starts the readers. `sources` are held of the lanes' budget, and given back as the last ones are read."""
+        self._readers = min(sources, _READERS)
+        return [tasks.create_task(self._read(sources // self._readers + (n < sources % self._readers))) for n in range(self._readers)]
+
+    async def next_run(self) -> list[_Read]:
+        """The next bodies that are there, at least one; none at the end."""
+        while self._next not in self._done:
+            if not self._readers:
+                return []
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
+        run: list[_Read] = []
+        size = 0
+        while size < _RUN_BYTES and (read := self._done.pop(self._next, None)) is not None:
+            run.append(read)
+            size += len(read.body.data)
+            self._next += 1
+        return run
+
+    async def _read(self, held: int) -> None:
+        try:
+            for place, span in self._spans:
+                await self._window.acquire(span.length)
+                entered = await self._lanes.reads.enter()
+                try:
+                    body = await read_body(self._store, span)
+                finally:
+                    self._lanes.reads.leave(entered)
+                self._done[place] = _Read(span, body)
+                if place == self._next:
+                    self._tell()
+        finally:
+            self._lanes.sources.release(held)
+            self._readers -= 1
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+
+async def read_body(store: ObjectStore, span: Span) -> Body:
+    """The bytes of a span, of the listed version of its source. Raises SourceChanged, Archived (with the source's key), StorageError."""
+    source = span.source
+    with _as_changed(source):
+        if not span.whole:
+            return await store.get(source.key, etag=source.etag, start=span.start, length=span.length)
+        body = await store.get(source.key, etag=source.etag)
+    if len(body.data) != source.size:
+        raise SourceChanged(f"{source.key}: has {len(body.data)} bytes, listed with {source.size}", key=source.key)
+    return body
+
+
+def _pieces(spans: Iterable[Span]) -> Iterator[Span]:
     """Spans of at most one part's size: what one GET brings into memory."""
     for span in spans:
+        if span.length <= PART_BYTES:
+            yield span
+            continue
         for start in range(span.start, span.start + span.length, PART_BYTES):
             yield Span(span.source, start, min(PART_BYTES, span.start + span.length - start))
+
+
+def _cut(pieces: list[bytes], size: int) -> tuple[list[bytes], list[bytes]]:
+    """The first `size` bytes, and the rest."""
+    for at, piece in enumerate(pieces):
+        if len(piece) > size:
+            return ([*pieces[:at], piece[:size]] if size else pieces[:at]), [piece[size:], *pieces[at + 1 :]]
+        size -= len(piece)
+    return pieces, []
 
 
 class _as_changed:  # noqa: N801  used as a block

@@ -1,0 +1,182 @@
+"""How much may be under way at once: requests in flight, which find their own level, and bytes in memory, which have a fixed one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+_START = 16
+_HIGHEST = 256
+
+_RECORDED = 100_000
+
+# Answers that take so many times as long as the quickest waited for one another, in the store or in this process: more requests would only wait longer.
+_CROWDED = 1.5
+_MUCH_TOO_CROWDED = 4.0
+_FALL = 0.7
+
+# The quickest round is forgotten little by little: objects of another size, or another time of day, take longer.
+_FORGET = 1.02
+
+
+class Level:
+    """How many requests may be in flight. Decided once for each round of as many answers.
+
+    Doubles while answers come as quickly as the quickest ones, then rises by a sixteenth (additive increase); falls where the store asks for less, and
+    less so where answers take much longer (multiplicative decrease, RFC 5681). For slow answers alone it does not fall below its start.
+    """
+
+    def __init__(self, start: int = _START, highest: int = _HIGHEST) -> None:
+        self.limit = min(start, highest)
+        self._start = self.limit
+        self._highest = highest
+        self._doubling = True
+        self._quickest = float("inf")
+        self._answers = 0
+        self._seconds = 0.0
+
+    def answered(self, seconds: float, *, throttled: bool) -> None:
+        """One answer, after `seconds`; `throttled` if the store has asked for less since the last one."""
+        self._answers += 1
+        self._seconds += seconds
+        if throttled:
+            self._fall(_FALL, lowest=1)
+        elif self._answers >= self.limit:
+            self._decide(self._seconds / self._answers)
+
+    def _decide(self, mean: float) -> None:
+        self._quickest = min(mean, self._quickest * _FORGET)
+        if mean > self._quickest * _MUCH_TOO_CROWDED:
+            self._fall(_FALL, lowest=self._start)
+            return
+        if mean > self._quickest * _CROWDED:
+            self._doubling = False
+        else:
+            self.limit = min(self._highest, self.limit * 2 if self._doubling else self.limit + max(1, self.limit // 16))
+        self._answers, self._seconds = 0, 0.0
+
+    def _fall(self, factor: float, lowest: int) -> None:
+        self._doubling = False
+        self.limit = min(self.limit, max(lowest, int(self.limit * factor)))
+        self._answers, self._seconds = 0, 0.0
+
+
+class Lane:
+    """Requests of one kind, let through in the order of asking. `throttled` counts what the store has refused so far."""
+
+    def __init__(self, level: Level, throttled: Callable[[], int]) -> None:
+        self.level = level
+        self._throttled = throttled
+        self._seen = throttled()
+        self._busy = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def enter(self) -> float:
+        """Waits for a turn; the time at which it came, by the loop's clock."""
+        loop = asyncio.get_running_loop()
+        if self._busy < self.level.limit and not self._waiting:
+            self._busy += 1
+            return loop.time()
+        turn = loop.create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._busy -= 1
+                self._serve()
+            raise
+        return loop.time()
+
+    def leave(self, entered: float) -> None:
+        """The end of a turn that came at `entered`."""
+        self._busy -= 1
+        refused, self._seen = self._throttled() > self._seen, self._throttled()
+        self.level.answered(asyncio.get_running_loop().time() - entered, throttled=refused)
+        self._serve()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """One request, as a block."""
+        entered = await self.enter()
+        try:
+            yield
+        finally:
+            self.leave(entered)
+
+    def _serve(self) -> None:
+        while self._waiting and self._busy < self.level.limit:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._busy += 1
+                turn.set_result(None)
+
+
+class Budget:
+    """Bytes, or anything else that is counted, that may be held at once: given out in the order of asking."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._free = size
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def acquire(self, amount: int) -> None:
+        """Waits until `amount` is free. More than the whole budget is taken as the whole."""
+        amount = min(amount, self.size)
+        if not self._waiting and amount <= self._free:
+            self._free -= amount
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append((amount, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.release(amount)
+            self._serve()
+            raise
+
+    def release(self, amount: int) -> None:
+        """Gives `amount` back."""
+        self._free += min(amount, self.size)
+        self._serve()
+
+    def _serve(self) -> None:
+        while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= self._free):
+            amount, turn = self._waiting.popleft()
+            if not turn.done():
+                self._free -= amount
+                turn.set_result(None)
+
+    @asynccontextmanager
+    async def held(self, amount: int) -> AsyncIterator[None]:
+        """`amount` for the length of a block."""
+        await self.acquire(amount)
+        try:
+            yield
+        finally:
+            self.release(amount)
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """What all groups of a run share.
+
+    `reads` and `writes` are requests in flight; `memory` is for bodies, in bytes. `sources` are those that batches may be about to read: a batch is read
+    before the next but one begins, rather than all at once at the end. `recorded` are those in plan records that this run holds in memory.
+    """
+
+    reads: Lane
+    writes: Lane
+    sources: Budget
+    recorded: Budget
+    memory: Budget
+
+    @classmethod
+    def of(cls, concurrency: int, memory: int, throttled: Callable[[], int]) -> Lanes:
+        """`concurrency` GETs in flight at most, 0 for as many as the store bears; `memory` in bytes; `throttled` counts the store's refusals."""
+        reads = Level(concurrency, concurrency) if concurrency else Level()
+        return cls(Lane(reads, throttled), Lane(Level(), throttled), Budget(2 * (concurrency or _HIGHEST // 2)), Budget(_RECORDED), Budget(memory))
