@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from email.utils import formatdate
+from functools import lru_cache
 from urllib.parse import parse_qsl, quote, unquote
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
@@ -214,7 +215,7 @@ def list_objects(bucket: Bucket, key: str, query: Query, request: Request) -> An
         else:
             sums_kept = f"<ChecksumAlgorithm>{stored.checksum[0].upper()}</ChecksumAlgorithm>" if stored.checksum else ""
             rows.append(
-                f"<Contents><Key>{write(name)}</Key><LastModified>{iso(stored.modified)}</LastModified><ETag>&quot;{stored.etag[1:-1]}&quot;</ETag>"
+                f"<Contents><Key>{write(name)}</Key><LastModified>{iso(int(stored.modified))}</LastModified><ETag>&quot;{stored.etag[1:-1]}&quot;</ETag>"
                 f"{sums_kept}<Size>{stored.size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
             )
     following = f"<NextContinuationToken>{following.encode().hex()}</NextContinuationToken>" if following else ""
@@ -231,7 +232,7 @@ def list_uploads(bucket: Bucket, key: str, query: Query, request: Request) -> An
     marker = (query.get("key-marker", ""), query.get("upload-id-marker", "") or ("\uffff" if query.get("key-marker") else ""))
     found = [(place, upload) for place, upload in bucket.uploads.items() if place > marker and place[0].startswith(prefix)]
     rows = [
-        f"<Upload><Key>{write(name)}</Key><UploadId>{upload_id}</UploadId><Initiated>{iso(upload.initiated)}</Initiated></Upload>"
+        f"<Upload><Key>{write(name)}</Key><UploadId>{upload_id}</UploadId><Initiated>{iso(int(upload.initiated))}</Initiated></Upload>"
         for (name, upload_id), upload in found[:limit]
     ]
     more = ""
@@ -274,7 +275,7 @@ def copy_part(bucket: Bucket, key: str, query: Query, request: Request) -> Answe
     pieces: Pieces = stored.cut(start, end - start)
     part = bucket.add(upload, int(query["partNumber"]), pieces)
     name = upload.algorithm.upper()
-    body = f"<LastModified>{iso(time.time())}</LastModified><ETag>{part.etag}</ETag><Checksum{name}>{part.checksum}</Checksum{name}>"
+    body = f"<LastModified>{iso(int(time.time()))}</LastModified><ETag>{part.etag}</ETag><Checksum{name}>{part.checksum}</Checksum{name}>"
     return xml("CopyPartResult", body)
 
 
@@ -337,7 +338,8 @@ def encoding(query: Query) -> str:
     return "<EncodingType>url</EncodingType>" if query.get("encoding-type") == "url" else ""
 
 
-def iso(when: float) -> str:
+@lru_cache
+def iso(when: int) -> str:
     """A time as S3's XML has it."""
     return time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(when))
 
