@@ -23,6 +23,11 @@ class Fill:
     groups: int = 4
     prefix: str = "data/"
 
+    @property
+    def last(self) -> int:
+        """The last offset of the longest group."""
+        return -(-self.objects // self.groups) * shape(self.bytes)[0] - 1
+
     @classmethod
     def parse(cls, text: str) -> Fill:
         """From `objects=10000,bytes=100000,groups=4,prefix=data/`. Raises ValueError."""
@@ -33,12 +38,17 @@ class Fill:
         return cls(**{name: value if name == "prefix" else int(value) for name, value in words.items()})  # type: ignore[arg-type]
 
 
+def stems(fill: Fill) -> list[str]:
+    """What the keys of each group begin with."""
+    return [f"{fill.prefix}database/collection_{group % 2}/db.database.collection-{group % 2}_{group // 2}_" for group in range(fill.groups)]
+
+
 def objects(fill: Fill) -> Iterator[tuple[str, bytes]]:
     """(key, body) of every object. Payloads are hexadecimal digits: gzip halves them, as it does with encrypted text in base64 or worse."""
     chance = random.Random(1)
     pool = chance.randbytes(POOL_BYTES // 2).hex()
     count, record_bytes = shape(fill.bytes)
-    offsets = [0] * fill.groups
+    begins, offsets = stems(fill), [0] * fill.groups
     for number in range(fill.objects):
         group = number % fill.groups
         first, last = offsets[group], offsets[group] + count - 1
@@ -47,8 +57,7 @@ def objects(fill: Fill) -> Iterator[tuple[str, bytes]]:
         for offset in range(first, last + 1):
             at = chance.randrange(POOL_BYTES - record_bytes)
             lines.append(f'{{"traceId":"{number}-{offset}","message":{{"dbObject":"{pool[at : at + record_bytes]}","partition":{group},"offset":{offset}}}}}\n')
-        directory = f"{fill.prefix}database/collection_{group % 2}/"
-        yield f"{directory}db.database.collection-{group % 2}_{group // 2}_{first}-{last}.jsonl.gz", igzip.compress("".join(lines).encode(), 1, mtime=0)
+        yield f"{begins[group]}{first}-{last}.jsonl.gz", igzip.compress("".join(lines).encode(), 1, mtime=0)
 
 
 def shape(size: int) -> tuple[int, int]:

@@ -68,8 +68,8 @@ class Service:
         if bucket is None:
             raise Refusal(404, "NoSuchBucket", "The specified bucket does not exist")
         handler = _HANDLERS.get(operation)
-        if handler is None or "transfer-encoding" in request.headers:
-            raise Refusal(501, "NotImplemented", "A header or operation you provided implies functionality that is not implemented")
+        if handler is None:
+            raise Refusal(501, "NotImplemented", "this operation is not offered here")
         if request.body and "aws-chunked" in request.headers.get("content-encoding", ""):
             unchunk(request)
         return handler(bucket, key, query, request)
@@ -79,7 +79,15 @@ def operation_of(request: Request, query: Query, has_key: bool) -> str:
     """What S3 calls the request, Unknown for what is not offered here."""
     if not has_key:
         if request.method == "GET":
-            return "ListMultipartUploads" if "uploads" in query else "GetBucketLocation" if "location" in query else "ListObjectsV2"
+            return (
+                "ListMultipartUploads"
+                if "uploads" in query
+                else "GetBucketLocation"
+                if "location" in query
+                else "ListObjectsV2"
+                if "list-type" in query
+                else "ListObjects"
+            )
         if request.method == "POST" and "delete" in query:
             return "DeleteObjects"
         return {"HEAD": "HeadBucket", "PUT": "CreateBucket"}.get(request.method, "Unknown")

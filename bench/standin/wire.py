@@ -37,6 +37,26 @@ class Answer:
         self.size = sum(map(len, self.body))
 
 
+class Chunks:
+    """A body in HTTP's own chunks, put together as they come."""
+
+    def __init__(self) -> None:
+        self.body = bytearray()
+        self.rest = bytearray()  # what is not part of it yet, and in the end what follows it
+        self.whole = False
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """Bytes as they arrived."""
+        self.rest += data
+        while not self.whole and (end := self.rest.find(b"\r\n")) >= 0:
+            size = int(self.rest[:end].split(b";")[0], 16)
+            if len(self.rest) < end + size + 4:
+                return
+            self.body += self.rest[end + 2 : end + 2 + size]
+            del self.rest[: end + size + 4]
+            self.whole = size == 0
+
+
 class Connection(asyncio.BufferedProtocol):
     """One client. `answer` decides, `delay` says how many seconds that takes, `preamble` is the head's lines that every answer has."""
 
@@ -47,6 +67,7 @@ class Connection(asyncio.BufferedProtocol):
         self._filled = 0
         self._request: Request | None = None  # whose body is still arriving, or whose answer is still due
         self._body = memoryview(b"")  # the room that its body has yet to fill
+        self._chunks: Chunks | None = None  # or else the chunks that it comes in
         self._unsent: deque[bytes | memoryview] = deque()
         self._paused = False
 
@@ -66,7 +87,9 @@ class Connection(asyncio.BufferedProtocol):
                 self._serve()
             return
         self._filled += nbytes
-        if self._request is None:
+        if self._chunks:
+            self._chunked(self._chunks)
+        elif self._request is None:
             self._begin()
         if self._filled == HEAD_BYTES:
             self._transport.pause_reading()
@@ -89,18 +112,31 @@ class Connection(asyncio.BufferedProtocol):
             return
         request = self._request = _parsed(bytes(self._view[:end]))
         rest, length = self._filled - end - 4, int(request.headers.get("content-length", 0))
+        if request.headers.get("expect", "").lower() == "100-continue" and not rest:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if length:
             request.body = bytearray(length)
             taken = min(rest, length)
             request.body[:taken] = self._view[end + 4 : end + 4 + taken]
             self._body = memoryview(request.body)[taken:]
             rest -= taken
-            if self._body and request.headers.get("expect", "").lower() == "100-continue":
-                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if rest:
             self._head[:rest] = self._view[self._filled - rest : self._filled]
         self._filled = rest
-        if not self._body:
+        if request.headers.get("transfer-encoding", "").lower() == "chunked":
+            self._chunks = Chunks()
+            self._chunked(self._chunks)
+        elif not self._body:
+            self._serve()
+
+    def _chunked(self, chunks: Chunks) -> None:
+        chunks.feed(self._view[: self._filled])
+        self._filled = 0
+        if chunks.whole:
+            assert self._request is not None
+            self._request.body, self._chunks = chunks.body, None
+            self._filled = len(chunks.rest)
+            self._head[: self._filled] = chunks.rest
             self._serve()
 
     def _serve(self) -> None:
