@@ -68,7 +68,7 @@ def compared(scenario: Scenario, folder: Path) -> Result:
         before = site.digest()
         for number in range(scenario.rounds):
             for name in scenario.names:
-                if name in result.skipped:
+                if name in result.skipped or (number and name in scenario.once):
                     continue
                 try:
                     run = _run(CONTESTANTS[name], scenario, site, before)

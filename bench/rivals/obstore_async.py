@@ -6,6 +6,7 @@ With `uvloop` as the fifth word it runs on that loop.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections import deque
 
@@ -42,3 +43,4 @@ async def read(store: S3Store, key: str) -> obstore.Bytes:
 if __name__ == "__main__":
     work = main(*sys.argv[1:5])
     uvloop.run(work) if sys.argv[5:] == ["uvloop"] else asyncio.run(work)
+    os._exit(0)  # when the interpreter ends, obstore's threads now and then abort the process, with all work done

@@ -39,10 +39,8 @@ class Service:
         now = int(time.time())
         if now != self._second:
             self._second = now
-            self._date = (
-                "x-amz-id-2: s9lzHYrFp76ZVxRcpX9+5cjAnEH2ROuNkd2BHfIa6UkFVdtjf5mKR3/eTPFvsiP/XV/VLi31234=\r\n"
-                f"x-amz-request-id: 656C76696E672777\r\nDate: {formatdate(now, usegmt=True)}\r\nServer: standin\r\n"
-            ).encode()
+            ids = f"x-amz-id-2: {'0' * 76}\r\nx-amz-request-id: {'0' * 16}\r\n"  # as long as S3's
+            self._date = f"{ids}Date: {formatdate(now, usegmt=True)}\r\nServer: standin\r\n".encode()
         return self._date
 
     def answer(self, request: Request) -> Answer:
