@@ -3,10 +3,11 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 UV := .tools/bin/uv
 READY := .venv/.ready
+BENCH_READY := .venv/.bench
 SERVERS ?= versitygw ministack
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo test test-servers lint types fmt check bench clean
+.PHONY: help bootstrap demo test test-servers lint types fmt check bench bench-quick clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +19,10 @@ $(UV):
 $(READY): pyproject.toml uv.lock | $(UV)
 	$(UV) sync --quiet --locked --all-extras --python $(PYTHON)
 	if git rev-parse --git-dir >/dev/null 2>&1; then git config core.hooksPath ci/hooks; fi
+	touch $@
+
+$(BENCH_READY): $(READY)
+	$(UV) sync --quiet --locked --all-extras --group bench --python $(PYTHON)
 	touch $@
 
 bootstrap: $(READY) ## Set up everything a developer needs, with only Python 3.11, venv and make on the machine
@@ -47,8 +52,11 @@ fmt: $(READY) ## Format and mend what can be mended
 
 check: lint types test ## Everything that must hold before a commit
 
-bench: $(READY) ## Compare with a script of threads and whole objects in memory
+bench: $(BENCH_READY) ## Measure beside every rival, and write the tables and the chart of docs/performance.md (about 40 minutes)
 	.venv/bin/python -m bench $(ARGS)
+
+bench-quick: $(BENCH_READY) ## The same with fewer contestants and less data, only printed (about 4 minutes)
+	.venv/bin/python -m bench --quick $(ARGS)
 
 clean: ## Remove everything that bootstrap and the tests made
 	rm -rf .venv .tools .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
