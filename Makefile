@@ -4,6 +4,8 @@ UV_VERSION := 0.13.9
 UV := .tools/bin/uv
 READY := .venv/.ready
 SERVERS ?= versitygw ministack
+BASE ?= python:3.11-slim-bookworm
+TAG ?= coalesce:local
 
 .DEFAULT_GOAL := help
 .PHONY: help bootstrap demo test test-servers lint types fmt check bench clean
@@ -31,6 +33,12 @@ test: $(READY) ## Run the tests
 test-servers: $(READY) ## Run the contract, command and end-to-end tests on real S3 servers, installed and cached: SERVERS="versitygw ministack"
 	set -e; for server in $(SERVERS); do echo "== $$server"; \
 	  .venv/bin/python ci/with_server.py $$server .venv/bin/pytest -q -n 2 tests/test_store_contract.py tests/test_command.py tests/test_end_to_end.py; done
+
+image: ## Build the container image with docker, podman or buildah: BASE=python:3.11-slim-bookworm TAG=coalesce:local
+	$(PYTHON) ci/image.py --tag $(TAG) build --base $(BASE)
+
+test-image: $(READY) image ## Build the image and run it on a real server: read-only, without rights, with signals
+	COALESCE_TEST_IMAGE=$(TAG) .venv/bin/python ci/with_server.py versitygw .venv/bin/pytest -q tests/test_deploy_image.py
 
 lint: $(READY) ## Check format, style, layers and the Dockerfile
 	.venv/bin/ruff format --check .
