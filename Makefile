@@ -8,7 +8,7 @@ BASE ?= python:3.11-slim-bookworm
 TAG ?= coalesce:local
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo test test-servers lint types fmt check bench clean
+.PHONY: help bootstrap demo test test-servers image test-image test-deploy lint types fmt check bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ image: ## Build the container image with docker, podman or buildah: BASE=python:
 
 test-image: $(READY) image ## Build the image and run it on a real server: read-only, without rights, with signals
 	COALESCE_TEST_IMAGE=$(TAG) .venv/bin/python ci/with_server.py versitygw .venv/bin/pytest -q tests/test_deploy_image.py
+
+test-deploy: $(READY) ## Check everything that deploys something, with the tools that are on the PATH; the rest is skipped and named
+	$(UV) sync --quiet --locked --inexact --all-extras --group deploy
+	.venv/bin/pytest -q -n 2 -rs tests/test_deploy_*.py $(ARGS)
 
 lint: $(READY) ## Check format, style, layers and the Dockerfile
 	.venv/bin/ruff format --check .
