@@ -5,9 +5,11 @@ UV := .tools/bin/uv
 READY := .venv/.ready
 BENCH_READY := .venv/.bench
 SERVERS ?= versitygw ministack
+BASE ?= python:3.11-slim-bookworm
+TAG ?= coalesce:local
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo test test-servers lint types fmt check bench bench-quick clean
+.PHONY: help bootstrap demo test test-servers image test-image test-deploy lint types fmt check bench bench-quick clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +38,16 @@ test: $(READY) ## Run the tests
 test-servers: $(READY) ## Run the contract, command and end-to-end tests on real S3 servers, installed and cached: SERVERS="versitygw ministack"
 	set -e; for server in $(SERVERS); do echo "== $$server"; \
 	  .venv/bin/python ci/with_server.py $$server .venv/bin/pytest -q -n 2 tests/test_store_contract.py tests/test_command.py tests/test_end_to_end.py; done
+
+image: ## Build the container image with docker, podman or buildah: BASE=python:3.11-slim-bookworm TAG=coalesce:local
+	$(PYTHON) ci/image.py --tag $(TAG) build --base $(BASE)
+
+test-image: $(READY) image ## Build the image and run it on a real server: read-only, without rights, with signals
+	COALESCE_TEST_IMAGE=$(TAG) .venv/bin/python ci/with_server.py versitygw .venv/bin/pytest -q tests/test_deploy_image.py
+
+test-deploy: $(READY) ## Check everything that deploys something, with the tools that are on the PATH; the rest is skipped and named
+	$(UV) sync --quiet --locked --inexact --all-extras --group deploy
+	.venv/bin/pytest -q -n 2 -rs tests/test_deploy_*.py $(ARGS)
 
 lint: $(READY) ## Check format, style, layers and the Dockerfile
 	.venv/bin/ruff format --check .

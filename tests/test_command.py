@@ -76,6 +76,15 @@ async def test_an_existing_job_definition_works_unchanged(bucket: S3Store, tmp_p
     assert "no effect" in done.stderr
 
 
+async def test_options_without_a_command_are_those_of_run(bucket: S3Store) -> None:
+    """As an existing job definition passes them to the image's entry point."""
+    await fill(bucket, 2, 3)
+    done = coalesce(bucket, *job(bucket, "-m")[1:])
+    assert done.returncode == 0, done.stderr
+    assert sorted(await look(bucket)) == [f"data/db.core.topic_{group}_0_29.jsonl.gz" for group in range(2)]
+    assert coalesce(bucket, "--version").stdout.startswith("0.")
+
+
 async def test_manifests_are_joined_with_a(bucket: S3Store) -> None:
     for n in range(4):
         await bucket.put(f"data/db.core.topic_0_{n}-db.core.other_1_{n + 7}.txt", b"id-%d|1|a|b\n" % n)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -29,6 +30,7 @@ app = typer.Typer(help="Join many small S3 objects into few large ones; prove it
 
 _log = logging.getLogger(__name__)
 
+_GENERAL = frozenset({"--help", "--version", "--install-completion", "--show-completion"})
 _JOBS = {"run": Run.coalesce, "plan": Run.plan, "recover": Run.recover}
 
 
@@ -278,5 +280,9 @@ def _exit(work: Callable[[], int]) -> None:
 
 
 def main() -> None:
-    """The `coalesce` command."""
-    app()
+    """The `coalesce` command. Options without a command are those of `run`: so existing job definitions give them."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # a container's first process would ignore it until the run listens
+    arguments = sys.argv[1:]
+    if arguments and arguments[0].startswith("-") and arguments[0] not in _GENERAL:
+        arguments.insert(0, "run")
+    app(arguments)
