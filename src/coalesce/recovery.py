@@ -74,7 +74,7 @@ async def sweep(terms: Terms, prefixes: tuple[str, ...], dead: Sequence[Rival], 
     and older than `before` is then nobody's. A lease that is not swept stays for a later run.
     """
     store = terms.store
-    swept = [rival for rival in dead if _within(rival, terms.layout.name, prefixes)]
+    swept = [rival for rival in dead if within(rival, terms.layout.name, prefixes)]
     if not swept:
         return
     for prefix in prefixes:
@@ -96,7 +96,8 @@ def overlaps(rival: Rival, prefixes: tuple[str, ...]) -> bool:
     return any(a.startswith(b) or b.startswith(a) for a in rival.record.prefixes for b in prefixes)
 
 
-def _within(rival: Rival, layout: str, prefixes: tuple[str, ...]) -> bool:
+def within(rival: Rival, layout: str, prefixes: tuple[str, ...]) -> bool:
+    """Whether a run worked nowhere but where this one does: then this one can clean up after it."""
     theirs = rival.record.prefixes
     return not theirs or (rival.record.layout == layout and all(prefix.startswith(prefixes) for prefix in theirs))
 
