@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from coalesce.errors import CoalesceError, ListingError, StorageError, first_failure
@@ -66,6 +67,8 @@ class _Piece:
             self.outputs[named.group].append(output_of(named, entry))
 
     def listed(self) -> Listed:
+        if any(len({source.key for source in sources}) < len(sources) for sources in self.sources.values()):
+            raise ListingError("a key is listed twice")
         groups = tuple(Group(group, tuple(self.sources[group]), tuple(self.outputs.get(group, ())), self.date) for group in sorted(self.sources))
         return Listed(groups, self.other_keys, self.keys, self.key_characters)
 
@@ -90,11 +93,12 @@ async def list_groups(
         try:
             async with lanes:
                 piece, split = await _list_piece(store, prefix, layout, ignored)
+            listed = piece.listed()
         except StorageError as error:
             failed(ListingError(f"listing {prefix!r}: {error.message}", key=prefix, code=error.code, request_id=error.request_id))
             return
         if piece.keys:
-            await found(piece.listed())
+            await found(listed)
         for child in split:
             tasks.create_task(one(child))
 
@@ -109,37 +113,48 @@ async def list_groups(
 async def _list_piece(store: ObjectStore, prefix: str, layout: Layout, ignored: str) -> tuple[_Piece, set[str]]:
     """A piece's own keys, and the pieces to be listed apart."""
     piece = _Piece(layout, ignored)
-    page = await store.list_page(prefix)
+    page = await _page(store, prefix, "", None)
     delimiter = _delimiter(prefix, page) if page.token else ""
     if delimiter:
-        pages = await _all_pages(store, prefix, delimiter, None)
-        if pages is not None:
+        with suppress(_Repeated):
+            pages = await all_pages(store, prefix, delimiter=delimiter)
             for split in pages:
                 piece.add(split)
             return piece, {child for split in pages for child in split.prefixes}
     piece.add(page)
     if page.token:
-        rest = await _all_pages(store, prefix, "", page.token)
-        if rest is None:
-            raise ListingError(f"listing {prefix!r} repeats itself", key=prefix)
-        for following in rest:
+        for following in await all_pages(store, prefix, token=page.token):
             piece.add(following)
     return piece, set()
 
 
-async def _all_pages(store: ObjectStore, prefix: str, delimiter: str, token: str | None) -> list[Page] | None:
-    """The pages from a token on; None where the store hands out a token again (MinIO does, with a delimiter), which would never end."""
+class _Repeated(ListingError):
+    """The store hands out a token again (MinIO does, with a delimiter): such a listing would never end."""
+
+
+async def all_pages(store: ObjectStore, prefix: str, *, delimiter: str = "", token: str | None = None) -> list[Page]:
+    """The pages from a token on. Raises ListingError where they contradict themselves, StorageError."""
     pages = []
     seen = {token}
     while True:
-        page = await store.list_page(prefix, delimiter=delimiter, token=token)
+        page = await _page(store, prefix, delimiter, token)
         pages.append(page)
         token = page.token
         if token is None:
             return pages
         if token in seen:
-            return None
+            raise _Repeated("it repeats itself", key=prefix)
         seen.add(token)
+
+
+async def _page(store: ObjectStore, prefix: str, delimiter: str, token: str | None) -> Page:
+    """One page, with nothing in it that is not under the prefix, or that would be listed again as its own piece."""
+    page = await store.list_page(prefix, delimiter=delimiter, token=token)
+    stray = [entry.key for entry in page.objects if not entry.key.startswith(prefix)]
+    stray += [child for child in page.prefixes if child == prefix or not child.startswith(prefix)]
+    if stray:
+        raise ListingError(f"it holds {stray[0]!r}, which does not lie there", key=prefix)
+    return page
 
 
 def _delimiter(prefix: str, page: Page) -> str:

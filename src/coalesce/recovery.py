@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from coalesce.commit import Committed, Terms, delete_sources, recognise
 from coalesce.errors import CoalesceError, GroupOwned, IntegrityError, LeaseLost, NotImplementedByStore
 from coalesce.lease import Rival, lease_key, read_rival
+from coalesce.listing import all_pages
 from coalesce.model import Batch, ObjectInfo, Why
 from coalesce.probe import probe_prefix
 from coalesce.record import HeldRecord, RecordedBatch, records_prefix
@@ -28,19 +29,17 @@ class Leftovers:
 
 
 async def survey(store: ObjectStore, state: str, prefixes: tuple[str, ...]) -> Leftovers:
-    """One request where nothing is unfinished, and one more per lease."""
+    """One request where nothing is unfinished, and one more per lease. Raises StorageError; keys that end with a slash are folders of somebody's console."""
     groups = records_prefix(state)
     records: list[str] = []
     leases: list[ObjectInfo] = []
-    token, date = None, 0.0
-    while True:
-        page = await store.list_page(state, token=token)
-        date = date or page.date
-        records += [entry.key for entry in page.objects if entry.key.startswith(groups) and entry.key[len(groups) :].startswith(prefixes)]
-        leases += [entry for entry in page.objects if entry.key.startswith(lease_key(state, ""))]
-        token = page.token
-        if token is None:
-            break
+    pages = await all_pages(store, state)
+    date = pages[0].date
+    for entry in (entry for page in pages for entry in page.objects if not entry.key.endswith("/")):
+        if entry.key.startswith(groups) and entry.key[len(groups) :].startswith(prefixes):
+            records.append(entry.key)
+        elif entry.key.startswith(lease_key(state, "")):
+            leases.append(entry)
     rivals = [await read_rival(store, entry, date) for entry in leases]
     return Leftovers(tuple(records), tuple(found for found in rivals if found), date)
 
