@@ -6,11 +6,16 @@ import zlib
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import settings
 
 from coalesce.demo import embedded_server
 from coalesce.storage.base import ObjectStore
 from coalesce.storage.memory import MemoryBucket, MemoryStore
 from coalesce.storage.s3 import S3Options, open_s3
+
+# What hypothesis tries of each property: a quick look by default, and as long a one as COALESCE_TEST_EXAMPLES says. No test is judged by its time.
+settings.register_profile("coalesce", deadline=None, print_blob=True, max_examples=int(os.environ.get("COALESCE_TEST_EXAMPLES", "100")))
+settings.load_profile("coalesce")
 
 KEYS = {"access_key": os.environ.get("AWS_ACCESS_KEY_ID", "test"), "secret_key": os.environ.get("AWS_SECRET_ACCESS_KEY", "test")}
 

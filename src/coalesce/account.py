@@ -12,6 +12,7 @@ from typing import Any
 
 from coalesce import __version__
 from coalesce.errors import CoalesceError, GroupOwned
+from coalesce.lease import Rival
 from coalesce.listing import Listed
 from coalesce.model import Delivery, Group, Plan, Why
 from coalesce.planning import Forecast
@@ -106,11 +107,14 @@ class Account:
         self.report.groups.leased += 1
         self._emit({"type": "leased", "key": error.key, "message": error.message, "hint": error.hint})
 
-    def unfinished_elsewhere(self, run_id: str, prefixes: Iterable[str]) -> None:
+    def unfinished_elsewhere(self, rival: Rival) -> None:
         """A run that ended badly, with a scope that this one may not clean up."""
-        where = " ".join(f"-p {prefix}" for prefix in prefixes)
-        message = f"run {run_id} did not end in order, and worked on other prefixes than this one"
-        self._emit({"type": "unfinished", "key": run_id, "message": message, "hint": f"Its next run, or `coalesce recover {where}`, cleans up."})
+        where = " ".join(f"-p {prefix}" if prefix else "--whole-bucket" for prefix in rival.record.prefixes)
+        message = f"run {rival.record.run_id} did not end in order, and worked on other prefixes than this one, or with another layout"
+        hint = f"Its next run, or `coalesce recover {where}` with its layout, cleans up."
+        if not rival.readable:
+            message, hint = f"the lease {rival.key!r} has ended and cannot be read", "Remove it when no run of that name is alive."
+        self._emit({"type": "unfinished", "key": rival.record.run_id, "message": message, "hint": hint})
 
     def failed(self, error: CoalesceError, group: str = "") -> None:
         """A failure of a group, or without one of the run or a listing."""

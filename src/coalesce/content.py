@@ -24,6 +24,10 @@ from coalesce.storage.base import Checksum
 _INFLATED = 1024**2
 _SLICE = 256 * 1024
 
+# Flags of a member's header (RFC 1952, 2.3.1). Reserved ones must be zero: zlib and Hadoop refuse such a member.
+_FHCRC, _FEXTRA, _FNAME, _FCOMMENT = 2, 4, 8, 16
+_MAGIC, _RESERVED = b"\x1f\x8b\x08", b"\x20"
+
 NEWLINE_MEMBER = gzip.compress(b"\n", mtime=0)
 EMPTY_MEMBER = gzip.compress(b"", mtime=0)
 
@@ -89,6 +93,7 @@ class Members:
         self._lines = 0
         self._last = b"\n"
         self._inflater: isal_zlib.Decompress | None = None
+        self._begun = b""  # a header that is not all there yet
         self._held: list[bytes] = []  # the current member's bytes as long as it holds nothing
         self._holds = False
         self._members = 0
@@ -97,8 +102,12 @@ class Members:
         """See `Joiner`."""
         kept: list[bytes] = []
         at = begin = 0
+        data, self._begun = self._begun + data, b""
         while at < len(data):
             if self._inflater is None:
+                if not self._header_is_there(data, at):
+                    self._begun = data[at:]
+                    break
                 self._inflater, self._holds = isal_zlib.decompressobj(wbits=31), False
                 begin = at
             used = self._inflate(data[at : at + _SLICE])
@@ -113,11 +122,18 @@ class Members:
 
     def finish(self) -> list[bytes]:
         """See `Joiner`."""
-        if self._inflater is not None:
+        if self._inflater is not None or self._begun:
             raise ContentError(f"{self._key}: the last gzip member is cut short", key=self._key, code="TruncatedGzip")
         if not self._members:
             raise ContentError(f"{self._key}: holds no gzip member", key=self._key, code="NotGzip")
         return [] if self._last == b"\n" else [NEWLINE_MEMBER]
+
+    def _header_is_there(self, data: bytes, at: int) -> bool:
+        """Whether a whole header begins at this byte: isal misreads one that it gets in pieces, and does not look at reserved flags."""
+        end = header_end(data, at)
+        if not _MAGIC.startswith(data[at : at + 3]) or data[at + 3 : at + 4] >= _RESERVED or (end or len(data)) - at > _SLICE:
+            raise ContentError(f"{self._key}: not whole gzip: no header where a member should begin", key=self._key, code="CorruptGzip")
+        return bool(end)
 
     def _inflate(self, data: bytes) -> int:
         """Takes in one slice; how many of its bytes belong to the current member."""
@@ -152,6 +168,23 @@ class Members:
             kept.append(piece)
         elif piece:
             self._held.append(piece)
+
+
+def header_end(data: bytes, at: int) -> int:
+    """Where the header of the member that begins `at` ends; 0 if it does not end in `data`."""
+    if len(data) < at + 10:
+        return 0
+    flags = data[at + 3]
+    at += 10
+    if flags & _FEXTRA:
+        at += 2 + int.from_bytes(data[at : at + 2], "little")
+    for flag in (_FNAME, _FCOMMENT):
+        if flags & flag:
+            at = data.find(b"\0", at) + 1
+            if not at:
+                return 0
+    at += 2 if flags & _FHCRC else 0
+    return at if at <= len(data) else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coalesce.errors import LeaseLost, NotFound, PreconditionFailed, StorageError
 from coalesce.model import ObjectInfo
@@ -22,6 +23,9 @@ from coalesce.storage.base import ObjectStore
 _PRECISION = 1.0
 
 _LOOKS = 4
+
+# Seconds that a lease can hold at most: so long may a dead run hold up another.
+LONGEST = 86_400
 
 
 class LeaseRecord(BaseModel):
@@ -34,7 +38,7 @@ class LeaseRecord(BaseModel):
 
     run_id: str
     owner: str = ""
-    seconds: float = 60.0
+    seconds: Annotated[float, Field(ge=0, le=LONGEST)] = 60.0
     layout: str = ""
     prefixes: tuple[str, ...] = ()
     renewals: int = 0
@@ -42,12 +46,16 @@ class LeaseRecord(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """Another run's lease, as it was seen. `left` is how many seconds it holds at least, if it is not renewed."""
+    """Another run's lease, as it was seen. `left` is how many seconds it holds at least, if it is not renewed.
+
+    One that is not `readable` counts as a lease of a minute, anywhere.
+    """
 
     key: str
     etag: str
     record: LeaseRecord
     left: float
+    readable: bool = True
 
 
 def lease_key(state: str, run_id: str) -> str:
@@ -130,19 +138,20 @@ class Lease:
 
 
 async def read_rival(store: ObjectStore, entry: ObjectInfo, date: float) -> Rival | None:
-    """The lease that a listing of `date` (the store's clock) shows; None if it is gone. One that cannot be read counts as a lease of a minute, anywhere."""
+    """The lease that a listing of `date` (the store's clock) shows; None if it is gone."""
     try:
         body = await store.get(entry.key)
     except NotFound:
         return None
     run_id = entry.key.rpartition("/")[2]
+    readable = True
     try:
         record = LeaseRecord.model_validate_json(body.data)
     except ValidationError:
-        record = LeaseRecord(run_id=run_id, prefixes=("",))
+        record, readable = LeaseRecord(run_id=run_id, prefixes=("",)), False
     # A lease renewed between the listing and the read only seems to end earlier than it does; `outlived` looks again.
     left = entry.modified + record.seconds + _PRECISION - date if record.seconds else 0.0
-    return Rival(entry.key, body.etag, record.model_copy(update={"run_id": run_id}), left if body.etag == entry.etag else record.seconds)
+    return Rival(entry.key, body.etag, record.model_copy(update={"run_id": run_id}), left if body.etag == entry.etag else record.seconds, readable)
 
 
 async def outlived(store: ObjectStore, rival: Rival) -> bool:

@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from coalesce.errors import CoalesceError, ListingError, StorageError, first_failure
@@ -40,7 +41,6 @@ class _Piece:
     """What is known of a piece while it is listed."""
 
     layout: Layout
-    prefix: str
     ignored: str
     date: float = 0.0
     keys: int = 0
@@ -55,8 +55,6 @@ class _Piece:
             self._add(entry)
 
     def _add(self, entry: ObjectInfo) -> None:
-        if not entry.key.startswith(self.prefix):
-            raise ListingError(f"the store lists {entry.key!r} under {self.prefix!r}", key=self.prefix)
         if self.ignored and entry.key.startswith(self.ignored):
             return
         self.keys += 1
@@ -73,8 +71,14 @@ class _Piece:
             self.outputs[named.group].append(output_of(named, entry))
 
     def listed(self) -> Listed:
-        groups = tuple(Group(group, self.sources[group].built(), tuple(self.outputs.get(group, ())), self.date) for group in sorted(self.sources))
-        return Listed(groups, self.other_keys, self.keys, self.key_characters)
+        """Raises ListingError where a key has come twice."""
+        groups = []
+        for group in sorted(self.sources):
+            sources = self.sources[group].built()
+            if (key := sources.repeated_key()) is not None:
+                raise ListingError(f"{key!r} is listed twice", key=key)
+            groups.append(Group(group, sources, tuple(self.outputs.get(group, ())), self.date))
+        return Listed(tuple(groups), self.other_keys, self.keys, self.key_characters)
 
 
 async def list_groups(
@@ -97,11 +101,12 @@ async def list_groups(
         async with lanes:
             try:
                 piece, split = await _list_piece(store, prefix, layout, ignored)
+                listed = piece.listed()
             except StorageError as error:
                 failed(ListingError(f"listing {prefix!r}: {error.message}", key=prefix, code=error.code, request_id=error.request_id))
                 return
             if piece.keys:
-                await found(piece.listed())
+                await found(listed)
         for child in split:
             tasks.create_task(one(child))
 
@@ -115,42 +120,49 @@ async def list_groups(
 
 async def _list_piece(store: ObjectStore, prefix: str, layout: Layout, ignored: str) -> tuple[_Piece, set[str]]:
     """A piece's own keys, and the pieces to be listed apart."""
-    page = await store.list_page(prefix)
+    page = await _page(store, prefix, "", None)
     delimiter = _delimiter(prefix, page) if page.token else ""
     if delimiter:
-        piece, split = _Piece(layout, prefix, ignored), set[str]()
-        try:
-            async for part in _pages(store, prefix, delimiter, None):
+        piece, split = _Piece(layout, ignored), set[str]()
+        with suppress(_Repeated):
+            async for part in all_pages(store, prefix, delimiter=delimiter):
                 piece.add(part)
                 split.update(part.prefixes)
-        except _Repeated:
-            pass  # MinIO does so with a delimiter: without one, then
-        else:
             return piece, split
-    piece = _Piece(layout, prefix, ignored)
+    piece = _Piece(layout, ignored)
     piece.add(page)
     if page.token:
-        async for part in _pages(store, prefix, "", page.token):
+        async for part in all_pages(store, prefix, token=page.token):
             piece.add(part)
     return piece, set()
 
 
 class _Repeated(ListingError):
-    """The store handed out a token again, and would for ever."""
+    """The store hands out a token again (MinIO does, with a delimiter): such a listing would never end."""
 
 
-async def _pages(store: ObjectStore, prefix: str, delimiter: str, token: str | None) -> AsyncIterator[Page]:
-    """The pages from a token on. Raises _Repeated."""
+async def all_pages(store: ObjectStore, prefix: str, *, delimiter: str = "", token: str | None = None) -> AsyncIterator[Page]:
+    """The pages from a token on. Raises ListingError where they contradict themselves, StorageError."""
     seen = {token}
     while True:
-        page = await store.list_page(prefix, delimiter=delimiter, token=token)
+        page = await _page(store, prefix, delimiter, token)
         yield page
         token = page.token
         if token is None:
             return
         if token in seen:
-            raise _Repeated(f"listing {prefix!r} repeats itself", key=prefix)
+            raise _Repeated("it repeats itself", key=prefix)
         seen.add(token)
+
+
+async def _page(store: ObjectStore, prefix: str, delimiter: str, token: str | None) -> Page:
+    """One page, with nothing in it that is not under the prefix, or that would be listed again as its own piece."""
+    page = await store.list_page(prefix, delimiter=delimiter, token=token)
+    stray = [entry.key for entry in page.objects if not entry.key.startswith(prefix)]
+    stray += [child for child in page.prefixes if child == prefix or not child.startswith(prefix)]
+    if stray:
+        raise ListingError(f"it holds {stray[0]!r}, which does not lie there", key=prefix)
+    return page
 
 
 def _delimiter(prefix: str, page: Page) -> str:

@@ -23,7 +23,7 @@ from coalesce.naming import layout
 from coalesce.planning import Limits, Scope, forecast
 from coalesce.probe import admit, probe, probe_prefix
 from coalesce.record import group_of, record_key, records_prefix
-from coalesce.recovery import Leftovers, overlaps, recover, survey, sweep
+from coalesce.recovery import Leftovers, overlaps, recover, survey, sweep, within
 from coalesce.report import Report
 from coalesce.rounds import work
 from coalesce.settings import Settings
@@ -169,8 +169,8 @@ class Run:
         dead = [rival for rival in leftovers.rivals if rival.left <= 0]
         waiting = [rival for rival in leftovers.rivals if rival.left > 0 and overlaps(rival, self._prefixes)]
         for rival in dead:
-            if rival.record.prefixes and not overlaps(rival, self._prefixes):
-                self._account.unfinished_elsewhere(rival.record.run_id, rival.record.prefixes)
+            if not within(rival, self._layout.name, self._prefixes):
+                self._account.unfinished_elsewhere(rival)
         watches = [asyncio.create_task(outlived(self._store, rival)) for rival in waiting]
         try:
             open_records = await self._settle(terms, leftovers.records, waiting)

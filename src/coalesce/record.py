@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import zlib
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coalesce.errors import GroupOwned, NotFound, PreconditionFailed, RecordDamaged, StorageError
 from coalesce.model import Batch, GroupId, Source
+from coalesce.naming import LAYOUTS
 from coalesce.planning import digest
 from coalesce.storage.base import ObjectStore
 
 _CONTENT_TYPE = "application/zlib"
 _INFLATED = 512 * 1024**2
+_OTHER_VERSION = "Another version of coalesce wrote it; `recover` with that version, or one from after it."
+
+# What goes into a request's headers and query. Empty ones would turn a conditional delete, and the abort of an upload, into a delete of whatever is there.
+Sent = Annotated[str, Field(pattern=r"^[\x20-\x7e]+$")]
+Whole = Annotated[int, Field(ge=0)]
 
 
 class RecordedBatch(BaseModel):
@@ -25,9 +31,9 @@ class RecordedBatch(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     output: str
-    upload_id: str
+    upload_id: Sent
     digest: str
-    sources: tuple[tuple[str, str, int, int, int, str], ...]
+    sources: tuple[tuple[str, Sent, Whole, Whole, Whole, str], ...] = Field(min_length=1)
     doubted: bool = False
 
     def batch(self) -> Batch:
@@ -85,23 +91,39 @@ def encode(record: PlanRecord) -> bytes:
 
 def decode(data: bytes, key: str, state: str) -> PlanRecord:
     """A stored record, held against its key. Raises RecordDamaged where it cannot be read or names anything outside its group."""
+    record = _parsed(data, key)
+    if record_key(state, record.group) != key:
+        raise RecordDamaged(f"the plan record {key!r} is about another group", key=key)
+    outputs = [batch.output for batch in record.batches]
+    sources = [source[0] for batch in record.batches for source in batch.sources]
+    if not (_are("output", outputs, record) and _are("source", sources, record)):
+        raise RecordDamaged(f"the plan record {key!r} names keys outside its group, or some twice", key=key)
+    if any(digest(batch.batch().sources) != batch.digest for batch in record.batches):
+        raise RecordDamaged(f"the plan record {key!r} does not have its digest", key=key)
+    return record
+
+
+def _parsed(data: bytes, key: str) -> PlanRecord:
     try:
         inflater = zlib.decompressobj()
         text = inflater.decompress(data, _INFLATED)
-        if not inflater.eof:
-            raise ValueError("cut short, or too large")
+        if not inflater.eof or inflater.unused_data:
+            raise ValueError("not whole")
         record = PlanRecord.model_validate_json(text)
-    except (zlib.error, ValueError, ValidationError) as error:
+    except (zlib.error, ValueError) as error:
+        if isinstance(error, ValidationError) and any(found["loc"] == ("schema_version",) for found in error.errors()):
+            raise RecordDamaged(f"the plan record {key!r} has another schema than this version reads", key=key, hint=_OTHER_VERSION) from error
         raise RecordDamaged(f"the plan record {key!r} cannot be read: {type(error).__name__}", key=key) from error
-    if record_key(state, record.group) != key:
-        raise RecordDamaged(f"the plan record {key!r} is about another group", key=key)
-    for batch in record.batches:
-        names = (batch.output, *(source[0] for source in batch.sources))
-        if not all(name.startswith(record.group.prefix) for name in names) or batch.output in names[1:]:
-            raise RecordDamaged(f"the plan record {key!r} names keys outside its group", key=key)
-        if digest(batch.batch().sources) != batch.digest:
-            raise RecordDamaged(f"the plan record {key!r} does not have its digest", key=key)
+    if record.layout not in LAYOUTS:
+        raise RecordDamaged(f"the plan record {key!r} has a layout that this version does not know", key=key, hint=_OTHER_VERSION)
     return record
+
+
+def _are(kind: str, keys: list[str], record: PlanRecord) -> bool:
+    """Whether all of these are keys of this kind, of the record's own group, and each is there once."""
+    parse = LAYOUTS[record.layout].parse
+    named = map(parse, keys)
+    return len(set(keys)) == len(keys) and all(name is not None and (name.kind, name.group) == (kind, record.group) for name in named)
 
 
 class HeldRecord:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from coalesce.commit import Committed, Terms, delete_sources, recognise
 from coalesce.errors import CoalesceError, GroupOwned, IntegrityError, LeaseLost, NotImplementedByStore
 from coalesce.lease import Rival, lease_key, read_rival
+from coalesce.listing import all_pages
 from coalesce.model import Batch, ObjectInfo, Why
 from coalesce.probe import probe_prefix
 from coalesce.record import HeldRecord, RecordedBatch, records_prefix
@@ -28,19 +29,17 @@ class Leftovers:
 
 
 async def survey(store: ObjectStore, state: str, prefixes: tuple[str, ...]) -> Leftovers:
-    """One request where nothing is unfinished, and one more per lease."""
+    """One request where nothing is unfinished, and one more per lease. Raises StorageError; keys that end with a slash are folders of somebody's console."""
     groups = records_prefix(state)
     records: list[str] = []
     leases: list[ObjectInfo] = []
-    token, date = None, 0.0
-    while True:
-        page = await store.list_page(state, token=token)
-        date = date or page.date
-        records += [entry.key for entry in page.objects if entry.key.startswith(groups) and entry.key[len(groups) :].startswith(prefixes)]
-        leases += [entry for entry in page.objects if entry.key.startswith(lease_key(state, ""))]
-        token = page.token
-        if token is None:
-            break
+    pages = [page async for page in all_pages(store, state)]
+    date = pages[0].date
+    for entry in (entry for page in pages for entry in page.objects if not entry.key.endswith("/")):
+        if entry.key.startswith(groups) and entry.key[len(groups) :].startswith(prefixes):
+            records.append(entry.key)
+        elif entry.key.startswith(lease_key(state, "")):
+            leases.append(entry)
     rivals = [await read_rival(store, entry, date) for entry in leases]
     return Leftovers(tuple(records), tuple(found for found in rivals if found), date)
 
@@ -74,7 +73,7 @@ async def sweep(terms: Terms, prefixes: tuple[str, ...], dead: Sequence[Rival], 
     and older than `before` is then nobody's. A lease that is not swept stays for a later run.
     """
     store = terms.store
-    swept = [rival for rival in dead if _within(rival, terms.layout.name, prefixes)]
+    swept = [rival for rival in dead if within(rival, terms.layout.name, prefixes)]
     if not swept:
         return
     for prefix in prefixes:
@@ -96,7 +95,8 @@ def overlaps(rival: Rival, prefixes: tuple[str, ...]) -> bool:
     return any(a.startswith(b) or b.startswith(a) for a in rival.record.prefixes for b in prefixes)
 
 
-def _within(rival: Rival, layout: str, prefixes: tuple[str, ...]) -> bool:
+def within(rival: Rival, layout: str, prefixes: tuple[str, ...]) -> bool:
+    """Whether a run worked nowhere but where this one does: then this one can clean up after it."""
     theirs = rival.record.prefixes
     return not theirs or (rival.record.layout == layout and all(prefix.startswith(prefixes) for prefix in theirs))
 

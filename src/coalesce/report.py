@@ -14,6 +14,7 @@ from coalesce.errors import (
     GroupOwned,
     IntegrityError,
     LeaseLost,
+    RecordDamaged,
     Unavailable,
     UsageError,
 )
@@ -196,7 +197,7 @@ def exit_code_of(error: CoalesceError) -> int:
             return 2
         case ConfigurationError():
             return 10
-        case ContentError() | IntegrityError():
+        case ContentError() | IntegrityError() | RecordDamaged():
             return 4
         case GroupOwned():
             return 11

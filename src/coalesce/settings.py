@@ -93,7 +93,7 @@ class Settings(BaseModel):
     memory: Bytes = Field(128 * 1024**2, ge=32 * 1024**2)
 
     state: str = "_coalesce/"
-    lease: Seconds = Field(60.0, ge=1)
+    lease: Seconds = Field(60.0, ge=1, le=86_400)
     check: bool = True
     delete: bool = True
     accept_weaker: tuple[Weaker, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import overload
 
 from coalesce.model import Source
@@ -115,6 +116,15 @@ class Sources(Sequence[Source]):
             order[begin:end] = sorted(order[begin:end], key=lambda row: (rows.lasts[row], rows.source(row).key))
         return Sources(rows, array("I", order))
 
+    def repeated_key(self) -> str | None:
+        """A key that stands more than once among sources in order."""
+        for begin, end in _ties(self._order, self._rows.firsts):
+            keys = sorted(source.key for source in self[begin:end])
+            for before, key in pairwise(keys):
+                if before == key:
+                    return key
+        return None
+
     def chosen(self, places: Iterable[int]) -> Sources:
         """Those at these places, in the order of the places."""
         return Sources(self._rows, array("I", map(self._order.__getitem__, places)))
@@ -131,8 +141,8 @@ class SourcesBuilder:
         self._rows.append(source)
 
     def built(self) -> Sources:
-        """All of them, in the order of their coming."""
-        return Sources(self._rows, range(len(self._rows.firsts)))
+        """All of them, in order."""
+        return Sources(self._rows, range(len(self._rows.firsts))).in_order()
 
 
 def _ties(order: Sequence[int], firsts: Sequence[int]) -> Iterator[tuple[int, int]]:
