@@ -3,21 +3,50 @@
 import os
 import re
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from hypothesis import settings
 
+from coalesce import rounds
 from coalesce.demo import embedded_server
 from coalesce.storage.base import ObjectStore
 from coalesce.storage.memory import MemoryBucket, MemoryStore
 from coalesce.storage.s3 import S3Options, open_s3
+from scenarios import SCENARIOS
+
+# Schedules per part of a test that tries them at random: more of them cost only time.
+SEEDS = int(os.environ.get("COALESCE_TEST_SEEDS", "10"))
+
+Tally = Callable[[str, int], None]
 
 # What hypothesis tries of each property: a quick look by default, and as long a one as COALESCE_TEST_EXAMPLES says. No test is judged by its time.
 settings.register_profile("coalesce", deadline=None, print_blob=True, max_examples=int(os.environ.get("COALESCE_TEST_EXAMPLES", "100")))
 settings.load_profile("coalesce")
 
 KEYS = {"access_key": os.environ.get("AWS_ACCESS_KEY_ID", "test"), "secret_key": os.environ.get("AWS_SECRET_ACCESS_KEY", "test")}
+
+
+@pytest.fixture
+def tally(record_property: Tally) -> Tally:
+    """Counts what a test has tried; the sums stand under the test run."""
+    return record_property
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    tried: Counter[str] = Counter()
+    for report in terminalreporter.getreports("passed"):
+        tried.update({what: count for what, count in report.user_properties if isinstance(count, int) and report.when == "call"})
+    for what, count in sorted(tried.items()):
+        terminalreporter.write_line(f"{what} tried: {count}")
+
+
+@pytest.fixture(params=SCENARIOS)
+def name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each scenario in turn."""
+    monkeypatch.setattr(rounds, "ROUND_BATCHES", SCENARIOS[request.param].round_batches)
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")

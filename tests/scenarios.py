@@ -6,17 +6,32 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import auditor
+from auditor import Auditor
 from coalesce.pipeline import Run
+from coalesce.report import Report
 from coalesce.settings import Settings
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 
 
+class AuditedBucket(MemoryBucket):
+    """A bucket with an auditor beside it from the moment that it is filled."""
+
+    audit: Auditor
+
+
 @dataclass
 class Scenario:
-    """A bucket to be coalesced, and how."""
+    """A bucket to be coalesced, and how. `killed_at` is where an earlier run died, and left what it had begun: (operation, prefix of the key, how many)."""
 
     fill: Callable[[MemoryBucket], None]
     settings: dict[str, object] = field(default_factory=dict)
+    ignores: str = ""
+    round_batches: int = 64
+    killed_at: tuple[str, str, int] | None = None
+
+
+class Killed(BaseException):
+    """The process is gone: no request leaves it any more."""
 
 
 def corporate(bucket: MemoryBucket, groups: int = 2, sources: int = 5, size: int = 0) -> None:
@@ -48,12 +63,28 @@ def copied(bucket: MemoryBucket) -> None:
         bucket.store(f"data/t_0_{n}-{n}.jsonl.gz", gzip.compress(b"%d:%b\n" % (n, b"x" * size), 0, mtime=0))
 
 
+def long_group(bucket: MemoryBucket) -> None:
+    corporate(bucket, groups=1, sources=8)
+
+
+FIRST = "two groups of several outputs"
+
 SCENARIOS = {
-    "two groups of several outputs": Scenario(corporate, {"max_files": 3}),
+    FIRST: Scenario(corporate, {"max_files": 3}),
     "a spoilt source among others": Scenario(spoilt),
     "manifests": Scenario(manifests),
     "a name that is taken": Scenario(taken),
     "a large source that the store copies": Scenario(copied, {"check": False}),
+    "a group of several rounds": Scenario(long_group, {"max_files": 2}, round_batches=2),
+    "outputs without deletes": Scenario(corporate, {"max_files": 3, "delete": False}),
+    "a store that deletes one by one": Scenario(corporate, {"max_files": 3}, ignores="delete-many-etag"),
+    "a store that keeps no checksums": Scenario(corporate, {"max_files": 3}, ignores="checksum copy-if-match"),
+    "after a death among new uploads": Scenario(corporate, {"max_files": 3}, killed_at=("CreateMultipartUpload", "data/", 3)),
+    "after a death with the plan recorded": Scenario(corporate, {"max_files": 3}, killed_at=("PutObject", "_coalesce/groups/", 2)),
+    "after a death between two outputs": Scenario(corporate, {"max_files": 3}, killed_at=("CompleteMultipartUpload", "data/", 2)),
+    "after a death among the deletes": Scenario(corporate, {"max_files": 3}, killed_at=("DeleteObjects", "data/", 2)),
+    "after a death around a spoilt source": Scenario(spoilt, killed_at=("PutObject", "_coalesce/groups/", 2)),
+    "after a death before the last record goes": Scenario(corporate, {"max_files": 3}, killed_at=("DeleteObject", "_coalesce/groups/", 1)),
 }
 
 
@@ -61,13 +92,58 @@ def settings(scenario: Scenario) -> Settings:
     return Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0, "layout": "corporate", **scenario.settings})
 
 
-def prepared(name: str) -> tuple[MemoryBucket, Settings]:
+def prepared(name: str) -> tuple[AuditedBucket, Settings]:
+    """A scenario's bucket, as it was before anybody touched it."""
     scenario = SCENARIOS[name]
-    bucket = MemoryBucket()
+    bucket = AuditedBucket(ignores=frozenset(scenario.ignores.split()))
     scenario.fill(bucket)
     bucket.now += 1000
+    bucket.audit = Auditor(bucket)
     layout = "manifest" if any(key.endswith(".txt") for key in bucket.objects) else "corporate"
     return bucket, settings(Scenario(scenario.fill, {"layout": layout, **scenario.settings}))
+
+
+async def haunted(name: str) -> tuple[AuditedBucket, Settings]:
+    """A scenario's bucket, with whatever an earlier run left that died in it."""
+    bucket, chosen = prepared(name)
+    where = SCENARIOS[name].killed_at
+    if where:
+        await _run_to_its_death(bucket, chosen, *where)
+        bucket.audit.begin()
+    return bucket, chosen
+
+
+async def _run_to_its_death(bucket: MemoryBucket, chosen: Settings, operation: str, prefix: str, times: int) -> None:
+    store = MemoryStore(bucket)
+    met = 0
+
+    async def before(_: Request) -> None:
+        if met >= times:
+            raise Killed
+
+    async def after(request: Request) -> None:
+        nonlocal met
+        met += request.operation == operation and request.key.startswith(prefix)
+        if met >= times:
+            raise Killed
+
+    store.before, store.after = before, after
+    assert await run(store, chosen) is None
+    bucket.now += 1000
+
+
+async def run(store: MemoryStore, chosen: Settings) -> Report | None:
+    """A process from its start to its end, or to its death."""
+    try:
+        return await Run(store, chosen).coalesce()
+    except BaseException as error:
+        if not _only_killed(error):
+            raise
+        return None
+
+
+def _only_killed(error: BaseException) -> bool:
+    return isinstance(error, Killed) or (isinstance(error, BaseExceptionGroup) and all(map(_only_killed, error.exceptions)))
 
 
 def contents(bucket: MemoryBucket) -> dict[str, bytes]:
@@ -76,18 +152,12 @@ def contents(bucket: MemoryBucket) -> dict[str, bytes]:
 
 def readable(data: dict[str, bytes]) -> Counter[bytes]:
     """Records of the objects that can be read; a spoilt one is compared as it lies."""
-    found: Counter[bytes] = Counter()
-    for key, body in data.items():
-        try:
-            found += auditor.records({key: body}, "data/")
-        except EOFError:
-            found[body] += 1
-    return found
+    return auditor.records(data, "data/")
 
 
 async def points(name: str) -> list[tuple[int, Request]]:
     """Every request that the job sends, with its number. The probe's are the same in every job, so only the first job has them all."""
-    bucket, chosen = prepared(name)
+    bucket, chosen = await haunted(name)
     store = MemoryStore(bucket)
     sent: list[Request] = []
 
@@ -96,15 +166,19 @@ async def points(name: str) -> list[tuple[int, Request]]:
 
     store.before = before
     assert (await Run(store, chosen).coalesce()).exit_code in (0, 4)
-    return [point for point in enumerate(sent, 1) if name == next(iter(SCENARIOS)) or "/probe/" not in point[1].key]
+    bucket.audit.check(name)
+    return [point for point in enumerate(sent, 1) if name == FIRST or "/probe/" not in point[1].key]
 
 
 async def check_settled(bucket: MemoryBucket, chosen: Settings, before: Counter[bytes], context: str) -> None:
     """Further runs, until one finds nothing to do: then every record is there exactly once, and nothing else."""
+    finishing = chosen.model_copy(update={"delete": True})
     for _ in range(3):
         bucket.now += 1000
-        code = (await Run(MemoryStore(bucket), chosen).coalesce()).exit_code
+        code = (await Run(MemoryStore(bucket), finishing).coalesce()).exit_code
         assert code in (0, 4), context
     assert readable(contents(bucket)) == before, context
     assert [key for key in bucket.objects if key.startswith("_coalesce/")] == [], context
     assert bucket.uploads == {}, context
+    if isinstance(bucket, AuditedBucket):
+        bucket.audit.check_quiet(context)
