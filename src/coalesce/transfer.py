@@ -193,7 +193,7 @@ class _Transfer:
             with _as_changed(source):
                 body = await self.store.get(source.key, etag=source.etag)
             if len(body.data) != source.size:
-                raise SourceChanged(f"{source.key}: has {len(body.data)} bytes, listed with {source.size}", key=source.key)
+                raise ContentError(f"{source.key}: has {len(body.data)} bytes, listed with {source.size} under the same ETag", key=source.key)
         if source.size < _INLINE_BYTES:
             return self._joined(source, body.data, body.checksum)
         return await asyncio.to_thread(self._joined, source, body.data, body.checksum)
