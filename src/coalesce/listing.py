@@ -36,7 +36,7 @@ class Listed:
 
 @dataclass(slots=True)
 class _Piece:
-    """What is known of a piece while it is listed."""
+    """What is known of a piece while it is listed. A key that is listed twice is one source, as it was seen last."""
 
     layout: Layout
     ignored: str
@@ -44,7 +44,7 @@ class _Piece:
     keys: int = 0
     other_keys: int = 0
     key_characters: int = 0
-    sources: dict[GroupId, list[Source]] = field(default_factory=lambda: defaultdict(list))
+    sources: dict[GroupId, dict[str, Source]] = field(default_factory=lambda: defaultdict(dict))
     outputs: dict[GroupId, list[ExistingOutput]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, page: Page) -> None:
@@ -61,12 +61,12 @@ class _Piece:
         if named is None:
             self.other_keys += 1
         elif named.kind == "source":
-            self.sources[named.group].append(source_of(named, entry))
+            self.sources[named.group][entry.key] = source_of(named, entry)
         else:
             self.outputs[named.group].append(output_of(named, entry))
 
     def listed(self) -> Listed:
-        groups = tuple(Group(group, tuple(self.sources[group]), tuple(self.outputs.get(group, ())), self.date) for group in sorted(self.sources))
+        groups = tuple(Group(group, tuple(self.sources[group].values()), tuple(self.outputs.get(group, ())), self.date) for group in sorted(self.sources))
         return Listed(groups, self.other_keys, self.keys, self.key_characters)
 
 
