@@ -190,7 +190,7 @@ class S3Store:
             raise errors.Unavailable(f"the body of {key!r} has {len(answer.data)} bytes, not {expected}", key=key, operation="GetObject")
         found = answer.headers.get("etag", "")
         if etag and found != etag:
-            raise errors.PreconditionFailed(f"{key!r} has another ETag", key=key, operation="GetObject")
+            raise errors.ConditionIgnored(f"{key!r} has another ETag", key=key, operation="GetObject")
         return Body(answer.data, found, {name: value for name, header in _CHECKSUM_HEADERS if (value := answer.headers.get(header, "")) and "-" not in value})
 
     async def _send(self, operation: str, method: str, key: str, headers: Mapping[str, str]) -> Answer:
