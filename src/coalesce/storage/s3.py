@@ -126,6 +126,7 @@ class S3Store:
         if options.request_payer:
             self._common["RequestPayer"] = "requester"
         client.meta.events.register("before-send.s3", self._count)
+        client.meta.events.register_first("needs-retry.s3", _retry_429)
 
     async def check_access(self) -> None:
         """See `ObjectStore`."""
@@ -346,6 +347,12 @@ _METHODS = {
     "ListMultipartUploads": "list_multipart_uploads",
     "DeleteObjects": "delete_objects",
 }
+
+
+def _retry_429(response: tuple[Any, Any] | None, **_: Any) -> None:
+    """To its retries a 429 is a 503: botocore knows it only by codes that S3 does not use, and from the answer to a HEAD by nothing at all."""
+    if response and response[0].status_code == 429:
+        response[0].status_code = 503
 
 
 def _mapped(error: Exception, operation: str, where: str) -> errors.CoalesceError:
