@@ -32,7 +32,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class S3Options:
-    """How a bucket is reached. Empty strings leave the matter to botocore's own environment and files; keys are for local servers only."""
+    """How a bucket is reached. Empty strings leave the matter to botocore's own environment and files; keys are for local servers only.
+
+    `read_timeout` is in seconds: an answer of which nothing more comes for so long is lost.
+    """
 
     bucket: str
     endpoint_url: str = ""
@@ -45,6 +48,7 @@ class S3Options:
     request_payer: bool = False
     addressing: str = "auto"
     max_connections: int = 96
+    read_timeout: float = 60.0
     access_key: str = ""
     secret_key: str = ""
 
@@ -65,7 +69,7 @@ async def open_s3(options: S3Options) -> AsyncIterator[S3Store]:
     config = AioConfig(
         retries={"mode": "standard", "total_max_attempts": 5},
         connect_timeout=10,
-        read_timeout=60,
+        read_timeout=options.read_timeout,
         max_pool_connections=options.max_connections,
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
@@ -101,6 +105,7 @@ async def open_s3(options: S3Options) -> AsyncIterator[S3Store]:
 
     wire = Wire(
         connections=options.max_connections,
+        read_timeout=options.read_timeout,
         verify=options.ca_bundle or session.get_config_variable("ca_bundle") or True if options.verify_ssl else False,
         common=options.headers,
         keys=keys,
@@ -135,9 +140,7 @@ class S3Store:
         except errors.ConfigurationError:
             raise
         except errors.Unavailable as error:
-            raise errors.ConfigurationError(
-                f"the endpoint cannot be reached: {error.message}", hint="Check the network, --endpoint-url and --region."
-            ) from error
+            raise errors.ConfigurationError(f"no answer to begin with: {error.message}", hint="Check the network, --endpoint-url and --region.") from error
         except errors.StorageError as error:
             if isinstance(error, errors.AccessDenied):
                 return  # the right to list may be limited to the prefixes

@@ -22,7 +22,6 @@ from coalesce.storage.failure import failure_of
 from coalesce.storage.signing import Keys, Signer, encoded_path
 
 _ELEMENT = re.compile(r"<(Code|Message|RequestId)>([^<]*)</")
-_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +34,16 @@ class Answer:
 
 
 class Wire:
-    """Connections to one bucket. `keys` gives the credentials of the moment, None for anonymous requests."""
+    """Connections to one bucket. `keys` gives the credentials of the moment, None for anonymous requests.
 
-    def __init__(self, *, connections: int, verify: bool | str, common: Mapping[str, str], keys: Callable[[], Awaitable[Keys | None]]) -> None:
+    An answer of which nothing comes for `read_timeout` seconds is given up.
+    """
+
+    def __init__(
+        self, *, connections: int, read_timeout: float, verify: bool | str, common: Mapping[str, str], keys: Callable[[], Awaitable[Keys | None]]
+    ) -> None:
         self._connections = connections
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=read_timeout)
         self._verify = verify
         self._common = dict(common)
         self._keys = keys
@@ -95,7 +100,7 @@ class Wire:
             connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=15, ssl=context)
             self._session = aiohttp.ClientSession(
                 connector=connector,
-                timeout=_TIMEOUT,
+                timeout=self._timeout,
                 auto_decompress=False,
                 trust_env=True,
                 skip_auto_headers=("User-Agent", "Accept-Encoding", "Content-Type"),
