@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from coalesce.errors import LeaseLost, NotFound, PreconditionFailed, StorageError
+from coalesce.errors import LeaseLost, NotFound, PreconditionFailed, StorageError, StoreRefused
 from coalesce.model import ObjectInfo
 from coalesce.storage.base import ObjectStore
 
@@ -85,6 +85,8 @@ class Lease:
         renewal = asyncio.create_task(self._renew())
         try:
             yield self
+        except StoreRefused:
+            raise  # before anything was begun
         except BaseException:
             self._untidy = True
             raise
