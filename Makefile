@@ -9,7 +9,7 @@ BASE ?= python:3.11-slim-bookworm
 TAG ?= coalesce:local
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo test test-servers image test-image test-deploy lint types fmt check bench bench-quick clean
+.PHONY: help bootstrap demo test test-servers acceptance image test-image test-deploy lint types fmt check bench bench-quick clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,9 +35,11 @@ demo: $(READY) ## Run the main job on an embedded S3 server and check every reco
 test: $(READY) ## Run the tests
 	.venv/bin/pytest -q -n auto $(ARGS)
 
-test-servers: $(READY) ## Run the contract, command and end-to-end tests on real S3 servers, installed and cached: SERVERS="versitygw ministack"
-	set -e; for server in $(SERVERS); do echo "== $$server"; \
-	  .venv/bin/python ci/with_server.py $$server .venv/bin/pytest -q -n 2 tests/test_store_contract.py tests/test_command.py tests/test_end_to_end.py; done
+test-servers: $(READY) ## Run contract, command, end-to-end, kill and fault tests on real S3 servers, installed and cached: SERVERS="minio s3rver"
+	.venv/bin/python ci/test_servers.py $(SERVERS)
+
+acceptance: $(READY) ## Join 20,000 generated objects of each layout on real S3 servers, with and without kill -9, and compare every record
+	set -e; for server in $(SERVERS); do .venv/bin/python ci/with_server.py $$server .venv/bin/python ci/acceptance.py $(ARGS); done
 
 image: ## Build the container image with docker, podman or buildah: BASE=python:3.11-slim-bookworm TAG=coalesce:local
 	$(PYTHON) ci/image.py --tag $(TAG) build --base $(BASE)

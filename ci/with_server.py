@@ -34,6 +34,7 @@ class Server:
     environment: Callable[[int, str], dict[str, str]]
     keys: tuple[str, str] = ("test", "test")
     weaker: str = ""  # what has to be accepted for `coalesce run` to work on it
+    refused: bool = False  # it is there to be refused
 
 
 SERVERS = {
@@ -79,6 +80,7 @@ SERVERS = {
         arguments=lambda port, data: ["-d", data, "-a", "127.0.0.1", "-p", str(port), "--service-endpoint", "localhost", "--silent"],
         environment=lambda port, data: {},
         keys=("S3RVER", "S3RVER"),
+        refused=True,
     ),
 }
 

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 import auditor
+from coalesce.errors import BadRequest
 from coalesce.pipeline import Run
 from coalesce.settings import Settings
 from coalesce.storage.base import Checksum
@@ -43,7 +44,7 @@ async def test_a_store_that_keeps_too_little_is_refused_with_the_mode_that_would
     report = await Run(MemoryStore(bucket), settings()).coalesce()
     assert report.exit_code == 10
     assert f"--accept-weaker {REFUSED[ignores]}" in report.failures[0].hint
-    assert {key: stored for key, stored in bucket.objects.items() if key.startswith("data/")} == before
+    assert bucket.objects == before
 
 
 @pytest.mark.parametrize("ignores", [*REFUSED, *ACCEPTED])
@@ -97,3 +98,24 @@ async def test_an_output_that_is_not_what_was_sent_costs_no_source(ignores: str,
         assert {key: bucket.objects[key].data for key in original} == original
         bucket.now += 1000
         report = await Run(MemoryStore(bucket), settings()).coalesce()
+
+
+async def test_a_store_that_ignores_a_condition_on_reading_is_named_though_no_wrong_body_is_taken() -> None:
+    report = await Run(MemoryStore(filled("get-if-match")), settings()).coalesce()
+    assert (report.exit_code, report.store.capabilities["conditional_get"]) == (0, False)
+
+
+class Objecting(MemoryStore):
+    """Aborting an upload that was completed gets an answer that says neither that it is gone nor that it is none."""
+
+    async def abort_upload(self, key: str, upload_id: str) -> None:
+        if upload_id not in self.bucket.uploads:
+            raise BadRequest(f"{key}: 405 MethodNotAllowed", key=key)
+        await super().abort_upload(key, upload_id)
+
+
+async def test_a_store_that_objects_to_the_abort_of_a_completed_upload_can_be_probed() -> None:
+    bucket = filled("")
+    report = await Run(Objecting(bucket), settings()).coalesce()
+    assert report.exit_code == 0, report.failures
+    assert list(bucket.objects) == ["data/t_0_0_5.jsonl.gz"]

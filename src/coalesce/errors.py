@@ -79,6 +79,10 @@ class PreconditionFailed(StorageError):
     code = "PreconditionFailed"
 
 
+class ConditionIgnored(PreconditionFailed):
+    """The store answered in spite of the condition, and the answer is of another version."""
+
+
 class Conflict(StorageError):
     """409 ConditionalRequestConflict: a concurrent change; a multipart upload must be started anew."""
 

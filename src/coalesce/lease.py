@@ -15,7 +15,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from coalesce.errors import LeaseLost, NotFound, PreconditionFailed, StorageError
+from coalesce.errors import LeaseLost, NotFound, PreconditionFailed, StorageError, StoreRefused
 from coalesce.model import ObjectInfo
 from coalesce.storage.base import ObjectStore
 
@@ -93,6 +93,8 @@ class Lease:
         renewal = asyncio.create_task(self._renew())
         try:
             yield self
+        except StoreRefused:
+            raise  # before anything was begun
         except BaseException:
             self._untidy = True
             raise

@@ -70,17 +70,24 @@ async def sweep(terms: Terms, prefixes: tuple[str, ...], dead: Sequence[Rival], 
     """Removes what ended runs left outside of any record: uploads they had begun, probe objects, and at last their leases.
 
     Only for runs that worked on no other prefixes, and only once no other run is alive and all records are settled: what is under the prefixes
-    and older than `before` is then nobody's. A lease that is not swept stays for a later run.
+    and older than `before` is then nobody's. A lease that is not swept stays for a later run; so it does beside an upload too young to tell.
     """
     store = terms.store
+    young = False
     swept = [rival for rival in dead if within(rival, terms.layout.name, prefixes)]
     if not swept:
         return
     for prefix in prefixes:
         for upload in await _uploads(store, prefix):
             named = terms.layout.parse(upload.key)
-            if named and named.kind == "output" and upload.initiated <= before - _PRECISION:
+            if named is None or named.kind != "output":
+                continue
+            if upload.initiated > before - _PRECISION:
+                young = True
+            else:
                 await store.abort_upload(upload.key, upload.upload_id)
+    if young:
+        return
     for rival in swept:
         trial = probe_prefix(terms.state, rival.record.run_id)
         for upload in await _uploads(store, trial):

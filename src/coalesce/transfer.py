@@ -140,6 +140,8 @@ class _Transfer:
 
     def _join_one(self, read: _Read) -> _Joined:
         span, data = read.span, read.body.data
+        if len(data) != span.length:
+            raise ContentError(f"{span.source.key}: has {len(data)} bytes, listed with {span.length} under the same ETag", key=span.source.key)
         if span.whole:
             joiner = self.rules.joiner(span.source.key)
             if self.rules.check:
@@ -286,15 +288,12 @@ class _Reads:
 
 
 async def read_body(store: ObjectStore, span: Span) -> Body:
-    """The bytes of a span, of the listed version of its source. Raises SourceChanged, Archived (with the source's key), StorageError."""
+    """The bytes of a span, of the listed version of its source. Raises SourceChanged or Archived (with the source's key), StorageError."""
     source = span.source
     with _as_changed(source):
-        if not span.whole:
-            return await store.get(source.key, etag=source.etag, start=span.start, length=span.length)
-        body = await store.get(source.key, etag=source.etag)
-    if len(body.data) != source.size:
-        raise SourceChanged(f"{source.key}: has {len(body.data)} bytes, listed with {source.size}", key=source.key)
-    return body
+        if span.whole:
+            return await store.get(source.key, etag=source.etag)
+        return await store.get(source.key, etag=source.etag, start=span.start, length=span.length)
 
 
 def _pieces(spans: Iterable[Span]) -> Iterator[Span]:

@@ -14,15 +14,14 @@ _BY_CODE: dict[str, type[errors.StorageError]] = {
     "InvalidObjectState": errors.Archived,
     "SlowDown": errors.Throttled,
     "NotImplemented": errors.NotImplementedByStore,
-    "RequestTimeout": errors.Unavailable,
+    "RequestTimeout": errors.Unavailable,  # a 400: the store waited for a body that did not come
 }
 _BY_STATUS: dict[int, type[errors.StorageError]] = {
-    400: errors.BadRequest,
     403: errors.AccessDenied,
     404: errors.NotFound,
     409: errors.Conflict,
+    408: errors.Unavailable,
     412: errors.PreconditionFailed,
-    416: errors.BadRequest,
     429: errors.Throttled,
     501: errors.NotImplementedByStore,
     503: errors.Throttled,
@@ -39,4 +38,5 @@ def failure_of(operation: str, where: str, *, status: int, code: str, said: str,
         return errors.ConfigurationError(message, hint="The bucket is in another region: check --region.", **details)
     if code in _CREDENTIAL_CODES:
         return errors.ConfigurationError(message, hint="Check the credentials: are they of this account, not expired, and is the clock right?", **details)
-    return _BY_CODE.get(code, _BY_STATUS.get(status, errors.Unavailable))(message, **details)
+    refused = errors.BadRequest if 400 <= status < 500 else errors.Unavailable
+    return _BY_CODE.get(code, _BY_STATUS.get(status, refused))(message, **details)

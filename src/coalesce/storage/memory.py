@@ -150,7 +150,7 @@ class MemoryStore:
         if stored.storage_class in ("GLACIER", "DEEP_ARCHIVE"):
             raise errors.Archived(f"{key}: archived", key=key)
         if etag and stored.etag != etag:
-            raise errors.PreconditionFailed(f"{key}: the answer has another ETag", key=key)
+            raise errors.ConditionIgnored(f"{key}: the answer has another ETag", key=key)
         data = stored.data if length is None else stored.data[start : start + length]
         self.usage.bytes_in += len(data)
         return Body(data, stored.etag, {} if length is not None else {k: v for k, v in stored.checksum.items() if "-" not in v})

@@ -37,7 +37,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class S3Options:
-    """How a bucket is reached. Empty strings leave the matter to botocore's own environment and files; keys are for local servers only."""
+    """How a bucket is reached. Empty strings leave the matter to botocore's own environment and files; keys are for local servers only.
+
+    `read_timeout` is in seconds: an answer of which nothing more comes for so long is lost.
+    """
 
     bucket: str
     endpoint_url: str = ""
@@ -50,9 +53,9 @@ class S3Options:
     request_payer: bool = False
     addressing: str = "auto"
     max_connections: int = 96
+    read_timeout: float = 60.0
     access_key: str = ""
     secret_key: str = ""
-    stall: float = 60.0  # seconds without a byte after which a request is given up
 
     @property
     def headers(self) -> dict[str, str]:
@@ -71,7 +74,7 @@ async def open_s3(options: S3Options) -> AsyncIterator[S3Store]:
     config = AioConfig(
         retries={"mode": "standard", "total_max_attempts": 5},
         connect_timeout=10,
-        read_timeout=options.stall,
+        read_timeout=options.read_timeout,
         max_pool_connections=options.max_connections,
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
@@ -112,7 +115,7 @@ async def open_s3(options: S3Options) -> AsyncIterator[S3Store]:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return context
 
-    wire = Wire(connections=options.max_connections, stall=options.stall, tls=tls, common=options.headers, keys=keys)
+    wire = Wire(connections=options.max_connections, stall=options.read_timeout, tls=tls, common=options.headers, keys=keys)
     try:
         yield S3Store(client, wire, options)
     finally:
@@ -135,6 +138,7 @@ class S3Store:
         if options.request_payer:
             self._common["RequestPayer"] = "requester"
         client.meta.events.register("before-send.s3", self._count)
+        client.meta.events.register_first("needs-retry.s3", _retry_429)
 
     async def check_access(self) -> None:
         """See `ObjectStore`."""
@@ -143,9 +147,7 @@ class S3Store:
         except errors.ConfigurationError:
             raise
         except errors.Unavailable as error:
-            raise errors.ConfigurationError(
-                f"the endpoint cannot be reached: {error.message}", hint="Check the network, --endpoint-url and --region."
-            ) from error
+            raise errors.ConfigurationError(f"no answer to begin with: {error.message}", hint="Check the network, --endpoint-url and --region.") from error
         except errors.StorageError as error:
             if isinstance(error, errors.AccessDenied):
                 return  # the right to list may be limited to the prefixes
@@ -195,7 +197,7 @@ class S3Store:
             raise errors.Unavailable(f"the body of {key!r} has {len(answer.data)} bytes, not {expected}", key=key, operation="GetObject")
         found = answer.headers.get("etag", "")
         if etag and found != etag:
-            raise errors.PreconditionFailed(f"{key!r} has another ETag", key=key, operation="GetObject")
+            raise errors.ConditionIgnored(f"{key!r} has another ETag", key=key, operation="GetObject")
         return Body(answer.data, found, {name: value for name, value in _checksums(answer) if "-" not in value})
 
     async def _send(
@@ -365,6 +367,12 @@ _METHODS = {
     "AbortMultipartUpload": "abort_multipart_upload",
     "ListMultipartUploads": "list_multipart_uploads",
 }
+
+
+def _retry_429(response: tuple[Any, Any] | None, **_: Any) -> None:
+    """To its retries a 429 is a 503: botocore knows it only by codes that S3 does not use, and from the answer to a HEAD by nothing at all."""
+    if response and response[0].status_code == 429:
+        response[0].status_code = 503
 
 
 def _mapped(error: Exception, operation: str, where: str) -> errors.CoalesceError:
