@@ -17,14 +17,15 @@ from coalesce.model import Delivery, Group, Plan, Why
 from coalesce.planning import Forecast
 from coalesce.report import PlanPart, Report, ScopePart, TopicPart, cost, path_characters
 from coalesce.rounds import GroupOutcome
+from coalesce.sharding import WHOLE, Shard
 from coalesce.storage.base import Usage
 
 Event = dict[str, Any]
 
 
-def opened(run_id: str, *, bucket: str, prefixes: Iterable[str], layout: str, partitions: Iterable[int]) -> Report:
+def opened(run_id: str, *, bucket: str, prefixes: Iterable[str], layout: str, partitions: Iterable[int], shard: Shard = WHOLE) -> Report:
     """The report of a run that begins now."""
-    scope = ScopePart(bucket=bucket, prefixes=list(prefixes), layout=layout, partitions=list(partitions))
+    scope = ScopePart(bucket=bucket, prefixes=list(prefixes), layout=layout, partitions=list(partitions), shard=str(shard))
     return Report(version=__version__, run_id=run_id, started=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), scope=scope)
 
 
@@ -106,10 +107,10 @@ class Account:
         self.report.groups.leased += 1
         self._emit({"type": "leased", "key": error.key, "message": error.message, "hint": error.hint})
 
-    def unfinished_elsewhere(self, run_id: str, prefixes: Iterable[str]) -> None:
+    def unfinished_elsewhere(self, run_id: str, prefixes: Iterable[str], shard: str) -> None:
         """A run that ended badly, with a scope that this one may not clean up."""
-        where = " ".join(f"-p {prefix}" for prefix in prefixes)
-        message = f"run {run_id} did not end in order, and worked on other prefixes than this one"
+        where = " ".join(f"-p {prefix}" for prefix in prefixes) + (f" --shard {shard}" if shard != str(WHOLE) else "")
+        message = f"run {run_id} did not end in order, and worked elsewhere than this one"
         self._emit({"type": "unfinished", "key": run_id, "message": message, "hint": f"Its next run, or `coalesce recover {where}`, cleans up."})
 
     def failed(self, error: CoalesceError, group: str = "") -> None:

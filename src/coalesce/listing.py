@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from coalesce.errors import CoalesceError, ListingError, StorageError, first_failure
 from coalesce.model import ExistingOutput, Group, GroupId, ObjectInfo, Source
 from coalesce.naming import Layout, output_of, source_of
+from coalesce.sharding import WHOLE, Shard
 from coalesce.storage.base import ObjectStore, Page
 
 # A page is 1,000 keys; below this many keys per piece, listing on costs fewer requests than listing every piece.
@@ -26,7 +27,7 @@ _MAY_BE_GROUP = re.compile(r"_\d+_$", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """What one piece of the key space held: whole groups, and keys that are neither source nor output."""
+    """What one piece of the key space held of a shard's own: whole groups, and keys that are neither source nor output."""
 
     groups: tuple[Group, ...]
     other_keys: int
@@ -40,6 +41,7 @@ class _Piece:
 
     layout: Layout
     ignored: str
+    shard: Shard
     date: float = 0.0
     keys: int = 0
     other_keys: int = 0
@@ -53,7 +55,7 @@ class _Piece:
             self._add(entry)
 
     def _add(self, entry: ObjectInfo) -> None:
-        if self.ignored and entry.key.startswith(self.ignored):
+        if (self.ignored and entry.key.startswith(self.ignored)) or not self.shard.owns(entry.key):
             return
         self.keys += 1
         self.key_characters += len(entry.key)
@@ -78,24 +80,27 @@ async def list_groups(
     ignored: str,
     found: Callable[[Listed], Awaitable[None]],
     failed: Callable[[CoalesceError], None],
+    shard: Shard = WHOLE,
     at_once: int = 16,
 ) -> None:
     """Lists every prefix and hands each piece to `found`. A piece whose listing fails is unknown: it goes to `failed`, the others go on.
 
-    `ignored` is the state prefix, whose keys are nobody's sources.
+    `ignored` is the state prefix, whose keys are nobody's sources. Of a listing that is split down to groups, only the `shard`'s own are listed.
     """
     lanes = asyncio.Semaphore(at_once)
 
     async def one(prefix: str) -> None:
         try:
             async with lanes:
-                piece, split = await _list_piece(store, prefix, layout, ignored)
+                piece, split = await _list_piece(store, prefix, layout, ignored, shard)
         except StorageError as error:
             failed(ListingError(f"listing {prefix!r}: {error.message}", key=prefix, code=error.code, request_id=error.request_id))
             return
         if piece.keys:
             await found(piece.listed())
         for child in split:
+            if _MAY_BE_GROUP.search(child) and not shard.owns(child):
+                continue
             tasks.create_task(one(child))
 
     try:
@@ -106,11 +111,14 @@ async def list_groups(
         raise first_failure(group) from group
 
 
-async def _list_piece(store: ObjectStore, prefix: str, layout: Layout, ignored: str) -> tuple[_Piece, set[str]]:
-    """A piece's own keys, and the pieces to be listed apart."""
-    piece = _Piece(layout, ignored)
+async def _list_piece(store: ObjectStore, prefix: str, layout: Layout, ignored: str, shard: Shard) -> tuple[_Piece, set[str]]:
+    """A piece's own keys, and the pieces to be listed apart.
+
+    What may be a group is one shard's as a whole: so is a directory that happens to begin like one, which no other shard gets to see.
+    """
+    piece = _Piece(layout, ignored, WHOLE if _MAY_BE_GROUP.search(prefix) else shard)
     page = await store.list_page(prefix)
-    delimiter = _delimiter(prefix, page) if page.token else ""
+    delimiter = _delimiter(prefix, page, shard) if page.token else ""
     if delimiter:
         pages = await _all_pages(store, prefix, delimiter, None)
         if pages is not None:
@@ -142,7 +150,7 @@ async def _all_pages(store: ObjectStore, prefix: str, delimiter: str, token: str
         seen.add(token)
 
 
-def _delimiter(prefix: str, page: Page) -> str:
+def _delimiter(prefix: str, page: Page, shard: Shard) -> str:
     """Where to split a prefix whose first page is this, or nothing if that page shows pieces too small to be listed apart."""
     if _MAY_BE_GROUP.search(prefix):
         return ""
@@ -151,5 +159,7 @@ def _delimiter(prefix: str, page: Page) -> str:
         pieces = {rest.partition(delimiter)[0] for rest in rests if delimiter in rest}
         direct = sum(delimiter not in rest for rest in rests)
         if pieces and direct < len(rests) // 2:
-            return delimiter if len(rests) >= len(pieces) * _WORTH_A_REQUEST else ""
+            # Each shard lists all of a prefix that is not split, and only its share of one that is.
+            worth = max(2, _WORTH_A_REQUEST // shard.count) if delimiter == "_" else _WORTH_A_REQUEST
+            return delimiter if len(rests) >= len(pieces) * worth else ""
     return ""

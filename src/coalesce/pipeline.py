@@ -22,7 +22,7 @@ from coalesce.naming import layout
 from coalesce.planning import Limits, Scope, forecast
 from coalesce.probe import admit, probe, probe_prefix
 from coalesce.record import group_of, record_key, records_prefix
-from coalesce.recovery import Leftovers, overlaps, recover, survey, sweep
+from coalesce.recovery import Ground, Leftovers, recover, survey, sweep
 from coalesce.report import Report
 from coalesce.rounds import work
 from coalesce.settings import Settings
@@ -50,7 +50,7 @@ def refused(settings: Settings, error: CoalesceError, emit: Callable[[Event], No
 
 def _opened(settings: Settings, run_id: str) -> Report:
     prefixes = settings.prefixes(dt.datetime.now(dt.UTC).date())
-    return opened(run_id, bucket=settings.bucket, prefixes=prefixes, layout=settings.layout, partitions=settings.partition)
+    return opened(run_id, bucket=settings.bucket, prefixes=prefixes, layout=settings.layout, partitions=settings.partition, shard=settings.shard)
 
 
 class Run:
@@ -79,6 +79,7 @@ class Run:
         report = _opened(settings, self.run_id)
         report.store.endpoint = endpoint
         self._prefixes = tuple(report.scope.prefixes)
+        self._ground = Ground(settings.layout, self._prefixes, settings.shard, settings.shard.owns)
         self._account = Account(report, emit)
 
     @property
@@ -141,8 +142,8 @@ class Run:
     async def _terms(self) -> AsyncIterator[tuple[Terms, Leftovers]]:
         """What the run works under, with its lease held; and what stood in the bucket before."""
         settings, state = self._settings, self._settings.state_prefix
-        leftovers = await survey(self._store, state, self._prefixes)
-        claim = LeaseRecord(run_id=self.run_id, seconds=settings.lease, layout=self._layout.name, prefixes=self._prefixes)
+        leftovers = await survey(self._store, state, self._ground)
+        claim = LeaseRecord(run_id=self.run_id, seconds=settings.lease, layout=self._layout.name, prefixes=self._prefixes, shard=str(settings.shard))
         async with Lease(self._store, state, claim, self._clock).held() as lease:
             capabilities = await probe(self._store, probe_prefix(state, self.run_id))
             self.report.store.capabilities = capabilities.as_dict()
@@ -167,15 +168,15 @@ class Run:
     async def _recovered(self, terms: Terms, leftovers: Leftovers) -> AsyncIterator[list[GroupId]]:
         """Settles what dead runs left, before the block; and after it what was left by runs whose leases ended meanwhile: these groups are then in the list."""
         dead = [rival for rival in leftovers.rivals if rival.left <= 0]
-        waiting = [rival for rival in leftovers.rivals if rival.left > 0 and overlaps(rival, self._prefixes)]
+        waiting = [rival for rival in leftovers.rivals if rival.left > 0 and self._ground.meets(rival)]
         for rival in dead:
-            if rival.record.prefixes and not overlaps(rival, self._prefixes):
-                self._account.unfinished_elsewhere(rival.record.run_id, rival.record.prefixes)
+            if not self._ground.holds(rival):
+                self._account.unfinished_elsewhere(rival.record.run_id, rival.record.prefixes, rival.record.shard)
         watches = [asyncio.create_task(outlived(self._store, rival)) for rival in waiting]
         try:
             open_records = await self._settle(terms, leftovers.records, waiting)
             if not waiting:
-                await sweep(terms, self._prefixes, dead, leftovers.date)
+                await sweep(terms, self._ground, dead, leftovers.date)
             late: list[GroupId] = []
             yield late
             if not waiting or self.stop.interrupted:
@@ -186,7 +187,7 @@ class Run:
             await self._settle(terms, open_records, alive, last=True)
             late += [group_of(terms.state, key) for key in open_records if key not in self._not_ours]
             if not alive:
-                await sweep(terms, self._prefixes, dead, leftovers.date)
+                await sweep(terms, self._ground, dead, leftovers.date)
         finally:
             for watch in watches:
                 watch.cancel()
@@ -269,7 +270,9 @@ class Run:
         self._account.worked(outcome, str(group.id))
 
     async def _list(self, prefixes: tuple[str, ...], found: Callable[[Listed], Awaitable[None]]) -> None:
-        await list_groups(self._store, prefixes, self._layout, ignored=self._settings.state_prefix, found=found, failed=self._account.failed)
+        await list_groups(
+            self._store, prefixes, self._layout, ignored=self._settings.state_prefix, found=found, failed=self._account.failed, shard=self._settings.shard
+        )
 
     def _in_scope(self, listed: Listed) -> list[Group]:
         groups = [group for group in listed.groups if self._scope.covers(group.id)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 from coalesce.commit import Committed, Terms, delete_sources, recognise
@@ -12,6 +12,7 @@ from coalesce.model import Batch, ObjectInfo, Why
 from coalesce.probe import probe_prefix
 from coalesce.record import HeldRecord, RecordedBatch, records_prefix
 from coalesce.rounds import GroupOutcome, delivery
+from coalesce.sharding import Shard
 from coalesce.storage.base import ObjectStore, OpenUpload
 
 # Initiated and the Date header are whole seconds: an upload as young as the look at the leases may be a live run's.
@@ -27,7 +28,28 @@ class Leftovers:
     date: float
 
 
-async def survey(store: ObjectStore, state: str, prefixes: tuple[str, ...]) -> Leftovers:
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where a run works. `owns` says of any key whether its group is the run's: one of its `shard`."""
+
+    layout: str
+    prefixes: tuple[str, ...]
+    shard: Shard
+    owns: Callable[[str], bool]
+
+    def holds(self, rival: Rival) -> bool:
+        """Whether another run works, or worked, nowhere but here. One without prefixes only probed."""
+        theirs = rival.record.prefixes
+        here = rival.record.layout == self.layout and rival.record.share.within(self.shard)
+        return not theirs or (here and all(prefix.startswith(self.prefixes) for prefix in theirs))
+
+    def meets(self, rival: Rival) -> bool:
+        """Whether another run works here too."""
+        nearby = any(a.startswith(b) or b.startswith(a) for a in rival.record.prefixes for b in self.prefixes)
+        return nearby and rival.record.share.meets(self.shard)
+
+
+async def survey(store: ObjectStore, state: str, ground: Ground) -> Leftovers:
     """One request where nothing is unfinished, and one more per lease."""
     groups = records_prefix(state)
     records: list[str] = []
@@ -36,7 +58,8 @@ async def survey(store: ObjectStore, state: str, prefixes: tuple[str, ...]) -> L
     while True:
         page = await store.list_page(state, token=token)
         date = date or page.date
-        records += [entry.key for entry in page.objects if entry.key.startswith(groups) and entry.key[len(groups) :].startswith(prefixes)]
+        recorded = [entry.key for entry in page.objects if entry.key.startswith(groups) and entry.key[len(groups) :].startswith(ground.prefixes)]
+        records += [key for key in recorded if ground.owns(f"{key[len(groups) :]}_")]
         leases += [entry for entry in page.objects if entry.key.startswith(lease_key(state, ""))]
         token = page.token
         if token is None:
@@ -67,20 +90,20 @@ async def recover(terms: Terms, key: str, alive: Container[str], outcome: GroupO
         outcome.unsettled = True
 
 
-async def sweep(terms: Terms, prefixes: tuple[str, ...], dead: Sequence[Rival], before: float) -> None:
+async def sweep(terms: Terms, ground: Ground, dead: Sequence[Rival], before: float) -> None:
     """Removes what ended runs left outside of any record: uploads they had begun, probe objects, and at last their leases.
 
-    Only for runs that worked on no other prefixes, and only once no other run is alive and all records are settled: what is under the prefixes
-    and older than `before` is then nobody's. A lease that is not swept stays for a later run.
+    Only for runs that worked nowhere but here, and only once no other run that works here is alive and all records are settled: what is here and older
+    than `before` is then nobody's. A lease that is not swept stays for a later run.
     """
     store = terms.store
-    swept = [rival for rival in dead if _within(rival, terms.layout.name, prefixes)]
+    swept = [rival for rival in dead if ground.holds(rival)]
     if not swept:
         return
-    for prefix in prefixes:
+    for prefix in ground.prefixes:
         for upload in await _uploads(store, prefix):
             named = terms.layout.parse(upload.key)
-            if named and named.kind == "output" and upload.initiated <= before - _PRECISION:
+            if named and named.kind == "output" and ground.owns(upload.key) and upload.initiated <= before - _PRECISION:
                 await store.abort_upload(upload.key, upload.upload_id)
     for rival in swept:
         trial = probe_prefix(terms.state, rival.record.run_id)
@@ -89,16 +112,6 @@ async def sweep(terms: Terms, prefixes: tuple[str, ...], dead: Sequence[Rival], 
         for entry in (await store.list_page(trial)).objects:
             await store.delete(entry.key)
         await store.delete(rival.key, etag=rival.etag if terms.capabilities.conditional_delete else "")
-
-
-def overlaps(rival: Rival, prefixes: tuple[str, ...]) -> bool:
-    """Whether a run works where this one does."""
-    return any(a.startswith(b) or b.startswith(a) for a in rival.record.prefixes for b in prefixes)
-
-
-def _within(rival: Rival, layout: str, prefixes: tuple[str, ...]) -> bool:
-    theirs = rival.record.prefixes
-    return not theirs or (rival.record.layout == layout and all(prefix.startswith(prefixes) for prefix in theirs))
 
 
 async def _uploads(store: ObjectStore, prefix: str) -> list[OpenUpload]:

@@ -70,6 +70,7 @@ def _job(name: str, help: str) -> None:
         processes: o.Processes = None,
         multiprocessor: o.Multiprocessor = False,
         memory: o.Memory = None,
+        shard: o.ShardOf = None,
         state: o.State = None,
         lease: o.LeaseTime = None,
         accept_weaker: o.AcceptWeaker = None,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +20,9 @@ _STORE = frozenset(
 )
 _LOCALSTACK = {"endpoint_url": "http://localstack:4566", "region": "eu-west-2", "access_key": "test", "secret_key": "test"}
 _OUTPUT = frozenset({"report", "output", "log_level", "log_format", "quiet", "verbose", "no_progress", "stats_interval"})
+
+# Where schedulers say which of how many jobs this is: AWS Batch array jobs; Kubernetes Indexed Jobs, whose number somebody has to pass on.
+_ARRAYS = (("AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE"), ("JOB_COMPLETION_INDEX", "COALESCE_SHARDS"))
 
 _WHERE, _WHAT, _HOW, _STORE_PANEL, _OUT = "Where", "What becomes an output", "How it runs", "The store", "What it tells"
 
@@ -55,6 +60,7 @@ Concurrency = Annotated[int | None, option("--concurrency", "--threads", "-t", h
 Processes = Annotated[int | None, option("--processes", help="worker processes; 0 is automatic (one, for now)", panel=_HOW)]
 Multiprocessor = Annotated[bool, option("--multiprocessor", "-m", help="--processes 0", panel=_HOW)]
 Memory = Annotated[str | None, option("--memory", help="bytes of bodies in flight (default 128MiB)", panel=_HOW)]
+ShardOf = Annotated[str | None, option("--shard", help="only the groups of shard I of N, from 0 (default from AWS Batch and Indexed Jobs)", panel=_HOW)]
 State = Annotated[str | None, option("--state", help="prefix of leases and plan records (default _coalesce/)", panel=_HOW)]
 LeaseTime = Annotated[str | None, option("--lease", help="how long a dead run's groups stay untouched (default 60s)", panel=_HOW)]
 AcceptWeaker = Annotated[list[str] | None, option("--accept-weaker", help="the mode that a refusal named; repeatable", panel=_HOW)]
@@ -115,6 +121,7 @@ def settings_of(values: dict[str, Any]) -> Settings:
     if values.get("no_delete"):
         chosen["delete"] = False
     chosen.setdefault("bucket", "")
+    chosen.setdefault("shard", _scheduled_shard(os.environ) or "0/1")
     try:
         return Settings.model_validate(chosen)
     except ValidationError as error:
@@ -131,6 +138,13 @@ def store_options_of(values: dict[str, Any]) -> S3Options:
     names = ("bucket", "endpoint_url", "region", "profile", "ca_bundle", "expected_bucket_owner", "request_payer", "addressing")
     chosen = {name: values[name] for name in names if values.get(name)}
     return S3Options(**{**local, **chosen, "sign": not values.get("no_sign_request"), "verify_ssl": not values.get("no_verify_ssl")})
+
+
+def _scheduled_shard(environment: Mapping[str, str]) -> str:
+    for index, count in _ARRAYS:
+        if environment.get(index) and environment.get(count):
+            return f"{environment[index]}/{environment[count]}"
+    return ""
 
 
 def _from_file(config: str | None) -> dict[str, Any]:
