@@ -27,10 +27,12 @@ _MAY_BE_GROUP = re.compile(r"_\d+_$", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """What one piece of the key space held of a shard's own: whole groups, and keys that are neither source nor output."""
+    """What one piece of the key space held of a shard's own: groups with sources, those with outputs only, and keys that are neither."""
 
     groups: tuple[Group, ...]
+    finished: tuple[Group, ...]
     other_keys: int
+    other_bytes: int
     keys: int
     key_characters: int
 
@@ -45,6 +47,7 @@ class _Piece:
     date: float = 0.0
     keys: int = 0
     other_keys: int = 0
+    other_bytes: int = 0
     key_characters: int = 0
     sources: dict[GroupId, list[Source]] = field(default_factory=lambda: defaultdict(list))
     outputs: dict[GroupId, list[ExistingOutput]] = field(default_factory=lambda: defaultdict(list))
@@ -62,6 +65,7 @@ class _Piece:
         named = self.layout.parse(entry.key)
         if named is None:
             self.other_keys += 1
+            self.other_bytes += entry.size
         elif named.kind == "source":
             self.sources[named.group].append(source_of(named, entry))
         else:
@@ -69,7 +73,8 @@ class _Piece:
 
     def listed(self) -> Listed:
         groups = tuple(Group(group, tuple(self.sources[group]), tuple(self.outputs.get(group, ())), self.date) for group in sorted(self.sources))
-        return Listed(groups, self.other_keys, self.keys, self.key_characters)
+        finished = tuple(Group(group, (), tuple(outputs), self.date) for group, outputs in sorted(self.outputs.items()) if group not in self.sources)
+        return Listed(groups, finished, self.other_keys, self.other_bytes, self.keys, self.key_characters)
 
 
 async def list_groups(

@@ -41,35 +41,44 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which groups are worked on at all. Empty means all; topics are shell patterns."""
+    """Which groups are worked on at all. Empty means all; topics are shell patterns; `only` are the groups of a plan."""
 
     partitions: tuple[int, ...] = ()
     topics: tuple[str, ...] = ()
+    only: frozenset[GroupId] | None = None
 
     def covers(self, group: GroupId) -> bool:
         """Whether this run works on the group."""
-        return (not self.partitions or group.partition in self.partitions) and (
-            not self.topics or any(fnmatchcase(group.topic, topic) for topic in self.topics)
+        return (
+            (not self.partitions or group.partition in self.partitions)
+            and (not self.topics or any(fnmatchcase(group.topic, topic) for topic in self.topics))
+            and (self.only is None or group in self.only)
         )
 
 
 def plan(group: Group, layout: Layout, limits: Limits, taken: Container[str] = ()) -> Plan:
     """Batches of a group, and what stays with its reason. `taken` are output names in use besides the group's own listing."""
+    chosen, left = usable(group, layout, limits)
+    outputs = {output.key for output in group.outputs}
+    batches, single = _batches(group.id, chosen, layout, limits, _Names(taken, outputs))
+    left += [Left(source.key, Why.SINGLE) for source in single]
+    gaps, overlaps = count_gaps(chosen) if layout.comparable_offsets else (0, 0)
+    return Plan(group.id, batches, tuple(left), gaps, overlaps)
+
+
+def usable(group: Group, layout: Layout, limits: Limits) -> tuple[list[Source], list[Left]]:
+    """The sources of a group that may be joined, in order; and what stays whatever its neighbours are."""
     ordered = sorted(group.sources, key=lambda source: (source.first, source.last, source.key))
     covered = _covered(group, layout)
-    usable: list[Source] = []
+    chosen: list[Source] = []
     left: list[Left] = []
     for source in ordered:
         why = _why_left(source, group.listed_at, limits) or (Why.COVERED if source.key in covered else None)
         if why is None:
-            usable.append(source)
+            chosen.append(source)
         elif why is not Why.UNPARSED:
             left.append(Left(source.key, why))
-    outputs = {output.key for output in group.outputs}
-    batches, single = _batches(group.id, usable, layout, limits, _Names(taken, outputs))
-    left += [Left(source.key, Why.SINGLE) for source in single]
-    gaps, overlaps = count_gaps(usable) if layout.comparable_offsets else (0, 0)
-    return Plan(group.id, batches, tuple(left), gaps, overlaps)
+    return chosen, left
 
 
 def split(group: GroupId, batch: Batch, without: Source, layout: Layout, limits: Limits, taken: Container[str]) -> tuple[tuple[Batch, ...], tuple[Source, ...]]:
@@ -155,6 +164,11 @@ _SECONDS_PER_BYTE = 4e-9
 _PROCESS_BYTES = 100 * 1024**2
 
 
+def work_seconds(sources: int, size: int) -> float:
+    """How long one process takes for so many sources of so many bytes in all."""
+    return sources * _SECONDS_PER_SOURCE + size * _SECONDS_PER_BYTE
+
+
 def forecast(plans: Iterable[Plan], memory: int) -> Forecast:
     """What a run at full guarantees will cost. Its own probe and lease, some 60 requests, are left out; retries too."""
     requests = dict.fromkeys(
@@ -173,7 +187,7 @@ def forecast(plans: Iterable[Plan], memory: int) -> Forecast:
             requests["GetObject"] += sum(-(-source.size // PART_BYTES) for source in batch.sources)
             requests["HeadObject"] += 2 + sum(source.size > PART_BYTES for source in batch.sources)
             requests["DeleteObjects"] += -(-len(batch.sources) // DELETE_PAGE)
-    return Forecast(requests, size, round(sources * _SECONDS_PER_SOURCE + size * _SECONDS_PER_BYTE, 1), memory + _PROCESS_BYTES)
+    return Forecast(requests, size, round(work_seconds(sources, size), 1), memory + _PROCESS_BYTES)
 
 
 class _Names:

@@ -61,6 +61,7 @@ Processes = Annotated[int | None, option("--processes", help="worker processes; 
 Multiprocessor = Annotated[bool, option("--multiprocessor", "-m", help="--processes 0", panel=_HOW)]
 Memory = Annotated[str | None, option("--memory", help="bytes of bodies in flight (default 128MiB)", panel=_HOW)]
 ShardOf = Annotated[str | None, option("--shard", help="only the groups of shard I of N, from 0 (default from AWS Batch and Indexed Jobs)", panel=_HOW)]
+PlanFrom = Annotated[str | None, option("--plan", help="work off this written plan, a file or s3:// URL: scope and rules are the plan's", panel=_HOW)]
 State = Annotated[str | None, option("--state", help="prefix of leases and plan records (default _coalesce/)", panel=_HOW)]
 LeaseTime = Annotated[str | None, option("--lease", help="how long a dead run's groups stay untouched (default 60s)", panel=_HOW)]
 AcceptWeaker = Annotated[list[str] | None, option("--accept-weaker", help="the mode that a refusal named; repeatable", panel=_HOW)]
@@ -84,7 +85,10 @@ Payer = Annotated[bool | None, option("--request-payer", help="this account pays
 Addressing = Annotated[str | None, option("--addressing", help="path, virtual or auto (default)", panel=_STORE_PANEL)]
 Localstack = Annotated[bool, option("--localstack", "-l", help="http://localstack:4566, eu-west-2, any credentials", panel=_STORE_PANEL)]
 
-ReportTo = Annotated[str | None, option("--report", help="JSON report to this file or s3:// URL, also when the run fails", panel=_OUT)]
+ReportTo = Annotated[
+    str | None, option("--report", help="JSON report to this file or s3:// URL ({shard}, {run_id} are filled in), also when the run fails", panel=_OUT)
+]
+SavePlan = Annotated[str | None, option("--save-plan", help="with `plan`: write the plan to this file or s3:// URL, for `run --plan`", panel=_OUT)]
 Output = Annotated[str | None, option("--output", help="stdout: text, or json lines of events with the summary last (default text)", panel=_OUT)]
 LogLevel = Annotated[str | None, option("--log-level", help="debug, info, warning or error, on stderr (default info)", panel=_OUT)]
 LogFormat = Annotated[str | None, option("--log-format", help="text, json, or auto: text on a terminal (default auto)", panel=_OUT)]
