@@ -27,7 +27,6 @@ from coalesce.recovery import Ground, Leftovers, recover, survey, sweep
 from coalesce.report import Report
 from coalesce.rounds import work
 from coalesce.settings import Settings
-from coalesce.sharding import WHOLE
 from coalesce.stop import RunLimits, Stop
 from coalesce.storage.base import Checksum, ObjectStore
 from coalesce.transfer import Lanes
@@ -291,7 +290,7 @@ class Run:
         self._account.worked(outcome, str(group.id))
 
     async def _list(self, prefixes: tuple[str, ...], found: Callable[[Listed], Awaitable[None]]) -> None:
-        shard = self._settings.shard if self._planned is None else WHOLE
+        shard = self._settings.shard
         await list_groups(self._store, prefixes, self._layout, ignored=self._settings.state_prefix, found=found, failed=self._account.failed, shard=shard)
 
     def _in_scope(self, listed: Listed) -> list[Group]:
