@@ -18,14 +18,15 @@ from coalesce.model import Delivery, Group, Plan, Why
 from coalesce.planning import Forecast
 from coalesce.report import PlanPart, Report, ScopePart, TopicPart, cost, path_characters
 from coalesce.rounds import GroupOutcome
+from coalesce.sharding import WHOLE, Shard
 from coalesce.storage.base import Usage
 
 Event = dict[str, Any]
 
 
-def opened(run_id: str, *, bucket: str, prefixes: Iterable[str], layout: str, partitions: Iterable[int]) -> Report:
+def opened(run_id: str, *, bucket: str, prefixes: Iterable[str], layout: str, partitions: Iterable[int], shard: Shard = WHOLE) -> Report:
     """The report of a run that begins now."""
-    scope = ScopePart(bucket=bucket, prefixes=list(prefixes), layout=layout, partitions=list(partitions))
+    scope = ScopePart(bucket=bucket, prefixes=list(prefixes), layout=layout, partitions=list(partitions), shard=str(shard))
     return Report(version=__version__, run_id=run_id, started=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), scope=scope)
 
 
@@ -109,12 +110,14 @@ class Account:
 
     def unfinished_elsewhere(self, rival: Rival) -> None:
         """A run that ended badly, with a scope that this one may not clean up."""
-        where = " ".join(f"-p {prefix}" if prefix else "--whole-bucket" for prefix in rival.record.prefixes)
-        message = f"run {rival.record.run_id} did not end in order, and worked on other prefixes than this one, or with another layout"
+        lease = rival.record
+        where = " ".join(f"-p {prefix}" if prefix else "--whole-bucket" for prefix in lease.prefixes)
+        where += f" --shard {lease.shard}" if lease.shard != str(WHOLE) else ""
+        message = f"run {lease.run_id} did not end in order, and worked elsewhere than this one, or with another layout"
         hint = f"Its next run, or `coalesce recover {where}` with its layout, cleans up."
         if not rival.readable:
             message, hint = f"the lease {rival.key!r} has ended and cannot be read", "Remove it when no run of that name is alive."
-        self._emit({"type": "unfinished", "key": rival.record.run_id, "message": message, "hint": hint})
+        self._emit({"type": "unfinished", "key": lease.run_id, "message": message, "hint": hint})
 
     def failed(self, error: CoalesceError, group: str = "") -> None:
         """A failure of a group, or without one of the run or a listing."""

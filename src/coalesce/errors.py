@@ -157,6 +157,13 @@ class GroupOwned(CoalesceError):
     hint = "Another run works on this group; run again when it has ended."
 
 
+class PlanStale(CoalesceError):
+    """What a written plan says of a group is not so any more."""
+
+    code = "PlanStale"
+    hint = "Nothing of these outputs was begun; plan again."
+
+
 class LeaseLost(CoalesceError):
     """This run's lease expired or was taken away, so it must not complete or delete anything more."""
 

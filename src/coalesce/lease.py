@@ -10,13 +10,14 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from coalesce.errors import LeaseLost, NotFound, PreconditionFailed, StorageError, StoreRefused
 from coalesce.model import ObjectInfo
+from coalesce.sharding import WHOLE, Shard
 from coalesce.storage.base import ObjectStore
 
 # The Date header and LastModified are whole seconds.
@@ -31,7 +32,8 @@ LONGEST = 86_400
 class LeaseRecord(BaseModel):
     """What stands in the bucket. `seconds` is how long after its last write the lease holds; the store's clock says when that was.
 
-    `layout` and `prefixes` are where its run works: who sweeps after it must look there. A run that only probes works nowhere but under the state prefix.
+    `layout`, `prefixes`, `shard` and `plan` (the hash of the plan that the shard is a share of, if any) are where its run works: who sweeps after it must
+    look there. A run that only probes works nowhere but under the state prefix.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,7 +43,19 @@ class LeaseRecord(BaseModel):
     seconds: Annotated[float, Field(ge=0, le=LONGEST)] = 60.0
     layout: str = ""
     prefixes: tuple[str, ...] = ()
+    shard: str = str(WHOLE)
+    plan: str = ""
     renewals: int = 0
+
+    @field_validator("shard")
+    @classmethod
+    def _is_a_shard(cls, text: str) -> str:
+        return str(Shard.parse(text))
+
+    @property
+    def share(self) -> Shard:
+        """Whose groups its run works on."""
+        return replace(Shard.parse(self.shard), of=self.plan)
 
 
 @dataclass(frozen=True, slots=True)

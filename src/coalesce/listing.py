@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from coalesce.errors import CoalesceError, ListingError, StorageError, first_failure
 from coalesce.model import ExistingOutput, Group, GroupId, ObjectInfo
 from coalesce.naming import Layout, output_of, source_of
+from coalesce.sharding import WHOLE, Shard
 from coalesce.sources import SourcesBuilder
 from coalesce.storage.base import ObjectStore, Page
 
@@ -28,10 +29,12 @@ _MAY_BE_GROUP = re.compile(r"_\d+_$", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """What one piece of the key space held: whole groups, and keys that are neither source nor output."""
+    """What one piece of the key space held of a shard's own: groups with sources, those with outputs only, and keys that are neither."""
 
     groups: tuple[Group, ...]
+    finished: tuple[Group, ...]
     other_keys: int
+    other_bytes: int
     keys: int
     key_characters: int
 
@@ -42,9 +45,11 @@ class _Piece:
 
     layout: Layout
     ignored: str
+    shard: Shard
     date: float = 0.0
     keys: int = 0
     other_keys: int = 0
+    other_bytes: int = 0
     key_characters: int = 0
     sources: dict[GroupId, SourcesBuilder] = field(default_factory=dict)
     outputs: dict[GroupId, list[ExistingOutput]] = field(default_factory=lambda: defaultdict(list))
@@ -55,13 +60,14 @@ class _Piece:
             self._add(entry)
 
     def _add(self, entry: ObjectInfo) -> None:
-        if self.ignored and entry.key.startswith(self.ignored):
+        if (self.ignored and entry.key.startswith(self.ignored)) or not self.shard.owns(entry.key):
             return
         self.keys += 1
         self.key_characters += len(entry.key)
         named = self.layout.parse(entry.key)
         if named is None:
             self.other_keys += 1
+            self.other_bytes += entry.size
         elif named.kind == "source":
             builder = self.sources.get(named.group)
             if builder is None:
@@ -78,7 +84,8 @@ class _Piece:
             if (key := sources.repeated_key()) is not None:
                 raise ListingError(f"{key!r} is listed twice", key=key)
             groups.append(Group(group, sources, tuple(self.outputs.get(group, ())), self.date))
-        return Listed(tuple(groups), self.other_keys, self.keys, self.key_characters)
+        finished = tuple(Group(group, (), tuple(outputs), self.date) for group, outputs in sorted(self.outputs.items()) if group not in self.sources)
+        return Listed(tuple(groups), finished, self.other_keys, self.other_bytes, self.keys, self.key_characters)
 
 
 async def list_groups(
@@ -89,18 +96,20 @@ async def list_groups(
     ignored: str,
     found: Callable[[Listed], Awaitable[None]],
     failed: Callable[[CoalesceError], None],
+    shard: Shard = WHOLE,
     at_once: int = 16,
 ) -> None:
     """Lists every prefix and hands each piece to `found`. A piece whose listing fails is unknown: it goes to `failed`, the others go on.
 
-    `ignored` is the state prefix, whose keys are nobody's sources. At most `at_once` pieces are listed, or wait for `found` to take them.
+    `ignored` is the state prefix, whose keys are nobody's sources. Of a listing that is split down to groups, only the `shard`'s own are listed. At most
+    `at_once` pieces are listed, or wait for `found` to take them.
     """
     lanes = asyncio.Semaphore(at_once)
 
     async def one(prefix: str) -> None:
         async with lanes:
             try:
-                piece, split = await _list_piece(store, prefix, layout, ignored)
+                piece, split = await _list_piece(store, prefix, layout, ignored, shard)
                 listed = piece.listed()
             except StorageError as error:
                 failed(ListingError(f"listing {prefix!r}: {error.message}", key=prefix, code=error.code, request_id=error.request_id))
@@ -108,6 +117,8 @@ async def list_groups(
             if piece.keys:
                 await found(listed)
         for child in split:
+            if _MAY_BE_GROUP.search(child) and not shard.owns(child):
+                continue
             tasks.create_task(one(child))
 
     try:
@@ -118,18 +129,22 @@ async def list_groups(
         raise first_failure(group) from group
 
 
-async def _list_piece(store: ObjectStore, prefix: str, layout: Layout, ignored: str) -> tuple[_Piece, set[str]]:
-    """A piece's own keys, and the pieces to be listed apart."""
+async def _list_piece(store: ObjectStore, prefix: str, layout: Layout, ignored: str, shard: Shard) -> tuple[_Piece, set[str]]:
+    """A piece's own keys, and the pieces to be listed apart.
+
+    What may be a group is one shard's as a whole: so is a directory that happens to begin like one, which no other shard gets to see.
+    """
+    owner = WHOLE if _MAY_BE_GROUP.search(prefix) else shard
     page = await _page(store, prefix, "", None)
-    delimiter = _delimiter(prefix, page) if page.token else ""
+    delimiter = _delimiter(prefix, page, shard) if page.token else ""
     if delimiter:
-        piece, split = _Piece(layout, ignored), set[str]()
+        piece, split = _Piece(layout, ignored, owner), set[str]()
         with suppress(_Repeated):
             async for part in all_pages(store, prefix, delimiter=delimiter):
                 piece.add(part)
                 split.update(part.prefixes)
             return piece, split
-    piece = _Piece(layout, ignored)
+    piece = _Piece(layout, ignored, owner)
     piece.add(page)
     if page.token:
         async for part in all_pages(store, prefix, token=page.token):
@@ -165,7 +180,7 @@ async def _page(store: ObjectStore, prefix: str, delimiter: str, token: str | No
     return page
 
 
-def _delimiter(prefix: str, page: Page) -> str:
+def _delimiter(prefix: str, page: Page, shard: Shard) -> str:
     """Where to split a prefix whose first page is this, or nothing if that page shows pieces too small to be listed apart."""
     if _MAY_BE_GROUP.search(prefix):
         return ""
@@ -174,5 +189,7 @@ def _delimiter(prefix: str, page: Page) -> str:
         pieces = {rest.partition(delimiter)[0] for rest in rests if delimiter in rest}
         direct = sum(delimiter not in rest for rest in rests)
         if pieces and direct < len(rests) // 2:
-            return delimiter if len(rests) >= len(pieces) * _WORTH_A_REQUEST else ""
+            # Each shard lists all of a prefix that is not split, and only its share of one that is.
+            worth = max(2, _WORTH_A_REQUEST // shard.count) if delimiter == "_" else _WORTH_A_REQUEST
+            return delimiter if len(rests) >= len(pieces) * worth else ""
     return ""

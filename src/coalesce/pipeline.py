@@ -11,19 +11,20 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from coalesce import __version__, planning
+from coalesce import __version__, planfile, planning
 from coalesce.account import Account, Event, opened
 from coalesce.commit import Terms
-from coalesce.errors import CoalesceError, ConfigurationError, GroupOwned, LeaseLost, first_failure
+from coalesce.errors import CoalesceError, ConfigurationError, GroupOwned, LeaseLost, PlanStale, first_failure
 from coalesce.lanes import Lanes
 from coalesce.lease import Lease, LeaseRecord, Rival, outlived
 from coalesce.listing import Listed, list_groups
 from coalesce.model import Group, GroupId, Plan
 from coalesce.naming import layout
+from coalesce.planfile import PlanFile, PlannedGroup
 from coalesce.planning import Limits, Scope, forecast
 from coalesce.probe import admit, probe, probe_prefix
 from coalesce.record import group_of, record_key, records_prefix
-from coalesce.recovery import Leftovers, overlaps, recover, survey, sweep, within
+from coalesce.recovery import Ground, Leftovers, recover, survey, sweep
 from coalesce.report import Report
 from coalesce.rounds import work
 from coalesce.settings import Settings
@@ -50,7 +51,7 @@ def refused(settings: Settings, error: CoalesceError, emit: Callable[[Event], No
 
 def _opened(settings: Settings, run_id: str) -> Report:
     prefixes = settings.prefixes(dt.datetime.now(dt.UTC).date())
-    return opened(run_id, bucket=settings.bucket, prefixes=prefixes, layout=settings.layout, partitions=settings.partition)
+    return opened(run_id, bucket=settings.bucket, prefixes=prefixes, layout=settings.layout, partitions=settings.partition, shard=settings.shard)
 
 
 class Run:
@@ -63,6 +64,7 @@ class Run:
         emit: Callable[[Event], None] = lambda _: None,
         *,
         endpoint: str = "",
+        planned: PlanFile | None = None,
         run_id: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -74,12 +76,22 @@ class Run:
         self._begun = clock()
         self._layout = layout(settings.layout)
         self._limits = Limits(settings.max_files, settings.max_size, settings.min_files, settings.min_age, settings.include, settings.exclude)
-        self._scope = Scope(settings.partition, settings.topic)
+        self._planned = None if planned is None else {line.id: line for line in planned.share(settings.shard)}
+        self._scope = Scope(settings.partition, settings.topic, None if self._planned is None else frozenset(self._planned))
+        self.lines: list[PlannedGroup] = []  # what a dry run would do
         self._not_ours: set[str] = set()  # keys of plan records that stand: their groups are not to be touched
         report = _opened(settings, self.run_id)
         report.store.endpoint = endpoint
         self._prefixes = tuple(report.scope.prefixes)
+        shard = settings.shard if planned is None else dataclasses.replace(settings.shard, of=planned.header.sha256)
+        self._ground = Ground(settings.layout, self._prefixes, shard, self._owns)
         self._account = Account(report, emit)
+
+    def _owns(self, key: str) -> bool:
+        if self._planned is None:
+            return self._settings.shard.owns(key)
+        named = self._layout.parse(key)
+        return (named.group.prefix if named else key) in {group.prefix for group in self._planned}
 
     @property
     def report(self) -> Report:
@@ -101,7 +113,7 @@ class Run:
     async def _coalesce(self) -> None:
         async with self._terms() as (terms, leftovers):
             async with self._recovered(terms, leftovers) as late:
-                await self._work_prefixes(terms, self._prefixes)
+                await self._work_prefixes(terms, self._prefixes if self._planned is None else tuple(group.prefix for group in self._planned))
             if late:
                 await self._work_prefixes(terms, tuple(group.prefix for group in late), only=frozenset(late))
 
@@ -117,6 +129,8 @@ class Run:
                 plan = planning.plan(group, self._layout, self._limits)
                 plans.append(plan)
                 self._account.foreseen(group, plan)
+                if plan.batches:
+                    self.lines.append(planfile.planned(group, plan))
 
         await self._list(self._prefixes, found)
         self._account.forecast(forecast(plans, self._settings.memory))
@@ -141,8 +155,10 @@ class Run:
     async def _terms(self) -> AsyncIterator[tuple[Terms, Leftovers]]:
         """What the run works under, with its lease held; and what stood in the bucket before."""
         settings, state = self._settings, self._settings.state_prefix
-        leftovers = await survey(self._store, state, self._prefixes)
-        claim = LeaseRecord(run_id=self.run_id, seconds=settings.lease, layout=self._layout.name, prefixes=self._prefixes)
+        leftovers = await survey(self._store, state, self._ground)
+        claim = LeaseRecord(
+            run_id=self.run_id, seconds=settings.lease, layout=self._layout.name, prefixes=self._prefixes, shard=str(settings.shard), plan=self._ground.shard.of
+        )
         async with Lease(self._store, state, claim, self._clock).held() as lease:
             capabilities = await probe(self._store, probe_prefix(state, self.run_id))
             self.report.store.capabilities = capabilities.as_dict()
@@ -167,15 +183,15 @@ class Run:
     async def _recovered(self, terms: Terms, leftovers: Leftovers) -> AsyncIterator[list[GroupId]]:
         """Settles what dead runs left, before the block; and after it what was left by runs whose leases ended meanwhile: these groups are then in the list."""
         dead = [rival for rival in leftovers.rivals if rival.left <= 0]
-        waiting = [rival for rival in leftovers.rivals if rival.left > 0 and overlaps(rival, self._prefixes)]
+        waiting = [rival for rival in leftovers.rivals if rival.left > 0 and self._ground.meets(rival)]
         for rival in dead:
-            if not within(rival, self._layout.name, self._prefixes):
+            if not self._ground.holds(rival):
                 self._account.unfinished_elsewhere(rival)
         watches = [asyncio.create_task(outlived(self._store, rival)) for rival in waiting]
         try:
             open_records = await self._settle(terms, leftovers.records, waiting)
             if not waiting:
-                await sweep(terms, self._prefixes, dead, leftovers.date)
+                await sweep(terms, self._ground, dead, leftovers.date)
             late: list[GroupId] = []
             yield late
             if not waiting or self.stop.interrupted:
@@ -186,7 +202,7 @@ class Run:
             await self._settle(terms, open_records, alive, last=True)
             late += [group_of(terms.state, key) for key in open_records if key not in self._not_ours]
             if not alive:
-                await sweep(terms, self._prefixes, dead, leftovers.date)
+                await sweep(terms, self._ground, dead, leftovers.date)
         finally:
             for watch in watches:
                 watch.cancel()
@@ -248,11 +264,14 @@ class Run:
     async def _work_group(self, terms: Terms, group: Group) -> None:
         if record_key(terms.state, group.id) in self._not_ours or self.stop:
             return
-        plan = planning.plan(group, self._layout, terms.limits)
+        outcome = self._account.outcome(str(group.id))
+        if self._planned is None:
+            plan, stale = planning.plan(group, self._layout, terms.limits), 0
+        else:
+            plan, stale = planfile.matched(group, self._planned[group.id], self._layout, terms.limits)
         self._account.planned(plan)
         if plan.batches and not self.stop.admits_group():
             return
-        outcome = self._account.outcome(str(group.id))
         try:
             await work(terms, group, plan, self.stop, outcome)
         except GroupOwned as error:
@@ -266,10 +285,13 @@ class Run:
             # A defect met in one group must not keep the others from their turn.
             _log.exception("%s", group.id)
             outcome.failures.append(CoalesceError(f"{type(error).__name__}: {error}", code="Defect", hint="Please report it with the log."))
+        if stale:
+            outcome.failures.append(PlanStale(f"{group.id}: {stale} outputs of the plan do not match the bucket any more", key=group.id.prefix))
         self._account.worked(outcome, str(group.id))
 
     async def _list(self, prefixes: tuple[str, ...], found: Callable[[Listed], Awaitable[None]]) -> None:
-        await list_groups(self._store, prefixes, self._layout, ignored=self._settings.state_prefix, found=found, failed=self._account.failed)
+        shard = self._settings.shard
+        await list_groups(self._store, prefixes, self._layout, ignored=self._settings.state_prefix, found=found, failed=self._account.failed, shard=shard)
 
     def _in_scope(self, listed: Listed) -> list[Group]:
         groups = [group for group in listed.groups if self._scope.covers(group.id)]

@@ -43,39 +43,45 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which groups are worked on at all. Empty means all; topics are shell patterns."""
+    """Which groups are worked on at all. Empty means all; topics are shell patterns; `only` are the groups of a plan."""
 
     partitions: tuple[int, ...] = ()
     topics: tuple[str, ...] = ()
+    only: frozenset[GroupId] | None = None
 
     def covers(self, group: GroupId) -> bool:
         """Whether this run works on the group."""
-        return (not self.partitions or group.partition in self.partitions) and (
-            not self.topics or any(fnmatchcase(group.topic, topic) for topic in self.topics)
+        return (
+            (not self.partitions or group.partition in self.partitions)
+            and (not self.topics or any(fnmatchcase(group.topic, topic) for topic in self.topics))
+            and (self.only is None or group in self.only)
         )
 
 
 def plan(group: Group, layout: Layout, limits: Limits, taken: Container[str] = ()) -> Plan:
     """Batches of a group, and what stays with its reason. `taken` are output names in use besides the group's own listing."""
+    chosen, left = usable(group, layout, limits)
+    outputs = {output.key for output in group.outputs}
+    batches, single = _batches(group.id, chosen, layout, limits, _Names(taken, outputs))
+    left += [Left(source.key, Why.SINGLE) for source in single]
+    gaps, overlaps = count_gaps(chosen) if layout.comparable_offsets else (0, 0)
+    return Plan(group.id, batches, tuple(left), gaps, overlaps)
+
+
+def usable(group: Group, layout: Layout, limits: Limits) -> tuple[Sources, list[Left]]:
+    """The sources of a group that may be joined, in order; and what stays whatever its neighbours are."""
     ordered = Sources.of(group.id.prefix, group.sources).in_order()
     coverage = _Coverage(group.outputs if layout.comparable_offsets else ())
-    usable: list[int] = []
+    places: list[int] = []
     left: list[Left] = []
-    offsets = _Offsets()
     for place, source in enumerate(ordered):
         covered = coverage.includes(source)
         why = _why_left(source, group.listed_at, limits) or (Why.COVERED if covered else None)
         if why is None:
-            usable.append(place)
-            offsets.add(source)
+            places.append(place)
         elif why is not Why.UNPARSED:
             left.append(Left(source.key, why))
-    chosen = ordered if len(usable) == len(ordered) else ordered.chosen(usable)
-    outputs = {output.key for output in group.outputs}
-    batches, single = _batches(group.id, chosen, layout, limits, _Names(taken, outputs))
-    left += [Left(source.key, Why.SINGLE) for source in single]
-    gaps, overlaps = (offsets.gaps, offsets.overlaps) if layout.comparable_offsets else (0, 0)
-    return Plan(group.id, batches, tuple(left), gaps, overlaps)
+    return (ordered if len(places) == len(ordered) else ordered.chosen(places)), left
 
 
 def split(group: GroupId, batch: Batch, without: Source, layout: Layout, limits: Limits, taken: Container[str]) -> tuple[tuple[Batch, ...], tuple[Source, ...]]:
@@ -136,6 +142,18 @@ def lay_out(sources: Sequence[Source], *, copy: bool) -> tuple[Part, ...]:
     return tuple(parts)
 
 
+def count_gaps(sources: Iterable[Source]) -> tuple[int, int]:
+    """(gaps, overlaps) between neighbours of sources in offset order."""
+    gaps = overlaps = 0
+    reached = None
+    for source in sources:
+        if reached is not None:
+            gaps += source.first > reached + 1
+            overlaps += source.first <= reached
+        reached = source.last if reached is None else max(reached, source.last)
+    return gaps, overlaps
+
+
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """What working off plans will ask of the store, by S3 operation, and of the machine: bytes read, seconds, bytes of memory."""
@@ -150,6 +168,11 @@ class Forecast:
 _SECONDS_PER_SOURCE = 0.0015
 _SECONDS_PER_BYTE = 4e-9
 _PROCESS_BYTES = 100 * 1024**2
+
+
+def work_seconds(sources: int, size: int) -> float:
+    """How long one process takes for so many sources of so many bytes in all."""
+    return sources * _SECONDS_PER_SOURCE + size * _SECONDS_PER_BYTE
 
 
 def forecast(plans: Iterable[Plan], memory: int) -> Forecast:
@@ -172,7 +195,7 @@ def forecast(plans: Iterable[Plan], memory: int) -> Forecast:
             requests["GetObject"] += sum(ranges)
             requests["HeadObject"] += 2 + sum(count > 1 for count in ranges)
             requests["DeleteObjects"] += -(-len(batch.sources) // DELETE_PAGE)
-    return Forecast(requests, size, round(sources * _SECONDS_PER_SOURCE + size * _SECONDS_PER_BYTE, 1), memory + _PROCESS_BYTES)
+    return Forecast(requests, size, round(work_seconds(sources, size), 1), memory + _PROCESS_BYTES)
 
 
 class _Names:
@@ -219,22 +242,6 @@ class _Coverage:
         while self._outputs and self._outputs[-1].first <= source.first:
             self._reach = max(self._reach, self._outputs.pop().last)
         return source.last <= self._reach
-
-
-class _Offsets:
-    """Counts neighbours whose offsets do not meet, of sources in order."""
-
-    def __init__(self) -> None:
-        self.gaps = self.overlaps = 0
-        self._reached: int | None = None
-
-    def add(self, source: Source) -> None:
-        if self._reached is None:
-            self._reached = source.last
-            return
-        self.gaps += source.first > self._reached + 1
-        self.overlaps += source.first <= self._reached
-        self._reached = max(self._reached, source.last)
 
 
 def _batches(group: GroupId, usable: Sources, layout: Layout, limits: Limits, names: _Names) -> tuple[tuple[Batch, ...], list[Source]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 from coalesce.commit import Committed, Terms, delete_sources, recognise
@@ -13,6 +13,7 @@ from coalesce.model import Batch, ObjectInfo, Why
 from coalesce.probe import probe_prefix
 from coalesce.record import HeldRecord, RecordedBatch, records_prefix
 from coalesce.rounds import GroupOutcome, delivery
+from coalesce.sharding import Shard
 from coalesce.storage.base import ObjectStore, OpenUpload
 
 # Initiated and the Date header are whole seconds: an upload as young as the look at the leases may be a live run's.
@@ -28,7 +29,28 @@ class Leftovers:
     date: float
 
 
-async def survey(store: ObjectStore, state: str, prefixes: tuple[str, ...]) -> Leftovers:
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where a run works. `owns` says of any key whether its group is the run's: one of its `shard`."""
+
+    layout: str
+    prefixes: tuple[str, ...]
+    shard: Shard
+    owns: Callable[[str], bool]
+
+    def holds(self, rival: Rival) -> bool:
+        """Whether another run works, or worked, nowhere but here: then this one can clean up after it. One without prefixes only probed."""
+        theirs = rival.record.prefixes
+        here = rival.record.layout == self.layout and rival.record.share.within(self.shard)
+        return not theirs or (here and all(prefix.startswith(self.prefixes) for prefix in theirs))
+
+    def meets(self, rival: Rival) -> bool:
+        """Whether another run works here too."""
+        nearby = any(a.startswith(b) or b.startswith(a) for a in rival.record.prefixes for b in self.prefixes)
+        return nearby and rival.record.share.meets(self.shard)
+
+
+async def survey(store: ObjectStore, state: str, ground: Ground) -> Leftovers:
     """One request where nothing is unfinished, and one more per lease. Raises StorageError; keys that end with a slash are folders of somebody's console."""
     groups = records_prefix(state)
     records: list[str] = []
@@ -36,8 +58,10 @@ async def survey(store: ObjectStore, state: str, prefixes: tuple[str, ...]) -> L
     pages = [page async for page in all_pages(store, state)]
     date = pages[0].date
     for entry in (entry for page in pages for entry in page.objects if not entry.key.endswith("/")):
-        if entry.key.startswith(groups) and entry.key[len(groups) :].startswith(prefixes):
-            records.append(entry.key)
+        group = entry.key.removeprefix(groups)
+        if entry.key.startswith(groups):
+            if group.startswith(ground.prefixes) and ground.owns(f"{group}_"):
+                records.append(entry.key)
         elif entry.key.startswith(lease_key(state, "")):
             leases.append(entry)
     rivals = [await read_rival(store, entry, date) for entry in leases]
@@ -66,21 +90,21 @@ async def recover(terms: Terms, key: str, alive: Container[str], outcome: GroupO
         outcome.unsettled = True
 
 
-async def sweep(terms: Terms, prefixes: tuple[str, ...], dead: Sequence[Rival], before: float) -> None:
+async def sweep(terms: Terms, ground: Ground, dead: Sequence[Rival], before: float) -> None:
     """Removes what ended runs left outside of any record: uploads they had begun, probe objects, and at last their leases.
 
-    Only for runs that worked on no other prefixes, and only once no other run is alive and all records are settled: what is under the prefixes
-    and older than `before` is then nobody's. A lease that is not swept stays for a later run; so it does beside an upload too young to tell.
+    Only for runs that worked nowhere but here, and only once no other run that works here is alive and all records are settled: what is here and older
+    than `before` is then nobody's. A lease that is not swept stays for a later run; so it does beside an upload too young to tell.
     """
     store = terms.store
     young = False
-    swept = [rival for rival in dead if within(rival, terms.layout.name, prefixes)]
+    swept = [rival for rival in dead if ground.holds(rival)]
     if not swept:
         return
-    for prefix in prefixes:
+    for prefix in ground.prefixes:
         for upload in await _uploads(store, prefix):
             named = terms.layout.parse(upload.key)
-            if named is None or named.kind != "output":
+            if named is None or named.kind != "output" or not ground.owns(upload.key):
                 continue
             if upload.initiated > before - _PRECISION:
                 young = True
@@ -95,17 +119,6 @@ async def sweep(terms: Terms, prefixes: tuple[str, ...], dead: Sequence[Rival], 
         for entry in (await store.list_page(trial)).objects:
             await store.delete(entry.key)
         await store.delete(rival.key, etag=rival.etag if terms.capabilities.conditional_delete else "")
-
-
-def overlaps(rival: Rival, prefixes: tuple[str, ...]) -> bool:
-    """Whether a run works where this one does."""
-    return any(a.startswith(b) or b.startswith(a) for a in rival.record.prefixes for b in prefixes)
-
-
-def within(rival: Rival, layout: str, prefixes: tuple[str, ...]) -> bool:
-    """Whether a run worked nowhere but where this one does: then this one can clean up after it."""
-    theirs = rival.record.prefixes
-    return not theirs or (rival.record.layout == layout and all(prefix.startswith(prefixes) for prefix in theirs))
 
 
 async def _uploads(store: ObjectStore, prefix: str) -> list[OpenUpload]:

@@ -6,7 +6,9 @@ import datetime as dt
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+from coalesce.sharding import WHOLE, Shard
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
@@ -65,6 +67,7 @@ def as_directory(prefix: str) -> str:
 
 Bytes = Annotated[int, BeforeValidator(parse_size)]
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
+Share = Annotated[Shard, BeforeValidator(lambda text: Shard.parse(text) if isinstance(text, str) else text), PlainSerializer(str)]
 Weaker = Literal["delete-race", "overwrite-race", "no-exclusion"]
 
 
@@ -91,6 +94,7 @@ class Settings(BaseModel):
     concurrency: int = Field(0, ge=0)
     processes: int = Field(1, ge=0)
     memory: Bytes = Field(128 * 1024**2, ge=32 * 1024**2)
+    shard: Share = WHOLE
 
     state: str = "_coalesce/"
     lease: Seconds = Field(60.0, ge=1, le=86_400)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 import logging
 import signal
@@ -16,14 +17,16 @@ import typer
 
 from coalesce import __version__, demo
 from coalesce.cli import options as o
-from coalesce.cli.output import Voice, check_writable, voice_of, write_report
+from coalesce.cli.output import Voice, check_writable, exit_with, voice_of, write_report
+from coalesce.cli.plans import planned_settings, read_plan, save_plan
 from coalesce.dataset import Shape
-from coalesce.errors import CoalesceError
+from coalesce.errors import CoalesceError, UsageError
 from coalesce.lease import Lease, LeaseRecord
 from coalesce.pipeline import Run, new_run_id, refused
 from coalesce.probe import probe, probe_prefix, weaker_modes
 from coalesce.report import Report, exit_code_of, worst
 from coalesce.settings import Settings, as_directory
+from coalesce.sharding import WHOLE
 from coalesce.storage.s3 import S3Options, open_s3
 
 app = typer.Typer(help="Join many small S3 objects into few large ones; prove it; delete the small ones.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -72,6 +75,8 @@ def _job(name: str, help: str) -> None:
         processes: o.Processes = None,
         multiprocessor: o.Multiprocessor = False,
         memory: o.Memory = None,
+        shard: o.ShardOf = None,
+        plan: o.PlanFrom = None,
         state: o.State = None,
         lease: o.LeaseTime = None,
         accept_weaker: o.AcceptWeaker = None,
@@ -94,6 +99,7 @@ def _job(name: str, help: str) -> None:
         addressing: o.Addressing = None,
         localstack: o.Localstack = False,
         report: o.ReportTo = None,
+        save_plan: o.SavePlan = None,
         output: o.Output = None,
         log_level: o.LogLevel = None,
         log_format: o.LogFormat = None,
@@ -103,7 +109,7 @@ def _job(name: str, help: str) -> None:
         stats_interval: o.StatsInterval = None,
     ) -> None:
         given = dict(locals())
-        _exit(lambda: _run(given, "plan" if dry_run else name))
+        exit_with(lambda: _run(given, "plan" if dry_run else name))
 
 
 def _run(given: dict[str, Any], job: str) -> int:
@@ -111,23 +117,33 @@ def _run(given: dict[str, Any], job: str) -> int:
     voice = voice_of(values)
     if given["summaries"] is not None or given["parallelise"]:
         _log.warning("-u and -c have no effect any more")
-    settings, store_options = o.settings_of(values), o.store_options_of(values)
-    path = values.get("report")
-    if path:
+    for path in filter(None, (values.get("report"), values.get("save_plan"))):
         check_writable(path)
-    return asyncio.run(_report(store_options, settings, job, voice, path))
+    return asyncio.run(_report(values, job, voice))
 
 
-async def _report(store_options: S3Options, settings: Settings, job: str, voice: Voice, path: str | None) -> int:
+async def _report(values: dict[str, Any], job: str, voice: Voice) -> int:
     """Runs, and writes the report whatever comes of it."""
+    plan, saved, path = values.get("plan"), values.get("save_plan"), values.get("report")
+    if plan and job != "run":
+        raise UsageError(f"--plan is for `run`, not for `{job}`")
+    if saved and job != "plan":
+        raise UsageError(f"--save-plan is for `plan`, not for `{job}`")
+    planned = await read_plan(plan, values) if plan else None
+    settings = planned_settings(values, planned, dt.datetime.now(dt.UTC).date()) if planned else o.settings_of(values)
+    if saved and settings.shard != WHOLE:
+        raise UsageError("a plan is written for all shards at once", hint="Leave --shard to `run --plan`, or say --shard 0/1.")
+    store_options = o.store_options_of({**values, "bucket": settings.bucket})
     async with AsyncExitStack() as stack:
         try:
             store = await stack.enter_async_context(open_s3(store_options))
         except CoalesceError as error:
             return await _told(refused(settings, error, voice.emit), voice, path, store_options)
-        run = Run(store, settings, voice.emit, endpoint=store.endpoint)
+        run = Run(store, settings, voice.emit, endpoint=store.endpoint, planned=planned)
         try:
             await _until_stopped(run, _JOBS[job], voice)
+            if saved and not run.report.exit_code:
+                await save_plan(saved, run, settings, store_options)
         finally:
             code = await _told(run.report, voice, path, store_options)
     return code
@@ -202,7 +218,7 @@ def _probe(
                 typer.echo(f"`run` needs --accept-weaker {mode}: the store does not keep {what}")
         return 10 if needs else 0
 
-    _exit(lambda: asyncio.run(work()))
+    exit_with(lambda: asyncio.run(work()))
 
 
 @app.command("generate")
@@ -234,13 +250,13 @@ def _generate(
             typer.echo(f"{await demo.fill(store, shape):,} objects written under s3://{bucket}/{prefix}")
         return 0
 
-    _exit(lambda: asyncio.run(work()))
+    exit_with(lambda: asyncio.run(work()))
 
 
 @app.command("demo")
 def _demo(objects: Annotated[int, o.option("--objects", help="objects to join (default 5000)")] = 5000) -> None:
     """The whole job on an embedded S3 server: no account, no Docker."""
-    _exit(lambda: asyncio.run(_demonstrate(objects)))
+    exit_with(lambda: asyncio.run(_demonstrate(objects)))
 
 
 async def _demonstrate(count: int) -> int:
@@ -267,16 +283,6 @@ async def _demonstrate(count: int) -> int:
     whole = before == after and max(after.values()) == 1 and not state and not uploads
     typer.echo("Proof:  read anew from the bucket, every record is there exactly once" if whole else "Proof:  FAILED: the records before and after differ")
     return report.exit_code if whole else 4
-
-
-def _exit(work: Callable[[], int]) -> None:
-    """Ends the process with what the work says, or one line for what stopped it before there was a report."""
-    try:
-        code = work()
-    except CoalesceError as error:
-        typer.echo(f"error: {error.message}. {error.hint}".rstrip(), err=True)
-        code = exit_code_of(error)
-    raise typer.Exit(code)
 
 
 def main() -> None:

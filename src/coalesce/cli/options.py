@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +20,9 @@ _STORE = frozenset(
 )
 _LOCALSTACK = {"endpoint_url": "http://localstack:4566", "region": "eu-west-2", "access_key": "test", "secret_key": "test"}
 _OUTPUT = frozenset({"report", "output", "log_level", "log_format", "quiet", "verbose", "no_progress", "stats_interval"})
+
+# Where schedulers say which of how many jobs this is: AWS Batch array jobs; Kubernetes Indexed Jobs, whose number somebody has to pass on.
+_ARRAYS = (("AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE"), ("JOB_COMPLETION_INDEX", "COALESCE_SHARDS"))
 
 _WHERE, _WHAT, _HOW, _STORE_PANEL, _OUT = "Where", "What becomes an output", "How it runs", "The store", "What it tells"
 
@@ -55,6 +60,8 @@ Concurrency = Annotated[int | None, option("--concurrency", "--threads", "-t", h
 Processes = Annotated[int | None, option("--processes", help="worker processes; 0 is automatic (one, for now)", panel=_HOW)]
 Multiprocessor = Annotated[bool, option("--multiprocessor", "-m", help="--processes 0", panel=_HOW)]
 Memory = Annotated[str | None, option("--memory", help="bytes of bodies in flight (default 128MiB)", panel=_HOW)]
+ShardOf = Annotated[str | None, option("--shard", help="only the groups of shard I of N, from 0 (default from AWS Batch and Indexed Jobs)", panel=_HOW)]
+PlanFrom = Annotated[str | None, option("--plan", help="work off this written plan, a file or s3:// URL: scope and rules are the plan's", panel=_HOW)]
 State = Annotated[str | None, option("--state", help="prefix of leases and plan records (default _coalesce/)", panel=_HOW)]
 LeaseTime = Annotated[str | None, option("--lease", help="how long a dead run's groups stay untouched (default 60s)", panel=_HOW)]
 AcceptWeaker = Annotated[list[str] | None, option("--accept-weaker", help="the mode that a refusal named; repeatable", panel=_HOW)]
@@ -78,7 +85,10 @@ Payer = Annotated[bool | None, option("--request-payer", help="this account pays
 Addressing = Annotated[str | None, option("--addressing", help="path, virtual or auto (default)", panel=_STORE_PANEL)]
 Localstack = Annotated[bool, option("--localstack", "-l", help="http://localstack:4566, eu-west-2, any credentials", panel=_STORE_PANEL)]
 
-ReportTo = Annotated[str | None, option("--report", help="JSON report to this file or s3:// URL, also when the run fails", panel=_OUT)]
+ReportTo = Annotated[
+    str | None, option("--report", help="JSON report to this file or s3:// URL ({shard}, {run_id} are filled in), also when the run fails", panel=_OUT)
+]
+SavePlan = Annotated[str | None, option("--save-plan", help="with `plan`: write the plan to this file or s3:// URL, for `run --plan`", panel=_OUT)]
 Output = Annotated[str | None, option("--output", help="stdout: text, or json lines of events with the summary last (default text)", panel=_OUT)]
 LogLevel = Annotated[str | None, option("--log-level", help="debug, info, warning or error, on stderr (default info)", panel=_OUT)]
 LogFormat = Annotated[str | None, option("--log-format", help="text, json, or auto: text on a terminal (default auto)", panel=_OUT)]
@@ -115,6 +125,7 @@ def settings_of(values: dict[str, Any]) -> Settings:
     if values.get("no_delete"):
         chosen["delete"] = False
     chosen.setdefault("bucket", "")
+    chosen.setdefault("shard", _scheduled_shard(os.environ) or "0/1")
     try:
         return Settings.model_validate(chosen)
     except ValidationError as error:
@@ -131,6 +142,13 @@ def store_options_of(values: dict[str, Any]) -> S3Options:
     names = ("bucket", "endpoint_url", "region", "profile", "ca_bundle", "expected_bucket_owner", "request_payer", "addressing")
     chosen = {name: values[name] for name in names if values.get(name)}
     return S3Options(**{**local, **chosen, "sign": not values.get("no_sign_request"), "verify_ssl": not values.get("no_verify_ssl")})
+
+
+def _scheduled_shard(environment: Mapping[str, str]) -> str:
+    for index, count in _ARRAYS:
+        if environment.get(index) and environment.get(count):
+            return f"{environment[index]}/{environment[count]}"
+    return ""
 
 
 def _from_file(config: str | None) -> dict[str, Any]:

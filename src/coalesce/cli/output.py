@@ -6,23 +6,22 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import aiofiles
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from coalesce.account import Event
+from coalesce.cli.files import folder_of, write_text
 from coalesce.errors import CoalesceError, ConfigurationError, UsageError
-from coalesce.report import Report
+from coalesce.report import Report, exit_code_of
 from coalesce.settings import parse_duration
-from coalesce.storage.s3 import S3Options, open_s3
+from coalesce.storage.s3 import S3Options
 
 _FAILURES = frozenset({"failure"})
 _WARNINGS = frozenset({"leased", "unfinished"})
@@ -122,25 +121,34 @@ def voice_of(values: dict[str, Any]) -> Voice:
 
 
 def check_writable(path: str) -> None:
-    """Raises ConfigurationError for a report that could not be written in the end: better known before anything is done."""
-    folder = Path(path).parent
-    if not path.startswith("s3://") and not folder.is_dir():
-        raise ConfigurationError(f"the report cannot be written to {path!r}: there is no folder {str(folder)!r}", hint="Choose another --report.")
+    """Raises ConfigurationError for what could not be written in the end: better known before anything is done."""
+    folder = folder_of(path)
+    if folder is not None and not folder.is_dir():
+        raise ConfigurationError(f"{path!r} cannot be written: there is no folder {str(folder)!r}", hint="Choose another --report.")
+
+
+def report_path(pattern: str, report: Report) -> str:
+    """Where a report goes: `{shard}` and `{run_id}` in the path let the shards of one job write each its own."""
+    return pattern.replace("{shard}", report.scope.shard.replace("/", "-of-")).replace("{run_id}", report.run_id)
 
 
 async def write_report(report: Report, path: str, options: S3Options) -> None:
     """The report as JSON to a file, or to an object through the same credentials. Raises ConfigurationError."""
-    text = json.dumps(report.as_json(), indent=1) + "\n"
+    path = report_path(path, report)
     try:
-        if path.startswith("s3://"):
-            bucket, _, key = path.removeprefix("s3://").partition("/")
-            async with open_s3(options.for_bucket(bucket)) as store:
-                await store.put(key, text.encode(), content_type="application/json")
-        else:
-            async with aiofiles.open(path, "w", encoding="utf-8") as file:
-                await file.write(text)
+        await write_text(path, json.dumps(report.as_json(), indent=1) + "\n", options)
     except (OSError, CoalesceError) as error:
         raise ConfigurationError(f"the report cannot be written to {path!r}: {error}", hint="The run itself is over; see its summary.") from error
+
+
+def exit_with(work: Callable[[], int]) -> None:
+    """Ends the process with what the work says, or one line for what stopped it before there was a report."""
+    try:
+        code = work()
+    except CoalesceError as error:
+        typer.echo(f"error: {error.message}. {error.hint}".rstrip(), err=True)
+        code = exit_code_of(error)
+    raise typer.Exit(code)
 
 
 def summary_table(report: Report) -> Table:
