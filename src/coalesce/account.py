@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-import resource
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from coalesce import __version__
 from coalesce.errors import CoalesceError, GroupOwned
 from coalesce.lease import Rival
 from coalesce.listing import Listed
+from coalesce.machine import cpu_seconds, peak_rss_bytes
 from coalesce.model import Delivery, Group, Plan, Why
 from coalesce.planning import Forecast
 from coalesce.report import PlanPart, Report, ScopePart, TopicPart, cost, path_characters
@@ -36,7 +34,7 @@ class Account:
     def __init__(self, report: Report, emit: Callable[[Event], None]) -> None:
         self.report = report
         self._emit = emit
-        self._cpu_before = _cpu_seconds()
+        self._cpu_before = cpu_seconds()
         self._topics: dict[str, TopicPart] = defaultdict(lambda: TopicPart(topic=""))
 
     def listed(self, listed: Listed, groups: list[Group]) -> None:
@@ -124,7 +122,7 @@ class Account:
         failure = self.report.add_failure(error, group)
         self._emit({"type": "failure", **failure.model_dump()})
 
-    def close(self, usage: Usage, *, seconds: float, stopped: int, error_on_nothing: bool) -> None:
+    def close(self, usage: Usage, *, seconds: float, stopped: int, error_on_nothing: bool, workers_cpu: float = 0.0, workers_rss: int = 0) -> None:
         """Everything that is known only at the end."""
         report = self.report
         groups = report.groups
@@ -139,8 +137,8 @@ class Account:
         report.retries, report.throttled = usage.retries, usage.throttled
         report.bytes_in, report.bytes_out = usage.bytes_in, usage.bytes_out
         report.cost_usd = cost(usage.requests)
-        report.cpu_seconds = round(_cpu_seconds() - self._cpu_before, 3)
-        report.peak_rss_bytes = _peak_rss_bytes()
+        report.cpu_seconds = round(cpu_seconds() - self._cpu_before + workers_cpu, 3)
+        report.peak_rss_bytes = peak_rss_bytes() + workers_rss
 
     def _delivered(self, delivery: Delivery, group: str) -> None:
         report = self.report
@@ -173,17 +171,3 @@ class Account:
 
     def _characters(self, keys: int, key_characters: int) -> int:
         return path_characters(self.report.scope.bucket, keys, key_characters)
-
-
-def _cpu_seconds() -> float:
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    return own.ru_utime + own.ru_stime
-
-
-def _peak_rss_bytes() -> int:
-    """Getrusage's figure starts from that of the process which started this one; Linux knows better (proc(5), VmHWM)."""
-    with suppress(OSError), Path("/proc/self/status").open() as status:
-        for line in status:
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

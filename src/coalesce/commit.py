@@ -25,7 +25,7 @@ from coalesce.errors import (
     Unavailable,
 )
 from coalesce.lanes import Lanes
-from coalesce.lease import Lease
+from coalesce.lease import Claim
 from coalesce.model import Batch, Left, Source, Transferred, Why
 from coalesce.naming import Layout
 from coalesce.planning import DELETE_PAGE, PART_BYTES, Limits
@@ -50,7 +50,7 @@ class Terms:
     layout: Layout
     limits: Limits
     capabilities: Capabilities
-    lease: Lease
+    lease: Claim
     lanes: Lanes
     check: bool = True
     delete: bool = True

@@ -21,6 +21,10 @@ class CoalesceError(Exception):
         self.hint = hint or type(self).hint
         self.operation = operation
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """From one process to another."""
+        return _rebuilt, (type(self), self.message, {name: getattr(self, name) for name in ("key", "code", "request_id", "hint", "operation")})
+
 
 class UsageError(CoalesceError):
     """The command line, the environment or the configuration file says something that makes no sense."""
@@ -176,6 +180,10 @@ class RecordDamaged(CoalesceError):
 
     code = "RecordDamaged"
     hint = "Nothing of this group was touched. Move the record away after checking that its outputs and sources are whole."
+
+
+def _rebuilt(kind: type[CoalesceError], message: str, more: dict[str, str]) -> CoalesceError:
+    return kind(message, **more)
 
 
 def first_failure(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -11,7 +11,8 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Annotated
+from types import SimpleNamespace
+from typing import Annotated, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -77,25 +78,43 @@ def lease_key(state: str, run_id: str) -> str:
     return f"{state}runs/{run_id}"
 
 
-class Lease:
-    """This run's lease. `check` is asked before every Complete and every delete."""
+class Claim(Protocol):
+    """A run's lease as those see it who work under it."""
 
-    def __init__(self, store: ObjectStore, state: str, record: LeaseRecord, clock: Callable[[], float]) -> None:
+    def check(self) -> None:
+        """Raises LeaseLost if the lease is no longer certain to hold. Asked before every Complete and every delete."""
+        ...
+
+    def leave(self) -> None:
+        """This run may leave an upload that no record names: its lease will stay behind, ended, to say so."""
+        ...
+
+
+class Expiry(Protocol):
+    """When a lease ends, by the clock of the run: where other processes of the run can see it too."""
+
+    value: float
+
+
+class Lease:
+    """This run's lease, as the run that holds it sees it: see `Claim`."""
+
+    def __init__(self, store: ObjectStore, state: str, record: LeaseRecord, clock: Callable[[], float], expiry: Expiry | None = None) -> None:
         self._store = store
         self._key = lease_key(state, record.run_id)
         self._record = record.model_copy(update={"owner": f"{socket.gethostname()}:{os.getpid()}"})
         self._clock = clock
         self._etag = ""
-        self._until = 0.0
+        self._expiry = SimpleNamespace(value=0.0) if expiry is None else expiry
         self._untidy = False
 
     def check(self) -> None:
-        """Raises LeaseLost if the lease is no longer certain to hold."""
-        if self._clock() >= self._until:
+        """See `Claim`."""
+        if self._clock() >= self._expiry.value:
             raise LeaseLost(f"the lease {self._key!r} expired or was taken away", key=self._key)
 
     def leave(self) -> None:
-        """This run may leave an upload that no record names: its lease will stay behind, ended, to say so."""
+        """See `Claim`."""
         self._untidy = True
 
     @asynccontextmanager
@@ -103,7 +122,7 @@ class Lease:
         """The lease, renewed until the block ends. Raises PreconditionFailed if another run has the same id."""
         asked = self._clock()
         self._etag = await self._store.put(self._key, self._body(), if_none_match=True)
-        self._until = asked + self._record.seconds
+        self._expiry.value = asked + self._record.seconds
         renewal = asyncio.create_task(self._renew())
         try:
             yield self
@@ -126,11 +145,11 @@ class Lease:
                 self._etag = await self._store.put(self._key, self._body(), if_match=self._etag)
             except (PreconditionFailed, NotFound):
                 if not await self._written_after_all():
-                    self._until = 0.0
+                    self._expiry.value = 0.0
                     return
             except StorageError:
                 continue  # the next renewal may succeed before the lease ends
-            self._until = asked + self._record.seconds
+            self._expiry.value = asked + self._record.seconds
 
     async def _written_after_all(self) -> bool:
         """Whether the lease in the bucket is the one just written: a repeated request is refused because of its own first try."""

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime as dt
-import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from coalesce import __version__, planfile, planning
 from coalesce.account import Account, Event, opened
 from coalesce.commit import Terms
-from coalesce.errors import CoalesceError, ConfigurationError, GroupOwned, LeaseLost, PlanStale, first_failure
-from coalesce.lanes import Lanes
+from coalesce.errors import CoalesceError, GroupOwned, PlanStale, first_failure
 from coalesce.lease import Lease, LeaseRecord, Rival, outlived
 from coalesce.listing import Listed, list_groups
 from coalesce.model import Group, GroupId, Plan
@@ -26,15 +24,14 @@ from coalesce.probe import admit, probe, probe_prefix
 from coalesce.record import group_of, record_key, records_prefix
 from coalesce.recovery import Ground, Leftovers, recover, survey, sweep
 from coalesce.report import Report
-from coalesce.rounds import work
+from coalesce.rounds import GroupOutcome, work_off
 from coalesce.settings import Settings
 from coalesce.stop import RunLimits, Stop
-from coalesce.storage.base import Checksum, ObjectStore
+from coalesce.storage.base import Checksum, ObjectStore, Usage
+from coalesce.workers import Orders, Workers
 
 _WORKERS = 32
 _QUEUED = 256
-
-_log = logging.getLogger(__name__)
 
 
 def new_run_id() -> str:
@@ -67,10 +64,12 @@ class Run:
         planned: PlanFile | None = None,
         run_id: str = "",
         clock: Callable[[], float] = time.monotonic,
+        workers: Workers | None = None,
     ) -> None:
         self.run_id = run_id or new_run_id()
         self.stop = Stop(RunLimits(settings.max_groups, settings.max_bytes, settings.max_delete, settings.deadline), clock)
         self._store = store
+        self._workers = workers
         self._settings = settings
         self._clock = clock
         self._begun = clock()
@@ -92,6 +91,12 @@ class Run:
             return self._settings.shard.owns(key)
         named = self._layout.parse(key)
         return (named.group.prefix if named else key) in {group.prefix for group in self._planned}
+
+    def interrupt(self, code: int) -> None:
+        """Ends the run between outputs, in all its processes, with this exit code."""
+        self.stop.request(code)
+        if self._workers is not None:
+            self._workers.halt(code)
 
     @property
     def report(self) -> Report:
@@ -147,9 +152,22 @@ class Run:
                 raise failure from group
             self._account.failed(failure)
         finally:
-            seconds = self._clock() - self._begun
-            self._account.close(self._store.usage, seconds=seconds, stopped=self.stop.code, error_on_nothing=self._settings.error_on_nothing)
+            self._close()
         return self.report
+
+    def _close(self) -> None:
+        usage, workers = Usage(), self._workers
+        usage.add(self._store.usage)
+        if workers is not None:
+            usage.add(workers.usage)
+        self._account.close(
+            usage,
+            seconds=self._clock() - self._begun,
+            stopped=self.stop.code,
+            error_on_nothing=self._settings.error_on_nothing,
+            workers_cpu=workers.cpu_seconds if workers else 0.0,
+            workers_rss=workers.peak_rss_bytes if workers else 0,
+        )
 
     @asynccontextmanager
     async def _terms(self) -> AsyncIterator[tuple[Terms, Leftovers]]:
@@ -159,25 +177,28 @@ class Run:
         claim = LeaseRecord(
             run_id=self.run_id, seconds=settings.lease, layout=self._layout.name, prefixes=self._prefixes, shard=str(settings.shard), plan=self._ground.shard.of
         )
-        async with Lease(self._store, state, claim, self._clock).held() as lease:
+        expiry = self._workers.expiry if self._workers else None
+        async with Lease(self._store, state, claim, self._clock, expiry).held() as lease, AsyncExitStack() as stack:
             capabilities = await probe(self._store, probe_prefix(state, self.run_id))
             self.report.store.capabilities = capabilities.as_dict()
             self.report.store.mode = admit(capabilities, settings.accept_weaker)
             copying = not settings.check and capabilities.copy_condition and capabilities.checksum is Checksum.CRC64NVME
-            terms = Terms(
-                store=self._store,
+            orders = Orders(
                 state=state,
                 run_id=self.run_id,
                 version=__version__,
-                layout=self._layout,
+                layout=self._layout.name,
                 limits=dataclasses.replace(self._limits, copy=copying),
                 capabilities=capabilities,
-                lease=lease,
-                lanes=Lanes.of(settings.concurrency, settings.memory, lambda: self._store.usage.throttled),
+                concurrency=settings.concurrency,
+                memory=settings.memory,
                 check=settings.check,
                 delete=settings.delete,
+                deadline=None if settings.deadline is None else settings.deadline - (self._clock() - self._begun),
             )
-            yield terms, leftovers
+            if self._workers is not None:
+                await stack.enter_async_context(self._workers.working(orders, lease.leave))
+            yield orders.terms(self._store, lease), leftovers
 
     @asynccontextmanager
     async def _recovered(self, terms: Terms, leftovers: Leftovers) -> AsyncIterator[list[GroupId]]:
@@ -240,6 +261,7 @@ class Run:
     async def _work_prefixes(self, terms: Terms, prefixes: tuple[str, ...], only: frozenset[GroupId] | None = None) -> None:
         """Lists the prefixes, and works off every group in scope; of groups listed again, `only` these."""
         queue: asyncio.Queue[Group | None] = asyncio.Queue(_QUEUED)
+        consumers = _WORKERS * (self._workers.count if self._workers else 1)
 
         async def found(listed: Listed) -> None:
             groups = self._in_scope(listed) if only is None else [group for group in listed.groups if group.id in only and self._scope.covers(group.id)]
@@ -249,7 +271,7 @@ class Run:
 
         async def produce() -> None:
             await self._list(prefixes, found)
-            for _ in range(_WORKERS):
+            for _ in range(consumers):
                 await queue.put(None)
 
         async def consume() -> None:
@@ -258,7 +280,7 @@ class Run:
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(produce())
-            for _ in range(_WORKERS):
+            for _ in range(consumers):
                 tasks.create_task(consume())
 
     async def _work_group(self, terms: Terms, group: Group) -> None:
@@ -273,21 +295,22 @@ class Run:
         if plan.batches and not self.stop.admits_group():
             return
         try:
-            await work(terms, group, plan, self.stop, outcome)
+            await self._work_off(terms, group, plan, outcome)
         except GroupOwned as error:
             self._account.leased(error)
             return
-        except (LeaseLost, ConfigurationError):
-            raise
-        except CoalesceError as error:
-            outcome.failures.append(error)
-        except Exception as error:
-            # A defect met in one group must not keep the others from their turn.
-            _log.exception("%s", group.id)
-            outcome.failures.append(CoalesceError(f"{type(error).__name__}: {error}", code="Defect", hint="Please report it with the log."))
         if stale:
             outcome.failures.append(PlanStale(f"{group.id}: {stale} outputs of the plan do not match the bucket any more", key=group.id.prefix))
         self._account.worked(outcome, str(group.id))
+
+    async def _work_off(self, terms: Terms, group: Group, plan: Plan, outcome: GroupOutcome) -> None:
+        """Here, or in another process: which does not know the run's limits, so its batches are admitted before."""
+        taken = frozenset(output.key for output in group.outputs)
+        if self._workers is None or not plan.batches:
+            await work_off(terms, plan, taken, self.stop, outcome)
+            return
+        admitted = tuple(batch for batch in plan.batches if self.stop.admits(batch))
+        await self._workers.work(dataclasses.replace(plan, batches=admitted), taken, outcome)
 
     async def _list(self, prefixes: tuple[str, ...], found: Callable[[Listed], Awaitable[None]]) -> None:
         shard = self._settings.shard

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from coalesce import planning
@@ -12,17 +13,19 @@ from coalesce.content import Rules
 from coalesce.errors import (
     Archived,
     CoalesceError,
+    ConfigurationError,
     Conflict,
     ContentError,
     Fenced,
     GroupOwned,
     IntegrityError,
+    LeaseLost,
     NoSuchUpload,
     SourceChanged,
     StorageError,
     first_failure,
 )
-from coalesce.model import Batch, Delivery, Group, Left, Plan, Source, Transferred, Why
+from coalesce.model import Batch, Delivery, Left, Plan, Source, Transferred, Why
 from coalesce.record import HeldRecord, PlanRecord, RecordedBatch, recorded
 from coalesce.stop import Stop
 from coalesce.transfer import transfer
@@ -32,6 +35,8 @@ ROUND_BATCHES = 64
 ROUND_SOURCES = 25_000
 
 _RESTARTS = 3
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -54,13 +59,26 @@ class GroupOutcome:
         self.tell(delivery)
 
 
-async def work(terms: Terms, group: Group, plan: Plan, stop: Stop, outcome: GroupOutcome) -> None:
-    """Works off a plan, adding to `outcome`. `stop` is asked before every batch; one that may not start is undone without a trace.
+async def work_off(terms: Terms, plan: Plan, taken: Iterable[str], stop: Stop, outcome: GroupOutcome) -> None:
+    """Works off a plan, adding to `outcome` what fails of it. `taken` are names of outputs in use; `stop` is asked before every batch.
 
-    Raises GroupOwned if another run's record stands on the group, LeaseLost; what fails for one batch is in the outcome.
+    Raises GroupOwned if another run's record stands on the group; LeaseLost and ConfigurationError, which end the whole run.
     """
+    try:
+        await _work_rounds(terms, plan, set(taken), stop, outcome)
+    except (GroupOwned, LeaseLost, ConfigurationError):
+        raise
+    except CoalesceError as error:
+        outcome.failures.append(error)
+    except Exception as error:
+        # A defect met in one group must not keep the others from their turn.
+        _log.exception("%s", plan.group)
+        outcome.failures.append(CoalesceError(f"{type(error).__name__}: {error}", code="Defect", hint="Please report it with the log."))
+
+
+async def _work_rounds(terms: Terms, plan: Plan, taken: set[str], stop: Stop, outcome: GroupOutcome) -> None:
     outcome.left += plan.left
-    taken = {output.key for output in group.outputs} | {batch.output for batch in plan.batches}
+    taken |= {batch.output for batch in plan.batches}
     # Without deletes the record stays after its round, and there is no room for a second one.
     for batches in _rounds(plan.batches) if terms.delete else [list(plan.batches)]:
         admitted = [batch for batch in batches if stop.admits(batch)]

@@ -125,8 +125,6 @@ class Settings(BaseModel):
             raise ValueError("an empty prefix is the whole bucket; say --whole-bucket if that is meant")
         if not self.prefix and not self.whole_bucket:
             raise ValueError("a prefix is required: --prefix P (or --whole-bucket)")
-        if self.processes > 1:
-            raise ValueError("more than one process is not supported yet; use --processes 1")
         parse_days(self.date, dt.date(2000, 1, 1))
         state = as_directory(self.state)
         if state in ("", "/"):

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -23,11 +24,13 @@ from coalesce.dataset import Shape
 from coalesce.errors import CoalesceError, UsageError
 from coalesce.lease import Lease, LeaseRecord
 from coalesce.pipeline import Run, new_run_id, refused
+from coalesce.planfile import PlanFile
 from coalesce.probe import probe, probe_prefix, weaker_modes
 from coalesce.report import Report, exit_code_of, worst
 from coalesce.settings import Settings, as_directory
 from coalesce.sharding import WHOLE
 from coalesce.storage.s3 import S3Options, open_s3
+from coalesce.workers import Workers, processes_for
 
 app = typer.Typer(help="Join many small S3 objects into few large ones; prove it; delete the small ones.", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -119,27 +122,38 @@ def _run(given: dict[str, Any], job: str) -> int:
         _log.warning("-u and -c have no effect any more")
     for path in filter(None, (values.get("report"), values.get("save_plan"))):
         check_writable(path)
-    return asyncio.run(_report(values, job, voice))
-
-
-async def _report(values: dict[str, Any], job: str, voice: Voice) -> int:
-    """Runs, and writes the report whatever comes of it."""
     plan, saved, path = values.get("plan"), values.get("save_plan"), values.get("report")
     if plan and job != "run":
         raise UsageError(f"--plan is for `run`, not for `{job}`")
     if saved and job != "plan":
         raise UsageError(f"--save-plan is for `plan`, not for `{job}`")
-    planned = await read_plan(plan, values) if plan else None
+    planned = asyncio.run(read_plan(plan, values)) if plan else None
     settings = planned_settings(values, planned, dt.datetime.now(dt.UTC).date()) if planned else o.settings_of(values)
     if saved and settings.shard != WHOLE:
         raise UsageError("a plan is written for all shards at once", hint="Leave --shard to `run --plan`, or say --shard 0/1.")
     store_options = o.store_options_of({**values, "bucket": settings.bucket})
+    processes = processes_for(settings.processes, settings.memory) if job == "run" else 1
+    workers = Workers(processes, partial(open_s3, store_options)) if processes > 1 else None
+    return asyncio.run(_report(settings, store_options, job, voice, path, saved, planned, workers))
+
+
+async def _report(
+    settings: Settings,
+    store_options: S3Options,
+    job: str,
+    voice: Voice,
+    path: str | None,
+    saved: str | None,
+    planned: PlanFile | None,
+    workers: Workers | None,
+) -> int:
+    """Runs, and writes the report whatever comes of it."""
     async with AsyncExitStack() as stack:
         try:
             store = await stack.enter_async_context(open_s3(store_options))
         except CoalesceError as error:
             return await _told(refused(settings, error, voice.emit), voice, path, store_options)
-        run = Run(store, settings, voice.emit, endpoint=store.endpoint, planned=planned)
+        run = Run(store, settings, voice.emit, endpoint=store.endpoint, planned=planned, workers=workers)
         try:
             await _until_stopped(run, _JOBS[job], voice)
             if saved and not run.report.exit_code:
@@ -171,7 +185,7 @@ async def _until_stopped(run: Run, job: Callable[[Run], Awaitable[Report]], voic
             task.cancel()
         else:
             _log.warning("%s: ending after what is under way; once more to end at once", signal.Signals(number).name)
-        run.stop.request(128 + number)
+        run.interrupt(128 + number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)

@@ -57,7 +57,7 @@ NoDelete = Annotated[bool | None, option("--no-delete", help="commit outputs, ke
 DryRun = Annotated[bool, option("--dry-run", help="the same as `plan`", panel=_WHAT)]
 
 Concurrency = Annotated[int | None, option("--concurrency", "--threads", "-t", help="GETs in flight at most; 0 is automatic (default)", panel=_HOW)]
-Processes = Annotated[int | None, option("--processes", help="worker processes; 0 is automatic (one, for now)", panel=_HOW)]
+Processes = Annotated[int | None, option("--processes", help="worker processes; 0 is one for each CPU of this container (default 1)", panel=_HOW)]
 Multiprocessor = Annotated[bool, option("--multiprocessor", "-m", help="--processes 0", panel=_HOW)]
 Memory = Annotated[str | None, option("--memory", help="bytes of bodies in flight (default 128MiB)", panel=_HOW)]
 ShardOf = Annotated[str | None, option("--shard", help="only the groups of shard I of N, from 0 (default from AWS Batch and Indexed Jobs)", panel=_HOW)]

@@ -97,6 +97,15 @@ class Usage:
     bytes_out: int = 0
     orphans: int = 0
 
+    def add(self, other: Usage) -> None:
+        """What another client of the same bucket has asked."""
+        self.requests.update(other.requests)
+        self.retries += other.retries
+        self.throttled += other.throttled
+        self.bytes_in += other.bytes_in
+        self.bytes_out += other.bytes_out
+        self.orphans += other.orphans
+
 
 class ObjectStore(Protocol):
     """One bucket."""
