@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from bench.contestants import AIOBOTOCORE, BOTO3, NO_CHECK, OBSTORE, OBSTORE_UVLOOP, ORIGINAL, OURS, RCLONE, S5CMD, TRANSFER, TWO
+from bench.contestants import AIOBOTOCORE, BOTO3, FLOOR, NO_CHECK, OBSTORE, OBSTORE_UVLOOP, ORIGINAL, OURS, RCLONE, S5CMD, TRANSFER, TWO
 from bench.records import Fill
 from bench.rivals.sources import OUTPUT_BYTES
 
@@ -30,8 +30,8 @@ class Scenario:
     once: tuple[str, ...] = ()
 
 
-_ALL = (OURS, TWO, NO_CHECK, TRANSFER, BOTO3, AIOBOTOCORE, S5CMD, OBSTORE, OBSTORE_UVLOOP, RCLONE)
-_MAIN = (OURS, NO_CHECK, TRANSFER, BOTO3, S5CMD, OBSTORE, OBSTORE_UVLOOP)
+_ALL = (OURS, TWO, NO_CHECK, TRANSFER, BOTO3, AIOBOTOCORE, S5CMD, OBSTORE, OBSTORE_UVLOOP, RCLONE, FLOOR)
+_MAIN = (OURS, NO_CHECK, TRANSFER, BOTO3, S5CMD, OBSTORE, OBSTORE_UVLOOP, FLOOR)
 
 FULL = (
     Scenario("2KB", "2 KB, HTTP", Fill(10_000, 2_000), _MAIN, rounds=2),
@@ -54,7 +54,7 @@ def _shorter(name: str, objects: int, names: tuple[str, ...]) -> Scenario:
     return replace(whole, fill=replace(whole.fill, objects=objects), names=names, rounds=1)
 
 
-_FEW = (OURS, TWO, NO_CHECK, TRANSFER, BOTO3, S5CMD, OBSTORE, OBSTORE_UVLOOP)
+_FEW = (OURS, TWO, NO_CHECK, TRANSFER, BOTO3, S5CMD, OBSTORE, OBSTORE_UVLOOP, FLOOR)
 QUICK = (
     _shorter("10KB", 3_000, _FEW),
     _shorter("100KB", 3_000, _FEW),
