@@ -14,7 +14,7 @@ from bench.measure import Result
 class Figures:
     """All that was measured."""
 
-    results: Mapping[str, Result]
+    results: dict[str, Result]
     listing: Mapping[str, list[float]]
     start: Mapping[str, list[float]]
 
@@ -60,7 +60,7 @@ class Aim:
             return against, self.what, aim, "-", "not measured"
         met = reached >= self.least if self.least else reached <= self.most
         return (
-            self.against,
+            against,
             self.what,
             aim,
             f"{reached:,.0f}{self.unit}" if reached >= 100 else f"{reached:.2f}{self.unit}",

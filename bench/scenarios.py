@@ -34,13 +34,13 @@ _ALL = (OURS, TWO, NO_CHECK, TRANSFER, BOTO3, AIOBOTOCORE, S5CMD, OBSTORE, OBSTO
 _MAIN = (OURS, NO_CHECK, TRANSFER, BOTO3, S5CMD, OBSTORE, OBSTORE_UVLOOP, FLOOR)
 
 FULL = (
-    Scenario("2KB", "2 KB, HTTP", Fill(10_000, 2_000), _MAIN, rounds=2),
-    Scenario("10KB", "10 KB, HTTP", Fill(10_000, 10_000), _ALL),
     Scenario("100KB", "100 KB, HTTP", Fill(10_000, 100_000), _ALL),
-    Scenario("100KB-TLS", "100 KB, TLS", Fill(10_000, 100_000), _MAIN, tls=True),
+    Scenario("100KB-TLS", "100 KB, TLS", Fill(10_000, 100_000), _MAIN, rounds=2, tls=True),
     Scenario(
         "100KB-30ms", "100 KB, HTTP, 30 ms latency", Fill(10_000, 100_000), (OURS, TWO, BOTO3, AIOBOTOCORE, S5CMD, OBSTORE), rounds=2, latency=30, once=(S5CMD,)
     ),
+    Scenario("10KB", "10 KB, HTTP", Fill(10_000, 10_000), _ALL),
+    Scenario("2KB", "2 KB, HTTP", Fill(10_000, 2_000), _MAIN, rounds=2),
     Scenario("1MB", "1 MB, HTTP", Fill(1_000, 1_000_000), _MAIN, rounds=2),
     Scenario("1GiB", "two of 512 MiB into one of 1 GiB, HTTP", Fill(2, GIB // 2, 1), (OURS, NO_CHECK, BOTO3, S5CMD, OBSTORE), rounds=2, limit=2 * GIB),
     Scenario("500MB-output", "5,000 of 100 KB into one output of 500 MB, HTTP", Fill(5_000, 100_000, 1), (OURS, BOTO3), rounds=2, limit=GIB),
