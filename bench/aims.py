@@ -14,7 +14,7 @@ from bench.measure import Result
 class Figures:
     """All that was measured."""
 
-    results: Mapping[str, Result]
+    results: dict[str, Result]
     listing: Mapping[str, list[float]]
     start: Mapping[str, list[float]]
 
@@ -54,13 +54,13 @@ class Aim:
 
     def row(self, figures: Figures) -> tuple[str, str, str, str, str]:
         """Against whom, what, the aim, what was reached, and a verdict."""
-        reached = self.figure(figures)
+        against, reached = self.against.replace("|", "\\|"), self.figure(figures)
         aim = f">= {self.least:g}{self.unit}" if self.least else f"<= {self.most:g}{self.unit}"
         if reached is None:
-            return self.against, self.what, aim, "-", "not measured"
+            return against, self.what, aim, "-", "not measured"
         met = reached >= self.least if self.least else reached <= self.most
         return (
-            self.against,
+            against,
             self.what,
             aim,
             f"{reached:,.0f}{self.unit}" if reached >= 100 else f"{reached:.2f}{self.unit}",

@@ -22,6 +22,7 @@ OBSTORE = "obstore async"
 OBSTORE_UVLOOP = "obstore async, uvloop"
 RCLONE = "rclone cat | rclone rcat"
 ORIGINAL = "the original's algorithm"
+FLOOR = "the floor"
 
 BIN = Path(sys.executable).parent
 
@@ -87,5 +88,6 @@ CONTESTANTS = {
         Contestant(OBSTORE_UVLOOP, _script("obstore_async", "uvloop"), deletes=False),
         Contestant(RCLONE, _pipes(_rclone), deletes=False),
         Contestant(ORIGINAL, _script("original")),
+        Contestant(FLOOR, _script("floor"), deletes=False),
     )
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from bench.scenarios import Scenario
 from bench.site import BUCKET, Asked, Site, real, standin
 
 HELP_RUNS = 5
+CPUS = os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,11 @@ class Result:
     def server(self, name: str) -> list[float]:
         """The server's own CPU milliseconds per source."""
         return self.values(name, lambda run: run.asked.cpu * 1000 / self.scenario.fill.objects)
+
+    def foreign(self) -> float:
+        """The greatest share of the machine's CPUs that something else took during a run: what a contestant and the server did not use of what was used."""
+        runs = [run for runs in self.runs.values() for run in runs]
+        return max((run.cost.machine - run.cost.cpu - run.asked.cpu) / run.cost.wall / CPUS for run in runs)
 
 
 def compared(scenario: Scenario, folder: Path) -> Result:

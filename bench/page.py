@@ -59,7 +59,8 @@ def scenario(result: Result) -> Iterator[str]:
     """The table of one scenario."""
     fill = result.scenario.fill
     counted = f"{fill.objects:,} sources of about {fill.bytes:,} bytes in {fill.groups} group{'s' if fill.groups > 1 else ''}"
-    yield f"{counted}; {result.scenario.rounds} round{'s' if result.scenario.rounds > 1 else ''}."
+    rounds = f"{result.scenario.rounds} round{'s' if result.scenario.rounds > 1 else ''}"
+    yield f"{counted}; {rounds}; other work took at most {max(0, result.foreign()):.0%} of the machine's CPUs during a run."
     yield ""
     yield "| | job | CPU ms per source | wall s | peak MiB | requests per source | server's CPU ms per source | CPU, times `coalesce run` | wall, times |"
     yield "|---|---|---:|---:|---:|---:|---:|---:|---:|"
@@ -67,7 +68,7 @@ def scenario(result: Result) -> Iterator[str]:
         requests = f"{median(result.requests(name)):.3f}" if any(result.requests(name)) else "-"
         server = f"{median(result.server(name)):.3f}" if any(result.server(name)) else "-"
         cells = [
-            name,
+            name.replace("|", "\\|"),
             "whole" if CONTESTANTS[name].deletes else "transfer",
             spread(result.cpu(name), 3),
             spread(result.wall(name)),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SAMPLE_SECONDS = 0.05
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Failed(Exception):
@@ -26,10 +27,11 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one run: seconds, CPU seconds (user and system), bytes of memory at the peak, and what was written to stdout."""
+    """Of one run: seconds, CPU seconds (user and system), those of the whole machine, bytes of memory at the peak, and what was written to stdout."""
 
     wall: float
     cpu: float
+    machine: float
     peak: int
     said: str
 
@@ -37,12 +39,12 @@ class Cost:
 def measured(command: list[str], environment: Mapping[str, str]) -> Cost:
     """Runs a command to its end. Raises Failed."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        begun = time.perf_counter()
+        begun, busy = time.perf_counter(), machine_cpu()
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
         memory = _Memory(process.pid)
         memory.start()
         _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - begun
+        wall, machine = time.perf_counter() - begun, machine_cpu() - busy
         process.returncode = os.waitstatus_to_exitcode(status)
         memory.join()
         out.seek(0)
@@ -50,7 +52,7 @@ def measured(command: list[str], environment: Mapping[str, str]) -> Cost:
         said, complained = out.read().decode(errors="replace"), err.read().decode(errors="replace")
     if process.returncode:
         raise Failed(process.returncode, complained or said)
-    return Cost(wall, usage.ru_utime + usage.ru_stime, memory.peak, said)
+    return Cost(wall, usage.ru_utime + usage.ru_stime, machine, memory.peak, said)
 
 
 class _Memory(threading.Thread):
@@ -82,6 +84,18 @@ def _high_water(pid: int) -> int:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return 0
+
+
+def machine_cpu() -> float:
+    """CPU seconds of everything on the machine since it began (proc(5), stat), waiting not counted."""
+    user, nice, system, _, _, interrupts, soft, stolen, *_ = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    return sum(map(int, (user, nice, system, interrupts, soft, stolen))) / TICKS
+
+
+def process_cpu(pid: int) -> float:
+    """CPU seconds of one process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def cpu_until_connected(command: list[str], environment: Mapping[str, str]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from bench.contestants import AIOBOTOCORE, BOTO3, NO_CHECK, OBSTORE, OBSTORE_UVLOOP, ORIGINAL, OURS, RCLONE, S5CMD, TRANSFER, TWO
+from bench.contestants import AIOBOTOCORE, BOTO3, FLOOR, NO_CHECK, OBSTORE, OBSTORE_UVLOOP, ORIGINAL, OURS, RCLONE, S5CMD, TRANSFER, TWO
 from bench.records import Fill
 from bench.rivals.sources import OUTPUT_BYTES
 
@@ -30,17 +30,17 @@ class Scenario:
     once: tuple[str, ...] = ()
 
 
-_ALL = (OURS, TWO, NO_CHECK, TRANSFER, BOTO3, AIOBOTOCORE, S5CMD, OBSTORE, OBSTORE_UVLOOP, RCLONE)
-_MAIN = (OURS, NO_CHECK, TRANSFER, BOTO3, S5CMD, OBSTORE, OBSTORE_UVLOOP)
+_ALL = (OURS, TWO, NO_CHECK, TRANSFER, BOTO3, AIOBOTOCORE, S5CMD, OBSTORE, OBSTORE_UVLOOP, RCLONE, FLOOR)
+_MAIN = (OURS, NO_CHECK, TRANSFER, BOTO3, S5CMD, OBSTORE, OBSTORE_UVLOOP, FLOOR)
 
 FULL = (
-    Scenario("2KB", "2 KB, HTTP", Fill(10_000, 2_000), _MAIN, rounds=2),
-    Scenario("10KB", "10 KB, HTTP", Fill(10_000, 10_000), _ALL),
     Scenario("100KB", "100 KB, HTTP", Fill(10_000, 100_000), _ALL),
-    Scenario("100KB-TLS", "100 KB, TLS", Fill(10_000, 100_000), _MAIN, tls=True),
+    Scenario("100KB-TLS", "100 KB, TLS", Fill(10_000, 100_000), _MAIN, rounds=2, tls=True),
     Scenario(
         "100KB-30ms", "100 KB, HTTP, 30 ms latency", Fill(10_000, 100_000), (OURS, TWO, BOTO3, AIOBOTOCORE, S5CMD, OBSTORE), rounds=2, latency=30, once=(S5CMD,)
     ),
+    Scenario("10KB", "10 KB, HTTP", Fill(10_000, 10_000), _ALL),
+    Scenario("2KB", "2 KB, HTTP", Fill(10_000, 2_000), _MAIN, rounds=2),
     Scenario("1MB", "1 MB, HTTP", Fill(1_000, 1_000_000), _MAIN, rounds=2),
     Scenario("1GiB", "two of 512 MiB into one of 1 GiB, HTTP", Fill(2, GIB // 2, 1), (OURS, NO_CHECK, BOTO3, S5CMD, OBSTORE), rounds=2, limit=2 * GIB),
     Scenario("500MB-output", "5,000 of 100 KB into one output of 500 MB, HTTP", Fill(5_000, 100_000, 1), (OURS, BOTO3), rounds=2, limit=GIB),
@@ -54,7 +54,7 @@ def _shorter(name: str, objects: int, names: tuple[str, ...]) -> Scenario:
     return replace(whole, fill=replace(whole.fill, objects=objects), names=names, rounds=1)
 
 
-_FEW = (OURS, TWO, NO_CHECK, TRANSFER, BOTO3, S5CMD, OBSTORE, OBSTORE_UVLOOP)
+_FEW = (OURS, TWO, NO_CHECK, TRANSFER, BOTO3, S5CMD, OBSTORE, OBSTORE_UVLOOP, FLOOR)
 QUICK = (
     _shorter("10KB", 3_000, _FEW),
     _shorter("100KB", 3_000, _FEW),

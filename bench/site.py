@@ -21,6 +21,7 @@ import trustme
 from ci.with_server import running
 from obstore.store import S3Store
 
+from bench.process import process_cpu
 from bench.records import Digest, Fill, objects
 
 BUCKET = "bench"
@@ -37,7 +38,7 @@ class Asked:
 
 
 class Site(Protocol):
-    """A server."""
+    """A server. `environment` is that of whoever is to find it."""
 
     endpoint: str
     environment: dict[str, str]
@@ -112,10 +113,11 @@ def standin(fill: Fill, folder: Path, *, tls: bool = False, latency: float = 0.0
 class Real:
     """A real server, filled and read by obstore: neither by the stand-in's code nor by what is measured."""
 
-    def __init__(self, endpoint: str, fill: Fill, variables: dict[str, str]) -> None:
+    def __init__(self, endpoint: str, fill: Fill, variables: dict[str, str], pid: int) -> None:
         self.endpoint = endpoint
         self.environment = os.environ | KEYS | NOTHING_ELSE | variables
         self._fill = fill
+        self._pid, self._cpu = pid, 0.0
         self._store = S3Store(
             BUCKET,
             endpoint=endpoint,
@@ -134,10 +136,11 @@ class Real:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda key: obstore.delete(self._store, key), self._keys()))
             list(pool.map(lambda found: obstore.put(self._store, *found), objects(self._fill)))
+        self._cpu = process_cpu(self._pid)
 
     def asked(self) -> Asked:
-        """See `Site`: it does not say."""
-        return Asked({}, 0.0)
+        """See `Site`: it counts no requests."""
+        return Asked({}, process_cpu(self._pid) - self._cpu)
 
     def digest(self) -> dict[str, int]:
         """See `Site`."""
@@ -150,8 +153,8 @@ class Real:
 @contextmanager
 def real(name: str, fill: Fill) -> Iterator[Real]:
     """A real server of `ci/with_server.py` with that data."""
-    with running(name) as (variables, _):
-        site = Real(variables["COALESCE_TEST_ENDPOINT"], fill, variables)
+    with running(name) as (variables, pid):
+        site = Real(variables["COALESCE_TEST_ENDPOINT"], fill, variables, pid)
         keys = {"aws_access_key_id": variables["AWS_ACCESS_KEY_ID"], "aws_secret_access_key": variables["AWS_SECRET_ACCESS_KEY"]}
         boto3.client("s3", endpoint_url=site.endpoint, region_name="us-east-1", **keys).create_bucket(Bucket=BUCKET)
         yield site
