@@ -259,7 +259,7 @@ def test_an_array_job_can_be_submitted_to_the_queue(account: boto3.Session, depl
 def test_the_registry_stack_comes_up(account: boto3.Session) -> None:
     deploy(account, "registry", "registry")
     repository = account.client("ecr").describe_repositories()["repositories"][0]
-    assert (repository["repositoryName"], repository["imageTagMutability"]) == ("coalesce", "IMMUTABLE")
+    assert (repository["repositoryName"], repository["imageTagMutability"]) == ("coalesce", "IMMUTABLE_WITH_EXCLUSION")
 
 
 def test_the_lifecycle_waits_longer_than_any_run_may_take() -> None:
