@@ -52,7 +52,7 @@ test-image: $(READY) image ## Build the image and run it on a real server: read-
 
 test-deploy: $(READY) ## Check everything that deploys something, with the tools that are on the PATH; the rest is skipped and named
 	$(UV) sync --quiet --locked --inexact --all-extras --group deploy
-	.venv/bin/pytest -q -n 2 -rs tests/test_deploy_*.py $(ARGS)
+	PATH="$(CURDIR)/.tools/bin:$$PATH" .venv/bin/pytest -q -n 2 -rs tests/test_deploy_*.py $(ARGS)
 
 update-pipeline: ## Set the infrastructure pipeline from this working tree; needs aviator and fly, and a login: fly -t aws-concourse login
 	FLY_TARGET=$(FLY_TARGET) aviator
