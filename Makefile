@@ -7,12 +7,15 @@ BENCH_READY := .venv/.bench
 SERVERS ?= versitygw ministack
 BASE ?= python:3.11-slim-bookworm
 TAG ?= coalesce:local
+FLY_TARGET ?= aws-concourse
+FLY_UTILITY_TARGET ?= utility
+PARTITION ?= -1
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo test test-servers acceptance image test-image test-deploy lint types fmt check bench bench-quick clean
+.PHONY: help bootstrap demo test test-servers acceptance image test-image test-deploy update-pipeline update-corporate-storage-coalescer-pipeline lint types fmt check bench bench-quick clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(UV):
 	$(PYTHON) -m venv .tools
@@ -49,7 +52,14 @@ test-image: $(READY) image ## Build the image and run it on a real server: read-
 
 test-deploy: $(READY) ## Check everything that deploys something, with the tools that are on the PATH; the rest is skipped and named
 	$(UV) sync --quiet --locked --inexact --all-extras --group deploy
-	.venv/bin/pytest -q -n 2 -rs tests/test_deploy_*.py $(ARGS)
+	PATH="$(CURDIR)/.tools/bin:$$PATH" .venv/bin/pytest -q -n 2 -rs tests/test_deploy_*.py $(ARGS)
+
+update-pipeline: ## Set the infrastructure pipeline from this working tree; needs aviator and fly, and a login: fly -t aws-concourse login
+	FLY_TARGET=$(FLY_TARGET) aviator
+
+update-corporate-storage-coalescer-pipeline: ## Set the pipeline that runs the job by hand: DATE=2026-11-01 PREFIX=... PARTITION=3, or what each location has
+	FLY_UTILITY_TARGET=$(FLY_UTILITY_TARGET) DATE='$(or $(DATE),"")' PREFIX='$(or $(PREFIX),"")' PARTITION='"$(PARTITION)"' \
+	  aviator -f aviator-corporate-storage-coalescer.yml
 
 lint: $(READY) ## Check format, style, layers and the Dockerfile
 	.venv/bin/ruff format --check .

@@ -55,7 +55,7 @@ data "aws_iam_policy_document" "bucket" {
     sid       = "JobDeletesByETagOnly"
     effect    = "Deny"
     actions   = ["s3:DeleteObject"]
-    resources = [for name, location in var.locations : local.prefixes[name] if location.bucket == each.key]
+    resources = concat([for name, location in var.locations : local.prefixes[name] if location.bucket == each.key], [local.records[each.key]])
 
     principals {
       type        = "AWS"
@@ -65,6 +65,36 @@ data "aws_iam_policy_document" "bucket" {
     condition {
       test     = "Null"
       variable = "s3:if-match"
+      values   = ["true"]
+    }
+  }
+
+  statement {
+    sid       = "JobReplacesRecordsByETagOnly"
+    effect    = "Deny"
+    actions   = ["s3:PutObject"]
+    resources = [local.records[each.key]]
+
+    principals {
+      type        = "AWS"
+      identifiers = [aws_iam_role.job.arn]
+    }
+
+    condition {
+      test     = "Null"
+      variable = "s3:if-none-match"
+      values   = ["true"]
+    }
+
+    condition {
+      test     = "Null"
+      variable = "s3:if-match"
+      values   = ["true"]
+    }
+
+    condition {
+      test     = "Bool"
+      variable = "s3:ObjectCreationOperation"
       values   = ["true"]
     }
   }

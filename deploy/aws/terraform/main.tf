@@ -6,6 +6,7 @@ data "aws_caller_identity" "current" {}
 
 locals {
   prefixes = { for name, location in var.locations : name => "arn:${data.aws_partition.current.partition}:s3:::${location.bucket}/${location.prefix}/*" }
+  records  = { for bucket in local.buckets : bucket => "arn:${data.aws_partition.current.partition}:s3:::${bucket}/_coalesce/groups/*" }
   buckets  = toset([for location in values(var.locations) : location.bucket])
 
   # Three attempts of two hours each end before 08:30, an hour before the readers start. The deadline lets an attempt end by itself, between outputs.
@@ -24,7 +25,13 @@ locals {
 
 resource "aws_ecr_repository" "this" {
   name                 = var.name
-  image_tag_mutability = "IMMUTABLE"
+  image_tag_mutability = "IMMUTABLE_WITH_EXCLUSION"
+
+  # The pipeline moves this one and deploys by digest.
+  image_tag_mutability_exclusion_filter {
+    filter      = "latest"
+    filter_type = "WILDCARD"
+  }
 
   image_scanning_configuration {
     scan_on_push = true

@@ -82,8 +82,9 @@ data "aws_iam_policy_document" "job" {
     actions   = ["s3:ListBucket"]
     resources = ["arn:${data.aws_partition.current.partition}:s3:::${each.value.bucket}"]
 
+    # IfExists: S3 asks for this right, without a prefix, when a HEAD finds no key. Refused, it says 403, which is no answer to whether one is there.
     condition {
-      test     = "StringLike"
+      test     = "StringLikeIfExists"
       variable = "s3:prefix"
       values   = ["${each.value.prefix}/*", "_coalesce/*"]
     }
