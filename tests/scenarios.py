@@ -132,10 +132,10 @@ async def _run_to_its_death(bucket: MemoryBucket, chosen: Settings, operation: s
     bucket.now += 1000
 
 
-async def run(store: MemoryStore, chosen: Settings) -> Report | None:
+async def run(store: MemoryStore, chosen: Settings, **more: Callable[[], float]) -> Report | None:
     """A process from its start to its end, or to its death."""
     try:
-        return await Run(store, chosen).coalesce()
+        return await Run(store, chosen, **more).coalesce()  # type: ignore[arg-type]
     except BaseException as error:
         if not _only_killed(error):
             raise
