@@ -18,6 +18,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore import UNSIGNED
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, ProfileNotFound, SSLError
+from botocore.handlers import add_expect_header
 from botocore.httpsession import ProxyConfiguration, get_cert_path
 from botocore.utils import get_environ_proxies
 
@@ -130,6 +131,9 @@ class Client:
         if options.request_payer:
             self._common["RequestPayer"] = "requester"
         client.meta.events.register("before-send.s3", self._sent)
+        client.meta.events.register("needs-retry.s3", _give_up_on_strangers)
+        # aiohttp waits for 100 Continue without end; our bodies on this way are small, and a refusal comes just as well after them.
+        client.meta.events.unregister("before-call.s3", add_expect_header)
 
     async def keys(self) -> Keys | None:
         """The credentials of the moment, refreshed where they are about to expire; None for anonymous requests."""
@@ -174,13 +178,24 @@ def _trust(authorities: str, verify: bool) -> ssl.SSLContext:
 
 def _proxy(endpoint: str) -> str:
     """The proxy that botocore takes for an endpoint, empty for none. Raises ConfigurationError for one that is not plain HTTP."""
-    url = ProxyConfiguration(get_environ_proxies(endpoint)).proxy_url_for(endpoint) or ""
-    if url and not url.startswith("http://"):
+    proxies = get_environ_proxies(endpoint)
+    kind, separator, _ = proxies.get(endpoint.partition(":")[0], "").partition("://")
+    if separator and kind != "http":
         raise errors.ConfigurationError(
-            f"the proxy {url.partition('://')[0]}://... is not supported",
+            f"the proxy {kind}://... is not supported",
             hint="Name an http:// proxy in HTTPS_PROXY or HTTP_PROXY, or add the endpoint to NO_PROXY.",
         )
-    return str(url)
+    return str(ProxyConfiguration(proxies).proxy_url_for(endpoint) or "")
+
+
+def _untrusted(error: object) -> bool:
+    return isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error)
+
+
+def _give_up_on_strangers(caught_exception: Exception | None = None, **_: Any) -> None:
+    """Botocore would try again for some ten seconds."""
+    if caught_exception is not None and _untrusted(caught_exception):
+        raise caught_exception
 
 
 def _mapped(error: Exception, operation: str, where: str) -> errors.CoalesceError:
@@ -191,7 +206,7 @@ def _mapped(error: Exception, operation: str, where: str) -> errors.CoalesceErro
         return errors.ConfigurationError(str(error), code="ProfileNotFound", hint="Check --profile and AWS_PROFILE.")
     if isinstance(error, RuntimeError):  # what botocore raises where new credentials have expired too
         return errors.ConfigurationError(f"{operation} {where!r}: {error}", key=where, operation=operation, hint=CREDENTIALS_HINT)
-    if isinstance(error, SSLError):
+    if _untrusted(error):
         return errors.ConfigurationError(f"{operation} {where!r}: {error}", key=where, operation=operation, hint=CERTIFICATE_HINT)
     if not isinstance(error, ClientError):
         kind = errors.ConfigurationError if operation == "connect" else errors.Unavailable

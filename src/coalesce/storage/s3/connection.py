@@ -67,6 +67,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """See `asyncio.BufferedProtocol`."""
+        if self._unasked:
+            self.fail("something came that was not asked for")
+            return
         self.active_at = self._loop.time()
         self._received += nbytes
         try:

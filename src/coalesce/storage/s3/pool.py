@@ -97,6 +97,9 @@ class Pool:
         connection = Connection(self._buffer, self._loop)
         async with asyncio.timeout(_CONNECT_SECONDS):
             await self._connect(connection)
+        if self._watch.cancelled():
+            connection.close()
+            raise BrokenConnection("the pool was closed")
         self._all.add(connection)
         return connection
 
