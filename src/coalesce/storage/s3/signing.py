@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -29,9 +30,9 @@ def encoded_path(key: str) -> str:
     return quote(key, safe="/~-_.")
 
 
-def encoded(text: str) -> str:
-    """A name or value of a query string."""
-    return quote(text, safe="~-_.")
+def encoded_query(query: Mapping[str, str]) -> str:
+    """A query as it stands in a URL and in the canonical request: its names in order, nothing but unreserved characters."""
+    return "&".join([f"{name}={value}" for name, value in sorted([(quote(name, safe="~-_."), quote(value, safe="~-_.")) for name, value in query.items()])])
 
 
 class Signer:

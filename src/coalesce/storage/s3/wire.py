@@ -1,8 +1,4 @@
-"""Signed requests to one bucket without the general client's work for each of them.
-
-Where requests go, and for which region they are signed, is taken over from a request of the general client, which knows about addressing, partitions
-and redirects.
-"""
+"""Signed requests to one bucket without the general client's work for each of them."""
 
 from __future__ import annotations
 
@@ -12,14 +8,13 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 from xml.sax.saxutils import unescape
 
 from coalesce import errors
-from coalesce.storage.connection import Answer
-from coalesce.storage.failure import failure_of
-from coalesce.storage.pool import Origin, Pool, proxy_authorization
-from coalesce.storage.signing import EMPTY_SHA256, UNSIGNED, Keys, Signer, encoded, encoded_path
+from coalesce.storage.s3.connection import Answer
+from coalesce.storage.s3.failure import CERTIFICATE_HINT, failure_of
+from coalesce.storage.s3.pool import Origin, Pool, proxy_authorization
+from coalesce.storage.s3.signing import EMPTY_SHA256, UNSIGNED, Keys, Signer, encoded_path, encoded_query
 
 _ELEMENT = re.compile(r"<(Code|Message|RequestId)>([^<]*)</")
 _PORTS = {"http": 80, "https": 443}
@@ -28,16 +23,13 @@ _PORTS = {"http": 80, "https": 443}
 class Wire:
     """Connections to one bucket. `keys` gives the credentials of the moment, None for anonymous requests; `stall` is in seconds."""
 
-    def __init__(
-        self, *, connections: int, stall: float, tls: Callable[[], ssl.SSLContext], common: Mapping[str, str], keys: Callable[[], Awaitable[Keys | None]]
-    ) -> None:
+    def __init__(self, keys: Callable[[], Awaitable[Keys | None]], *, connections: int, stall: float, common: Mapping[str, str]) -> None:
+        self._keys = keys
         self._connections = connections
         self._stall = stall
-        self._tls = tls
         self._common = dict(common)
-        self._keys = keys
+        self._origin: Origin | None = None
         self._pool: Pool | None = None
-        self._host = ""
         self._path = "/"
         self._proxy_line = ""
         self._signer = Signer("us-east-1")
@@ -47,21 +39,18 @@ class Wire:
         """Whether it is known where the bucket is."""
         return self._pool is not None
 
-    def locate(self, url: str, authorization: str) -> None:
-        """Takes over where the general client sent a request on the bucket itself, and the region that it signed for."""
+    def locate(self, url: str, region: str, *, tls: ssl.SSLContext | None, proxy: str) -> None:
+        """Sends everything from now on to where `url`, that of a request on the bucket itself, points."""
         parts = urlsplit(url)
-        self._host = parts.netloc
+        origin = Origin(parts.hostname or "", parts.port or _PORTS[parts.scheme], tls, proxy)
         self._path = f"{parts.path.rstrip('/')}/"
-        scope = authorization.partition("Credential=")[2].split("/")
-        if len(scope) > 2:
-            self._signer = Signer(scope[2])
-        host = parts.hostname or ""
-        proxy = "" if proxy_bypass(host) else getproxies().get(parts.scheme, "")
-        origin = Origin(host, parts.port or _PORTS[parts.scheme], self._tls() if parts.scheme == "https" else None, proxy)
-        self._proxy_line = proxy_authorization(urlsplit(proxy)) if origin.tls is None else ""
-        if self._pool is not None:
-            self._pool.close()
-        self._pool = Pool(origin, limit=self._connections, stall=self._stall)
+        self._signer = Signer(region)
+        self._common["host"] = parts.netloc
+        if origin != self._origin:
+            if self._pool is not None:
+                self._pool.close()
+            self._origin, self._pool = origin, Pool(origin, limit=self._connections, stall=self._stall)
+            self._proxy_line = proxy_authorization(urlsplit(proxy)) if tls is None else ""
 
     async def send(
         self,
@@ -78,23 +67,27 @@ class Wire:
 
         Raises what the answer means; Unavailable for whatever breaks on the way.
         """
-        if self._pool is None:
-            raise errors.Unavailable(f"{operation} {key or where!r}: it is not known where the bucket is", key=key or where, operation=operation)
         where = key or where
+        if self._pool is None:
+            raise errors.Unavailable(f"{operation} {where!r}: it is not known where the bucket is", key=where, operation=operation)
         path = self._path.rstrip("/") or "/" if key is None else f"{self._path}{encoded_path(key)}"
-        canonical = "&".join(sorted(f"{encoded(name)}={encoded(value)}" for name, value in query.items())) if query else ""
-        wanted = {"host": self._host, **self._common, **(headers or {})}
+        canonical = encoded_query(query) if query else ""
+        wanted = {**self._common, **(headers or {})}
         keys = await self._keys()
         if keys is not None:
             self._signer.sign(method, path, canonical, wanted, keys, time.time(), UNSIGNED if body else EMPTY_SHA256)
-        if body:
+        if body or method == "PUT":
             wanted["content-length"] = str(sum(map(len, body)))
         target = self._pool.target(f"{path}?{canonical}" if canonical else path)
-        head = _head(f"{method} {target} HTTP/1.1", wanted, self._proxy_line)
         try:
+            head = _head(f"{method} {target} HTTP/1.1", wanted, self._proxy_line)
             answer = await self._pool.request(head, body, bodiless=method == "HEAD")
+        except ssl.SSLCertVerificationError as error:
+            raise errors.ConfigurationError(f"{operation} {where!r}: {error}", key=where, operation=operation, hint=CERTIFICATE_HINT) from error
         except (TimeoutError, OSError) as error:
             raise errors.Unavailable(f"{operation} {where!r}: {type(error).__name__}: {error}", key=where, operation=operation) from error
+        except ValueError as error:
+            raise errors.BadRequest(f"{operation} {where!r} cannot be sent: {error}", key=where, operation=operation) from error
         if answer.status >= 300:
             raise _refusal(operation, where, answer)
         return answer
@@ -107,10 +100,11 @@ class Wire:
 
 
 def _head(line: str, headers: Mapping[str, str], more: str) -> bytes:
+    """The head of a request. Raises ValueError for a value that HTTP cannot carry: an ETag that a store made up must not become a header of its own."""
     lines = [line, *[f"{name}: {value}" for name, value in headers.items()]]
     head = "\r\n".join(lines)
-    if head.count("\n") != len(headers):
-        raise ValueError("a header's value has more than one line")  # an ETag that a store made up must not become a header of its own
+    if not head.count("\n") == head.count("\r") == len(headers) or "\0" in head:
+        raise ValueError("a header's value has more than one line")
     return f"{head}\r\n{more}\r\n".encode("latin-1")
 
 

@@ -1,4 +1,4 @@
-"""An S3 bucket: reads, listings, deletes and parts over `wire`, everything rare through aiobotocore, which this module alone knows."""
+"""An S3 bucket: reads, listings, deletes and parts over `wire`, everything rare through the general client."""
 
 from __future__ import annotations
 
@@ -6,139 +6,45 @@ import asyncio
 import base64
 import hashlib
 import random
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
-from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
-from aiobotocore.config import AioConfig
-from aiobotocore.session import get_session
-from botocore import UNSIGNED
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, ProfileNotFound
-
 from coalesce import errors
 from coalesce.model import UploadedPart
-from coalesce.storage.base import Body, Checksum, Deleted, DeleteResult, Head, OpenUpload, Page, Usage
-from coalesce.storage.connection import Answer
-from coalesce.storage.failure import failure_of
-from coalesce.storage.signing import Keys
-from coalesce.storage.wire import Wire
-from coalesce.storage.xml import delete_request, parse_deleted, parse_page
+from coalesce.storage.base import Body, Checksum, Deleted, DeleteResult, Head, OpenUpload, Page
+from coalesce.storage.s3.client import ATTEMPTS, Client, S3Options, open_client
+from coalesce.storage.s3.connection import Answer
+from coalesce.storage.s3.wire import Wire
+from coalesce.storage.s3.xml import delete_request, parse_deleted, parse_page
 
-_ATTEMPTS = 5
 _CHECKSUM_HEADERS = tuple((name, f"x-amz-checksum-{name.lower()}") for name in ("CRC64NVME", "CRC32", "CRC32C"))
 _METADATA = "x-amz-meta-"
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class S3Options:
-    """How a bucket is reached. Empty strings leave the matter to botocore's own environment and files; keys are for local servers only.
-
-    `read_timeout` is in seconds: an answer of which nothing more comes for so long is lost.
-    """
-
-    bucket: str
-    endpoint_url: str = ""
-    region: str = ""
-    profile: str = ""
-    sign: bool = True
-    ca_bundle: str = ""
-    verify_ssl: bool = True
-    expected_bucket_owner: str = ""
-    request_payer: bool = False
-    addressing: str = "auto"
-    max_connections: int = 96
-    read_timeout: float = 60.0
-    access_key: str = ""
-    secret_key: str = ""
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """What every request says besides its own."""
-        owner = {"x-amz-expected-bucket-owner": self.expected_bucket_owner} if self.expected_bucket_owner else {}
-        return owner | ({"x-amz-request-payer": "requester"} if self.request_payer else {})
-
-    def for_bucket(self, bucket: str) -> S3Options:
-        """The same way to another bucket."""
-        return replace(self, bucket=bucket)
-
-
 @asynccontextmanager
 async def open_s3(options: S3Options) -> AsyncIterator[S3Store]:
-    """The bucket, with its connections closed at the end. Raises ConfigurationError for a profile or region that is not there."""
-    config = AioConfig(
-        retries={"mode": "standard", "total_max_attempts": 5},
-        connect_timeout=10,
-        read_timeout=options.read_timeout,
-        max_pool_connections=options.max_connections,
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        parameter_validation=False,
-        signature_version=None if options.sign else UNSIGNED,
-        s3={"addressing_style": options.addressing, "payload_signing_enabled": False},
-        user_agent="coalesce",
-    )
-    try:
-        session = get_session()
-        if options.profile:
-            session.set_config_variable("profile", options.profile)
-        session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_epoch)
-        if options.access_key:
-            session.set_credentials(options.access_key, options.secret_key)
-        context = session.create_client(
-            "s3",
-            config=config,
-            region_name=options.region or session.get_config_variable("region") or "us-east-1",
-            endpoint_url=options.endpoint_url or None,
-            verify=False if not options.verify_ssl else options.ca_bundle or None,
-        )
-        client = await context.__aenter__()
-        credentials = await session.get_credentials() if options.sign else None
-    except (BotoCoreError, ValueError) as error:
-        raise _mapped(error, "connect", "") from error
-
-    async def keys() -> Keys | None:
-        if credentials is None:
-            return None
-        now = await credentials.get_frozen_credentials()
-        return Keys(now.access_key, now.secret_key, now.token or "")
-
-    def tls() -> ssl.SSLContext:
-        bundle = options.ca_bundle or session.get_config_variable("ca_bundle")
-        context = ssl.create_default_context(cafile=bundle or None)
-        if not options.verify_ssl:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        return context
-
-    wire = Wire(connections=options.max_connections, stall=options.read_timeout, tls=tls, common=options.headers, keys=keys)
-    try:
-        yield S3Store(client, wire, options)
-    finally:
-        await wire.close()
-        await context.__aexit__(None, None, None)
+    """The bucket, with its connections closed at the end. Raises ConfigurationError where that cannot be, whatever the bucket says."""
+    async with open_client(options) as client:
+        wire = Wire(client.keys, connections=options.max_connections, stall=options.read_timeout, common=options.headers)
+        try:
+            yield S3Store(client, wire)
+        finally:
+            await wire.close()
 
 
 class S3Store:
-    """See `ObjectStore`. Retries of single requests are botocore's standard mode, 5 attempts."""
+    """See `ObjectStore`. A request that fails for a passing reason is sent at most 5 times in all."""
 
-    def __init__(self, client: Any, wire: Wire, options: S3Options) -> None:
-        self.usage = Usage()
-        self.endpoint = str(client.meta.endpoint_url)
+    def __init__(self, client: Client, wire: Wire) -> None:
+        self.usage = client.usage
+        self.endpoint = client.endpoint
         self._client = client
         self._wire = wire
         self._locating = asyncio.Lock()
-        self._common: dict[str, Any] = {"Bucket": options.bucket}
-        if options.expected_bucket_owner:
-            self._common["ExpectedBucketOwner"] = options.expected_bucket_owner
-        if options.request_payer:
-            self._common["RequestPayer"] = "requester"
-        client.meta.events.register("before-send.s3", self._count)
-        client.meta.events.register_first("needs-retry.s3", _retry_429)
 
     async def check_access(self) -> None:
         """See `ObjectStore`."""
@@ -157,7 +63,7 @@ class S3Store:
 
     async def create_bucket(self) -> None:
         """Makes the bucket, for servers of one's own."""
-        await self._call("CreateBucket", "")
+        await self._client.call("CreateBucket", "")
 
     async def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000) -> Page:
         """See `ObjectStore`."""
@@ -166,7 +72,7 @@ class S3Store:
 
         async def once() -> Page:
             answer = await self._send("ListObjectsV2", "GET", None, query=query, where=prefix)
-            return parse_page(answer.data, prefix, parsedate_to_datetime(answer.headers["date"]).timestamp())
+            return parse_page(answer.data, prefix, _date(answer, prefix))
 
         return await self._retried(once)
 
@@ -176,13 +82,17 @@ class S3Store:
 
     async def _retried(self, send: Callable[[], Awaitable[T]]) -> T:
         """Full jitter, as botocore's standard mode does it."""
-        for attempt in range(1, _ATTEMPTS):
+        attempt = 1
+        while True:
             try:
                 return await send()
-            except errors.Unavailable:
-                self.usage.retries += 1
-                await asyncio.sleep(random.uniform(0, min(20, 0.2 * 2**attempt)))
-        return await send()
+            except errors.Unavailable as error:
+                self.usage.throttled += isinstance(error, errors.Throttled)
+                if attempt == ATTEMPTS:
+                    raise
+            self.usage.retries += 1
+            await asyncio.sleep(random.uniform(0, min(20, 0.2 * 2**attempt)))
+            attempt += 1
 
     async def _get_once(self, key: str, etag: str, start: int, length: int | None) -> Body:
         wanted = {"if-match": etag} if etag else {}
@@ -192,9 +102,8 @@ class S3Store:
             wanted["range"] = f"bytes={start}-{start + length - 1}"
         answer = await self._send("GetObject", "GET", key, headers=wanted)
         self.usage.bytes_in += len(answer.data)
-        expected = int(answer.headers.get("content-length", len(answer.data))) if length is None else length
-        if len(answer.data) != expected:
-            raise errors.Unavailable(f"the body of {key!r} has {len(answer.data)} bytes, not {expected}", key=key, operation="GetObject")
+        if length is not None and len(answer.data) != length:
+            raise errors.Unavailable(f"the range of {key!r} has {len(answer.data)} bytes, not {length}", key=key, operation="GetObject")
         found = answer.headers.get("etag", "")
         if etag and found != etag:
             raise errors.ConditionIgnored(f"{key!r} has another ETag", key=key, operation="GetObject")
@@ -214,17 +123,18 @@ class S3Store:
         if not self._wire.located:
             async with self._locating:
                 if not self._wire.located:
-                    with suppress(errors.StorageError):  # any answer shows where the bucket is
+                    with suppress(errors.StorageError):
                         await self._locate()
         self.usage.requests[operation] += 1
-        try:
-            return await self._wire.send(operation, method, key, query=query, headers=headers, body=body, where=where)
-        except errors.Throttled:
-            self.usage.throttled += 1
-            raise
+        return await self._wire.send(operation, method, key, query=query, headers=headers, body=body, where=where)
 
     async def _locate(self) -> None:
-        await self._call("ListObjectsV2", "", MaxKeys=1)
+        try:
+            await self._client.call("ListObjectsV2", "", MaxKeys=1)
+        finally:  # any answer shows where the bucket is
+            url, region = self._client.sent_to
+            if url:
+                self._wire.locate(url, region, tls=self._client.trust, proxy=self._client.proxy)
 
     async def head(self, key: str) -> Head | None:
         """See `ObjectStore`."""
@@ -233,6 +143,8 @@ class S3Store:
         except errors.NotFound:
             return None
         headers = answer.headers
+        if "content-length" not in headers:
+            raise errors.StorageError(f"the answer does not say how long {key!r} is", key=key, operation="HeadObject")
         metadata = {name.removeprefix(_METADATA): value for name, value in headers.items() if name.startswith(_METADATA)}
         return Head(key, int(headers["content-length"]), headers.get("etag", ""), metadata, headers.get("content-type", ""), dict(_checksums(answer)))
 
@@ -241,7 +153,7 @@ class S3Store:
     ) -> str:
         """See `ObjectStore`."""
         optional = {"IfNoneMatch": "*" if if_none_match else "", "IfMatch": if_match, "ContentType": content_type, "Metadata": dict(metadata or {})}
-        answer = await self._call("PutObject", key, Key=key, Body=body, **{k: v for k, v in optional.items() if v})
+        answer = await self._client.call("PutObject", key, Key=key, Body=body, **{k: v for k, v in optional.items() if v})
         self.usage.bytes_out += len(body)
         return str(answer["ETag"])
 
@@ -254,7 +166,7 @@ class S3Store:
             arguments["ChecksumAlgorithm"] = checksum.value
             arguments["ChecksumType"] = "FULL_OBJECT" if checksum is Checksum.CRC64NVME else "COMPOSITE"
         try:
-            answer = await self._call("CreateMultipartUpload", key, Key=key, **arguments)
+            answer = await self._client.call("CreateMultipartUpload", key, Key=key, **arguments)
         except errors.Unavailable:
             self.usage.orphans += 1
             raise
@@ -272,13 +184,13 @@ class S3Store:
 
     async def copy_part(self, key: str, upload_id: str, number: int, *, source: str, etag: str, start: int, length: int, checksum: Checksum) -> UploadedPart:
         """See `ObjectStore`."""
-        answer = await self._call(
+        answer = await self._client.call(
             "UploadPartCopy",
             key,
             Key=key,
             UploadId=upload_id,
             PartNumber=number,
-            CopySource={"Bucket": self._common["Bucket"], "Key": source},
+            CopySource={"Bucket": self._client.bucket, "Key": source},
             CopySourceIfMatch=etag,
             CopySourceRange=f"bytes={start}-{start + length - 1}",
         )
@@ -293,19 +205,19 @@ class S3Store:
         arguments: dict[str, Any] = {"IfNoneMatch": "*"} if create_only else {}
         if checksum is Checksum.CRC64NVME:
             arguments |= {"ChecksumCRC64NVME": value, "ChecksumType": "FULL_OBJECT"}
-        await self._call("CompleteMultipartUpload", key, Key=key, UploadId=upload_id, MultipartUpload={"Parts": listed}, **arguments)
+        await self._client.call("CompleteMultipartUpload", key, Key=key, UploadId=upload_id, MultipartUpload={"Parts": listed}, **arguments)
 
     async def abort_upload(self, key: str, upload_id: str) -> None:
         """See `ObjectStore`."""
         with suppress(errors.NoSuchUpload, errors.NotFound):
-            await self._call("AbortMultipartUpload", key, Key=key, UploadId=upload_id)
+            await self._client.call("AbortMultipartUpload", key, Key=key, UploadId=upload_id)
 
     async def list_uploads(self, prefix: str) -> list[OpenUpload]:
         """See `ObjectStore`."""
         found: list[OpenUpload] = []
         marker: dict[str, Any] = {}
         while True:
-            answer = await self._call("ListMultipartUploads", prefix, Prefix=prefix, **marker)
+            answer = await self._client.call("ListMultipartUploads", prefix, Prefix=prefix, **marker)
             for entry in answer.get("Uploads", ()):
                 initiated = entry.get("Initiated")
                 found.append(OpenUpload(entry["Key"], entry["UploadId"], initiated if isinstance(initiated, float) else 0.0))
@@ -338,62 +250,6 @@ class S3Store:
 
         return await self._retried(once)
 
-    async def _call(self, operation: str, where: str, **arguments: Any) -> dict[str, Any]:
-        method = getattr(self._client, _METHODS[operation])
-        try:
-            answer: dict[str, Any] = await method(**self._common, **arguments)
-        except (TimeoutError, ClientError, BotoCoreError, OSError) as error:
-            mapped = _mapped(error, operation, where)
-            self.usage.throttled += isinstance(mapped, errors.Throttled)
-            raise mapped from error
-        self.usage.retries += answer["ResponseMetadata"].get("RetryAttempts", 0)
-        return answer
-
-    def _count(self, event_name: str, request: Any, **_: Any) -> None:
-        operation = event_name.rsplit(".", 1)[-1]
-        self.usage.requests[operation] += 1
-        if operation == "ListObjectsV2":
-            authorization = request.headers.get("Authorization", "")
-            self._wire.locate(request.url, authorization.decode() if isinstance(authorization, bytes) else authorization)
-
-
-_METHODS = {
-    "CreateBucket": "create_bucket",
-    "ListObjectsV2": "list_objects_v2",
-    "PutObject": "put_object",
-    "CreateMultipartUpload": "create_multipart_upload",
-    "UploadPartCopy": "upload_part_copy",
-    "CompleteMultipartUpload": "complete_multipart_upload",
-    "AbortMultipartUpload": "abort_multipart_upload",
-    "ListMultipartUploads": "list_multipart_uploads",
-}
-
-
-def _retry_429(response: tuple[Any, Any] | None, **_: Any) -> None:
-    """To its retries a 429 is a 503: botocore knows it only by codes that S3 does not use, and from the answer to a HEAD by nothing at all."""
-    if response and response[0].status_code == 429:
-        response[0].status_code = 503
-
-
-def _mapped(error: Exception, operation: str, where: str) -> errors.CoalesceError:
-    """Our error for one of botocore's: what was asked, of which key, what the store said."""
-    if isinstance(error, NoCredentialsError | PartialCredentialsError):
-        return errors.ConfigurationError("no credentials found", code="NoCredentials", hint="Set AWS_PROFILE or --profile, or give the job a role.")
-    if isinstance(error, ProfileNotFound):
-        return errors.ConfigurationError(str(error), code="ProfileNotFound", hint="Check --profile and AWS_PROFILE.")
-    if not isinstance(error, ClientError):
-        kind = errors.ConfigurationError if operation == "connect" else errors.Unavailable
-        return kind(f"{operation} {where!r}: {type(error).__name__}: {error}", key=where, operation=operation)
-    details, metadata = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
-    return failure_of(
-        operation,
-        where,
-        status=int(metadata.get("HTTPStatusCode", 0)),
-        code=str(details.get("Code", "")),
-        said=str(details.get("Message", "")),
-        request_id=str(metadata.get("RequestId", "")),
-    )
-
 
 def _named(checksum: Checksum, value: str) -> dict[str, str]:
     return {f"Checksum{checksum.value}": value} if checksum is not Checksum.NONE and value else {}
@@ -403,9 +259,8 @@ def _checksums(answer: Answer) -> Iterator[tuple[str, str]]:
     return ((name, value) for name, header in _CHECKSUM_HEADERS if (value := answer.headers.get(header, "")))
 
 
-def _epoch(value: Any) -> Any:
-    """Seconds since the epoch of a listing's ISO time; other timestamps stay text. botocore's own parser costs most of a listing's CPU."""
+def _date(answer: Answer, prefix: str) -> float:
     try:
-        return datetime.fromisoformat(value).timestamp()
-    except (TypeError, ValueError):
-        return value
+        return parsedate_to_datetime(answer.headers["date"]).timestamp()
+    except (KeyError, ValueError) as error:
+        raise errors.ListingError(f"the listing of {prefix!r} does not say when it is of: {error!r}", key=prefix, operation="ListObjectsV2") from error

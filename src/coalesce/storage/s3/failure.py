@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from coalesce import errors
 
+CERTIFICATE_HINT = "Check --ca-bundle and the name in --endpoint-url; --no-verify-ssl trusts anybody."
+CREDENTIALS_HINT = "Check the credentials: are they of this account, not expired, and is the clock right?"
+
 _CREDENTIAL_CODES = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"})
 _ELSEWHERE = frozenset({301, 307, 308})
 _BY_CODE: dict[str, type[errors.StorageError]] = {
@@ -19,8 +22,8 @@ _BY_CODE: dict[str, type[errors.StorageError]] = {
 _BY_STATUS: dict[int, type[errors.StorageError]] = {
     403: errors.AccessDenied,
     404: errors.NotFound,
-    409: errors.Conflict,
     408: errors.Unavailable,
+    409: errors.Conflict,
     412: errors.PreconditionFailed,
     429: errors.Throttled,
     501: errors.NotImplementedByStore,
@@ -37,6 +40,6 @@ def failure_of(operation: str, where: str, *, status: int, code: str, said: str,
     if status in _ELSEWHERE or code == "AuthorizationHeaderMalformed":
         return errors.ConfigurationError(message, hint="The bucket is in another region: check --region.", **details)
     if code in _CREDENTIAL_CODES:
-        return errors.ConfigurationError(message, hint="Check the credentials: are they of this account, not expired, and is the clock right?", **details)
+        return errors.ConfigurationError(message, hint=CREDENTIALS_HINT, **details)
     refused = errors.BadRequest if 400 <= status < 500 else errors.Unavailable
     return _BY_CODE.get(code, _BY_STATUS.get(status, refused))(message, **details)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
-from httptools import HttpParserError, HttpResponseParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 # What is handed to the transport at once: larger pieces are copied again and again while they drain (CPython 3.11), smaller ones cost a call each.
 _WRITE_BYTES = 256 * 1024
@@ -43,24 +44,21 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, buffer: memoryview, loop: asyncio.AbstractEventLoop) -> None:
         self.usable = False  # open, and nothing but answers to our requests has come
-        self.served = 0
         self.active_at = 0.0  # when bytes last went either way, by the loop's clock
-        self.idle_since = 0.0
+        self.transport: asyncio.Transport
         self._loop = loop
         self._buffer = buffer
-        self._transport: asyncio.Transport
         self._parser = HttpResponseParser(self)
         self._turn: asyncio.Future[Answer] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._answer = Answer()
         self._pieces: list[bytes] = []
-        self._head_bytes = 0
+        self._received = 0  # bytes since the request went out
         self._bodiless = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.BaseProtocol`."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         self.usable = True
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -69,14 +67,20 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """See `asyncio.BufferedProtocol`."""
+        if self._unasked:
+            self.fail("something came that was not asked for")
+            return
         self.active_at = self._loop.time()
+        self._received += nbytes
         try:
             self._parser.feed_data(self._buffer[:nbytes])
-        except HttpParserError as error:
-            self.fail(f"what came is not HTTP: {type(error).__name__}: {error}")
+        except (HttpParserError, HttpParserUpgrade) as error:
+            self.fail(f"what came is not an answer: {error.__context__ or error!r}")
             return
         if self._pieces and self._unasked:
             self.fail("more came than the answer")
+        elif self._received > HEAD_BYTES and self._answer.status < 200:
+            self.fail(f"no head of an answer in {self._received} bytes")
 
     def eof_received(self) -> bool:
         """See `asyncio.BufferedProtocol`."""
@@ -85,7 +89,6 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """See `asyncio.BaseProtocol`."""
-        self._finish_at_eof()
         self.fail(f"the connection was closed{f': {error}' if error else ''}")
 
     def pause_writing(self) -> None:
@@ -101,16 +104,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_message_begin(self) -> None:
         """A status line begins."""
-        self._answer, self._pieces, self._head_bytes = Answer(), [], 0
         if self._unasked:
-            raise HttpParserError("an answer to no request")
+            raise HttpParserError("nothing was asked")
+        self._answer, self._pieces = Answer(), []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header, or one trailer."""
-        self._head_bytes += len(name) + len(value)
-        if self._head_bytes > HEAD_BYTES:
-            raise HttpParserError("its head is too large")
-        self._answer.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        """One header; or one trailer, which is none (RFC 9110, 6.5.1)."""
+        if not self._answer.status:
+            self._answer.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
@@ -128,41 +129,47 @@ class Connection(asyncio.BufferedProtocol):
             self._complete()
 
     async def exchange(self, head: bytes, body: Sequence[bytes], *, bodiless: bool) -> Answer:
-        """Sends one request and waits for its answer. `bodiless` answers (to HEAD) end with their head. Raises BrokenConnection."""
+        """Sends one request and waits for its answer. `bodiless` answers (to HEAD and CONNECT) end with their head. Raises BrokenConnection."""
+        if not self.usable:
+            raise BrokenConnection("the connection was closed", answered=False)
         turn: asyncio.Future[Answer] = self._loop.create_future()
         self._turn = turn
         self._bodiless = bodiless
+        self._received = 0
         self.active_at = self._loop.time()
         try:
-            self._transport.write(head)
-            for piece in _chunks(body):
-                if self._drained is not None:
-                    await asyncio.wait((self._drained, turn), return_when=asyncio.FIRST_COMPLETED)
-                if turn.done():  # refused before it was all sent, or broken
-                    self.usable = False
-                    break
-                self._transport.write(piece)
-            answer = await turn
+            self.transport.write(head)
+            if body:
+                await self._write(body, turn)
+            return await turn
         except BaseException:
             self.close()
             raise
         finally:
             self._turn = None
-        self.served += 1
-        return answer
+
+    async def _write(self, body: Sequence[bytes], turn: asyncio.Future[Answer]) -> None:
+        """Hands the body to the transport as fast as it drains; an answer that comes before the end of it is the last on this connection."""
+        for piece in _chunks(body):
+            if self._drained is not None:
+                await asyncio.wait((self._drained, turn), return_when=asyncio.FIRST_COMPLETED)
+            if turn.done():
+                self.usable = False
+                return
+            self.transport.write(piece)
 
     def fail(self, why: str) -> None:
         """Ends the connection, and with it the request that waits for its answer."""
         self.usable = False
         if self._turn is not None and not self._turn.done():
-            self._turn.set_exception(BrokenConnection(why, answered=bool(self._answer.headers or self._pieces)))
+            self._turn.set_exception(BrokenConnection(why, answered=self._received > 0))
         self.resume_writing()
-        self._transport.abort()
+        self.transport.abort()
 
     def close(self) -> None:
         """Ends the connection."""
         self.usable = False
-        self._transport.abort()
+        self.transport.abort()
 
     def stalled(self, now: float, limit: float) -> bool:
         """Whether a request has waited `limit` seconds without a byte going either way."""
@@ -177,19 +184,18 @@ class Connection(asyncio.BufferedProtocol):
             return
         answer = self._answer
         answer.data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        if not self._parser.should_keep_alive():
+        if not self._parser.should_keep_alive() or self._drained is not None:
             self.usable = False
         if self._bodiless:
             # llhttp waits for the body that the head announces, so the next answer gets a parser of its own.
             self._parser = HttpResponseParser(self)
-        self._answer, self._pieces = Answer(), []
+        self._answer, self._pieces, self._received = Answer(), [], 0
         self._turn.set_result(answer)
 
     def _finish_at_eof(self) -> None:
         """An answer with neither length nor chunks ends with the connection (RFC 9112, 6.3)."""
         headers = self._answer.headers
         if self._answer.status >= 200 and "content-length" not in headers and "transfer-encoding" not in headers:
-            self.usable = False
             self._complete()
 
 
