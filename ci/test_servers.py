@@ -45,7 +45,7 @@ def judged(name: str) -> Verdict:
     with running(name) as (variables, _):
         environment = os.environ | variables | {"COALESCE_KILLS": "all", "COALESCE_TEST_REFUSED": "1" if server.refused else ""}
         begun = time.monotonic()
-        code = subprocess.run([sys.executable, "-m", "pytest", "-q", "-n", "2", "-rs", *suites], env=environment, check=False).returncode
+        code = subprocess.run([sys.executable, "-m", "pytest", "-q", "-n", "2", "-rfEs", *suites], env=environment, check=False).returncode
         return Verdict(name, code == 0, time.monotonic() - begun, probed(environment))
 
 

@@ -105,7 +105,8 @@ async def proxy(server: str, access_key: str, secret_key: str) -> AsyncIterator[
     found = Proxy()
     credentials = Credentials(access_key, secret_key)
     failures: list[Exception] = []
-    async with aiohttp.ClientSession(auto_decompress=False, connector=aiohttp.TCPConnector(limit=0)) as session:
+    added = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+    async with aiohttp.ClientSession(auto_decompress=False, skip_auto_headers=added, connector=aiohttp.TCPConnector(limit=0)) as session:
 
         async def respond(request: web.BaseRequest) -> web.StreamResponse:
             if "Expect" in request.headers and request.transport is not None:

@@ -44,7 +44,10 @@ async def test_a_listing_gives_every_key_once_in_pages(store: ObjectStore) -> No
 
 @pytest.mark.parametrize("key", ["a//b", "a/../b", "a/./b"])
 async def test_a_key_is_no_path(store: ObjectStore, key: str) -> None:
-    await store.put(f"p/{key}", b"1")
+    try:
+        await store.put(f"p/{key}", b"1")
+    except errors.BadRequest as refusal:
+        pytest.skip(f"this server refuses the key p/{key}: {refusal.code}")
     listed = [entry.key for entry in (await store.list_page("p/")).objects]
     if f"p/{key}" not in listed:
         pytest.skip(f"this server stores p/{key} under the name of a file, {listed}")

@@ -173,7 +173,8 @@ class _Trial:
 
     async def fence(self) -> bool:
         key, upload, part = await self._upload("fence", b"late")
-        await self._store.abort_upload(key, upload)
+        if not await self._tried(self._store.abort_upload(key, upload)):
+            return False
         await self._tried(self._store.complete_upload(key, upload, [part], checksum=Checksum.NONE))
         return await self._data(key) is None
 
