@@ -18,6 +18,7 @@ import typer
 from coalesce import __version__, demo
 from coalesce.cli import options as o
 from coalesce.cli import policy
+from coalesce.cli import report as report_command
 from coalesce.cli.output import Voice, check_writable, exit_with, voice_of, write_report
 from coalesce.cli.plans import planned_settings, read_plan, save_plan
 from coalesce.dataset import Shape
@@ -189,6 +190,7 @@ _job("plan", "Say what `run` would do, and what it would cost. Writes nothing.")
 _job("recover", "Only finish or undo what an earlier run left unfinished.")
 
 
+app.command("report")(report_command.command)
 app.command("policy")(policy.command)
 
 
