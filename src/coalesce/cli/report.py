@@ -59,7 +59,7 @@ async def _merged(given: dict[str, Any]) -> int:
                 await write_text(path, content, options, kind)
         except (OSError, CoalesceError) as error:
             raise ConfigurationError(f"{path!r} cannot be written: {error}", hint="Choose another place.") from error
-    if values.get("output") == "json":
+    if o.wants_json(values):
         typer.echo(json.dumps(merged.as_json()))
     else:
         Console(highlight=False, soft_wrap=True).print(summary_table(merged))
