@@ -15,7 +15,7 @@ from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from coalesce.storage.s3 import S3Store
 from test_command import coalesce, fill
 from test_command import look as held
-from test_shards import filled, settings
+from test_shards import died, filled, settings
 
 real = test_command.bucket
 
@@ -76,6 +76,13 @@ async def test_unfinished_groups_uploads_leases_and_leftovers_are_shown() -> Non
     go_on.set()
     assert (await run).exit_code == 0
     assert (await look(MemoryStore(bucket), settings("0/1"))).unfinished == []
+
+
+async def test_a_source_whose_output_is_not_there_is_no_leftover() -> None:
+    bucket = filled(12)
+    await died(bucket, "1/3", "CompleteMultipartUpload", "data/")
+    status = await look(MemoryStore(bucket), settings("0/1"))
+    assert len(status.unfinished) > 0 == status.leftovers
 
 
 async def test_a_damaged_record_is_told_and_the_rest_shown() -> None:
