@@ -68,6 +68,14 @@ def test_a_retry_counts_instead_of_the_try_before_it_and_both_did_their_work() -
     assert [run.superseded for run in merged.runs] == [True, False]
 
 
+def test_of_two_runs_of_one_shard_at_once_both_count() -> None:
+    """The one that found the groups taken may be the last to end."""
+    worker = report(path_list={"before": 100, "after": 30}, sources={"seen": 10, "joined": 8})
+    watcher = report(started="2026-11-22T02:30:01+00:00", path_list={"before": 100, "after": 95}, sources={"seen": 10, "joined": 2})
+    merged = merge([worker, watcher])
+    assert (merged.path_list.before, merged.path_list.after, merged.sources.seen, merged.sources.joined) == (100, 25, 10, 10)
+
+
 class Page(HTMLParser):
     """What a browser would show or fetch."""
 

@@ -147,8 +147,9 @@ def _sources(tries: Iterable[list[Report]]) -> SourcesPart:
 def _path_list(tries: Iterable[list[Report]]) -> PathListPart:
     total = PathListPart()
     for runs in tries:
-        total.before += max(report.path_list.before for report in runs)
-        total.after += runs[-1].path_list.after
+        before = max(report.path_list.before for report in runs)
+        total.before += before
+        total.after += before + sum(report.path_list.after - report.path_list.before for report in runs)  # each tells what it changed itself
     return total
 
 
