@@ -5,6 +5,7 @@ UV := .tools/bin/uv
 READY := .venv/.ready
 BENCH_READY := .venv/.bench
 SERVERS ?= versitygw ministack
+SERVER ?= ministack
 BASE ?= python:3.11-slim-bookworm
 TAG ?= coalesce:local
 FLY_TARGET ?= aws-concourse
@@ -12,7 +13,7 @@ FLY_UTILITY_TARGET ?= utility
 PARTITION ?= -1
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo test test-servers acceptance image test-image test-deploy update-pipeline update-corporate-storage-coalescer-pipeline lint types fmt check bench bench-quick clean
+.PHONY: help bootstrap demo test test-servers acceptance rehearsal image test-image test-deploy update-pipeline update-corporate-storage-coalescer-pipeline lint types fmt check bench bench-quick clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +44,9 @@ test-servers: $(READY) ## Run contract, command, end-to-end, kill and fault test
 
 acceptance: $(READY) ## Join 20,000 generated objects of each layout on real S3 servers, with and without kill -9, and compare every record
 	set -e; for server in $(SERVERS); do .venv/bin/python ci/with_server.py $$server .venv/bin/python ci/acceptance.py $(ARGS); done
+
+rehearsal: $(READY) ## Play a whole night of array jobs on a local server: one killed, one started twice, one report: SERVER=ministack
+	.venv/bin/python ci/with_server.py $(SERVER) .venv/bin/python ci/rehearsal.py
 
 image: ## Build the container image with docker, podman or buildah: BASE=python:3.11-slim-bookworm TAG=coalesce:local
 	$(PYTHON) ci/image.py --tag $(TAG) build --base $(BASE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,6 +17,7 @@ from coalesce.planning import Forecast
 from coalesce.report import PlanPart, Report, ScopePart, TopicPart, cost, path_characters
 from coalesce.rounds import GroupOutcome
 from coalesce.sharding import WHOLE, Shard
+from coalesce.sources import Sources
 from coalesce.storage.base import Usage
 
 Event = dict[str, Any]
@@ -35,7 +36,7 @@ class Account:
         self.report = report
         self._emit = emit
         self._cpu_before = cpu_seconds()
-        self._topics: dict[str, TopicPart] = defaultdict(lambda: TopicPart(topic=""))
+        self._topics: dict[str, TopicPart] = {}
 
     def listed(self, listed: Listed, groups: list[Group]) -> None:
         """A piece of the key space, and the groups of it that are in scope."""
@@ -46,6 +47,10 @@ class Account:
         report.path_list.after += characters
         report.groups.seen += len(groups)
         report.sources.seen += sum(len(group.sources) for group in groups)
+        for group in groups:
+            topic = self._topic(group.id.topic)
+            topic.sources += len(group.sources)
+            topic.bytes += sum(Sources.of(group.id.prefix, group.sources).sizes())
 
     def planned(self, plan: Plan) -> None:
         """A group's plan."""
@@ -56,10 +61,7 @@ class Account:
         """A group that a dry run would work off."""
         report = self.report
         self.planned(plan)
-        topic = self._topics[group.id.topic]
-        topic.topic = group.id.topic
-        topic.sources += len(group.sources)
-        topic.bytes += sum(source.size for source in group.sources)
+        topic = self._topic(group.id.topic)
         for left in plan.left:
             report.add_left(left)
             self._emit({"type": "left", "key": left.key, "why": left.why.value})
@@ -75,7 +77,7 @@ class Account:
 
     def forecast(self, forecast: Forecast) -> None:
         """What a dry run expects of the real one."""
-        topics = sorted(self._topics.values(), key=lambda topic: topic.topic)
+        topics, self._topics = [self._topics[name] for name in sorted(self._topics)], {}
         usd = cost(Counter(forecast.requests))
         self.report.plan = PlanPart(
             topics=topics, requests=forecast.requests, bytes=forecast.bytes, cost_usd=usd, seconds=forecast.seconds, memory_bytes=forecast.memory
@@ -132,6 +134,7 @@ class Account:
             report.worsen(stopped)
         if error_on_nothing and report.exit_code == 0 and not (report.outputs.written or report.outputs.recovered):
             report.exit_code = 3
+        report.topics = [self._topics[name] for name in sorted(self._topics)]
         report.seconds = round(seconds, 3)
         report.requests = dict(sorted(usage.requests.items()))
         report.retries, report.throttled = usage.retries, usage.throttled
@@ -144,6 +147,10 @@ class Account:
         report = self.report
         report.add_delivery(delivery)
         if not delivery.recovered:  # what was recovered had its sources gone before the listing
+            topic = self._topic(group.rpartition("_")[0].rpartition("/")[2])
+            topic.joined += delivery.sources
+            topic.outputs += 1
+            topic.output_bytes += delivery.size
             report.path_list.after += self._characters(1, len(delivery.output))
             report.path_list.after -= self._characters(delivery.deleted, delivery.freed)
         self._emit(
@@ -168,6 +175,9 @@ class Account:
                 self.report.worsen(1)
         for error in outcome.failures:
             self.failed(error, group)
+
+    def _topic(self, name: str) -> TopicPart:
+        return self._topics.setdefault(name, TopicPart(topic=name))
 
     def _characters(self, keys: int, key_characters: int) -> int:
         return path_characters(self.report.scope.bucket, keys, key_characters)

@@ -128,8 +128,9 @@ def matched(group: Group, line: PlannedGroup, layout: Layout, limits: Limits) ->
     What is joined already, by an earlier try of the same shard, is neither.
     """
     usable, _ = planning.usable(replace(group, listed_at=line.listed_at), layout, limits)
-    at = {source.key: n for n, source in enumerate(usable)}
-    there = {source.key for source in group.sources}
+    ends = {key for batch in line.batches for key in (batch.first, batch.last)}
+    at = {source.key: n for n, source in enumerate(usable) if source.key in ends}
+    there = {source.key for source in group.sources if source.key in ends}
     outputs = {output.key for output in group.outputs}
     batches: list[Batch] = []
     stale = 0

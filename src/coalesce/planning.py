@@ -213,7 +213,7 @@ class _Names:
 
 
 def _why_left(source: Source, now: float, limits: Limits) -> Why | None:
-    if not _selected(source.key, limits):
+    if not selected(source.key, limits):
         return Why.UNPARSED
     if source.size == 0:
         return Why.EMPTY
@@ -226,7 +226,8 @@ def _why_left(source: Source, now: float, limits: Limits) -> Why | None:
     return None
 
 
-def _selected(key: str, limits: Limits) -> bool:
+def selected(key: str, limits: Limits) -> bool:
+    """Whether a key passes the user's patterns."""
     included = not limits.include or any(fnmatchcase(key, glob) for glob in limits.include)
     return included and not any(fnmatchcase(key, glob) for glob in limits.exclude)
 

@@ -21,7 +21,7 @@ from coalesce.errors import (
 from coalesce.model import Delivery, Left, Why
 
 # The worst by this severity wins. An interruption tells less than a set-up or content that needs a person, and more than what the next run mends.
-SEVERITY = (10, 4, 143, 130, 1, 75, 12, 11, 0)
+SEVERITY = (10, 4, 143, 130, 1, 75, 12, 11, 0, 3)
 
 PATH_LIST_LIMIT = 2**31 - 1
 
@@ -34,7 +34,7 @@ _WRITES = frozenset(
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)  # a later version may say more
 
 
 class ScopePart(_Part):
@@ -99,7 +99,7 @@ class PathListPart(_Part):
 
 
 class TopicPart(_Part):
-    """One topic of a dry run: what lies there, and what would become of it. Bytes of outputs are those of their sources."""
+    """One topic: what lies there, and what became of it, or would in a dry run. There the bytes of outputs are those of their sources."""
 
     topic: str
     sources: int = 0
@@ -135,7 +135,7 @@ class Report(_Part):
     """See `docs/operations.md`. Additive changes only."""
 
     type: Literal["summary"] = "summary"
-    schema_version: int = Field(default=1, serialization_alias="schema")
+    schema_version: int = Field(default=1, alias="schema")
     version: str
     run_id: str
     started: str
@@ -148,6 +148,7 @@ class Report(_Part):
     outputs: OutputsPart = Field(default_factory=OutputsPart)
     offsets: OffsetsPart = Field(default_factory=OffsetsPart)
     path_list: PathListPart = Field(default_factory=PathListPart)
+    topics: list[TopicPart] = Field(default_factory=list)
     requests: dict[str, int] = Field(default_factory=dict)
     retries: int = 0
     throttled: int = 0

@@ -15,9 +15,12 @@ from functools import partial
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from coalesce import __version__, demo
 from coalesce.cli import options as o
+from coalesce.cli import policy, status, verify
+from coalesce.cli import report as report_command
 from coalesce.cli.output import Voice, check_writable, exit_with, voice_of, write_report
 from coalesce.cli.plans import planned_settings, read_plan, save_plan
 from coalesce.dataset import Shape
@@ -29,7 +32,8 @@ from coalesce.probe import probe, probe_prefix, weaker_modes
 from coalesce.report import Report, exit_code_of, worst
 from coalesce.settings import Settings, as_directory
 from coalesce.sharding import WHOLE
-from coalesce.storage.s3 import S3Options, open_s3
+from coalesce.status import look
+from coalesce.storage.s3 import S3Options, S3Store, open_s3
 from coalesce.workers import Workers, processes_for
 
 app = typer.Typer(help="Join many small S3 objects into few large ones; prove it; delete the small ones.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -202,6 +206,12 @@ _job("plan", "Say what `run` would do, and what it would cost. Writes nothing.")
 _job("recover", "Only finish or undo what an earlier run left unfinished.")
 
 
+app.command("status")(status.command)
+app.command("verify")(verify.command)
+app.command("report")(report_command.command)
+app.command("policy")(policy.command)
+
+
 @app.command("probe")
 def _probe(
     bucket: o.Bucket = None,
@@ -275,6 +285,7 @@ def _demo(objects: Annotated[int, o.option("--objects", help="objects to join (d
 
 async def _demonstrate(count: int) -> int:
     shape = Shape("storage/", days=("2026/11/20/", "2026/11/21/", "2026/11/22/"), topics=3, partitions=4, objects=count)
+    settings = Settings.model_validate({"bucket": "demo", "prefix": ["storage"], "min_age": 0})
     voice = voice_of({"log_format": "text"})
     with demo.embedded_server() as url:
         store_options = S3Options("demo", endpoint_url=url, region="us-east-1", access_key="test", secret_key="test", addressing="path")
@@ -283,9 +294,10 @@ async def _demonstrate(count: int) -> int:
             typer.echo(f"Writing {count:,} small objects of {shape.records} records each to {url}/demo/storage/")
             await demo.fill(store, shape)
             before, first = await demo.inspect(store, "storage/", "corporate")
+            await _show(store, settings)
         typer.echo(f"\nBefore: {first}\nRunning: coalesce run -b demo -p storage --min-age 0\n")
         async with open_s3(store_options) as store:
-            run = Run(store, Settings.model_validate({"bucket": "demo", "prefix": ["storage"], "min_age": 0}), voice.emit)
+            run = Run(store, settings, voice.emit)
             async with voice.progress(run.report):
                 report = await run.coalesce()
         voice.summary(report)
@@ -293,10 +305,17 @@ async def _demonstrate(count: int) -> int:
             after, last = await demo.inspect(store, "storage/", "corporate")
             state = (await store.list_page("_coalesce/")).objects
             uploads = await store.list_uploads("")
+            typer.echo()
+            await _show(store, settings)
     typer.echo(f"\nAfter:  {last}")
     whole = before == after and max(after.values()) == 1 and not state and not uploads
     typer.echo("Proof:  read anew from the bucket, every record is there exactly once" if whole else "Proof:  FAILED: the records before and after differ")
     return report.exit_code if whole else 4
+
+
+async def _show(store: S3Store, settings: Settings) -> None:
+    typer.echo("coalesce status -b demo -p storage --min-age 0\n")
+    Console(highlight=False, soft_wrap=True).print(status.status_table(await look(store, settings)))
 
 
 def main() -> None:

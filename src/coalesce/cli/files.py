@@ -6,6 +6,7 @@ from pathlib import Path
 
 import aiofiles
 
+from coalesce.listing import all_pages
 from coalesce.storage.s3 import S3Options, open_s3
 
 _REMOTE = "s3://"
@@ -30,13 +31,7 @@ async def read_texts(path: str, options: S3Options) -> list[tuple[str, str]]:
     async with open_s3(options.for_bucket(bucket)) as store:
         keys = [key]
         if not key or key.endswith("/"):
-            keys, token = [], None
-            while True:
-                page = await store.list_page(key, token=token)
-                keys += [entry.key for entry in page.objects if entry.key.endswith(".json")]
-                token = page.token
-                if token is None:
-                    break
+            keys = [entry.key async for page in all_pages(store, key) for entry in page.objects if entry.key.endswith(".json")]
         return [(f"{_REMOTE}{bucket}/{found}", (await store.get(found)).data.decode()) for found in keys]
 
 

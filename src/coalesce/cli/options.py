@@ -144,6 +144,14 @@ def store_options_of(values: dict[str, Any]) -> S3Options:
     return S3Options(**{**local, **chosen, "sign": not values.get("no_sign_request"), "verify_ssl": not values.get("no_verify_ssl")})
 
 
+def wants_json(values: dict[str, Any]) -> bool:
+    """Whether stdout carries JSON, among gathered values. Raises UsageError."""
+    output = values.get("output", "text")
+    if output not in ("text", "json"):
+        raise UsageError(f"--output {output!r} is none of text, json")
+    return bool(output == "json")
+
+
 def _scheduled_shard(environment: Mapping[str, str]) -> str:
     for index, count in _ARRAYS:
         if environment.get(index) and environment.get(count):

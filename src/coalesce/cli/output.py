@@ -167,7 +167,7 @@ def summary_table(report: Report) -> Table:
         "store": report.store.mode or "not tried",
         "exit code": str(report.exit_code),
     }
-    return _pairs(rows)
+    return pairs(rows)
 
 
 def plan_table(report: Report) -> Table:
@@ -191,7 +191,7 @@ def plan_table(report: Report) -> Table:
     both = Table.grid()
     both.add_row(table)
     both.add_row("")
-    both.add_row(_pairs(rows))
+    both.add_row(pairs(rows))
     return both
 
 
@@ -200,7 +200,8 @@ def _path_list(report: Report) -> str:
     return f"{paths.before:,} characters before, {paths.after:,} after, of {paths.limit:,} at most"
 
 
-def _pairs(rows: dict[str, str]) -> Table:
+def pairs(rows: dict[str, str]) -> Table:
+    """Names and what there is to say of each."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in rows.items():
         table.add_row(name, value)

@@ -62,7 +62,7 @@ class S3Options:
     read_timeout: float = 60.0
     access_key: str = ""
     secret_key: str = ""
-    
+
     @property
     def headers(self) -> dict[str, str]:
         """What every request says besides its own."""
