@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,12 @@ async def begun(bucket: S3Store, *more: str) -> asyncio.subprocess.Process:  # n
     return process
 
 
+def gone(workers: list[int]) -> None:
+    """Waits for processes that are not this one's children, until the test's own time-out."""
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        time.sleep(0.01)
+
+
 async def check_next_run(bucket: S3Store, before: dict[str, bytes], groups: int) -> None:  # noqa: F811
     assert not auditor.records(before, "") - auditor.records(await look(bucket), "")
     done = coalesce(bucket, *job(bucket, "--lease", "2s"))
@@ -94,6 +101,5 @@ async def test_a_signal_ends_all_processes_and_leaves_nothing_that_the_next_run_
     process.send_signal(number)
     await process.communicate()
     assert process.returncode == (128 + number if number is signal.SIGTERM else -number)
-    while any(Path(f"/proc/{worker}").exists() for worker in workers):
-        await asyncio.sleep(0.01)
+    gone(workers)
     await check_next_run(bucket, before, 40)
