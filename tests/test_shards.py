@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import auditor
-from coalesce.cli.options import settings_of
+from coalesce.cli.values import settings_of
 from coalesce.errors import UsageError
 from coalesce.listing import Listed, list_groups
 from coalesce.naming import layout

@@ -6,20 +6,17 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from coalesce.account import Event
 from coalesce.cli.files import folder_of, write_text
 from coalesce.errors import CoalesceError, ConfigurationError, UsageError
-from coalesce.report import Report, exit_code_of
+from coalesce.report import Report
 from coalesce.settings import parse_duration
 from coalesce.storage.s3 import S3Options
 
@@ -57,6 +54,10 @@ class Voice:
         if self.as_json:
             typer.echo(json.dumps(report.as_json()))
         elif not self.quiet and (report.groups.seen or not report.failures):
+            from rich.console import Console
+
+            from coalesce.cli.tables import plan_table, summary_table
+
             Console(file=sys.stdout, highlight=False, soft_wrap=True).print(summary_table(report) if report.plan is None else plan_table(report))
 
     @asynccontextmanager
@@ -80,6 +81,9 @@ class Voice:
                 _log.info("%(seen)d sources seen, %(joined)d joined into %(outputs)d outputs of %(bytes)d bytes", event, extra={"event": event})
 
     async def _bar(self, report: Report) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("sources"), TimeElapsedColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("joined", total=None)
@@ -139,73 +143,6 @@ async def write_report(report: Report, path: str, options: S3Options) -> None:
         await write_text(path, json.dumps(report.as_json(), indent=1) + "\n", options)
     except (OSError, CoalesceError) as error:
         raise ConfigurationError(f"the report cannot be written to {path!r}: {error}", hint="The run itself is over; see its summary.") from error
-
-
-def exit_with(work: Callable[[], int]) -> None:
-    """Ends the process with what the work says, or one line for what stopped it before there was a report."""
-    try:
-        code = work()
-    except CoalesceError as error:
-        typer.echo(f"error: {error.message}. {error.hint}".rstrip(), err=True)
-        code = exit_code_of(error)
-    raise typer.Exit(code)
-
-
-def summary_table(report: Report) -> Table:
-    """What came of a run."""
-    sources, outputs, groups = report.sources, report.outputs, report.groups
-    left = ", ".join(f"{count:,} {why}" for why, count in sources.left.items() if count) or "none"
-    rows = {
-        "groups": f"{groups.seen:,} seen, {groups.coalesced:,} coalesced, {groups.left:,} left, {groups.leased:,} leased, {groups.failed:,} failed",
-        "sources": f"{sources.seen:,} seen, {sources.joined:,} joined, {sources.deleted:,} deleted",
-        "left": left,
-        "outputs": f"{outputs.written:,} written, {outputs.recovered:,} recovered; {outputs.bytes:,} bytes, {outputs.records:,} records",
-        "offsets": f"{report.offsets.gaps:,} gaps, {report.offsets.overlaps:,} overlaps",
-        "path list": _path_list(report),
-        "requests": f"{sum(report.requests.values()):,} (${report.cost_usd:.4f}); {report.retries:,} retries, {report.throttled:,} throttled",
-        "time": f"{report.seconds:.1f} s, CPU {report.cpu_seconds:.1f} s, peak memory {report.peak_rss_bytes // 2**20:,} MiB",
-        "store": report.store.mode or "not tried",
-        "exit code": str(report.exit_code),
-    }
-    return pairs(rows)
-
-
-def plan_table(report: Report) -> Table:
-    """What a run would do, topic by topic."""
-    assert report.plan is not None
-    plan = report.plan
-    table = Table("topic", box=None, pad_edge=False)
-    for heading in ("sources", "bytes", "would be joined", "into outputs", "of bytes"):
-        table.add_column(heading, justify="right")
-    for topic in plan.topics:
-        numbers = (topic.sources, topic.bytes, topic.joined, topic.outputs, topic.output_bytes)
-        table.add_row(topic.topic, *(f"{number:,}" for number in numbers))
-    left = ", ".join(f"{count:,} {why}" for why, count in report.sources.left.items() if count) or "none"
-    rows = {
-        "left": left,
-        "path list": _path_list(report),
-        "requests": f"{sum(plan.requests.values()):,} (${plan.cost_usd:.4f})",
-        "expected": f"about {plan.seconds:.0f} s in one process, {plan.memory_bytes // 2**20:,} MiB of memory, {plan.bytes:,} bytes read and written",
-        "exit code": str(report.exit_code),
-    }
-    both = Table.grid()
-    both.add_row(table)
-    both.add_row("")
-    both.add_row(pairs(rows))
-    return both
-
-
-def _path_list(report: Report) -> str:
-    paths = report.path_list
-    return f"{paths.before:,} characters before, {paths.after:,} after, of {paths.limit:,} at most"
-
-
-def pairs(rows: dict[str, str]) -> Table:
-    """Names and what there is to say of each."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table
 
 
 def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:

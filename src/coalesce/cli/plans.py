@@ -7,7 +7,7 @@ from typing import Any
 
 from coalesce import __version__
 from coalesce.cli.files import bucket_of, read_texts, remote, write_text
-from coalesce.cli.options import settings_of, store_options_of
+from coalesce.cli.values import settings_of, store_options_of
 from coalesce.errors import CoalesceError, ConfigurationError, UsageError
 from coalesce.pipeline import Run
 from coalesce.planfile import PlanFile, load

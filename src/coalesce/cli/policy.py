@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from coalesce.cli import options as o
-from coalesce.cli.output import exit_with
+from coalesce.cli.exits import exit_with
 from coalesce.errors import UsageError
 
 
@@ -29,11 +29,12 @@ def command(
     given = dict(locals())
 
     def work() -> int:
+        from coalesce.cli.values import gathered, settings_of
         from coalesce.policy import arn_of, bucket_policy, role_policy
         from coalesce.settings import as_directory
 
-        values = o.gathered(given)
-        settings = o.settings_of({**values, "date": "NOT_SET", "shard": "0/1"})
+        values = gathered(given)
+        settings = settings_of({**values, "date": "NOT_SET", "shard": "0/1"})
         arn = arn_of(settings.bucket, region or "")
         prefixes = [as_directory(root) for root in settings.prefix] or [""]
         if for_bucket:

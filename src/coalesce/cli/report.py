@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from coalesce.cli import options as o
-from coalesce.cli.output import check_writable, exit_with
+from coalesce.cli.exits import exit_with
 
 Files = Annotated[list[str], typer.Argument(help="JSON reports: files or s3:// URLs; one that ends with a slash means all .json under it", show_default=False)]
 
@@ -34,13 +34,15 @@ async def _merged(given: dict[str, Any]) -> int:
     from rich.console import Console
 
     from coalesce.cli.files import read_texts, write_text
-    from coalesce.cli.output import summary_table
+    from coalesce.cli.output import check_writable
+    from coalesce.cli.tables import summary_table
+    from coalesce.cli.values import gathered, store_options_of, wants_json
     from coalesce.errors import CoalesceError, ConfigurationError, UsageError
     from coalesce.merging import load, merge
     from coalesce.page import page
 
-    values = o.gathered(given)
-    options = o.store_options_of({**values, "bucket": "-"})
+    values = gathered(given)
+    options = store_options_of({**values, "bucket": "-"})
     for path in filter(None, (given["html"], given["to_json"])):
         check_writable(path)
     reports = []
@@ -59,7 +61,7 @@ async def _merged(given: dict[str, Any]) -> int:
                 await write_text(path, content, options, kind)
         except (OSError, CoalesceError) as error:
             raise ConfigurationError(f"{path!r} cannot be written: {error}", hint="Choose another place.") from error
-    if o.wants_json(values):
+    if wants_json(values):
         typer.echo(json.dumps(merged.as_json()))
     else:
         Console(highlight=False, soft_wrap=True).print(summary_table(merged))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from coalesce.cli import options as o
-from coalesce.cli.output import exit_with, pairs
+from coalesce.cli.exits import exit_with
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -58,13 +58,14 @@ def command(
 async def _looked(given: dict[str, Any]) -> int:
     from rich.console import Console
 
+    from coalesce.cli.values import gathered, settings_of, store_options_of, wants_json
     from coalesce.status import look
     from coalesce.storage.s3 import open_s3
 
-    values = o.gathered(given)
-    settings = o.settings_of(values)
-    as_json = o.wants_json(values)
-    async with open_s3(o.store_options_of(values)) as store:
+    values = gathered(given)
+    settings = settings_of(values)
+    as_json = wants_json(values)
+    async with open_s3(store_options_of(values)) as store:
         status = await look(store, settings)
     if as_json:
         typer.echo(json.dumps(status.model_dump(mode="json", by_alias=True)))
@@ -79,6 +80,8 @@ def status_table(status: Status) -> RenderableType:
     """Topic by topic, then the whole, then the path list as bars."""
     from rich.console import Group
     from rich.table import Table
+
+    from coalesce.cli.tables import pairs
 
     table = Table(box=None, pad_edge=False)
     table.add_column("topic", overflow="fold")

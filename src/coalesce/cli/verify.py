@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from coalesce.cli import options as o
-from coalesce.cli.output import exit_with, pairs
+from coalesce.cli.exits import exit_with
 
 
 def command(
@@ -49,12 +49,14 @@ def command(
 async def _verified(given: dict[str, Any]) -> int:
     from rich.console import Console
 
+    from coalesce.cli.tables import pairs
+    from coalesce.cli.values import gathered, settings_of, store_options_of, wants_json
     from coalesce.storage.s3 import open_s3
     from coalesce.verify import verify
 
-    values = o.gathered(given)
-    settings = o.settings_of(values)
-    as_json = o.wants_json(values)
+    values = gathered(given)
+    settings = settings_of(values)
+    as_json = wants_json(values)
 
     def told(event: dict[str, Any]) -> None:
         if as_json:
@@ -62,7 +64,7 @@ async def _verified(given: dict[str, Any]) -> int:
         elif event["type"] == "failure":
             typer.echo(f"{event['code']}: {event['message']}. {event['hint']}", err=True)
 
-    async with open_s3(o.store_options_of(values)) as store:
+    async with open_s3(store_options_of(values)) as store:
         result = await verify(store, settings, deep=given["deep"], emit=told)
     if as_json:
         typer.echo(json.dumps(result.model_dump(mode="json", by_alias=True)))
