@@ -161,7 +161,7 @@ async def recognise(terms: Terms, batch: Batch) -> Committed | None:
     Where the store does not hold a Complete against the whole's checksum, the output is read again and its content checked.
     """
     head = await terms.store.head(batch.output)
-    if head is None or head.metadata.get(DIGEST) != batch.digest or head.metadata.get(COUNT) != str(len(batch.sources)):
+    if head is None or head.metadata.get(DIGEST) != batch.digest:
         return None
     supplied = len(NEWLINE_MEMBER) * len(batch.sources)
     if head.size > batch.size + supplied or (not terms.layout.gzip and head.size < batch.size):
