@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 from hypothesis import settings
 
-from coalesce import rounds
+from coalesce import planning, rounds
 from coalesce.demo import embedded_server
 from coalesce.storage.base import Checksum, ObjectStore
 from coalesce.storage.memory import MemoryBucket, MemoryStore
@@ -46,6 +46,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each scenario in turn."""
     monkeypatch.setattr(rounds, "ROUND_BATCHES", SCENARIOS[request.param].round_batches)
+    monkeypatch.setattr(planning, "MIN_PART_BYTES", SCENARIOS[request.param].min_part_bytes)
     return str(request.param)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import auditor
 from auditor import Auditor
 from coalesce.pipeline import Run
+from coalesce.planning import MIN_PART_BYTES
 from coalesce.report import Report
 from coalesce.settings import Settings
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
@@ -27,6 +28,7 @@ class Scenario:
     settings: dict[str, object] = field(default_factory=dict)
     ignores: str = ""
     round_batches: int = 64
+    min_part_bytes: int = MIN_PART_BYTES
     killed_at: tuple[str, str, int] | None = None
 
 
@@ -59,7 +61,8 @@ def taken(bucket: MemoryBucket) -> None:
 
 
 def copied(bucket: MemoryBucket) -> None:
-    for n, size in enumerate((100, 6_000_000, 50)):
+    """Where parts may be of 1,000 bytes: the first is copied, the second streamed with the beginning of the third, whose rest is copied."""
+    for n, size in enumerate((1500, 100, 2500, 50)):
         bucket.store(f"data/t_0_{n}-{n}.jsonl.gz", gzip.compress(b"%d:%b\n" % (n, b"x" * size), 0, mtime=0))
 
 
@@ -74,7 +77,7 @@ SCENARIOS = {
     "a spoilt source among others": Scenario(spoilt),
     "manifests": Scenario(manifests),
     "a name that is taken": Scenario(taken),
-    "a large source that the store copies": Scenario(copied, {"check": False}),
+    "a large source that the store copies": Scenario(copied, {"check": False}, min_part_bytes=1000),
     "a group of several rounds": Scenario(long_group, {"max_files": 2}, round_batches=2),
     "outputs without deletes": Scenario(corporate, {"max_files": 3, "delete": False}),
     "a store that deletes one by one": Scenario(corporate, {"max_files": 3}, ignores="delete-many-etag"),
@@ -88,6 +91,17 @@ SCENARIOS = {
 }
 
 
+def grow(bucket: AuditedBucket) -> Counter[bytes]:
+    """A producer adds a source to the first group, so that a plan made from now on is another one; the record in it."""
+    manifest = any(key.endswith(".txt") for key in bucket.objects)
+    topic = "db.core.topic" if any("topic" in key for key in bucket.objects) else "t"
+    key = f"data/{topic}_0_800-" + ("db.core.other_1_807.txt" if manifest else "809.jsonl.gz")
+    record = b"added"
+    with bucket.audit.others():
+        bucket.store(key, record + b"\n" if manifest else gzip.compress(record + b"\n", mtime=0))
+    return Counter({record: 1})
+
+
 def settings(scenario: Scenario) -> Settings:
     return Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0, "layout": "corporate", **scenario.settings})
 
@@ -95,7 +109,7 @@ def settings(scenario: Scenario) -> Settings:
 def prepared(name: str) -> tuple[AuditedBucket, Settings]:
     """A scenario's bucket, as it was before anybody touched it."""
     scenario = SCENARIOS[name]
-    bucket = AuditedBucket(ignores=frozenset(scenario.ignores.split()))
+    bucket = AuditedBucket(min_part_bytes=scenario.min_part_bytes, ignores=frozenset(scenario.ignores.split()))
     scenario.fill(bucket)
     bucket.now += 1000
     bucket.audit = Auditor(bucket)

@@ -85,7 +85,9 @@ async def test_the_scenarios_are_what_they_say(name: str) -> None:
     bucket, chosen = await haunted(name)
     begun = SCENARIOS[name].killed_at is not None
     assert bool([key for key in bucket.objects if key.startswith("_coalesce/runs/")]) == begun
-    report = await Run(MemoryStore(bucket), chosen).coalesce()
+    store = MemoryStore(bucket)
+    report = await Run(store, chosen).coalesce()
+    assert (store.usage.requests["UploadPartCopy"] > 2) == ("copies" in name)  # two are the probe's
     assert report.outputs.written + report.outputs.recovered >= 1
     assert bool(bucket.audit.removed) == (chosen.delete and name != "after a death before the last record goes")
     if not begun and chosen.delete and chosen.check:

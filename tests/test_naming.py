@@ -71,6 +71,8 @@ def test_a_manifest_output_runs_from_its_first_source_to_its_last(
         "a/t_0_1-2.jsonl.gz\n",
         "a/t t_0_1-2.jsonl.gz",
         "a/topic_0_1-topic_0_2.TXT",
+        "a/x_0_1-y_2_3-z_4_5.txt",
+        "a/x_0_1_y_2_3_z_4_5.txt",
     ],
 )
 def test_other_keys_are_nobodys(key: str) -> None:

@@ -125,3 +125,11 @@ def test_a_batch_is_split_around_a_source_never_across_it(sizes: list[int], data
     assert joined == {each.key for each in sources} - {spoilt.key}
     assert all(all(each.first < spoilt.first for each in piece.sources) or all(each.first > spoilt.first for each in piece.sources) for piece in pieces)
     assert len({batch.output, *(piece.output for piece in pieces)}) == 1 + len(pieces)
+
+
+def test_a_piece_of_a_batch_never_has_the_batchs_name() -> None:
+    """The batch's upload may still be open."""
+    sources = [source(0, 99), source(5, 9), source(10, 20)]
+    (batch,) = plan(sources).batches
+    (piece,), _ = planning.split(GROUP, batch, sources[2], layout("corporate"), Limits(), {batch.output})
+    assert (batch.output, piece.output) == (f"{GROUP.prefix}0_99.jsonl.gz", f"{GROUP.prefix}0_099.jsonl.gz")

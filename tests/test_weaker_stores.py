@@ -1,5 +1,6 @@
 """A store that keeps less is refused by name, or worked with in another way: never trusted."""
 
+import asyncio
 import gzip
 from collections import Counter
 
@@ -8,6 +9,7 @@ import pytest
 import auditor
 from coalesce.errors import BadRequest
 from coalesce.pipeline import Run
+from coalesce.probe import probe
 from coalesce.settings import Settings
 from coalesce.storage.base import Checksum
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
@@ -119,3 +121,23 @@ async def test_a_store_that_objects_to_the_abort_of_a_completed_upload_can_be_pr
     report = await Run(Objecting(bucket), settings()).coalesce()
     assert report.exit_code == 0, report.failures
     assert list(bucket.objects) == ["data/t_0_0_5.jsonl.gz"]
+
+
+class Racy(MemoryStore):
+    """Looks whether the key is free, and writes a moment later."""
+
+    async def put(self, key, body, *, if_none_match=False, if_match="", content_type="", metadata=None):  # type: ignore[no-untyped-def]
+        free = key not in self.bucket.objects
+        await asyncio.sleep(0)
+        return await super().put(key, body, if_none_match=if_none_match and not free, if_match=if_match, content_type=content_type, metadata=metadata)
+
+    async def complete_upload(self, key, upload_id, parts, *, checksum, value="", create_only=True):  # type: ignore[no-untyped-def]
+        free = key not in self.bucket.objects
+        await asyncio.sleep(0)
+        self.bucket.ignores = frozenset({"complete-if-none-match"} if free else ())
+        await super().complete_upload(key, upload_id, parts, checksum=checksum, value=value, create_only=create_only)
+
+
+async def test_a_store_that_keeps_conditions_only_in_sequence_is_refused() -> None:
+    seen = await probe(Racy(filled("")), "probe/")
+    assert (seen.create_only_put, seen.create_only_complete) == (False, False)

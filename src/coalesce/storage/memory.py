@@ -64,7 +64,7 @@ class MemoryBucket:
     """What all clients of one bucket share. `now` is the store's clock.
 
     `ignores` names conditions that the store accepts and forgets: `put-if-none-match`, `put-if-match`, `get-if-match`, `complete-if-none-match`,
-    `delete-if-match`, `delete-many-etag`, `copy-if-match`, `abort`, `checksum`.
+    `delete-if-match`, `delete-many-etag`, `copy-if-match`, `abort`, `checksum` (all of them), `full-object-checksum` (that of the whole).
     """
 
     now: float = 1_700_000_000.0
@@ -248,7 +248,7 @@ class MemoryStore:
             raise errors.BadRequest(f"{key}: the parts are not in order", key=key, code="InvalidPartOrder")
         data = b"".join(part for part, _ in chosen)
         stored = _whole_sum(data, [value for _, value in chosen], upload.checksum)
-        if upload.checksum is Checksum.CRC64NVME and value and value != stored["CRC64NVME"] and "checksum" not in self.bucket.ignores:
+        if upload.checksum is Checksum.CRC64NVME and value and value != stored["CRC64NVME"] and not {"checksum", "full-object-checksum"} & self.bucket.ignores:
             raise errors.BadRequest(f"{key}: does not have its checksum", key=key, code="BadDigest")
         digests = b"".join(hashlib.md5(part, usedforsecurity=False).digest() for part, _ in chosen)
         etag = f'"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(chosen)}"'
