@@ -13,7 +13,7 @@ FLY_UTILITY_TARGET ?= utility
 PARTITION ?= -1
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo test test-servers acceptance rehearsal image test-image test-deploy update-pipeline update-corporate-storage-coalescer-pipeline lint types fmt check bench bench-quick clean
+.PHONY: help bootstrap demo test test-servers mutants acceptance rehearsal image test-image test-deploy update-pipeline update-corporate-storage-coalescer-pipeline lint types fmt check bench bench-quick clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ update-pipeline: ## Set the infrastructure pipeline from this working tree; need
 update-corporate-storage-coalescer-pipeline: ## Set the pipeline that runs the job by hand: DATE=2026-11-01 PREFIX=... PARTITION=3, or what each location has
 	FLY_UTILITY_TARGET=$(FLY_UTILITY_TARGET) DATE='$(or $(DATE),"")' PREFIX='$(or $(PREFIX),"")' PARTITION='"$(PARTITION)"' \
 	  aviator -f aviator-corporate-storage-coalescer.yml
+
+mutants: $(READY) ## Remove each guard of the program in turn; a test must notice: ARGS="words of a guard"
+	.venv/bin/python ci/mutants.py $(ARGS)
 
 lint: $(READY) ## Check format, style, layers and the Dockerfile
 	.venv/bin/ruff format --check .
