@@ -1,9 +1,10 @@
 """What an ended run left outside of any record."""
 
+from coalesce.errors import AccessDenied
 from coalesce.lease import LeaseRecord, lease_key
 from coalesce.pipeline import Run
 from coalesce.storage.base import Checksum
-from coalesce.storage.memory import MemoryStore
+from coalesce.storage.memory import MemoryStore, Request
 from scenarios import prepared
 
 
@@ -20,5 +21,22 @@ async def test_an_upload_too_young_to_be_told_from_a_live_run_s_is_swept_by_a_la
     assert [key for key in bucket.objects if key.startswith("_coalesce/")] == ["_coalesce/runs/dead"]
     bucket.now += 10
     await Run(store, settings).coalesce()
+    assert bucket.uploads == {}
+    assert [key for key in bucket.objects if key.startswith("_coalesce/")] == []
+
+
+async def test_an_upload_of_the_probe_whose_abort_was_refused_is_swept_by_the_next_run() -> None:
+    bucket, settings = prepared("two groups of several outputs")
+    store = MemoryStore(bucket)
+
+    async def before(request: Request) -> None:
+        if request.operation == "AbortMultipartUpload" and request.key.endswith("/complete-race"):
+            raise AccessDenied("made up", key=request.key)
+
+    store.before = before
+    assert (await Run(store, settings).coalesce()).exit_code == 0
+    assert bucket.uploads
+    bucket.now += 1000
+    assert (await Run(MemoryStore(bucket), settings).coalesce()).exit_code == 0
     assert bucket.uploads == {}
     assert [key for key in bucket.objects if key.startswith("_coalesce/")] == []

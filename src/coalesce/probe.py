@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 
 from coalesce import content
-from coalesce.errors import AccessDenied, BadRequest, ConditionIgnored, NotFound, StorageError, StoreRefused, Unavailable
+from coalesce.errors import AccessDenied, BadRequest, ConditionIgnored, NotFound, NotImplementedByStore, StorageError, StoreRefused, Unavailable
 from coalesce.model import UploadedPart
-from coalesce.storage.base import Checksum, ObjectStore
+from coalesce.storage.base import Checksum, ObjectStore, OpenUpload
 
 _RACERS = 5
 
@@ -85,7 +85,17 @@ async def _try_all(store: ObjectStore, prefix: str) -> tuple[Capabilities, bool]
         fence, single, many, copying, checksum = await asyncio.gather(
             trial.fence(), trial.conditional_delete(), trial.conditional_delete_many(), trial.copy_condition(), trial.checksum()
         )
+    if trial.untidy and await open_uploads(store, prefix):
+        store.usage.orphans += 1
     return Capabilities(put, matching, getting, complete, fence, single, many, copying, checksum), trial.doubtful
+
+
+async def open_uploads(store: ObjectStore, prefix: str) -> list[OpenUpload]:
+    """The open uploads under a prefix; none where the store cannot list them. Raises StorageError."""
+    try:
+        return await store.list_uploads(prefix)
+    except NotImplementedByStore:
+        return []
 
 
 class _Trial:
@@ -94,6 +104,7 @@ class _Trial:
         self._prefix = prefix
         self._stack = stack
         self.doubtful = False  # whether an answer was lost
+        self.untidy = False  # whether an abort was refused
 
     def _key(self, name: str) -> str:
         key = f"{self._prefix}{name}"
@@ -109,8 +120,10 @@ class _Trial:
 
     async def _abort(self, key: str, upload: str) -> None:
         """Of an upload that was completed some stores say neither that it is gone nor that it is none."""
-        with suppress(AccessDenied, BadRequest):
+        try:
             await self._store.abort_upload(key, upload)
+        except (AccessDenied, BadRequest):
+            self.untidy = True
 
     async def _tried(self, request: Awaitable[object]) -> bool:
         """Whether the store said yes. Its refusals are answers; what it did is looked at apart."""

@@ -6,15 +6,15 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 from coalesce.commit import Committed, Terms, delete_sources, recognise
-from coalesce.errors import CoalesceError, GroupOwned, IntegrityError, LeaseLost, NotImplementedByStore
+from coalesce.errors import CoalesceError, GroupOwned, IntegrityError, LeaseLost
 from coalesce.lease import Rival, lease_key, read_rival
 from coalesce.listing import all_pages
 from coalesce.model import Batch, ObjectInfo, Why
-from coalesce.probe import probe_prefix
+from coalesce.probe import open_uploads, probe_prefix
 from coalesce.record import HeldRecord, RecordedBatch, records_prefix
 from coalesce.rounds import GroupOutcome, delivery
 from coalesce.sharding import Shard
-from coalesce.storage.base import ObjectStore, OpenUpload
+from coalesce.storage.base import ObjectStore
 
 # Initiated and the Date header are whole seconds: an upload as young as the look at the leases may be a live run's.
 _PRECISION = 2.0
@@ -102,7 +102,7 @@ async def sweep(terms: Terms, ground: Ground, dead: Sequence[Rival], before: flo
     if not swept:
         return
     for prefix in ground.prefixes:
-        for upload in await _uploads(store, prefix):
+        for upload in await open_uploads(store, prefix):
             named = terms.layout.parse(upload.key)
             if named is None or named.kind != "output" or not ground.owns(upload.key):
                 continue
@@ -114,18 +114,11 @@ async def sweep(terms: Terms, ground: Ground, dead: Sequence[Rival], before: flo
         return
     for rival in swept:
         trial = probe_prefix(terms.state, rival.record.run_id)
-        for upload in await _uploads(store, trial):
+        for upload in await open_uploads(store, trial):
             await store.abort_upload(upload.key, upload.upload_id)
         for entry in (await store.list_page(trial)).objects:
             await store.delete(entry.key)
         await store.delete(rival.key, etag=rival.etag if terms.capabilities.conditional_delete else "")
-
-
-async def _uploads(store: ObjectStore, prefix: str) -> list[OpenUpload]:
-    try:
-        return await store.list_uploads(prefix)
-    except NotImplementedByStore:
-        return []
 
 
 async def _settle(terms: Terms, held: HeldRecord, outcome: GroupOutcome) -> None:
