@@ -3,7 +3,7 @@
 import pytest
 
 from coalesce import errors
-from coalesce.storage.failure import failure_of
+from coalesce.storage.s3.failure import failure_of
 
 
 @pytest.mark.parametrize(

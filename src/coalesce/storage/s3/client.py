@@ -131,6 +131,7 @@ class Client:
         if options.request_payer:
             self._common["RequestPayer"] = "requester"
         client.meta.events.register("before-send.s3", self._sent)
+        client.meta.events.register_first("needs-retry.s3", _retry_429)
         client.meta.events.register("needs-retry.s3", _give_up_on_strangers)
         # aiohttp waits for 100 Continue without end; our bodies on this way are small, and a refusal comes just as well after them.
         client.meta.events.unregister("before-call.s3", add_expect_header)
@@ -190,6 +191,12 @@ def _proxy(endpoint: str) -> str:
 
 def _untrusted(error: object) -> bool:
     return isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error)
+
+
+def _retry_429(response: tuple[Any, Any] | None, **_: Any) -> None:
+    """To its retries a 429 is a 503: botocore knows it only by codes that S3 does not use, and from the answer to a HEAD by nothing at all."""
+    if response and response[0].status_code == 429:
+        response[0].status_code = 503
 
 
 def _give_up_on_strangers(caught_exception: Exception | None = None, **_: Any) -> None:
