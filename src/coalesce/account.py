@@ -11,14 +11,14 @@ from coalesce import __version__
 from coalesce.errors import CoalesceError, GroupOwned
 from coalesce.lease import Rival
 from coalesce.listing import Listed
-from coalesce.machine import cpu_seconds, peak_rss_bytes
+from coalesce.machine import cpu_seconds
 from coalesce.model import Delivery, Group, Plan, Why
 from coalesce.planning import Forecast
-from coalesce.report import PlanPart, Report, ScopePart, TopicPart, cost, path_characters
+from coalesce.report import ConcurrencyPart, PlanPart, Report, ScopePart, TopicPart, cost, path_characters
 from coalesce.rounds import GroupOutcome
 from coalesce.sharding import WHOLE, Shard
 from coalesce.sources import Sources
-from coalesce.storage.base import Usage
+from coalesce.workers import Spent
 
 Event = dict[str, Any]
 
@@ -124,9 +124,9 @@ class Account:
         failure = self.report.add_failure(error, group)
         self._emit({"type": "failure", **failure.model_dump()})
 
-    def close(self, usage: Usage, *, seconds: float, stopped: int, error_on_nothing: bool, workers_cpu: float = 0.0, workers_rss: int = 0) -> None:
-        """Everything that is known only at the end."""
-        report = self.report
+    def close(self, spent: Spent, *, seconds: float, stopped: int, error_on_nothing: bool) -> None:
+        """Everything that is known only at the end. `spent` is by all processes of the run."""
+        report, usage = self.report, spent.usage
         groups = report.groups
         if groups.leased and groups.leased >= groups.seen and not groups.coalesced:
             report.worsen(11)
@@ -140,8 +140,9 @@ class Account:
         report.retries, report.throttled = usage.retries, usage.throttled
         report.bytes_in, report.bytes_out = usage.bytes_in, usage.bytes_out
         report.cost_usd = cost(usage.requests)
-        report.cpu_seconds = round(cpu_seconds() - self._cpu_before + workers_cpu, 3)
-        report.peak_rss_bytes = peak_rss_bytes() + workers_rss
+        report.cpu_seconds = round(spent.cpu_seconds - self._cpu_before, 3)
+        report.peak_rss_bytes = spent.peak_rss_bytes
+        report.concurrency = ConcurrencyPart(reads=spent.reads, writes=spent.writes)
 
     def _delivered(self, delivery: Delivery, group: str) -> None:
         report = self.report

@@ -14,6 +14,7 @@ from coalesce import __version__, planfile, planning
 from coalesce.account import Account, Event, opened
 from coalesce.commit import Terms
 from coalesce.errors import CoalesceError, GroupOwned, PlanStale, first_failure
+from coalesce.lanes import Lanes
 from coalesce.lease import Lease, LeaseRecord, Rival, outlived
 from coalesce.listing import Listed, list_groups
 from coalesce.model import Group, GroupId, Plan
@@ -28,7 +29,7 @@ from coalesce.rounds import GroupOutcome, work_off
 from coalesce.settings import Settings
 from coalesce.stop import RunLimits, Stop
 from coalesce.storage.base import Checksum, ObjectStore, Usage
-from coalesce.workers import Orders, Workers
+from coalesce.workers import Orders, Spent, Workers
 
 _WORKERS = 32
 _QUEUED = 256
@@ -70,6 +71,7 @@ class Run:
         self.stop = Stop(RunLimits(settings.max_groups, settings.max_bytes, settings.max_delete, settings.deadline), clock)
         self._store = store
         self._workers = workers
+        self._lanes: Lanes | None = None
         self._settings = settings
         self._clock = clock
         self._begun = clock()
@@ -156,18 +158,12 @@ class Run:
         return self.report
 
     def _close(self) -> None:
-        usage, workers = Usage(), self._workers
+        usage = Usage()
         usage.add(self._store.usage)
-        if workers is not None:
-            usage.add(workers.usage)
-        self._account.close(
-            usage,
-            seconds=self._clock() - self._begun,
-            stopped=self.stop.code,
-            error_on_nothing=self._settings.error_on_nothing,
-            workers_cpu=workers.cpu_seconds if workers else 0.0,
-            workers_rss=workers.peak_rss_bytes if workers else 0,
-        )
+        spent = Spent.by_this_process(usage, self._lanes)
+        if self._workers is not None:
+            spent.add(self._workers.spent)
+        self._account.close(spent, seconds=self._clock() - self._begun, stopped=self.stop.code, error_on_nothing=self._settings.error_on_nothing)
 
     @asynccontextmanager
     async def _terms(self) -> AsyncIterator[tuple[Terms, Leftovers]]:
@@ -198,7 +194,9 @@ class Run:
             )
             if self._workers is not None:
                 await stack.enter_async_context(self._workers.working(orders, lease.leave))
-            yield orders.terms(self._store, lease), leftovers
+            terms = orders.terms(self._store, lease)
+            self._lanes = terms.lanes if self._workers is None else None
+            yield terms, leftovers
 
     @asynccontextmanager
     async def _recovered(self, terms: Terms, leftovers: Leftovers) -> AsyncIterator[list[GroupId]]:

@@ -120,6 +120,13 @@ class PlanPart(_Part):
     memory_bytes: int
 
 
+class ConcurrencyPart(_Part):
+    """Requests in flight at most, over all processes, as the run had found them by its end."""
+
+    reads: int = 0
+    writes: int = 0
+
+
 class Failure(_Part):
     """One failure: what, where, what to do next."""
 
@@ -152,6 +159,7 @@ class Report(_Part):
     requests: dict[str, int] = Field(default_factory=dict)
     retries: int = 0
     throttled: int = 0
+    concurrency: ConcurrencyPart = Field(default_factory=ConcurrencyPart)
     bytes_in: int = 0
     bytes_out: int = 0
     cost_usd: float = 0.0

@@ -83,6 +83,31 @@ class Orders:
         )
 
 
+@dataclass(slots=True)
+class Spent:
+    """What a process has asked of the store and taken of the machine so far; `reads` and `writes` are the requests in flight that it now allows itself."""
+
+    usage: Usage = field(default_factory=Usage)
+    cpu_seconds: float = 0.0
+    peak_rss_bytes: int = 0
+    reads: int = 0
+    writes: int = 0
+
+    @classmethod
+    def by_this_process(cls, usage: Usage, lanes: Lanes | None = None) -> Spent:
+        """As of now; `lanes` are those that it works off groups in."""
+        reads, writes = (lanes.reads.level.limit, lanes.writes.level.limit) if lanes else (0, 0)
+        return cls(usage, cpu_seconds(), peak_rss_bytes(), reads, writes)
+
+    def add(self, other: Spent) -> None:
+        """What another process has spent."""
+        self.usage.add(other.usage)
+        self.cpu_seconds += other.cpu_seconds
+        self.peak_rss_bytes += other.peak_rss_bytes
+        self.reads += other.reads
+        self.writes += other.writes
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     """One group to be worked off; `taken` are the names of its outputs."""
@@ -104,9 +129,7 @@ class _Word:
     """What a worker tells of one job: an output, or the end of it. `fatal` ends the whole run."""
 
     number: int
-    usage: Usage
-    cpu_seconds: float
-    peak_rss_bytes: int
+    spent: Spent
     untidy: bool
     delivery: Delivery | None = None
     ended: bool = False
@@ -131,9 +154,7 @@ class _Worker:
     process: BaseProcess
     socket: socket.socket
     jobs: dict[int, tuple[GroupOutcome, asyncio.Future[None]]] = field(default_factory=dict)
-    usage: Usage = field(default_factory=Usage)
-    cpu_seconds: float = 0.0
-    peak_rss_bytes: int = 0
+    spent: Spent = field(default_factory=Spent)
     busy: int = 0  # sources in its hands
     writer: asyncio.StreamWriter | None = None
 
@@ -216,22 +237,12 @@ class Workers:
                     _send(worker.writer, _Halt(code))
 
     @property
-    def usage(self) -> Usage:
-        """What all workers have asked of the store."""
-        total = Usage()
+    def spent(self) -> Spent:
+        """What all workers have spent, as far as they have told; each at its own peak of memory."""
+        total = Spent()
         for worker in self._workers:
-            total.add(worker.usage)
+            total.add(worker.spent)
         return total
-
-    @property
-    def cpu_seconds(self) -> float:
-        """Of all workers, as far as they have told."""
-        return sum(worker.cpu_seconds for worker in self._workers)
-
-    @property
-    def peak_rss_bytes(self) -> int:
-        """Of all workers, each at its own peak."""
-        return sum(worker.peak_rss_bytes for worker in self._workers)
 
     async def _listen(self, worker: _Worker, reader: asyncio.StreamReader) -> None:
         try:
@@ -244,8 +255,8 @@ class Workers:
                     ended.set_exception(_WorkerDied())
 
     def _take(self, worker: _Worker, word: _Word) -> None:
-        worker.usage, worker.cpu_seconds, worker.peak_rss_bytes = word.usage, word.cpu_seconds, word.peak_rss_bytes
-        if word.untidy or word.usage.orphans:
+        worker.spent = word.spent
+        if word.untidy or word.spent.usage.orphans:
             self._leave_lease()
         if word.number not in worker.jobs:
             return
@@ -308,7 +319,7 @@ async def _serve(ours: socket.socket, open_store: OpenStore, expiry: Expiry, pro
         terms = orders.terms(store, lease, processes)
 
         def say(number: int, **more: Any) -> None:
-            _send(writer, _Word(number, store.usage, cpu_seconds(), peak_rss_bytes(), lease.untidy, **more))
+            _send(writer, _Word(number, Spent.by_this_process(store.usage, terms.lanes), lease.untidy, **more))
 
         async def work(job: _Job) -> None:
             outcome = GroupOutcome(lambda delivery: say(job.number, delivery=delivery))
