@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 _START = 16
 _HIGHEST = 256
+_WRITES = 64
 
 _RECORDED = 100_000
 
@@ -25,8 +26,8 @@ _FORGET = 1.02
 class Level:
     """How many requests may be in flight. Decided once for each round of as many answers.
 
-    Doubles while answers come as quickly as the quickest ones, then rises by a sixteenth (additive increase); falls where the store asks for less, and
-    less so where answers take much longer (multiplicative decrease, RFC 5681). For slow answers alone it does not fall below its start.
+    Doubles while answers come as quickly as the quickest ones, then rises by a sixteenth (additive increase); falls where the store asks for less, or
+    where answers take much longer (multiplicative decrease, RFC 5681). For slow answers alone it does not fall below its start.
     """
 
     def __init__(self, start: int = _START, highest: int = _HIGHEST) -> None:
@@ -179,4 +180,6 @@ class Lanes:
     def of(cls, concurrency: int, memory: int, throttled: Callable[[], int]) -> Lanes:
         """`concurrency` GETs in flight at most, 0 for as many as the store bears; `memory` in bytes; `throttled` counts the store's refusals."""
         reads = Level(concurrency, concurrency) if concurrency else Level()
-        return cls(Lane(reads, throttled), Lane(Level(), throttled), Budget(2 * (concurrency or _HIGHEST // 2)), Budget(_RECORDED), Budget(memory))
+        return cls(
+            Lane(reads, throttled), Lane(Level(highest=_WRITES), throttled), Budget(2 * (concurrency or _HIGHEST // 2)), Budget(_RECORDED), Budget(memory)
+        )

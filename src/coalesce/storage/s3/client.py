@@ -58,7 +58,7 @@ class S3Options:
     expected_bucket_owner: str = ""
     request_payer: bool = False
     addressing: str = "auto"
-    max_connections: int = 96
+    max_connections: int = 320  # more than a run ever has in flight
     read_timeout: float = 60.0
     access_key: str = ""
     secret_key: str = ""
