@@ -43,7 +43,7 @@ def judged(name: str) -> Verdict:
     suites = ("tests/test_refused_server.py",) if server.refused else SUITES
     print(f"== {name} {server.version}", flush=True)
     with running(name) as (variables, _):
-        environment = os.environ | variables | {"COALESCE_KILLS": "all", "COALESCE_TEST_REFUSED": "1" if server.refused else ""}
+        environment = {"COALESCE_KILLS": "all"} | os.environ | variables | {"COALESCE_TEST_REFUSED": "1" if server.refused else ""}
         begun = time.monotonic()
         code = subprocess.run([sys.executable, "-m", "pytest", "-q", "-n", "2", "-rfEs", *suites], env=environment, check=False).returncode
         return Verdict(name, code == 0, time.monotonic() - begun, probed(environment))

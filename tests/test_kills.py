@@ -45,7 +45,7 @@ POINTS = {
     "a part": Point("UploadPart", DATA, 1),
     "the first Complete": Point("CompleteMultipartUpload", DATA),
     "a later Complete": Point("CompleteMultipartUpload", DATA, 4),
-    "a HEAD of an output": Point("HeadObject", "_0_20.jsonl.gz"),
+    "a HEAD of an output": Point("HeadObject", "_0_0_29.jsonl.gz"),
     "the abort of a spoilt batch": Point("AbortMultipartUpload", DATA),
     "a plan record written anew": Point("PutObject", f"{RECORD}{DATA}spoilt", 1),
     "the end of a plan record": Point("DeleteObject", RECORD),
