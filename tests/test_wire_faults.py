@@ -60,9 +60,9 @@ class Field:
     store: S3Store
     sweeps: bool
 
-    async def run(self, stall: float = 60.0, **more: object) -> Report:
+    async def run(self, read_timeout: float = 60.0, **more: object) -> Report:
         """One run through the proxy."""
-        async with open_s3(replace(self.options, endpoint_url=self.proxy.url, stall=stall)) as store:
+        async with open_s3(replace(self.options, endpoint_url=self.proxy.url, read_timeout=read_timeout)) as store:
             return await Run(store, settings(**more)).coalesce()
 
     async def look(self) -> dict[str, bytes]:
@@ -141,7 +141,7 @@ async def test_a_fault_that_passes_is_not_noticed(there: Field, fault: str) -> N
 async def test_a_request_that_is_never_answered_is_given_up_and_sent_again(there: Field) -> None:
     original = await there.look()
     there.proxy.rules = everywhere(stall)
-    report = await there.run(stall=2.0)
+    report = await there.run(read_timeout=2.0)
     assert report.exit_code == 0, report.failures
     assert not any(rule.times for rule in there.proxy.rules)
     await there.check_settled(original)
