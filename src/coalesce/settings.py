@@ -10,8 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from coalesce.sharding import WHOLE, Shard
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
+_DURATION = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 _DAY = re.compile(r"(\d{4})[-/](\d{2})[-/](\d{2})")
 
@@ -111,7 +111,8 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _all_partitions(cls, values: Any) -> Any:
-        if isinstance(values, dict) and -1 in (chosen := values.get("partition") or ()):
+        chosen = values.get("partition") if isinstance(values, dict) else None
+        if isinstance(chosen, list | tuple) and -1 in chosen:
             values = {**values, "partition": tuple(n for n in chosen if n != -1)}
         return values
 
@@ -144,4 +145,8 @@ class Settings(BaseModel):
         roots = tuple(as_directory(prefix) for prefix in self.prefix) or ("",)
         days = parse_days(self.date, today)
         wanted = {f"{root}{day:%Y/%m/%d}/" for root in roots for day in days} if days else set(roots)
-        return tuple(p for p in sorted(wanted) if not any(p != other and p.startswith(other) for other in wanted))
+        kept: list[str] = []
+        for prefix in sorted(wanted):  # one that others begin with stands right before them
+            if not kept or not prefix.startswith(kept[-1]):
+                kept.append(prefix)
+        return tuple(kept)

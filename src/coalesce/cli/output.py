@@ -9,12 +9,13 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from coalesce.account import Event
-from coalesce.cli.files import folder_of, write_text
+from coalesce.cli.files import bucket_of, folder_of, remote, write_text
 from coalesce.errors import CoalesceError, ConfigurationError, UsageError
 from coalesce.report import Report
 from coalesce.settings import parse_duration
@@ -126,9 +127,13 @@ def voice_of(values: dict[str, Any]) -> Voice:
 
 def check_writable(path: str) -> None:
     """Raises ConfigurationError for what could not be written in the end: better known before anything is done."""
-    folder = folder_of(path)
+    folder, hint = folder_of(path), "Choose another --report."
     if folder is not None and not folder.is_dir():
-        raise ConfigurationError(f"{path!r} cannot be written: there is no folder {str(folder)!r}", hint="Choose another --report.")
+        raise ConfigurationError(f"{path!r} cannot be written: there is no folder {str(folder)!r}", hint=hint)
+    if remote(path) and (not bucket_of(path) or path.endswith("/")):
+        raise ConfigurationError(f"{path!r} cannot be written: it is not s3://bucket/key", hint=hint)
+    if folder is not None and Path(path).is_dir():
+        raise ConfigurationError(f"{path!r} cannot be written: it is a folder", hint=hint)
 
 
 def report_path(pattern: str, report: Report) -> str:

@@ -19,6 +19,7 @@ _STORE = frozenset(
 )
 _LOCALSTACK = {"endpoint_url": "http://localstack:4566", "region": "eu-west-2", "access_key": "test", "secret_key": "test"}
 _OUTPUT = frozenset({"report", "output", "log_level", "log_format", "quiet", "verbose", "no_progress", "stats_interval"})
+_SWITCHES = frozenset({"no_sign_request", "no_verify_ssl", "request_payer", "quiet", "verbose", "no_progress"})
 
 # Where schedulers say which of how many jobs this is: AWS Batch array jobs; Kubernetes Indexed Jobs, whose number somebody has to pass on.
 _ARRAYS = (("AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE"), ("JOB_COMPLETION_INDEX", "COALESCE_SHARDS"))
@@ -31,6 +32,8 @@ def gathered(given: dict[str, Any]) -> dict[str, Any]:
     if unknown:
         raise UsageError(f"the configuration file has unknown names: {', '.join(unknown)}", hint="Names are those of the options, such as max_size.")
     values |= {name: value for name, value in given.items() if value is not None and value != []}
+    for name, value in values.items():
+        _check(name, value)
     for target in values.pop("targets", ()):
         bucket, _, prefix = target.removeprefix("s3://").partition("/")
         if not target.startswith("s3://") or values.setdefault("bucket", bucket) != bucket:
@@ -91,6 +94,18 @@ def _from_file(config: str | None) -> dict[str, Any]:
         return {name.replace("-", "_"): value for name, value in tomllib.loads(path.read_text("utf-8")).items()}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"the configuration file {str(path)!r} cannot be read: {error}") from error
+
+
+def _check(name: str, value: Any) -> None:
+    """That a value is of its kind, as far as the settings do not see to it, and that its text can be sent and opened. Raises UsageError."""
+    where = f"--{name.replace('_', '-')}"
+    if name in _STORE | _OUTPUT and not isinstance(value, bool if name in _SWITCHES else str):
+        raise UsageError(f"{where} {value!r} is not {'true or false' if name in _SWITCHES else 'text'}")
+    if name == "prefix" and not isinstance(value, list):
+        raise UsageError(f'{where} {value!r} is not a list of prefixes, such as ["a", "b"]')
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, str) and ("\0" in text or text.encode(errors="ignore").decode() != text):
+            raise UsageError(f"{where} {text!r} is not text in UTF-8")
 
 
 def _told(error: Any) -> str:

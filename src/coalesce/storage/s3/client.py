@@ -20,6 +20,7 @@ from botocore import UNSIGNED
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, ProfileNotFound, SSLError
 from botocore.handlers import add_expect_header
 from botocore.httpsession import ProxyConfiguration, get_cert_path
+from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies
 
 from coalesce import errors
@@ -151,7 +152,7 @@ class Client:
         method = getattr(self._client, _METHODS[operation])
         try:
             answer: dict[str, Any] = await method(**self._common, **arguments)
-        except (TimeoutError, ClientError, BotoCoreError, OSError, RuntimeError) as error:
+        except (TimeoutError, ClientError, BotoCoreError, OSError, RuntimeError, ResponseParserError, ValueError) as error:  # the last two: no answer of S3's
             mapped = _mapped(error, operation, where)
             self.usage.throttled += isinstance(mapped, errors.Throttled)
             raise mapped from error

@@ -9,6 +9,7 @@ CREDENTIALS_HINT = "Check the credentials: are they of this account, not expired
 
 _CREDENTIAL_CODES = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"})
 _ELSEWHERE = frozenset({301, 307, 308})
+_ABSENT = frozenset({"NoSuchKey", "NoSuchUpload"})  # only of a 404: an error under a 200 or a 5xx says nothing of what is there
 _BY_CODE: dict[str, type[errors.StorageError]] = {
     "NoSuchUpload": errors.NoSuchUpload,
     "NoSuchKey": errors.NotFound,
@@ -42,4 +43,7 @@ def failure_of(operation: str, where: str, *, status: int, code: str, said: str,
     if code in _CREDENTIAL_CODES:
         return errors.ConfigurationError(message, hint=CREDENTIALS_HINT, **details)
     refused = errors.BadRequest if 400 <= status < 500 else errors.Unavailable
-    return _BY_CODE.get(code, _BY_STATUS.get(status, refused))(message, **details)
+    kind = _BY_STATUS.get(status, refused)
+    if code not in _ABSENT or status == 404:
+        kind = _BY_CODE.get(code, kind)
+    return kind(message, **details)

@@ -104,7 +104,7 @@ class S3Store:
         self.usage.bytes_in += len(answer.data)
         if length is not None and len(answer.data) != length:
             raise errors.Unavailable(f"the range of {key!r} has {len(answer.data)} bytes, not {length}", key=key, operation="GetObject")
-        found = answer.headers.get("etag", "")
+        found = _said(answer.headers, "etag", "GetObject", key)
         if etag and found != etag:
             raise errors.ConditionIgnored(f"{key!r} has another ETag", key=key, operation="GetObject")
         return Body(answer.data, found, {name: value for name, value in _checksums(answer) if "-" not in value})
@@ -146,7 +146,9 @@ class S3Store:
         if "content-length" not in headers:
             raise errors.StorageError(f"the answer does not say how long {key!r} is", key=key, operation="HeadObject")
         metadata = {name.removeprefix(_METADATA): value for name, value in headers.items() if name.startswith(_METADATA)}
-        return Head(key, int(headers["content-length"]), headers.get("etag", ""), metadata, headers.get("content-type", ""), dict(_checksums(answer)))
+        return Head(
+            key, int(headers["content-length"]), _said(headers, "etag", "HeadObject", key), metadata, headers.get("content-type", ""), dict(_checksums(answer))
+        )
 
     async def put(
         self, key: str, body: bytes, *, if_none_match: bool = False, if_match: str = "", content_type: str = "", metadata: Mapping[str, str] | None = None
@@ -155,7 +157,7 @@ class S3Store:
         optional = {"IfNoneMatch": "*" if if_none_match else "", "IfMatch": if_match, "ContentType": content_type, "Metadata": dict(metadata or {})}
         answer = await self._client.call("PutObject", key, Key=key, Body=body, **{k: v for k, v in optional.items() if v})
         self.usage.bytes_out += len(body)
-        return str(answer["ETag"])
+        return _said(answer, "ETag", "PutObject", key)
 
     async def create_upload(self, key: str, *, checksum: Checksum, metadata: Mapping[str, str], content_type: str = "") -> str:
         """See `ObjectStore`."""
@@ -170,8 +172,8 @@ class S3Store:
         except errors.Unavailable:
             self.usage.orphans += 1
             raise
-        self.usage.orphans += answer["ResponseMetadata"].get("RetryAttempts", 0)
-        return str(answer["UploadId"])
+        self.usage.orphans += answer["ResponseMetadata"].get("RetryAttempts", 0) + (not answer.get("UploadId"))
+        return _said(answer, "UploadId", "CreateMultipartUpload", key)
 
     async def upload_part(self, key: str, upload_id: str, number: int, pieces: Sequence[bytes], *, checksum: Checksum, value: str) -> UploadedPart:
         """See `ObjectStore`."""
@@ -180,7 +182,7 @@ class S3Store:
         answer = await self._retried(lambda: self._send("UploadPart", "PUT", key, query=query, headers=headers, body=pieces))
         size = sum(map(len, pieces))
         self.usage.bytes_out += size
-        return UploadedPart(number, size, answer.headers.get("etag", ""), value)
+        return UploadedPart(number, size, _said(answer.headers, "etag", "UploadPart", key), value)
 
     async def copy_part(self, key: str, upload_id: str, number: int, *, source: str, etag: str, start: int, length: int, checksum: Checksum) -> UploadedPart:
         """See `ObjectStore`."""
@@ -194,8 +196,8 @@ class S3Store:
             CopySourceIfMatch=etag,
             CopySourceRange=f"bytes={start}-{start + length - 1}",
         )
-        result = answer["CopyPartResult"]
-        return UploadedPart(number, length, result["ETag"], result.get(f"Checksum{checksum.value}", ""))
+        result = answer.get("CopyPartResult", {})
+        return UploadedPart(number, length, _said(result, "ETag", "UploadPartCopy", key), result.get(f"Checksum{checksum.value}", ""))
 
     async def complete_upload(
         self, key: str, upload_id: str, parts: Sequence[UploadedPart], *, checksum: Checksum, value: str = "", create_only: bool = True
@@ -214,16 +216,22 @@ class S3Store:
 
     async def list_uploads(self, prefix: str) -> list[OpenUpload]:
         """See `ObjectStore`."""
+        operation = "ListMultipartUploads"
         found: list[OpenUpload] = []
-        marker: dict[str, Any] = {}
+        marker: dict[str, str] = {}
+        seen: set[tuple[str, ...]] = set()
         while True:
-            answer = await self._client.call("ListMultipartUploads", prefix, Prefix=prefix, **marker)
+            answer = await self._client.call(operation, prefix, Prefix=prefix, **marker)
             for entry in answer.get("Uploads", ()):
                 initiated = entry.get("Initiated")
-                found.append(OpenUpload(entry["Key"], entry["UploadId"], initiated if isinstance(initiated, float) else 0.0))
+                key, upload_id = (_said(entry, name, operation, prefix) for name in ("Key", "UploadId"))
+                found.append(OpenUpload(key, upload_id, initiated if isinstance(initiated, float) else 0.0))
             if not answer.get("IsTruncated"):
                 return found
-            marker = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
+            marker = {name: _said(answer, f"Next{name}", operation, prefix) for name in ("KeyMarker", "UploadIdMarker")}
+            if tuple(marker.values()) in seen:
+                raise errors.ListingError(f"the listing of uploads under {prefix!r} repeats itself", key=prefix, operation=operation)
+            seen.add(tuple(marker.values()))
 
     async def delete(self, key: str, *, etag: str = "") -> DeleteResult:
         """See `ObjectStore`."""
@@ -249,6 +257,14 @@ class S3Store:
             return parse_deleted(answer.data, targets)
 
         return await self._retried(once)
+
+
+def _said(answer: Mapping[str, Any], name: str, operation: str, where: str) -> str:
+    """What an answer must say: without it the next request would have no condition, or be another one. Raises StorageError."""
+    value = answer.get(name)
+    if not value:
+        raise errors.StorageError(f"{operation} {where!r}: the answer has no {name}", key=where, operation=operation)
+    return str(value)
 
 
 def _named(checksum: Checksum, value: str) -> dict[str, str]:

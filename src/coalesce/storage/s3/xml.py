@@ -63,8 +63,10 @@ def _object(element: ElementTree.Element, prefix: str) -> ObjectInfo:
     entry = _fields(element)
     try:
         modified = datetime.fromisoformat(entry["LastModified"]).timestamp()
+        if not entry["ETag"] or int(entry["Size"]) < 0:
+            raise ValueError("an empty ETag, or less than nothing")
         return ObjectInfo(entry["Key"], int(entry["Size"]), entry["ETag"], modified, entry.get("StorageClass") or "STANDARD")
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, OverflowError) as error:
         raise ListingError(f"listing of {prefix!r} has an entry that cannot be read: {error!r}", key=prefix, operation="ListObjectsV2") from error
 
 
