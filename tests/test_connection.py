@@ -235,6 +235,32 @@ async def test_a_kept_connection_that_closes_while_idle_costs_nothing() -> None:
         assert len(server.requests) == 2
 
 
+async def test_where_a_kept_connection_has_closed_another_kept_one_is_taken() -> None:
+    go = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        if peer.number == 2:
+            await go.wait()
+        await peer.send(ONE)
+        if peer.number == 1:
+            await peer.request()
+            await peer.send(answer(b"two"))
+            await peer.ended()
+
+    async with pooled(script) as (pool, server):
+        first, second = (asyncio.create_task(pool.request(GET)) for _ in range(2))
+        await first
+        go.set()
+        await second
+        for _ in range(10_000):
+            await asyncio.sleep(0)
+            if not all(connection.usable for connection in pool._idle):
+                break
+        assert (await pool.request(GET)).data == b"two"
+        assert server.connections == 2
+
+
 @pytest.mark.parametrize("body", [(), (b"part",)])
 async def test_a_kept_connection_that_closes_as_the_request_goes_out_is_replaced_once(body: tuple[bytes, ...]) -> None:
     async def script(peer: Peer) -> None:
@@ -336,14 +362,15 @@ async def test_nobody_there_is_told_at_once_and_leaves_the_place_free() -> None:
     pool.close()
 
 
-async def test_a_cancelled_request_closes_its_connection_and_frees_its_place() -> None:
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"])
+async def test_a_cancelled_request_closes_its_connection_and_frees_its_place(said: bytes) -> None:
     arrived = asyncio.Event()
     ended = asyncio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.request()
         if peer.number == 1:
-            await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
+            await peer.send(said)
             arrived.set()
             await peer.ended()
             ended.set()
@@ -435,6 +462,17 @@ async def test_a_body_waits_for_a_slow_reader_and_not_in_memory() -> None:
         assert server.requests[0].body == b"".join(body)
 
 
+class Taken(list[bytes]):
+    """A body that counts how much of it was asked for."""
+
+    pieces = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in super().__iter__():
+            self.pieces += 1
+            yield piece
+
+
 @pytest.mark.parametrize("close", [True, False])
 async def test_a_refusal_before_the_body_is_sent_counts_and_ends_the_connection(close: bool) -> None:
     ended = asyncio.Event()
@@ -449,8 +487,10 @@ async def test_a_refusal_before_the_body_is_sent_counts_and_ends_the_connection(
             await peer.ended()
 
     async with pooled(script, limit=1) as (pool, server):
-        refused = await pool.request(b"PUT /k HTTP/1.1\r\ncontent-length: 50000000\r\n\r\n", [b"x" * 1_000_000] * 50)
+        body = Taken([b"x" * 1_000_000] * 50)
+        refused = await pool.request(b"PUT /k HTTP/1.1\r\ncontent-length: 50000000\r\n\r\n", body)
         assert (refused.status, refused.data) == (403, b"no")
+        assert body.pieces < 50
         assert (await pool.request(GET)).data == b"one"
         assert server.connections == 2
         ended.set()
