@@ -16,6 +16,6 @@ def exit_with(work: Callable[[], int]) -> None:
     except CoalesceError as error:
         from coalesce.report import exit_code_of
 
-        typer.echo(f"error: {error.message}. {error.hint}".rstrip(), err=True)
+        typer.echo(f"error: {error.message.rstrip('.')}. {error.hint}".rstrip(), err=True)
         code = exit_code_of(error)
     raise typer.Exit(code)

@@ -44,9 +44,9 @@ class Voice:
         if self.as_json and (kind != "left" or self.verbose):
             typer.echo(json.dumps(event))
         if kind in _FAILURES:
-            _log.error("%s: %s. %s", event["code"], event["message"], event["hint"], extra={"event": event})
+            _log.error("%s: %s. %s", event["code"], event["message"].rstrip("."), event["hint"], extra={"event": event})
         elif kind in _WARNINGS:
-            _log.warning("%s. %s", event["message"], event["hint"], extra={"event": event})
+            _log.warning("%s. %s", event["message"].rstrip("."), event["hint"], extra={"event": event})
         elif kind == "left" and self.verbose:
             _log.info("left %s: %s", event["key"], event["why"], extra={"event": event})
 
