@@ -194,6 +194,21 @@ async def test_a_report_can_go_to_the_bucket(bucket: S3Store) -> None:
     assert json.loads((await look(bucket))["reports/last.json"])["outputs"]["written"] == 1
 
 
+@pytest.mark.parametrize("more", [["--report", "/dev/full"], ["--output", "json"], []], ids=["report", "events", "summary"])
+async def test_a_full_disk_is_told_when_the_work_is_done(bucket: S3Store, more: list[str]) -> None:
+    """Exit code 10, and nothing of the run is left half-way."""
+    await fill(bucket, 2, 2)
+    before = auditor.records(await look(bucket), "")
+    shell = '"$@"' if "--report" in more else '"$@" > /dev/full'
+    command = ["sh", "-c", shell, "sh", sys.executable, "-m", "coalesce", *job(bucket, *more)]
+    done = await asyncio.to_thread(subprocess.run, command, env=environment(bucket), capture_output=True, text=True, check=False)
+    assert done.returncode == 10, done.stderr
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    held = await look(bucket)
+    assert (auditor.records(held, ""), len(held)) == (before, 2)
+
+
 async def test_the_same_seed_generates_the_same_data(bucket: S3Store) -> None:
     arguments = ["-b", bucket.name, "-p", "gen/", "--objects", "12", "--records", "3", "--spoilt", "0.3"]  # type: ignore[attr-defined]
     assert coalesce(bucket, "generate", *arguments).returncode == 0

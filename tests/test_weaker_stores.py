@@ -78,6 +78,24 @@ async def test_a_source_that_changes_while_it_is_joined_stays_as_it_is(ignores: 
     assert not Counter({b"%d" % n: 1 for n in range(6) if n != 3}) - records(bucket)
 
 
+async def test_a_key_that_only_an_unconditional_delete_could_name_stays() -> None:
+    """XML holds no control characters, and this store ignores the condition of a single DELETE: the source that changed would be gone."""
+    bucket = filled("delete-if-match")
+    odd = "data/\x01/t_0_{0}-{0}.jsonl.gz"
+    for n in range(3):
+        bucket.store(odd.format(n), gzip.compress(b"odd %d\n" % n))
+    store = MemoryStore(bucket)
+
+    async def before(request: Request) -> None:
+        if request.operation == "DeleteObject" and request.key == odd.format(1):
+            bucket.store(odd.format(1), gzip.compress(b"X\n"))
+
+    store.before = before
+    report = await Run(store, settings()).coalesce()
+    assert (report.exit_code, report.sources.left["delete_refused"]) == (1, 3)
+    assert {odd.format(n) for n in range(3)} <= bucket.objects.keys()
+
+
 @pytest.mark.parametrize(("ignores", "checksum"), [("", Checksum.CRC64NVME), ("checksum", Checksum.NONE)])
 async def test_an_output_that_is_not_what_was_sent_costs_no_source(ignores: str, checksum: Checksum) -> None:
     """A bit flipped behind the store's own check, or on a store that has none: sources stay, exit code 4, and no later run trusts it."""

@@ -222,8 +222,12 @@ async def _delete_once(terms: Terms, sources: Sequence[Source]) -> list[DeleteRe
 async def _delete_singly(terms: Terms, sources: Sequence[Source]) -> list[DeleteResult]:
     async def one(source: Source) -> DeleteResult:
         async with terms.lanes.writes.turn():
-            if terms.capabilities.conditional_delete or terms.capabilities.conditional_delete_many:
+            if terms.capabilities.conditional_delete:
                 return await terms.store.delete(source.key, etag=source.etag)
+            if terms.capabilities.conditional_delete_many:  # which cannot name this key
+                return DeleteResult(
+                    source.key, Deleted.REFUSED, "NoConditionalDelete", "the store has a condition only for deletes whose XML cannot hold this key"
+                )
             head = await terms.store.head(source.key)
             if head is None:
                 return DeleteResult(source.key, Deleted.ABSENT)

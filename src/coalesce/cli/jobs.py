@@ -78,15 +78,16 @@ async def _report(
 
 
 async def _told(report: Report, voice: Voice, path: str | None, store_options: S3Options) -> int:
-    """Prints and writes the report; its exit code, or a worse one if it cannot be written."""
+    """Prints and writes the report; its exit code, or a worse one if either cannot be written."""
     voice.summary(report)
+    unheard = 10 if voice.unheard else 0
     try:
         if path:
             await write_report(report, path, store_options)
     except CoalesceError as error:
         _log.error("%s. %s", error.message, error.hint)
         return worst(report.exit_code, exit_code_of(error))
-    return report.exit_code
+    return worst(report.exit_code, unheard)
 
 
 async def _until_stopped(run: Run, job: Callable[[Run], Awaitable[Report]], voice: Voice) -> None:

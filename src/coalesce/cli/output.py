@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +31,32 @@ _log = logging.getLogger("coalesce")
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """How this run speaks: `interval` is the seconds between lines of statistics."""
+    """How this run speaks: `interval` is the seconds between lines of statistics. `unheard` is why stdout took no more."""
 
     as_json: bool = False
     quiet: bool = False
     verbose: bool = False
     bar: bool = False
     interval: float = 60.0
+    unheard: list[OSError] = field(default_factory=list)
+
+    @contextmanager
+    def _on_stdout(self) -> Iterator[None]:
+        """What the block writes. A job does not end half-way because a disk is full or a reader gone: it goes on, and its exit code tells."""
+        try:
+            yield
+            sys.stdout.flush()
+        except OSError as error:
+            self.unheard.append(error)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered would fail again at the end
+            _log.error("stdout cannot be written: %s. The run goes on; its exit code will be 10 at least", error)
 
     def emit(self, event: Event) -> None:
         """An event: to stdout as JSON if asked for, and to the log if a person should know."""
         kind = event["type"]
         if self.as_json and (kind != "left" or self.verbose):
-            typer.echo(json.dumps(event))
+            with self._on_stdout():
+                typer.echo(json.dumps(event))
         if kind in _FAILURES:
             _log.error("%s: %s. %s", event["code"], event["message"].rstrip("."), event["hint"], extra={"event": event})
         elif kind in _WARNINGS:
@@ -53,13 +67,15 @@ class Voice:
     def summary(self, report: Report) -> None:
         """The end of it, on stdout. Where nothing could be done, the failures have said it all."""
         if self.as_json:
-            typer.echo(json.dumps(report.as_json()))
+            with self._on_stdout():
+                typer.echo(json.dumps(report.as_json()))
         elif not self.quiet and (report.groups.seen or not report.failures):
             from rich.console import Console
 
             from coalesce.cli.tables import plan_table, summary_table
 
-            Console(file=sys.stdout, highlight=False, soft_wrap=True).print(summary_table(report) if report.plan is None else plan_table(report))
+            with self._on_stdout():
+                Console(file=sys.stdout, highlight=False, soft_wrap=True).print(summary_table(report) if report.plan is None else plan_table(report))
 
     @asynccontextmanager
     async def progress(self, report: Report) -> AsyncIterator[None]:
