@@ -39,7 +39,7 @@ def command(
         from coalesce.storage.s3 import open_s3
 
         shape = Shape(prefix, layout, ("",), topics, partitions, objects, records, record_bytes, seed, gaps, overlaps, spoilt)
-        async with open_s3(store_options_of(gathered(given))) as store:
+        async with open_s3(store_options_of(gathered({**given, "prefix": [prefix]}))) as store:
             await store.check_access()
             typer.echo(f"{await fill(store, shape):,} objects written under s3://{bucket}/{prefix}")
         return 0
