@@ -167,6 +167,7 @@ async def test_other_options_than_the_plans_are_refused() -> None:
     assert replace(plan, groups=()).share(settings().shard) == ()
 
 
+@pytest.mark.timeout(300)  # several processes
 async def test_the_command_writes_a_plan_and_works_it_off_in_shards(real: S3Store, tmp_path: Path) -> None:
     await fill(real, 4, 3)
     before = await look(real)
