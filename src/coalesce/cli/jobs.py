@@ -80,14 +80,16 @@ async def _report(
 async def _told(report: Report, voice: Voice, path: str | None, store_options: S3Options) -> int:
     """Prints and writes the report; its exit code, or a worse one if either cannot be written."""
     voice.summary(report)
-    unheard = 10 if voice.unheard else 0
+    codes = [report.exit_code]
+    if voice.unheard:
+        codes.append(10)
     try:
         if path:
             await write_report(report, path, store_options)
     except CoalesceError as error:
         _log.error("%s. %s", error.message, error.hint)
-        return worst(report.exit_code, exit_code_of(error))
-    return worst(report.exit_code, unheard)
+        codes.append(exit_code_of(error))
+    return worst(*codes)
 
 
 async def _until_stopped(run: Run, job: Callable[[Run], Awaitable[Report]], voice: Voice) -> None:
