@@ -130,14 +130,14 @@ class Storyteller:
 
     async def _open(self) -> S3Store:
         server = await self._stack.enter_async_context(serving(store_of(lambda _: self.said)))
-        options = S3Options("bucket", endpoint_url=server.url, region="us-east-1", addressing="path", access_key="AK", secret_key="SK", read_timeout=0.3)
+        options = S3Options("bucket", endpoint_url=server.url, region="us-east-1", addressing="path", access_key="AK", secret_key="SK", read_timeout=5)
         store = await self._stack.enter_async_context(open_s3(options))
         await store.check_access()
         return store
 
     def ask(self, operation: str, said: bytes) -> object:
         self.said = said
-        return self._loop.run_until_complete(asyncio.wait_for(OPERATIONS[operation](self.store), 20))
+        return self._loop.run_until_complete(asyncio.wait_for(OPERATIONS[operation](self.store), 60))
 
     def close(self) -> None:
         self._loop.run_until_complete(self._stack.aclose())
@@ -170,7 +170,7 @@ def test_whatever_is_answered_nothing_but_our_own_failures_comes_of_it(teller: S
         assert found is not None or 200 <= status < 300 or status == 404
     elif operation == "delete" and isinstance(found, DeleteResult):
         assert (found.deleted is Deleted.DONE) == (200 <= status < 300)
-        assert (found.deleted is Deleted.ABSENT) == (status == 404)
+        assert found.deleted is not Deleted.ABSENT or status == 404
     elif operation == "delete many" and isinstance(found, list):
         assert all(result.deleted is Deleted.REFUSED or f"<Key>{result.key}</Key>".encode() in said for result in found)
     elif not isinstance(found, errors.CoalesceError):
