@@ -88,6 +88,21 @@ async def test_a_store_that_repeats_its_token_is_not_listed_for_ever() -> None:
     assert [failure.key for failure in failures] == ["a/"]
 
 
+async def test_a_store_that_leads_nowhere_has_not_shown_all() -> None:
+    """Its token comes again, with nothing new: what it held back is unknown."""
+
+    class Stuck(MemoryStore):
+        async def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000) -> Page:
+            page = await super().list_page(prefix, delimiter=delimiter, max_keys=max_keys)
+            return Page(() if token else page.objects, () if token else page.prefixes, "again", page.date)
+
+    bucket = MemoryBucket()
+    bucket.store("a/t_0_1-1.jsonl.gz", b"1")
+    found, failures = await listed(Stuck(bucket), "a/")
+    assert not found
+    assert [failure.key for failure in failures] == ["a/"]
+
+
 @pytest.mark.parametrize("directory", ["a b/", "a%20b/", "a+b/", "a//b/", "a/../b/", "é=ü/", "a&b'\"/", "*/[x]/"])
 async def test_keys_are_opaque(directory: str) -> None:
     bucket = MemoryBucket()
