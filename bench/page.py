@@ -27,7 +27,7 @@ def written(page: Path, figures: Figures) -> None:
 
 def rendered(figures: Figures) -> str:
     """Everything as Markdown."""
-    lines = [machine(), "", "### Aims", "", *aims(figures), ""]
+    lines = ["![CPU per source and wall time, by program](performance.svg)", "", machine(), "", "### Aims", "", *aims(figures), ""]
     for result in figures.results.values():
         lines += [f"### {result.scenario.title}", "", *scenario(result), ""]
     if figures.listing:
