@@ -48,6 +48,14 @@ async def test_a_spoilt_source_is_told_by_whichever_process_met_it(bucket: S3Sto
     assert (await look(bucket))[key] == spoilt
 
 
+@pytest.mark.parametrize("arguments", [["--endpoint-url", "http://127.0.0.1:1"], ["-b", "no-such-bucket"], ["--profile", "none-such"]])
+async def test_a_run_that_cannot_begin_ends_at_once_with_all_its_processes(bucket: S3Store, arguments: list[str]) -> None:  # noqa: F811
+    done = coalesce(bucket, *job(bucket, "--processes", "2", *arguments))
+    assert done.returncode == 10, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "ForkProcess" not in done.stderr
+
+
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

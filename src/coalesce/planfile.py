@@ -93,10 +93,7 @@ class PlanFile:
 
 def planned(group: Group, plan: Plan) -> PlannedGroup:
     """A group's plan as a line of the file."""
-    batches = tuple(
-        PlannedBatch(output=b.output, first=b.sources[0].key, last=b.sources[-1].key, sources=len(b.sources), bytes=b.size, digest=b.digest)
-        for b in plan.batches
-    )
+    batches = tuple(map(_line_of, plan.batches))
     seconds = planning.work_seconds(sum(batch.sources for batch in batches), sum(batch.bytes for batch in batches))
     directory, topic, partition = group.id.directory, group.id.topic, group.id.partition
     return PlannedGroup(directory=directory, topic=topic, partition=partition, listed_at=group.listed_at, seconds=round(seconds, 6), batches=batches)

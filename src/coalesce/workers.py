@@ -40,6 +40,9 @@ _LENGTH = struct.Struct("!Q")
 # Below this a process could not hold two parts and a read beside them.
 _LEAST_MEMORY = 32 * 1024**2
 
+# How long a worker may take to notice that its run is over.
+_PATIENCE_SECONDS = 5.0
+
 
 def processes_for(wanted: int, memory: int) -> int:
     """How many processes a run gets that wants so many, 0 for all CPUs: no more than its memory is enough for."""
@@ -149,28 +152,43 @@ class OpenStore(Protocol):
 
 @dataclass(slots=True)
 class _Worker:
-    """One process as its run sees it."""
+    """One process as its run sees it. It is `lost` once nothing more can come from it."""
 
     process: BaseProcess
     socket: socket.socket
+    lost: bool = False
     jobs: dict[int, tuple[GroupOutcome, asyncio.Future[None]]] = field(default_factory=dict)
     spent: Spent = field(default_factory=Spent)
     busy: int = 0  # sources in its hands
     writer: asyncio.StreamWriter | None = None
 
+    def end(self) -> None:
+        """Sees to it that the process is gone: without its run it ends by itself, or else is killed."""
+        self.socket.close()
+        self.process.join(_PATIENCE_SECONDS)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
 
 class Workers:
-    """The worker processes of a run. They are started before there is an event loop or a thread, and end with the run."""
+    """The worker processes of a run, as a block. They are started before there is an event loop or a thread, and none outlives the block."""
 
     def __init__(self, count: int, open_store: OpenStore) -> None:
         context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
         self.expiry: Expiry = context.Value("d", 0.0, lock=False)
         self._numbers = 0
-        self._orders: Orders | None = None
         pairs = [socket.socketpair() for _ in range(count)]
         self._workers = [_Worker(self._start(context, theirs, pairs, open_store, count), ours) for ours, theirs in pairs]
         for _, theirs in pairs:
             theirs.close()
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.end()
 
     def _start(
         self, context: Any, theirs: socket.socket, pairs: Sequence[tuple[socket.socket, socket.socket]], open_store: OpenStore, count: int
@@ -188,12 +206,11 @@ class Workers:
     @asynccontextmanager
     async def working(self, orders: Orders, leave_lease: Callable[[], None]) -> AsyncIterator[Workers]:
         """Gives the orders, and takes in what is told until the block ends. `leave_lease` is called for uploads that no record may name."""
-        self._leave_lease = leave_lease
         listeners = []
         for worker in self._workers:
             reader, worker.writer = await asyncio.open_unix_connection(sock=worker.socket)
             _send(worker.writer, orders)
-            listeners.append(asyncio.create_task(self._listen(worker, reader)))
+            listeners.append(asyncio.create_task(_listen(worker, reader, leave_lease)))
         try:
             yield self
         finally:
@@ -203,12 +220,11 @@ class Workers:
             for worker in self._workers:
                 if worker.writer is not None:
                     worker.writer.close()
-            for worker in self._workers:
-                await asyncio.to_thread(worker.process.join)
+            await asyncio.gather(*(asyncio.to_thread(worker.end) for worker in self._workers))
 
     async def work(self, plan: Plan, taken: frozenset[str], outcome: GroupOutcome) -> None:
         """Has a plan worked off by the worker that has the least to do. Raises what ends the whole run, or GroupOwned."""
-        worker = min((w for w in self._workers if w.process.is_alive()), key=lambda w: w.busy, default=None)
+        worker = min((w for w in self._workers if not w.lost), key=lambda w: w.busy, default=None)
         if worker is None or worker.writer is None:
             outcome.failures.append(_died(plan))
             return
@@ -244,36 +260,42 @@ class Workers:
             total.add(worker.spent)
         return total
 
-    async def _listen(self, worker: _Worker, reader: asyncio.StreamReader) -> None:
-        try:
-            while True:
-                self._take(worker, await _receive(reader))
-        except (asyncio.IncompleteReadError, ConnectionError, pickle.UnpicklingError):
-            self._leave_lease()
-            for _, ended in worker.jobs.values():
-                if not ended.done():
-                    ended.set_exception(_WorkerDied())
 
-    def _take(self, worker: _Worker, word: _Word) -> None:
-        worker.spent = word.spent
-        if word.untidy or word.spent.usage.orphans:
-            self._leave_lease()
-        if word.number not in worker.jobs:
-            return
-        outcome, ended = worker.jobs[word.number]
-        if word.delivery is not None:
-            outcome.add(word.delivery)
-        if not word.ended:
-            return
-        outcome.left += word.left
-        outcome.failures += word.failures
-        outcome.unsettled |= word.unsettled
-        if ended.done():
-            return
-        if word.fatal is None:
-            ended.set_result(None)
-        else:
-            ended.set_exception(word.fatal)
+async def _listen(worker: _Worker, reader: asyncio.StreamReader, leave_lease: Callable[[], None]) -> None:
+    """Takes in what a worker tells, to its end. Whatever that is, nobody goes on waiting for it."""
+    try:
+        while True:
+            word: _Word = await _receive(reader)
+            if word.untidy or word.spent.usage.orphans:
+                leave_lease()
+            _take(worker, word)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        leave_lease()
+    finally:
+        worker.lost = True
+        for _, ended in worker.jobs.values():
+            if not ended.done():
+                ended.set_exception(_WorkerDied())
+
+
+def _take(worker: _Worker, word: _Word) -> None:
+    worker.spent = word.spent
+    if word.number not in worker.jobs:
+        return
+    outcome, ended = worker.jobs[word.number]
+    if word.delivery is not None:
+        outcome.add(word.delivery)
+    if not word.ended:
+        return
+    outcome.left += word.left
+    outcome.failures += word.failures
+    outcome.unsettled |= word.unsettled
+    if ended.done():
+        return
+    if word.fatal is None:
+        ended.set_result(None)
+    else:
+        ended.set_exception(word.fatal)
 
 
 class _WorkerDied(Exception):
@@ -311,7 +333,7 @@ def _main(ours: socket.socket, others: Sequence[socket.socket], open_store: Open
 
 async def _serve(ours: socket.socket, open_store: OpenStore, expiry: Expiry, processes: int) -> None:
     reader, writer = await asyncio.open_unix_connection(sock=ours)
-    orders: Orders = await _receive(reader)
+    orders: Orders = await _heard(reader)
     lease = _SharedLease(expiry)
     stop = Stop(RunLimits(deadline=orders.deadline), time.monotonic)
     jobs: set[asyncio.Task[None]] = set()
@@ -331,16 +353,21 @@ async def _serve(ours: socket.socket, open_store: OpenStore, expiry: Expiry, pro
             say(job.number, ended=True, left=tuple(outcome.left), failures=tuple(outcome.failures), unsettled=outcome.unsettled, fatal=fatal)
 
         while True:
-            try:
-                message = await _receive(reader)
-            except (asyncio.IncompleteReadError, ConnectionError):
-                os._exit(0)  # the run is over, or dead: nothing that is still under way may go on without it
+            message = await _heard(reader)
             if isinstance(message, _Halt):
                 stop.request(message.code)
                 continue
             task = asyncio.create_task(work(message))
             jobs.add(task)
             task.add_done_callback(jobs.discard)
+
+
+async def _heard(reader: asyncio.StreamReader) -> Any:
+    """What the run says next. A run that is over, or dead, takes its workers along: nothing that is still under way may go on without it."""
+    try:
+        return await _receive(reader)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        os._exit(0)
 
 
 def _send(writer: asyncio.StreamWriter, message: object) -> None:

@@ -7,7 +7,7 @@ import datetime as dt
 import logging
 import signal
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from functools import partial
 from typing import Any
 
@@ -47,8 +47,8 @@ def run_job(given: dict[str, Any], job: str) -> int:
         raise UsageError("a plan is written for all shards at once", hint="Leave --shard to `run --plan`, or say --shard 0/1.")
     store_options = store_options_of({**values, "bucket": settings.bucket})
     processes = processes_for(settings.processes, settings.memory) if job == "run" else 1
-    workers = Workers(processes, partial(open_s3, store_options)) if processes > 1 else None
-    return asyncio.run(_report(settings, store_options, job, voice, path, saved, planned, workers))
+    with Workers(processes, partial(open_s3, store_options)) if processes > 1 else nullcontext() as workers:
+        return asyncio.run(_report(settings, store_options, job, voice, path, saved, planned, workers))
 
 
 async def _report(
