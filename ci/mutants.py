@@ -23,6 +23,7 @@ LIST = Path(__file__).with_suffix(".toml")
 
 _TESTS_FAILED = 1  # pytest's exit code; any other than this and 0 says that the tests could not be run
 _SECONDS = 300
+_TOO_LONG = -1
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,10 @@ def tested(tree: Path, tests: list[str], *more: str) -> tuple[int, str]:
         *(f"tests/{test}" if test.startswith("test_") else test for test in tests),
     ]
     environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "1", "HYPOTHESIS_STORAGE_DIRECTORY": str(tree / ".hypothesis")}
-    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False, timeout=_SECONDS)
+    try:
+        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False, timeout=_SECONDS)
+    except subprocess.TimeoutExpired:
+        return _TOO_LONG, f"not over after {_SECONDS} s"
     failed = re.search(r"^(?:FAILED|ERROR) tests/(.*?)(?: - .*)?$", done.stdout, re.MULTILINE)
     return done.returncode, failed[1] if failed else done.stdout[-400:] + done.stderr[-400:] if done.returncode else ""
 
