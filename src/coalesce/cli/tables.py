@@ -20,7 +20,7 @@ def summary_table(report: Report) -> Table:
         "path list": _path_list(report),
         "requests": f"{sum(report.requests.values()):,} (${report.cost_usd:.4f}); {report.retries:,} retries, {report.throttled:,} throttled",
         "time": f"{report.seconds:.1f} s, CPU {report.cpu_seconds:.1f} s, peak memory {report.peak_rss_bytes // 2**20:,} MiB",
-        "store": report.store.mode or "not tried",
+        "store": _store(report),
         "exit code": str(report.exit_code),
     }
     return pairs(rows)
@@ -49,6 +49,12 @@ def plan_table(report: Report) -> Table:
     both.add_row("")
     both.add_row(pairs(rows))
     return both
+
+
+def _store(report: Report) -> str:
+    """Its mode, and by which checksum its outputs are proven; merged reports of several stores have modes only."""
+    checksum = report.store.capabilities.get("checksum")
+    return f"{report.store.mode}, checksum {checksum}" if checksum else report.store.mode or "not tried"
 
 
 def _path_list(report: Report) -> str:
