@@ -10,7 +10,7 @@ import pytest
 from coalesce import content, lease, planning, transfer
 from coalesce.commit import DIGEST, Committed
 from coalesce.errors import LeaseLost, NotImplementedByStore, PreconditionFailed
-from coalesce.lease import Lease, LeaseRecord
+from coalesce.lease import Lease, LeaseRecord, lease_key
 from coalesce.model import Batch, GroupId, Source
 from coalesce.pipeline import Run
 from coalesce.record import HeldRecord, PlanRecord, decode, encode, record_key
@@ -356,21 +356,25 @@ async def test_what_a_dead_run_left_under_other_prefixes_is_not_touched() -> Non
     assert bucket.uploads == uploads
 
 
-async def test_a_sweep_leaves_the_uploads_of_others_and_young_ones() -> None:
+async def test_a_sweep_leaves_the_uploads_of_others_and_of_a_run_that_has_just_begun() -> None:
     bucket, chosen = prepared(FIRST)
     await run(at(MemoryStore(bucket), "PutObject", RECORD, dies), chosen)
     bucket.now += 1000
     others = MemoryStore(bucket)
     theirs = await others.create_upload("data/backup.tar", checksum=Checksum.NONE, metadata={})
     bucket.now += 1000
-    young = ""
+    new = ""
 
     async def begin() -> None:
-        nonlocal young
-        young = await others.create_upload("data/db.core.other_0_0_9.jsonl.gz", checksum=Checksum.NONE, metadata={})
+        nonlocal new
+        bucket.store(lease_key("_coalesce/", "new"), LeaseRecord(run_id="new", layout="corporate", prefixes=("data/",)).model_dump_json().encode())
+        new = await others.create_upload("data/db.core.other_0_0_9.jsonl.gz", checksum=Checksum.NONE, metadata={})
 
     await Run(at(MemoryStore(bucket), "ListMultipartUploads", "data/", begin), chosen).coalesce()
-    assert set(bucket.uploads) == {theirs, young}
+    assert {theirs, new} < set(bucket.uploads)
+    bucket.now += 1000
+    await Run(MemoryStore(bucket), chosen).coalesce()
+    assert set(bucket.uploads) == {theirs}
 
 
 async def test_a_lease_that_is_renewed_after_all_is_not_swept_away() -> None:

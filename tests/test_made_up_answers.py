@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
 from coalesce import errors
@@ -157,6 +157,7 @@ def teller(monkeypatch: pytest.MonkeyPatch) -> Iterator[Storyteller]:
 @pytest.mark.parametrize("operation", OPERATIONS)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=max(settings.default.max_examples // 2, 10))  # type: ignore[union-attr]
 @given(said=ANSWERS)
+@example(said=answer(b"<Error><Code><Key/>NoSuchKey</Code></Error>", "301 Made Up"))
 def test_whatever_is_answered_nothing_but_our_own_failures_comes_of_it(teller: Storyteller, operation: str, said: bytes) -> None:
     status = int(said[9:12])
     try:

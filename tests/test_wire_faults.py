@@ -70,11 +70,8 @@ class Field:
         return {entry.key: (await self.store.get(entry.key)).data for entry in (await self.store.list_page("")).objects}
 
     async def check_settled(self, original: dict[str, bytes], left: int = 0) -> None:
-        """Undisturbed runs later, every record is there exactly once, `left` sources stay, and nothing else.
-
-        So many runs because an upload of the last two seconds is too young for any of them to touch.
-        """
-        for _ in range(100):
+        """Undisturbed runs later, every record is there exactly once, `left` sources stay, and nothing else."""
+        for _ in range(3):
             report = await Run(self.store, settings()).coalesce()
             held = await self.look()
             uploads = self.sweeps and await self.store.list_uploads("data/db.core.topic_0_0_49.jsonl.gz")

@@ -210,7 +210,7 @@ class Run:
         try:
             open_records = await self._settle(terms, leftovers.records, waiting)
             if not waiting:
-                await sweep(terms, self._ground, dead, leftovers.date)
+                await sweep(terms, self._ground, dead)
             late: list[GroupId] = []
             yield late
             if not waiting or self.stop.interrupted:
@@ -221,7 +221,7 @@ class Run:
             await self._settle(terms, open_records, alive, last=True)
             late += [group_of(terms.state, key) for key in open_records if key not in self._not_ours]
             if not alive:
-                await sweep(terms, self._ground, dead, leftovers.date)
+                await sweep(terms, self._ground, dead)
         finally:
             for watch in watches:
                 watch.cancel()

@@ -16,17 +16,13 @@ from coalesce.rounds import GroupOutcome, delivery
 from coalesce.sharding import Shard
 from coalesce.storage.base import ObjectStore
 
-# Initiated and the Date header are whole seconds: an upload as young as the look at the leases may be a live run's.
-_PRECISION = 2.0
-
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """What stood under the state prefix at `date` (the store's clock): keys of plan records of groups in scope, and other runs' leases."""
+    """What stands under the state prefix: keys of plan records of groups in scope, and runs' leases."""
 
     records: tuple[str, ...]
     rivals: tuple[Rival, ...]
-    date: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +61,7 @@ async def survey(store: ObjectStore, state: str, ground: Ground) -> Leftovers:
         elif entry.key.startswith(lease_key(state, "")):
             leases.append(entry)
     rivals = [await read_rival(store, entry, date) for entry in leases]
-    return Leftovers(tuple(records), tuple(found for found in rivals if found), date)
+    return Leftovers(tuple(records), tuple(found for found in rivals if found))
 
 
 async def recover(terms: Terms, key: str, alive: Container[str], outcome: GroupOutcome) -> None:
@@ -90,28 +86,22 @@ async def recover(terms: Terms, key: str, alive: Container[str], outcome: GroupO
         outcome.unsettled = True
 
 
-async def sweep(terms: Terms, ground: Ground, dead: Sequence[Rival], before: float) -> None:
+async def sweep(terms: Terms, ground: Ground, dead: Sequence[Rival]) -> None:
     """Removes what ended runs left outside of any record: uploads they had begun, probe objects, and at last their leases.
 
-    Only for runs that worked nowhere but here, and only once no other run that works here is alive and all records are settled: what is here and older
-    than `before` is then nobody's. A lease that is not swept stays for a later run; so it does beside an upload too young to tell.
+    Only for runs that worked nowhere but here, and only once no other run that works here is alive and all records are settled. A run writes its lease
+    before it begins an upload. So uploads that were open before a look at the leases are nobody's if that look shows no run but the dead ones; if it does
+    show one, everything stays for a later run.
     """
     store = terms.store
-    young = False
     swept = [rival for rival in dead if ground.holds(rival)]
     if not swept:
         return
-    for prefix in ground.prefixes:
-        for upload in await open_uploads(store, prefix):
-            named = terms.layout.parse(upload.key)
-            if named is None or named.kind != "output" or not ground.owns(upload.key):
-                continue
-            if upload.initiated > before - _PRECISION:
-                young = True
-            else:
-                await store.abort_upload(upload.key, upload.upload_id)
-    if young:
+    left = [upload for prefix in ground.prefixes for upload in await open_uploads(store, prefix) if _is_ours(terms, ground, upload.key)]
+    if left and await _others(terms, ground, dead):
         return
+    for upload in left:
+        await store.abort_upload(upload.key, upload.upload_id)
     for rival in swept:
         trial = probe_prefix(terms.state, rival.record.run_id)
         for upload in await open_uploads(store, trial):
@@ -119,6 +109,18 @@ async def sweep(terms: Terms, ground: Ground, dead: Sequence[Rival], before: flo
         for entry in (await store.list_page(trial)).objects:
             await store.delete(entry.key)
         await store.delete(rival.key, etag=rival.etag if terms.capabilities.conditional_delete else "")
+
+
+def _is_ours(terms: Terms, ground: Ground, key: str) -> bool:
+    named = terms.layout.parse(key)
+    return named is not None and named.kind == "output" and ground.owns(key)
+
+
+async def _others(terms: Terms, ground: Ground, dead: Sequence[Rival]) -> bool:
+    """Whether a run that works here is neither this one nor one of the `dead`, as they were seen to be."""
+    known = {(rival.key, rival.etag) for rival in dead}
+    rivals = (await survey(terms.store, terms.state, ground)).rivals
+    return any(ground.meets(rival) for rival in rivals if rival.key != lease_key(terms.state, terms.run_id) and (rival.key, rival.etag) not in known)
 
 
 async def _settle(terms: Terms, held: HeldRecord, outcome: GroupOutcome) -> None:

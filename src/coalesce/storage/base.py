@@ -57,11 +57,10 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class OpenUpload:
-    """An upload that is neither completed nor aborted. `initiated` is in seconds since the epoch, by the store's clock; 0 where it does not say."""
+    """An upload that is neither completed nor aborted."""
 
     key: str
     upload_id: str
-    initiated: float
 
 
 class Deleted(enum.Enum):

@@ -50,7 +50,6 @@ class _Upload:
     checksum: Checksum
     metadata: Mapping[str, str]
     content_type: str
-    initiated: float
     begun: int
     parts: dict[int, tuple[bytes, str, str]] = field(default_factory=dict)
 
@@ -188,7 +187,7 @@ class MemoryStore:
         def apply() -> str:
             self.bucket.changes += 1
             upload_id = f"upload-{self.bucket.changes}"
-            self.bucket.uploads[upload_id] = _Upload(key, checksum, dict(metadata), content_type, float(int(self.bucket.now)), self.bucket.changes)
+            self.bucket.uploads[upload_id] = _Upload(key, checksum, dict(metadata), content_type, self.bucket.changes)
             return upload_id
 
         try:
@@ -279,7 +278,7 @@ class MemoryStore:
         return await self._answer(
             "ListMultipartUploads",
             prefix,
-            lambda: [OpenUpload(upload.key, name, upload.initiated) for name, upload in self.bucket.uploads.items() if upload.key.startswith(prefix)],
+            lambda: [OpenUpload(upload.key, name) for name, upload in self.bucket.uploads.items() if upload.key.startswith(prefix)],
         )
 
     async def delete(self, key: str, *, etag: str = "") -> DeleteResult:

@@ -39,6 +39,8 @@ _METHODS = {
     "AbortMultipartUpload": "abort_multipart_upload",
     "ListMultipartUploads": "list_multipart_uploads",
 }
+# What botocore's parsers raise at answers that are not S3's.
+_NOT_UNDERSTOOD = (ResponseParserError, ValueError, TypeError, LookupError, AttributeError)
 _SIGNED_FOR = re.compile(r"/\d{8}/([^/]+)/s3/aws4_request")
 
 
@@ -152,7 +154,7 @@ class Client:
         method = getattr(self._client, _METHODS[operation])
         try:
             answer: dict[str, Any] = await method(**self._common, **arguments)
-        except (TimeoutError, ClientError, BotoCoreError, OSError, RuntimeError, ResponseParserError, ValueError) as error:  # the last two: no answer of S3's
+        except (TimeoutError, ClientError, BotoCoreError, OSError, RuntimeError, *_NOT_UNDERSTOOD) as error:
             mapped = _mapped(error, operation, where)
             self.usage.throttled += isinstance(mapped, errors.Throttled)
             raise mapped from error

@@ -223,9 +223,8 @@ class S3Store:
         while True:
             answer = await self._client.call(operation, prefix, Prefix=prefix, **marker)
             for entry in answer.get("Uploads", ()):
-                initiated = entry.get("Initiated")
                 key, upload_id = (_said(entry, name, operation, prefix) for name in ("Key", "UploadId"))
-                found.append(OpenUpload(key, upload_id, initiated if isinstance(initiated, float) else 0.0))
+                found.append(OpenUpload(key, upload_id))
             if not answer.get("IsTruncated"):
                 return found
             marker = {name: _said(answer, f"Next{name}", operation, prefix) for name in ("KeyMarker", "UploadIdMarker")}
