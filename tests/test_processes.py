@@ -28,6 +28,8 @@ async def test_groups_are_spread_over_processes_with_one_report_and_one_exit_cod
     report = summary(done.stdout)
     assert report["sources"]["joined"] == report["sources"]["deleted"] == 24  # type: ignore[index]
     assert report["requests"]["GetObject"] >= 24  # type: ignore[index]
+    assert {name for name, stage in report["stages"].items() if stage["seconds"] > 0} == {"list", "get", "check", "upload", "commit", "delete"}  # type: ignore[attr-defined]
+    assert report["stages"]["get"]["requests"] == report["requests"]["GetObject"]  # type: ignore[index]
     assert report["concurrency"]["reads"] == 4  # type: ignore[index]  what -t 4 allows both together
     assert [json.loads(line)["type"] for line in done.stdout.splitlines()] == ["output"] * 6 + ["summary"]
 

@@ -12,7 +12,7 @@ from coalesce.cli.app import app
 from coalesce.merging import load, merge
 from coalesce.page import page
 from coalesce.pipeline import Run
-from coalesce.report import Failure, Report, ScopePart, TopicPart
+from coalesce.report import Failure, Report, ScopePart, StagePart, TopicPart
 from coalesce.storage.memory import MemoryStore
 from test_shards import filled, settings
 
@@ -115,6 +115,7 @@ def test_the_page_shows_everything_and_runs_nothing_that_a_name_could_hold() -> 
                 sources={"seen": 1234567, "joined": 1234500, "left": {"young": 67}},
                 path_list={"before": 2**30, "after": 2**20},
                 requests={"GetObject": 1234567},
+                stages={"upload": {"requests": 7, "seconds": 4321.25}},
             )
         ]
     )
@@ -124,9 +125,19 @@ def test_the_page_shows_everything_and_runs_nothing_that_a_name_could_hold() -> 
     assert not {"script", "img", "link", "iframe", "object"} & set(shown.tags)
     assert shown.links == []
     assert not re.search(r"https?:|url\(|@import", text)
-    for word in (evil, "1,234,567", "1,234,500", "young", "67", "CorruptGzip", "50.00%", "exit code 4", "GetObject"):
+    for word in (evil, "1,234,567", "1,234,500", "young", "67", "CorruptGzip", "50.00%", "exit code 4", "GetObject", "upload", "4,321.2"):
         assert word in shown.said, word
     assert "prefers-color-scheme: dark" in text
+
+
+async def test_every_request_of_a_run_belongs_to_one_stage() -> None:
+    """And the stages of shards add up."""
+    bucket = filled(12)
+    shards = [await Run(MemoryStore(bucket), settings(f"{n}/2")).coalesce() for n in range(2)]
+    for one in (*shards, merge(shards)):
+        assert sum(stage.requests for stage in one.stages.values()) == sum(one.requests.values()) > 0
+    taken = [report(f"{n}/2", stages={"get": {"requests": 2, "seconds": 1.25}}) for n in range(2)]
+    assert merge(taken).stages == {"get": StagePart(requests=4, seconds=2.5)}
 
 
 def test_bars_are_as_long_as_their_numbers() -> None:

@@ -14,7 +14,7 @@ from coalesce.listing import Listed
 from coalesce.machine import cpu_seconds
 from coalesce.model import Delivery, Group, Plan, Why
 from coalesce.planning import Forecast
-from coalesce.report import ConcurrencyPart, PlanPart, Report, ScopePart, TopicPart, cost, path_characters
+from coalesce.report import ConcurrencyPart, PlanPart, Report, ScopePart, TopicPart, cost, path_characters, stages
 from coalesce.rounds import GroupOutcome
 from coalesce.sharding import WHOLE, Shard
 from coalesce.sources import Sources
@@ -138,6 +138,7 @@ class Account:
         report.seconds = round(seconds, 3)
         report.requests = dict(sorted(usage.requests.items()))
         report.retries, report.throttled = usage.retries, usage.throttled
+        report.stages = stages(usage.requests, usage.seconds, usage.checking)
         report.bytes_in, report.bytes_out = usage.bytes_in, usage.bytes_out
         report.cost_usd = cost(usage.requests)
         report.cpu_seconds = round(spent.cpu_seconds - self._cpu_before, 3)

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from coalesce.errors import UsageError
-from coalesce.report import Failure, GroupsPart, OffsetsPart, OutputsPart, PathListPart, Report, ScopePart, SourcesPart, StorePart, TopicPart, worst
+from coalesce.report import Failure, GroupsPart, OffsetsPart, OutputsPart, PathListPart, Report, ScopePart, SourcesPart, StagePart, StorePart, TopicPart, worst
 from coalesce.sharding import Shard
 
 MISSING = 75
@@ -65,9 +65,9 @@ def merge(reports: Sequence[Report]) -> Merged:
     last = [runs[-1] for runs in tries]
     missing = [failure for job, shards in jobs.items() for failure in _missing(job, shards)]
     begun = min(map(_begun, reports))
-    counters = {"requests": Counter[str]()}
+    requests = Counter[str]()
     for report in reports:
-        counters["requests"].update(report.requests)
+        requests.update(report.requests)
     return Merged(
         version=last[-1].version,
         run_id=", ".join(sorted({report.run_id for report in reports})) if len(reports) <= 4 else f"{len(reports)} runs",
@@ -82,7 +82,8 @@ def merge(reports: Sequence[Report]) -> Merged:
         offsets=OffsetsPart(**{name: sum(getattr(runs[0].offsets, name) for runs in tries) for name in OffsetsPart.model_fields}),
         path_list=_path_list(tries),
         topics=_topics(tries),
-        requests=dict(sorted(counters["requests"].items())),
+        requests=dict(sorted(requests.items())),
+        stages=_stages(reports),
         **{name: sum(getattr(report, name) for report in reports) for name in ("retries", "throttled", "bytes_in", "bytes_out")},
         cost_usd=round(sum(report.cost_usd for report in reports), 6),
         peak_rss_bytes=max(report.peak_rss_bytes for report in reports),
@@ -90,6 +91,15 @@ def merge(reports: Sequence[Report]) -> Merged:
         failures=[*missing, *(failure for report in last for failure in report.failures)],
         runs=[_run(report, superseded=report is not runs[-1]) for runs in tries for report in runs],
     )
+
+
+def _stages(reports: Sequence[Report]) -> dict[str, StagePart]:
+    total: dict[str, StagePart] = {}
+    for report in reports:
+        for name, stage in report.stages.items():
+            before = total.get(name, StagePart())
+            total[name] = StagePart(requests=before.requests + stage.requests, seconds=round(before.seconds + stage.seconds, 3))
+    return total
 
 
 def _begun(report: Report) -> dt.datetime:

@@ -54,6 +54,7 @@ def page(report: Merged) -> str:
         _section("Bytes by topic", _bytes(report)),
         _section("What was left, and why", _left(report)),
         _section("Runs", _time(report) + _runs(report)),
+        _section("Stages", _stages(report)),
         _section("Requests", _requests(report)),
     ]
     head = '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -174,6 +175,11 @@ def _failures(report: Merged) -> str:
     rows = [(f.code, f.group, f.key, f"{f.message}. {f.hint}", f.request_id) for f in report.failures[:_MOST]]
     more = f"<p>{len(report.failures) - _MOST:,} more are in the JSON.</p>" if len(report.failures) > _MOST else ""
     return _table(("code", "group", "key", "what happened", "request id"), rows) + more
+
+
+def _stages(report: Merged) -> str:
+    rows = [(name, stage.requests, f"{stage.seconds:,.1f}") for name, stage in report.stages.items()]
+    return _table(("stage", "requests", "seconds, those under way at once added up"), rows)
 
 
 def _requests(report: Merged) -> str:

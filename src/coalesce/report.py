@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,6 +29,15 @@ PATH_LIST_LIMIT = 2**31 - 1
 # S3 Standard, us-east-1: per request. DELETE is free.
 _WRITE_USD = 0.005 / 1000
 _READ_USD = 0.0004 / 1000
+# The stages of a run, in their order, and their requests. The few GETs of the probe, of records and of small read-backs count as GETs.
+_STAGES = {
+    "list": ("ListObjectsV2",),
+    "get": ("GetObject",),
+    "check": (),
+    "upload": ("UploadPart", "UploadPartCopy"),
+    "commit": ("CreateMultipartUpload", "PutObject", "CompleteMultipartUpload", "HeadObject", "AbortMultipartUpload", "ListMultipartUploads"),
+    "delete": ("DeleteObjects", "DeleteObject"),
+}
 _WRITES = frozenset(
     {"PutObject", "CopyObject", "ListObjectsV2", "CreateMultipartUpload", "UploadPart", "UploadPartCopy", "CompleteMultipartUpload", "ListMultipartUploads"}
 )
@@ -127,6 +137,13 @@ class ConcurrencyPart(_Part):
     writes: int = 0
 
 
+class StagePart(_Part):
+    """One kind of work: its requests, and the seconds that they took, those under way at once added up."""
+
+    requests: int = 0
+    seconds: float = 0.0
+
+
 class Failure(_Part):
     """One failure: what, where, what to do next."""
 
@@ -159,6 +176,7 @@ class Report(_Part):
     requests: dict[str, int] = Field(default_factory=dict)
     retries: int = 0
     throttled: int = 0
+    stages: dict[str, StagePart] = Field(default_factory=dict)
     concurrency: ConcurrencyPart = Field(default_factory=ConcurrencyPart)
     bytes_in: int = 0
     bytes_out: int = 0
@@ -225,6 +243,16 @@ def cost(requests: Counter[str]) -> float:
     writes = sum(count for name, count in requests.items() if name in _WRITES)
     reads = sum(count for name, count in requests.items() if name in ("GetObject", "HeadObject"))
     return round(writes * _WRITE_USD + reads * _READ_USD, 6)
+
+
+def stages(requests: Counter[str], seconds: Mapping[str, float], checking: float) -> dict[str, StagePart]:
+    """Where the time went, stage by stage. The check has no requests, and its seconds are of CPU."""
+    parts = {
+        stage: StagePart(requests=sum(requests[name] for name in operations), seconds=round(sum(seconds.get(name, 0.0) for name in operations), 3))
+        for stage, operations in _STAGES.items()
+    }
+    parts["check"].seconds = round(checking, 3)
+    return parts
 
 
 def path_characters(bucket: str, keys: int, key_characters: int) -> int:

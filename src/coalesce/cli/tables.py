@@ -19,6 +19,7 @@ def summary_table(report: Report) -> Table:
         "offsets": f"{report.offsets.gaps:,} gaps, {report.offsets.overlaps:,} overlaps",
         "path list": _path_list(report),
         "requests": f"{sum(report.requests.values()):,} (${report.cost_usd:.4f}); {report.retries:,} retries, {report.throttled:,} throttled",
+        "stages": ", ".join(f"{name} {stage.seconds:.1f} s" for name, stage in report.stages.items()) + " (those under way at once added up)",
         "time": f"{report.seconds:.1f} s, CPU {report.cpu_seconds:.1f} s, peak memory {report.peak_rss_bytes // 2**20:,} MiB",
         "store": _store(report),
         "exit code": str(report.exit_code),

@@ -8,8 +8,10 @@ quotes included.
 from __future__ import annotations
 
 import enum
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -86,6 +88,7 @@ class DeleteResult:
 class Usage:
     """What was asked of the store so far: sent requests by S3 operation name, and body bytes both ways.
 
+    `seconds` is how long the answers took, by operation, those under way at once added up; `checking` is the CPU time of looking at bodies, in seconds.
     `orphans` are uploads that may be open with nobody knowing their ids: begun by a request whose answer was lost.
     """
 
@@ -94,7 +97,18 @@ class Usage:
     throttled: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    checking: float = 0.0
     orphans: int = 0
+
+    @contextmanager
+    def timed(self, operation: str) -> Iterator[None]:
+        """One request, as a block."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[operation] += time.perf_counter() - begun
 
     def add(self, other: Usage) -> None:
         """What another client of the same bucket has asked."""
@@ -103,6 +117,9 @@ class Usage:
         self.throttled += other.throttled
         self.bytes_in += other.bytes_in
         self.bytes_out += other.bytes_out
+        for operation, seconds in other.seconds.items():
+            self.seconds[operation] += seconds
+        self.checking += other.checking
         self.orphans += other.orphans
 
 

@@ -153,7 +153,8 @@ class Client:
         """One request, its answer as botocore parses it. Raises what a refusal means."""
         method = getattr(self._client, _METHODS[operation])
         try:
-            answer: dict[str, Any] = await method(**self._common, **arguments)
+            with self.usage.timed(operation):
+                answer: dict[str, Any] = await method(**self._common, **arguments)
         except (TimeoutError, ClientError, BotoCoreError, OSError, RuntimeError, *_NOT_UNDERSTOOD) as error:
             mapped = _mapped(error, operation, where)
             self.usage.throttled += isinstance(mapped, errors.Throttled)

@@ -126,7 +126,8 @@ class S3Store:
                     with suppress(errors.StorageError):
                         await self._locate()
         self.usage.requests[operation] += 1
-        return await self._wire.send(operation, method, key, query=query, headers=headers, body=body, where=where)
+        with self.usage.timed(operation):
+            return await self._wire.send(operation, method, key, query=query, headers=headers, body=body, where=where)
 
     async def _locate(self) -> None:
         try:
