@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from functools import lru_cache
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
@@ -20,23 +21,19 @@ _REFUSALS = {"PreconditionFailed": Deleted.CHANGED, "NoSuchKey": Deleted.ABSENT}
 def parse_page(data: bytes, prefix: str, date: float) -> Page:
     """One page of the listing of `prefix`. Raises Unavailable for what is no such page, ListingError for one that says that more follows but not how."""
     root = _root(data, "ListBucketResult", "ListObjectsV2", prefix)
+    said = _fields(root)
+    written = unquote_plus if said.get("EncodingType") == "url" else str
     objects: list[ObjectInfo] = []
     prefixes: list[str] = []
-    said: dict[str, str] = {}
     for element in root:
-        match _name(element):
-            case "Contents":
-                objects.append(_object(element, prefix))
-            case "CommonPrefixes":
-                prefixes.append(_prefix(element, prefix))
-            case name:
-                said[name] = element.text or ""
+        name = _local(element.tag)
+        if name == "Contents":
+            objects.append(_object(element, prefix, written))
+        elif name == "CommonPrefixes":
+            prefixes.append(written(_prefix(element, prefix)))
     truncated, token = said.get("IsTruncated"), said.get("NextContinuationToken")
     if truncated not in ("true", "false") or (truncated == "true" and not token):
         raise ListingError(f"listing of {prefix!r} does not say whether more follows, or not how", key=prefix, operation="ListObjectsV2")
-    if said.get("EncodingType") == "url":
-        objects = [ObjectInfo(unquote_plus(o.key), o.size, o.etag, o.modified, o.storage_class) for o in objects]
-        prefixes = [unquote_plus(name) for name in prefixes]
     return Page(tuple(objects), tuple(prefixes), token if truncated == "true" else None, date)
 
 
@@ -52,20 +49,20 @@ def parse_deleted(data: bytes, targets: Sequence[tuple[str, str]]) -> list[Delet
     for element in _root(data, "DeleteResult", "DeleteObjects", targets[0][0]):
         entry = _fields(element)
         key, code = entry.get("Key", ""), entry.get("Code", "")
-        if _name(element) == "Deleted":
+        if _local(element.tag) == "Deleted":
             results.setdefault(key, DeleteResult(key, Deleted.DONE))
-        elif _name(element) == "Error":
+        elif _local(element.tag) == "Error":
             results[key] = DeleteResult(key, _REFUSALS.get(code, Deleted.REFUSED), code, entry.get("Message", ""))
     return [results.get(key, DeleteResult(key, Deleted.REFUSED, "NotMentioned", "the answer does not mention this key")) for key, _ in targets]
 
 
-def _object(element: ElementTree.Element, prefix: str) -> ObjectInfo:
+def _object(element: ElementTree.Element, prefix: str, written: Callable[[str], str]) -> ObjectInfo:
     entry = _fields(element)
     try:
-        modified = datetime.fromisoformat(entry["LastModified"]).timestamp()
-        if not entry["ETag"] or int(entry["Size"]) < 0:
+        size, etag = int(entry["Size"]), entry["ETag"]
+        if not etag or size < 0:
             raise ValueError("an empty ETag, or less than nothing")
-        return ObjectInfo(entry["Key"], int(entry["Size"]), entry["ETag"], modified, entry.get("StorageClass") or "STANDARD")
+        return ObjectInfo(written(entry["Key"]), size, etag, _epoch(entry["LastModified"]), entry.get("StorageClass") or "STANDARD")
     except (KeyError, ValueError, OverflowError) as error:
         raise ListingError(f"listing of {prefix!r} has an entry that cannot be read: {error!r}", key=prefix, operation="ListObjectsV2") from error
 
@@ -83,17 +80,24 @@ def _root(data: bytes, expected: str, operation: str, where: str) -> ElementTree
         root = ElementTree.fromstring(data)
     except ElementTree.ParseError as error:
         raise Unavailable(f"{operation} {where!r}: the answer is not whole XML: {error}", key=where, operation=operation) from error
-    if _name(root) == "Error":
+    if _local(root.tag) == "Error":
         said = _fields(root)
         raise failure_of(operation, where, status=200, code=said.get("Code", ""), said=said.get("Message", ""), request_id=said.get("RequestId", ""))
-    if _name(root) != expected:
-        raise Unavailable(f"{operation} {where!r}: the answer is a {_name(root)}", key=where, operation=operation)
+    if _local(root.tag) != expected:
+        raise Unavailable(f"{operation} {where!r}: the answer is a {_local(root.tag)}", key=where, operation=operation)
     return root
 
 
-def _name(element: ElementTree.Element) -> str:
-    return element.tag.rpartition("}")[2]
+@lru_cache(256)
+def _local(tag: str) -> str:
+    return tag.rpartition("}")[2]
 
 
 def _fields(element: ElementTree.Element) -> dict[str, str]:
-    return {child.tag.rpartition("}")[2]: child.text or "" for child in element}
+    return {_local(child.tag): child.text or "" for child in element}
+
+
+@lru_cache(4096)
+def _epoch(text: str) -> float:
+    """Small objects come many in a second, and a store tells their time to the second."""
+    return datetime.fromisoformat(text).timestamp()
