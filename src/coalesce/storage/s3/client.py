@@ -11,7 +11,6 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 from aiobotocore.config import AioConfig
@@ -97,7 +96,6 @@ async def open_client(options: S3Options) -> AsyncIterator[Client]:
             session = get_session()
             if options.profile:
                 session.set_config_variable("profile", options.profile)
-            session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_epoch)
             if options.access_key:
                 session.set_credentials(options.access_key, options.secret_key)
             credentials = await session.get_credentials() if options.sign else None
@@ -231,11 +229,3 @@ def _mapped(error: Exception, operation: str, where: str) -> errors.CoalesceErro
         said=str(details.get("Message", "")),
         request_id=str(metadata.get("RequestId", "")),
     )
-
-
-def _epoch(value: Any) -> Any:
-    """Seconds since the epoch of a listing's ISO time; other timestamps stay text. botocore's own parser costs most of a listing's CPU."""
-    try:
-        return datetime.fromisoformat(value).timestamp()
-    except (TypeError, ValueError):
-        return value
