@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import random
 from collections.abc import Iterator
@@ -9,8 +10,9 @@ from dataclasses import dataclass
 
 from isal import igzip
 
-POOL_BYTES = 4 * 1024**2
-RECORD_BYTES = 2000
+POOL_BYTES = 3 * 1024**2
+RECORD_BYTES = 640  # what a message of the producer comes to
+DEFLATED = 0.66  # what gzip leaves of such text, and of the little around it
 READ_BYTES = 8 * 1024**2
 
 
@@ -44,9 +46,9 @@ def stems(fill: Fill) -> list[str]:
 
 
 def objects(fill: Fill) -> Iterator[tuple[str, bytes]]:
-    """(key, body) of every object. Payloads are hexadecimal digits: gzip halves them, as it does with encrypted text in base64 or worse."""
+    """(key, body) of every object. Payloads are what encrypted ones are: base64 of random bytes."""
     chance = random.Random(1)
-    pool = chance.randbytes(POOL_BYTES // 2).hex()
+    pool = base64.b64encode(chance.randbytes(POOL_BYTES)).decode()
     count, record_bytes = shape(fill.bytes)
     begins, offsets = stems(fill), [0] * fill.groups
     for number in range(fill.objects):
@@ -55,14 +57,14 @@ def objects(fill: Fill) -> Iterator[tuple[str, bytes]]:
         offsets[group] = last + 1
         lines = []
         for offset in range(first, last + 1):
-            at = chance.randrange(POOL_BYTES - record_bytes)
+            at = chance.randrange(len(pool) - record_bytes)
             lines.append(f'{{"traceId":"{number}-{offset}","message":{{"dbObject":"{pool[at : at + record_bytes]}","partition":{group},"offset":{offset}}}}}\n')
         yield f"{begins[group]}{first}-{last}.jsonl.gz", igzip.compress("".join(lines).encode(), 1, mtime=0)
 
 
 def shape(size: int) -> tuple[int, int]:
     """Records in an object of so many bytes, and the payload of each."""
-    plain = size * 2 * 0.953  # what gzip makes of hexadecimal digits and the text around them
+    plain = size / DEFLATED
     count = max(1, round(plain / RECORD_BYTES))
     return count, max(1, int(plain / count) - 90)
 

@@ -11,32 +11,17 @@ from hypothesis import strategies as st
 from coalesce import record
 from coalesce.errors import RecordDamaged
 from coalesce.lease import LeaseRecord
-from coalesce.model import Source
+from coalesce.model import Batch, GroupId, Source
 from coalesce.pipeline import Run
 from coalesce.planning import digest
-from coalesce.record import PlanRecord
+from coalesce.record import PlanRecord, RecordedBatch, StoredBatch, StoredRecord
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from scenarios import check_settled, contents, prepared, readable
 
 KEY = "_coalesce/groups/data/db.core.topic_0"
 OUTPUT = "data/db.core.topic_0_0_29.jsonl.gz"
-WHOLE = PlanRecord.model_validate(
-    {
-        "run_id": "r",
-        "layout": "corporate",
-        "directory": "data/",
-        "topic": "db.core.topic",
-        "partition": 0,
-        "batches": [
-            {
-                "output": OUTPUT,
-                "upload_id": "u",
-                "digest": digest([Source(f"data/db.core.topic_0_{n}-{n}.jsonl.gz", 5, '"e"', 0.0, "STANDARD", n, n) for n in range(2)]),
-                "sources": [(f"data/db.core.topic_0_{n}-{n}.jsonl.gz", '"e"', 5, n, n, "") for n in range(2)],
-            }
-        ],
-    }
-)
+SOURCES = tuple(Source(f"data/db.core.topic_0_{n}-{n}.jsonl.gz", 5, '"e"', 0.0, "STANDARD", n, n) for n in range(2))
+WHOLE = PlanRecord("r", "corporate", GroupId("data/", "db.core.topic", 0), (RecordedBatch(Batch(OUTPUT, SOURCES, 10, digest(SOURCES)), "u"),))
 
 
 class Killed(BaseException):
@@ -62,16 +47,20 @@ async def interrupted() -> MemoryBucket:
     return bucket
 
 
+def stored(data: bytes) -> StoredRecord:
+    return StoredRecord.model_validate_json(zlib.decompress(data))
+
+
 def remade(change: Callable[[dict[str, Any]], None], *, signed: bool = True) -> Callable[[bytes], bytes]:
     """A record with something else in it, digests made anew as one who means harm would make them."""
 
     def make(data: bytes) -> bytes:
-        values = PlanRecord.model_validate_json(zlib.decompress(data)).model_dump()
+        values = stored(data).model_dump()
         values["batches"] = [dict(batch, sources=[list(source) for source in batch["sources"]]) for batch in values["batches"]]
         change(values)
         for batch in values["batches"] if signed else []:
             batch["digest"] = digest([Source(key, size, etag, 0.0, "STANDARD", 0, 0) for key, etag, size, *_ in batch["sources"]])
-        return zlib.compress(PlanRecord.model_construct(**values).model_dump_json(warnings=False).encode())
+        return zlib.compress(StoredRecord.model_construct(**values).model_dump_json(warnings=False).encode())
 
     return make
 
@@ -113,6 +102,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "no sources": remade(first_batch(sources=[])),
     "no ETag": remade(first_source(1, "")),
     "an ETag of two lines": remade(first_source(1, '"a"\r\nx-amz-bypass: true')),
+    "a size that no object has": remade(first_source(2, 2**63)),
     "a negative size": remade(first_source(2, -1)),
     "no upload id": remade(first_batch(upload_id="")),
     "an upload id of two lines": remade(first_batch(upload_id="a\r\nb")),
@@ -150,8 +140,7 @@ async def test_when_a_person_has_moved_a_damaged_record_away_the_group_is_worked
 
 async def test_a_record_of_another_layout_is_for_its_own_runs() -> None:
     bucket, settings = prepared("two groups of several outputs")
-    other = {"layout": "manifest", "directory": "data/", "topic": "db.core.topic", "partition": 0, "batches": []}
-    held = bucket.store(KEY, record.encode(PlanRecord.model_validate({"run_id": "r", **other})))
+    held = bucket.store(KEY, record.encode(PlanRecord("r", "manifest", WHOLE.group, ())))
     report = await Run(MemoryStore(bucket), settings).coalesce()
     assert (report.exit_code, report.groups.coalesced) == (0, 1)
     assert bucket.objects[KEY].etag == held
@@ -167,7 +156,7 @@ def test_bytes_that_are_no_record_are_refused(data: bytes) -> None:
 @given(st.data())
 def test_a_record_with_bytes_changed_is_refused(data: st.DataObject) -> None:
     body = bytearray(record.encode(WHOLE))
-    assert record.decode(bytes(body), KEY, "_coalesce/") == WHOLE
+    assert stored(record.encode(record.decode(bytes(body), KEY, "_coalesce/"))) == stored(bytes(body))
     at = data.draw(st.integers(0, len(body)))
     length = data.draw(st.integers(0, 4))
     new = data.draw(st.binary(max_size=4).filter(lambda new: new != body[at : at + length]))
@@ -178,9 +167,7 @@ def test_a_record_with_bytes_changed_is_refused(data: st.DataObject) -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 2**70) | st.floats() | st.text(max_size=8) | st.sampled_from([KEY, OUTPUT, "data/", "corporate", "manifest"]),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from([*PlanRecord.model_fields, *record.RecordedBatch.model_fields]), inner, max_size=9)
-    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from([*StoredRecord.model_fields, *StoredBatch.model_fields]), inner, max_size=9),
     max_leaves=12,
 )
 
@@ -188,19 +175,19 @@ JSON = st.recursive(
 @given(st.data())
 def test_a_record_with_any_value_in_any_place_is_refused_or_still_about_its_own_group(data: st.DataObject) -> None:
     """Valid JSON, and every field may hold anything."""
-    values = WHOLE.model_dump(mode="json")
+    values = stored(record.encode(WHOLE)).model_dump(mode="json")
     holder: Any = data.draw(st.sampled_from([values, values["batches"][0], values["batches"][0]["sources"], values["batches"][0]["sources"][0]]))
     holder[data.draw(st.sampled_from(sorted(holder) if isinstance(holder, dict) else range(len(holder))))] = data.draw(JSON)
-    body = zlib.compress(PlanRecord.model_construct(**values).model_dump_json(warnings=False).encode(errors="replace"))
+    body = zlib.compress(StoredRecord.model_construct(**values).model_dump_json(warnings=False).encode(errors="replace"))
     try:
         decoded = record.decode(body, KEY, "_coalesce/")
     except RecordDamaged:
         return
     assert str(decoded.group) == "data/db.core.topic_0"
-    for batch in decoded.batches:
-        assert batch.upload_id
-        assert all(key.startswith("data/db.core.topic_0_") and "-" in key and etag for key, etag, *_ in batch.sources)
-        assert batch.output.startswith("data/db.core.topic_0_")
+    for entry in decoded.batches:
+        assert entry.upload_id
+        assert all(source.key.startswith("data/db.core.topic_0_") and "-" in source.key and source.etag for source in entry.batch.sources)
+        assert entry.batch.output.startswith("data/db.core.topic_0_")
 
 
 LEASE = LeaseRecord(run_id="dead", layout="corporate", prefixes=("data/",)).model_dump_json().encode()

@@ -13,7 +13,7 @@ from coalesce.errors import LeaseLost, NotImplementedByStore, PreconditionFailed
 from coalesce.lease import Lease, LeaseRecord, lease_key
 from coalesce.model import Batch, GroupId, Source
 from coalesce.pipeline import Run
-from coalesce.record import HeldRecord, PlanRecord, decode, encode, record_key
+from coalesce.record import HeldRecord, PlanRecord, RecordedBatch, decode, encode, record_key
 from coalesce.report import Report
 from coalesce.settings import Settings
 from coalesce.storage.base import Body, Checksum, Head, OpenUpload
@@ -393,9 +393,8 @@ GROUP = GroupId("data/", "db.core.topic", 0)
 
 def plan_record(*keys: str, output: str = OUTPUT, digest: str = "", run_id: str = "r") -> PlanRecord:
     sources = tuple(Source(key, 1, '"e"', 0.0, "STANDARD", 0, 0) for key in keys)
-    batch = {"output": output, "upload_id": "u", "digest": digest or planning.digest(sources), "sources": [(s.key, s.etag, 1, 0, 0, "") for s in sources]}
-    entry = {"run_id": run_id, "layout": "corporate", "directory": "data/", "topic": "db.core.topic", "partition": 0, "batches": [batch]}
-    return PlanRecord.model_validate(entry)
+    batch = Batch(output, sources, len(sources), digest or planning.digest(sources))
+    return PlanRecord(run_id, "corporate", GROUP, (RecordedBatch(batch, "u"),))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def test_a_key_that_means_something_leads_back_to_itself(stem: str, suffix: str)
 @given(DIRECTORIES, TOPICS, st.integers(0, 300), st.lists(st.tuples(OFFSETS, OFFSETS), min_size=2, max_size=5), st.integers(0, 2))
 def test_a_corporate_output_says_what_it_holds(directory: str, topic: str, partition: int, ranges: list[tuple[int, int]], taken: int) -> None:
     group = GroupId(directory, topic, partition)
-    sources = tuple(Source(f"{group.prefix}{a}-{b}.jsonl.gz", 1, "e", 0.0, "STANDARD", a, b) for a, b in ranges)
+    sources = tuple(Source(f"{group.prefix}{a}-{b}.jsonl.gz", 1, "e", 0.0, "STANDARD", a, b) for a, b in sorted(ranges))
     corporate = layout("corporate")
     for source in sources:
         named = corporate.parse(source.key)

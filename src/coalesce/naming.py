@@ -70,9 +70,8 @@ class Corporate:
 
     def output_key(self, group: GroupId, sources: Sequence[Source], taken: Container[str]) -> str:
         """See `Layout.output_key`. Smallest first and largest last offset."""
-        first = min(source.first for source in sources)
         last = max(source.last for source in sources)
-        return _untaken(f"{group.prefix}{first}_", str(last), ".jsonl.gz", taken)
+        return _untaken(f"{group.prefix}{sources[0].first}_", str(last), ".jsonl.gz", taken)
 
 
 class Manifest:

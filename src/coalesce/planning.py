@@ -72,7 +72,7 @@ def usable(group: Group, layout: Layout, limits: Limits) -> tuple[Sources, list[
     """The sources of a group that may be joined, in order; and what stays whatever its neighbours are."""
     ordered = Sources.of(group.id.prefix, group.sources).in_order()
     coverage = _Coverage(group.outputs if layout.comparable_offsets else ())
-    places: list[int] = []
+    places = array("I")
     left: list[Left] = []
     for place, source in enumerate(ordered):
         covered = coverage.includes(source)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -11,22 +14,21 @@ from coalesce.errors import GroupOwned, NotFound, PreconditionFailed, RecordDama
 from coalesce.model import Batch, GroupId, Source
 from coalesce.naming import LAYOUTS
 from coalesce.planning import digest
+from coalesce.sources import Sources
 from coalesce.storage.base import ObjectStore
 
 _CONTENT_TYPE = "application/zlib"
 _INFLATED = 512 * 1024**2
+_WRITTEN_AT_ONCE = 1000
 _OTHER_VERSION = "Another version of coalesce wrote it; `recover` with that version, or one from after it."
 
 # What goes into a request's headers and query. Empty ones would turn a conditional delete, and the abort of an upload, into a delete of whatever is there.
 Sent = Annotated[str, Field(pattern=r"^[\x20-\x7e]+$")]
-Whole = Annotated[int, Field(ge=0)]
+Whole = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class RecordedBatch(BaseModel):
-    """One batch: where it goes, the upload that alone may make it appear, and its sources as (key, ETag, size, first, last, tail).
-
-    `doubted` is an output that was read back and is not what was sent: nobody deletes its sources on the strength of it.
-    """
+class StoredBatch(BaseModel):
+    """A batch as it stands in the bucket: its sources as (key, ETag, size, first, last, tail)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,14 +38,9 @@ class RecordedBatch(BaseModel):
     sources: tuple[tuple[str, Sent, Whole, Whole, Whole, str], ...] = Field(min_length=1)
     doubted: bool = False
 
-    def batch(self) -> Batch:
-        """The batch as planned."""
-        sources = tuple(Source(key, size, etag, 0.0, "STANDARD", first, last, tail) for key, etag, size, first, last, tail in self.sources)
-        return Batch(self.output, sources, sum(source.size for source in sources), self.digest)
 
-
-class PlanRecord(BaseModel):
-    """The unfinished plan of one group."""
+class StoredRecord(BaseModel):
+    """A record as it stands in the bucket."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -53,12 +50,29 @@ class PlanRecord(BaseModel):
     directory: str
     topic: str
     partition: int
-    batches: tuple[RecordedBatch, ...]
+    batches: tuple[StoredBatch, ...]
 
-    @property
-    def group(self) -> GroupId:
-        """The group it stands for."""
-        return GroupId(self.directory, self.topic, self.partition)
+
+@dataclass(frozen=True, slots=True)
+class RecordedBatch:
+    """A batch, and the upload that alone may make it appear.
+
+    `doubted` is an output that was read back and is not what was sent: nobody deletes its sources on the strength of it.
+    """
+
+    batch: Batch
+    upload_id: str
+    doubted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRecord:
+    """The unfinished plan of one group."""
+
+    run_id: str
+    layout: str
+    group: GroupId
+    batches: tuple[RecordedBatch, ...]
 
 
 def records_prefix(state: str) -> str:
@@ -78,52 +92,75 @@ def group_of(state: str, key: str) -> GroupId:
     return GroupId(name[:cut], name[cut:], int(partition))
 
 
-def recorded(batch: Batch, upload_id: str) -> RecordedBatch:
-    """A batch as it is written down."""
-    sources = tuple((s.key, s.etag, s.size, s.first, s.last, s.tail) for s in batch.sources)
-    return RecordedBatch(output=batch.output, upload_id=upload_id, digest=batch.digest, sources=sources)
-
-
 def encode(record: PlanRecord) -> bytes:
-    """A record as stored."""
-    return zlib.compress(record.model_dump_json().encode())
+    """A record as stored. It may name a million sources, so its JSON is written and deflated little by little."""
+    deflater = zlib.compressobj()
+    return b"".join([*(deflater.compress(text.encode()) for text in _json(record)), deflater.flush()])
+
+
+def _json(record: PlanRecord) -> Iterator[str]:
+    group = record.group
+    yield _opened(
+        "batches", schema_version=1, run_id=record.run_id, layout=record.layout, directory=group.directory, topic=group.topic, partition=group.partition
+    )
+    for number, entry in enumerate(record.batches):
+        batch = entry.batch
+        yield "," * (number > 0)
+        yield _opened("sources", output=batch.output, upload_id=entry.upload_id, digest=batch.digest, doubted=entry.doubted)
+        for start in range(0, len(batch.sources), _WRITTEN_AT_ONCE):
+            rows = [(s.key, s.etag, s.size, s.first, s.last, s.tail) for s in batch.sources[start : start + _WRITTEN_AT_ONCE]]
+            yield "," * (start > 0) + json.dumps(rows)[1:-1]
+        yield "]}"
+    yield "]}"
+
+
+def _opened(name: str, **fields: object) -> str:
+    """A JSON object up to the first item of its last field, a list."""
+    return f'{json.dumps(fields)[:-1]}, "{name}": ['
 
 
 def decode(data: bytes, key: str, state: str) -> PlanRecord:
     """A stored record, held against its key. Raises RecordDamaged where it cannot be read or names anything outside its group."""
-    record = _parsed(data, key)
-    if record_key(state, record.group) != key:
+    stored = _parsed(data, key)
+    group = GroupId(stored.directory, stored.topic, stored.partition)
+    if record_key(state, group) != key:
         raise RecordDamaged(f"the plan record {key!r} is about another group", key=key)
-    outputs = [batch.output for batch in record.batches]
-    sources = [source[0] for batch in record.batches for source in batch.sources]
-    if not (_are("output", outputs, record) and _are("source", sources, record)):
+    outputs = [batch.output for batch in stored.batches]
+    sources = [source[0] for batch in stored.batches for source in batch.sources]
+    if not (_are("output", outputs, stored.layout, group) and _are("source", sources, stored.layout, group)):
         raise RecordDamaged(f"the plan record {key!r} names keys outside its group, or some twice", key=key)
-    if any(digest(batch.batch().sources) != batch.digest for batch in record.batches):
+    record = PlanRecord(stored.run_id, stored.layout, group, tuple(_recorded(group, batch) for batch in stored.batches))
+    if any(digest(entry.batch.sources) != entry.batch.digest for entry in record.batches):
         raise RecordDamaged(f"the plan record {key!r} does not have its digest", key=key)
     return record
 
 
-def _parsed(data: bytes, key: str) -> PlanRecord:
+def _recorded(group: GroupId, stored: StoredBatch) -> RecordedBatch:
+    rows = (Source(key, size, etag, 0.0, "STANDARD", first, last, tail) for key, etag, size, first, last, tail in stored.sources)
+    sources = Sources.of(group.prefix, rows)
+    return RecordedBatch(Batch(stored.output, sources, sum(sources.sizes()), stored.digest), stored.upload_id, stored.doubted)
+
+
+def _parsed(data: bytes, key: str) -> StoredRecord:
     try:
         inflater = zlib.decompressobj()
         text = inflater.decompress(data, _INFLATED)
         if not inflater.eof or inflater.unused_data:
             raise ValueError("not whole")
-        record = PlanRecord.model_validate_json(text)
+        stored = StoredRecord.model_validate_json(text)
     except (zlib.error, ValueError) as error:
         if isinstance(error, ValidationError) and any(found["loc"] == ("schema_version",) for found in error.errors()):
             raise RecordDamaged(f"the plan record {key!r} has another schema than this version reads", key=key, hint=_OTHER_VERSION) from error
         raise RecordDamaged(f"the plan record {key!r} cannot be read: {type(error).__name__}", key=key) from error
-    if record.layout not in LAYOUTS:
+    if stored.layout not in LAYOUTS:
         raise RecordDamaged(f"the plan record {key!r} has a layout that this version does not know", key=key, hint=_OTHER_VERSION)
-    return record
+    return stored
 
 
-def _are(kind: str, keys: list[str], record: PlanRecord) -> bool:
+def _are(kind: str, keys: list[str], layout: str, group: GroupId) -> bool:
     """Whether all of these are keys of this kind, of the record's own group, and each is there once."""
-    parse = LAYOUTS[record.layout].parse
-    named = map(parse, keys)
-    return len(set(keys)) == len(keys) and all(name is not None and (name.kind, name.group) == (kind, record.group) for name in named)
+    named = map(LAYOUTS[layout].parse, keys)
+    return len(set(keys)) == len(keys) and all(name is not None and (name.kind, name.group) == (kind, group) for name in named)
 
 
 class HeldRecord:
@@ -131,7 +168,6 @@ class HeldRecord:
 
     def __init__(self, store: ObjectStore, state: str, record: PlanRecord, etag: str) -> None:
         self.record = record
-        self._state = state
         self._store = store
         self._key = record_key(state, record.group)
         self._etag = etag
@@ -139,29 +175,17 @@ class HeldRecord:
     @classmethod
     async def create(cls, store: ObjectStore, state: str, record: PlanRecord) -> HeldRecord:
         """Records a plan, create-only. Raises GroupOwned where one stands already."""
-        key = record_key(state, record.group)
+        key, data = record_key(state, record.group), encode(record)
         try:
-            etag = await store.put(key, encode(record), if_none_match=True, content_type=_CONTENT_TYPE)
+            etag = await store.put(key, data, if_none_match=True, content_type=_CONTENT_TYPE)
         except StorageError as error:
-            held = await cls._mine(store, state, key, record)
-            if held is None and isinstance(error, PreconditionFailed):
+            written = await _written(store, key, data)
+            if not written and isinstance(error, PreconditionFailed):
                 raise GroupOwned(f"{record.group}: another run's plan record stands on it", key=key) from None
-            if held is None:
+            if not written:
                 raise
-            return held
+            etag = written
         return cls(store, state, record, etag)
-
-    @classmethod
-    async def _mine(cls, store: ObjectStore, state: str, key: str, record: PlanRecord) -> HeldRecord | None:
-        """After a lost answer, or the 412 that a repeated request gets from its own first try: the record, if it was written after all.
-
-        Upload ids make it unmistakable.
-        """
-        try:
-            found = await cls.read(store, state, key)
-        except (StorageError, RecordDamaged):
-            return None
-        return found if found is not None and found.record == record else None
 
     @classmethod
     async def read(cls, store: ObjectStore, state: str, key: str) -> HeldRecord | None:
@@ -174,15 +198,16 @@ class HeldRecord:
 
     async def rewrite(self, record: PlanRecord) -> bool:
         """Replaces it; False if it is not ours any more."""
+        data = encode(record)
         try:
-            self._etag = await self._store.put(self._key, encode(record), if_match=self._etag, content_type=_CONTENT_TYPE)
+            self._etag = await self._store.put(self._key, data, if_match=self._etag, content_type=_CONTENT_TYPE)
         except StorageError as error:
-            held = await self._mine(self._store, self._state, self._key, record)
-            if held is None and isinstance(error, PreconditionFailed | NotFound):
+            written = await _written(self._store, self._key, data)
+            if not written and isinstance(error, PreconditionFailed | NotFound):
                 return False
-            if held is None:
+            if not written:
                 raise
-            self._etag = held._etag
+            self._etag = written
         self.record = record
         return True
 
@@ -193,3 +218,15 @@ class HeldRecord:
             if head is None or head.etag != self._etag:
                 return
         await self._store.delete(self._key, etag=self._etag)
+
+
+async def _written(store: ObjectStore, key: str, data: bytes) -> str:
+    """After a lost answer, or the 412 that a repeated request gets from its own first try: the ETag if this was written after all, else nothing.
+
+    Upload ids make it unmistakable.
+    """
+    try:
+        body = await store.get(key)
+    except StorageError:
+        return ""
+    return body.etag if body.data == data else ""

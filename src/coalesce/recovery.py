@@ -9,7 +9,7 @@ from coalesce.commit import Committed, Terms, delete_sources, recognise
 from coalesce.errors import CoalesceError, GroupOwned, IntegrityError, LeaseLost
 from coalesce.lease import Rival, lease_key, read_rival
 from coalesce.listing import all_pages
-from coalesce.model import Batch, ObjectInfo, Why
+from coalesce.model import ObjectInfo, Why
 from coalesce.probe import open_uploads, probe_prefix
 from coalesce.record import HeldRecord, RecordedBatch, records_prefix
 from coalesce.rounds import GroupOutcome, delivery
@@ -125,9 +125,8 @@ async def _others(terms: Terms, ground: Ground, dead: Sequence[Rival]) -> bool:
 
 async def _settle(terms: Terms, held: HeldRecord, outcome: GroupOutcome) -> None:
     for entry in held.record.batches:
-        batch = entry.batch()
         try:
-            committed = await _committed(terms, batch, entry)
+            committed = await _committed(terms, entry)
         except IntegrityError as error:
             outcome.failures.append(error)
             outcome.unsettled = True
@@ -144,11 +143,12 @@ async def _settle(terms: Terms, held: HeldRecord, outcome: GroupOutcome) -> None
         await held.remove(conditional=terms.capabilities.conditional_delete)
 
 
-async def _committed(terms: Terms, batch: Batch, entry: RecordedBatch) -> Committed | None:
+async def _committed(terms: Terms, entry: RecordedBatch) -> Committed | None:
     """The proof of a batch, or None once nothing of it can appear any more. Raises IntegrityError.
 
     The abort is the fence; the second look is for a Complete that won the race against it.
     """
+    batch = entry.batch
     committed = await recognise(terms, batch)
     if committed is None:
         await terms.store.abort_upload(batch.output, entry.upload_id)

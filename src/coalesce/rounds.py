@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from coalesce import planning
 from coalesce.commit import Committed, Next, Terms, complete, delete_sources, fenced, metadata_of
@@ -26,7 +26,7 @@ from coalesce.errors import (
     first_failure,
 )
 from coalesce.model import Batch, Delivery, Left, Plan, Source, Transferred, Why
-from coalesce.record import HeldRecord, PlanRecord, RecordedBatch, recorded
+from coalesce.record import HeldRecord, PlanRecord, RecordedBatch
 from coalesce.stop import Stop
 from coalesce.transfer import transfer
 
@@ -134,15 +134,8 @@ class _Round:
             await self.held.remove(conditional=self.terms.capabilities.conditional_delete)
 
     def _record(self, batches: Sequence[Batch], uploads: dict[str, str]) -> PlanRecord:
-        group = self.plan.group
-        return PlanRecord(
-            run_id=self.terms.run_id,
-            layout=self.terms.layout.name,
-            directory=group.directory,
-            topic=group.topic,
-            partition=group.partition,
-            batches=tuple(recorded(batch, uploads[batch.digest]) for batch in batches),
-        )
+        entries = tuple(RecordedBatch(batch, uploads[batch.digest]) for batch in batches)
+        return PlanRecord(self.terms.run_id, self.terms.layout.name, self.plan.group, entries)
 
     async def _work(self, batch: Batch, upload_id: str) -> None:
         """One batch to its end. What fails is written down; only what concerns the whole run is raised."""
@@ -158,7 +151,7 @@ class _Round:
         except IntegrityError as error:
             self.outcome.failures.append(error)
             self.outcome.unsettled = True
-            await self._amend(batch, [recorded(batch, upload_id).model_copy(update={"doubted": True})])
+            await self._amend(batch, [RecordedBatch(batch, upload_id, doubted=True)])
         except StorageError as error:
             self.outcome.failures.append(error)
             self.outcome.unsettled = True
@@ -227,7 +220,7 @@ class _Round:
         """Puts other batches in a batch's place, their uploads first, then the record. Raises Fenced if the record is not ours any more."""
         uploads = await self._create_uploads(pieces)
         try:
-            ours = await self._rewrite(batch, [recorded(piece, uploads[piece.digest]) for piece in pieces])
+            ours = await self._rewrite(batch, [RecordedBatch(piece, uploads[piece.digest]) for piece in pieces])
         except StorageError:
             self.terms.lease.leave()
             raise
@@ -261,8 +254,8 @@ class _Round:
     async def _rewrite(self, without: Batch, entries: Sequence[RecordedBatch]) -> bool:
         assert self.held is not None
         async with self.lock:
-            kept = tuple(entry for entry in self.held.record.batches if entry.digest != without.digest)
-            return await self.held.rewrite(self.held.record.model_copy(update={"batches": (*kept, *entries)}))
+            kept = tuple(entry for entry in self.held.record.batches if entry.batch.digest != without.digest)
+            return await self.held.rewrite(replace(self.held.record, batches=(*kept, *entries)))
 
     async def _create_uploads(self, batches: Sequence[Batch]) -> dict[str, str]:
         uploads: dict[str, str] = {}
@@ -294,7 +287,7 @@ class _Round:
 def delivery(committed: Committed, deleted: int, left: tuple[Left, ...], *, records: int | None, recovered: bool = False) -> Delivery:
     """What is reported of a committed batch."""
     batch = committed.batch
-    first, last = min(source.first for source in batch.sources), max(source.last for source in batch.sources)
+    first, last = batch.sources[0].first, max(source.last for source in batch.sources)
     kept = {entry.key for entry in left}
     freed = sum(len(source.key) for source in batch.sources if source.key not in kept) if deleted else 0
     return Delivery(batch.output, len(batch.sources), committed.size, records, first, last, committed.checksum, deleted, freed, left, recovered)

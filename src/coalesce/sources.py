@@ -111,10 +111,10 @@ class Sources(Sequence[Source]):
     def in_order(self) -> Sources:
         """By first offset, last offset, key."""
         rows = self._rows
-        order = sorted(self._order, key=rows.firsts.__getitem__)
+        order = array("I", _sorted(self._order, rows.firsts))
         for begin, end in _ties(order, rows.firsts):
-            order[begin:end] = sorted(order[begin:end], key=lambda row: (rows.lasts[row], rows.source(row).key))
-        return Sources(rows, array("I", order))
+            order[begin:end] = array("I", sorted(order[begin:end], key=lambda row: (rows.lasts[row], rows.source(row).key)))
+        return Sources(rows, order)
 
     def repeated_key(self) -> str | None:
         """A key that stands more than once among sources in order."""
@@ -143,6 +143,17 @@ class SourcesBuilder:
     def built(self) -> Sources:
         """All of them, in order."""
         return Sources(self._rows, range(len(self._rows.firsts))).in_order()
+
+
+def _sorted(order: Sequence[int], firsts: Sequence[int]) -> Iterable[int]:
+    """Rows by first offset. A listing has its numbers by their digits: those with as many digits are in order, and need no memory to be put there."""
+    lengths: dict[int, array[int]] = {}
+    for row in order:
+        lengths.setdefault(len(str(firsts[row])), array("I")).append(row)
+    for length in sorted(lengths):
+        rows = lengths[length]
+        in_order = all(firsts[before] <= firsts[row] for before, row in pairwise(rows))
+        yield from rows if in_order else sorted(rows, key=firsts.__getitem__)
 
 
 def _ties(order: Sequence[int], firsts: Sequence[int]) -> Iterator[tuple[int, int]]:

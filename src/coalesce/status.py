@@ -188,5 +188,5 @@ class _View:
 
 def _leftovers(group: Group, held: HeldRecord) -> int:
     outputs = {output.key for output in group.outputs}
-    joined = {source[0] for batch in held.record.batches if batch.output in outputs for source in batch.sources}
+    joined = {source.key for entry in held.record.batches if entry.batch.output in outputs for source in entry.batch.sources}
     return sum(source.key in joined for source in group.sources) if joined else 0

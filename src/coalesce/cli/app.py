@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from coalesce.cli import demo, generate, policy, probe, report, status, verify
 from coalesce.cli import options as o
 from coalesce.cli.exits import exit_with
 
-app = typer.Typer(help="Join many small S3 objects into few large ones; prove it; delete the small ones.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+class _Commands(TyperGroup):
+    """Lists the commands in plain text: rich and its Markdown take longer to load than everything else here."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self.rich_markup_mode = None
+        super().format_help(ctx, formatter)
+
+
+app = typer.Typer(
+    cls=_Commands, help="Join many small S3 objects into few large ones; prove it; delete the small ones.", no_args_is_help=True, pretty_exceptions_enable=False
+)
 
 _GENERAL = frozenset({"--help", "--version", "--install-completion", "--show-completion"})
 
@@ -93,8 +106,11 @@ def _job(name: str, help: str) -> None:
         given = dict(locals())
 
         def work() -> int:
+            gc.disable()  # what is loaded here stays: the collector would walk over all of it again and again, now and during the run
             from coalesce.cli.jobs import run_job
 
+            gc.freeze()
+            gc.enable()
             return run_job(given, "plan" if dry_run else name)
 
         exit_with(work)

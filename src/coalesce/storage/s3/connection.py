@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -52,6 +53,7 @@ class Connection(asyncio.BufferedProtocol):
         self._turn: asyncio.Future[Answer] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._answer = Answer()
+        self._fields: list[tuple[bytes, bytes]] = []
         self._pieces: list[bytes] = []
         self._received = 0  # bytes since the request went out
         self._bodiless = False
@@ -106,15 +108,15 @@ class Connection(asyncio.BufferedProtocol):
         """A status line begins."""
         if self._unasked:
             raise HttpParserError("nothing was asked")
-        self._answer, self._pieces = Answer(), []
+        self._answer, self._pieces, self._fields = Answer(), [], []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header; or one trailer, which is none (RFC 9110, 6.5.1)."""
-        if not self._answer.status:
-            self._answer.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        """One header, or one trailer, which comes too late to be one (RFC 9110, 6.5.1)."""
+        self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
+        self._answer.headers = {_lower(name): value.decode("latin-1") for name, value in self._fields}
         self._answer.status = self._parser.get_status_code()
         if self._bodiless and self._answer.status >= 200:
             self._complete()
@@ -197,6 +199,11 @@ class Connection(asyncio.BufferedProtocol):
         headers = self._answer.headers
         if self._answer.status >= 200 and "content-length" not in headers and "transfer-encoding" not in headers:
             self._complete()
+
+
+@lru_cache(256)
+def _lower(name: bytes) -> str:
+    return name.decode("latin-1").lower()
 
 
 def _chunks(pieces: Sequence[bytes]) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import ssl
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -15,6 +16,10 @@ _READ_BYTES = 256 * 1024
 _CONNECT_SECONDS = 10.0
 _IDLE_SECONDS = 15.0  # S3 closes an idle connection after about 20
 _LOOK_SECONDS = 1.0
+
+# What asyncio sets aside for every connection under TLS. A record has at most 16 KiB (RFC 8446, 5.1); asyncio's own 256 KiB buy no speed:
+# 5,000 sources of 100 KB took the same CPU, and 36 MiB less at the peak.
+SSLProtocol.max_size = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)

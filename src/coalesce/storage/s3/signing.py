@@ -40,7 +40,7 @@ class Signer:
 
     def __init__(self, region: str) -> None:
         self.region = region
-        self._derived: tuple[tuple[str, str], bytes] = (("", ""), b"")
+        self._derived = (("", ""), hmac.new(b"", digestmod="sha256"))
         self._second = -1
         self._stamp = ""
 
@@ -64,13 +64,14 @@ class Signer:
         canonical = f"{method}\n{path}\n{query}\n{lines}\n\n{listed}\n{payload}"
         scope = f"{stamp[:8]}/{self.region}/s3/aws4_request"
         to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-        signature = hmac.digest(self._key(keys.secret, stamp[:8]), to_sign.encode(), "sha256").hex()
-        headers["authorization"] = f"AWS4-HMAC-SHA256 Credential={keys.access}/{scope}, SignedHeaders={listed}, Signature={signature}"
+        signed = self._key(keys.secret, stamp[:8]).copy()
+        signed.update(to_sign.encode())
+        headers["authorization"] = f"AWS4-HMAC-SHA256 Credential={keys.access}/{scope}, SignedHeaders={listed}, Signature={signed.hexdigest()}"
 
-    def _key(self, secret: str, day: str) -> bytes:
+    def _key(self, secret: str, day: str) -> hmac.HMAC:
         if self._derived[0] != (secret, day):
             key = f"AWS4{secret}".encode()
             for word in (day, self.region, "s3", "aws4_request"):
                 key = hmac.digest(key, word.encode(), "sha256")
-            self._derived = ((secret, day), key)
+            self._derived = ((secret, day), hmac.new(key, digestmod="sha256"))
         return self._derived[1]
