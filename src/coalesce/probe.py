@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable
-from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 
 from coalesce import content
@@ -77,14 +76,16 @@ async def probe(store: ObjectStore, prefix: str) -> Capabilities:
 
 
 async def _try_all(store: ObjectStore, prefix: str) -> tuple[Capabilities, bool]:
-    async with AsyncExitStack() as stack:
-        trial = _Trial(store, prefix, stack)
+    trial = _Trial(store, prefix)
+    try:
         put, matching, getting, complete = await asyncio.gather(
             trial.create_only_put(), trial.conditional_put(), trial.conditional_get(), trial.create_only_complete()
         )
         fence, single, many, copying, checksum = await asyncio.gather(
             trial.fence(), trial.conditional_delete(), trial.conditional_delete_many(), trial.copy_condition(), trial.checksum()
         )
+    finally:
+        await trial.tidy_up()
     if trial.untidy and await open_uploads(store, prefix):
         store.usage.orphans += 1
     return Capabilities(put, matching, getting, complete, fence, single, many, copying, checksum), trial.doubtful
@@ -99,24 +100,33 @@ async def open_uploads(store: ObjectStore, prefix: str) -> list[OpenUpload]:
 
 
 class _Trial:
-    def __init__(self, store: ObjectStore, prefix: str, stack: AsyncExitStack) -> None:
+    def __init__(self, store: ObjectStore, prefix: str) -> None:
         self._store = store
         self._prefix = prefix
-        self._stack = stack
+        self._keys: list[str] = []
+        self._uploads: list[tuple[str, str]] = []
         self.doubtful = False  # whether an answer was lost
         self.untidy = False  # whether an abort was refused
 
     def _key(self, name: str) -> str:
         key = f"{self._prefix}{name}"
-        self._stack.push_async_callback(self._store.delete, key)
+        self._keys.append(key)
         return key
 
     async def _upload(self, name: str, data: bytes, checksum: Checksum = Checksum.NONE) -> tuple[str, str, UploadedPart]:
         key = self._key(name)
         upload = await self._store.create_upload(key, checksum=checksum, metadata={})
-        self._stack.push_async_callback(self._abort, key, upload)
+        self._uploads.append((key, upload))
         value = content.part_checksum([data], checksum)
         return key, upload, await self._store.upload_part(key, upload, 1, [data], checksum=checksum, value=value)
+
+    async def tidy_up(self) -> None:
+        """Removes what was tried: all of it that can be, then raises StorageError for the rest. Objects last: an upload can no longer put one back."""
+        aborted = await asyncio.gather(*(self._abort(key, upload) for key, upload in self._uploads), return_exceptions=True)
+        deleted = await asyncio.gather(*(self._store.delete(key) for key in dict.fromkeys(self._keys)), return_exceptions=True)
+        failures = [outcome for outcome in (*aborted, *deleted) if isinstance(outcome, BaseException)]
+        if failures:
+            raise failures[0]
 
     async def _abort(self, key: str, upload: str) -> None:
         """Of an upload that was completed some stores say neither that it is gone nor that it is none."""
@@ -220,7 +230,7 @@ class _Trial:
         except StorageError as error:
             self._note(error)
             return False
-        self._stack.push_async_callback(self._abort, target, upload)
+        self._uploads.append((target, upload))
         arguments = {"source": source, "start": 0, "length": 6, "checksum": Checksum.CRC64NVME}
         if await self._tried(self._store.copy_part(target, upload, 1, etag=old, **arguments)):  # type: ignore[arg-type]
             return False
