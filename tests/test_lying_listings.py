@@ -97,7 +97,7 @@ def twice(page: Page) -> Page:
 
 
 def with_a_stranger(page: Page) -> Page:
-    return replace(page, objects=(*page.objects, *(replace(entry, key="other/db.core.topic_0_90-99.jsonl.gz") for entry in page.objects[:1])))
+    return replace(page, objects=(*page.objects, *(entry._replace(key="other/db.core.topic_0_90-99.jsonl.gz") for entry in page.objects[:1])))
 
 
 def with_itself_below(page: Page) -> Page:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from coalesce.errors import UsageError
 from coalesce.model import ExistingOutput, GroupId, ObjectInfo, Source
@@ -21,8 +20,7 @@ _TOPIC = r"[a-zA-Z0-9._-]+"
 _OFFSETS = 2**63
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(NamedTuple):
     """What one key says. `tail` is a manifest's last topic-partition-offset as written, empty elsewhere."""
 
     kind: Literal["source", "output"]

@@ -25,10 +25,11 @@ def parse_page(data: bytes, prefix: str, date: float) -> Page:
     written = unquote_plus if said.get("EncodingType") == "url" else str
     objects: list[ObjectInfo] = []
     prefixes: list[str] = []
+    names = _names(root.tag)
     for element in root:
         name = _local(element.tag)
         if name == "Contents":
-            objects.append(_object(element, prefix, written))
+            objects.append(_object(element, names, prefix, written))
         elif name == "CommonPrefixes":
             prefixes.append(written(_prefix(element, prefix)))
     truncated, token = said.get("IsTruncated"), said.get("NextContinuationToken")
@@ -56,13 +57,15 @@ def parse_deleted(data: bytes, targets: Sequence[tuple[str, str]]) -> list[Delet
     return [results.get(key, DeleteResult(key, Deleted.REFUSED, "NotMentioned", "the answer does not mention this key")) for key, _ in targets]
 
 
-def _object(element: ElementTree.Element, prefix: str, written: Callable[[str], str]) -> ObjectInfo:
-    entry = _fields(element)
+def _object(element: ElementTree.Element, names: Sequence[str], prefix: str, written: Callable[[str], str]) -> ObjectInfo:
+    """`names` are those of its fields, in full."""
+    key_name, size_name, etag_name, modified_name, class_name = names
+    entry = {child.tag: child.text or "" for child in element}
     try:
-        size, etag = int(entry["Size"]), entry["ETag"]
+        size, etag = int(entry[size_name]), entry[etag_name]
         if not etag or size < 0:
             raise ValueError("an empty ETag, or less than nothing")
-        return ObjectInfo(written(entry["Key"]), size, etag, _epoch(entry["LastModified"]), entry.get("StorageClass") or "STANDARD")
+        return ObjectInfo(written(entry[key_name]), size, etag, _epoch(entry[modified_name]), entry.get(class_name) or "STANDARD")
     except (KeyError, ValueError, OverflowError) as error:
         raise ListingError(f"listing of {prefix!r} has an entry that cannot be read: {error!r}", key=prefix, operation="ListObjectsV2") from error
 
@@ -86,6 +89,12 @@ def _root(data: bytes, expected: str, operation: str, where: str) -> ElementTree
     if _local(root.tag) != expected:
         raise Unavailable(f"{operation} {where!r}: the answer is a {_local(root.tag)}", key=where, operation=operation)
     return root
+
+
+def _names(root: str) -> list[str]:
+    """The fields of an entry, in the namespace of the page's root."""
+    namespace = root.removesuffix(_local(root))
+    return [f"{namespace}{field}" for field in ("Key", "Size", "ETag", "LastModified", "StorageClass")]
 
 
 @lru_cache(256)
