@@ -16,7 +16,7 @@ from bench.aims import Figures
 from bench.chart import drawn
 from bench.measure import compared, listing, start_up
 from bench.page import rendered, written
-from bench.scenarios import FULL, LISTED, LISTED_QUICK, QUICK
+from bench.scenarios import FULL, LISTED, LISTED_QUICK, QUICK, TRANSPORT
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -25,12 +25,18 @@ def main() -> None:
     """Measures, prints or writes."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer contestants and less data; only printed")
-    parser.add_argument("--only", action="append", choices=[scenario.name for scenario in FULL], help="this scenario; repeatable; only printed")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=[scenario.name for scenario in (*FULL, *TRANSPORT)],
+        metavar="SCENARIO",
+        help="this scenario; repeatable; only printed",
+    )
     parser.add_argument("--rounds", type=int, help="of every scenario, instead of its own number")
     arguments = parser.parse_args()
     scenarios = [
         replace(scenario, rounds=arguments.rounds or scenario.rounds)
-        for scenario in (QUICK if arguments.quick else FULL)
+        for scenario in (QUICK if arguments.quick else (*FULL, *TRANSPORT) if arguments.only else FULL)
         if not arguments.only or scenario.name in arguments.only
     ]
     if shutil.which("go") is None:

@@ -35,6 +35,18 @@ class Figures:
         result = self.results.get(scenario)
         return result.scenario.fill.objects / median(result.wall(name)) if result and result.runs.get(name) else None
 
+    def bytes_per_source(self) -> float | None:
+        """Bytes of peak memory that each listed source adds, from 5,000 to 1,000,000 in one group."""
+        few, many = self.results.get("scale-5000-1"), self.results.get("scale-1000000-1")
+        if few is None or many is None or not (few.runs.get(OURS) and many.runs.get(OURS)):
+            return None
+        return (median(many.peak(OURS)) - median(few.peak(OURS))) * 2**20 / (many.scenario.fill.objects - few.scenario.fill.objects)
+
+    def slope(self) -> float | None:
+        """CPU for each source where there are 1,000,000, as a multiple of that where there are 100,000."""
+        few, many = self.results.get("scale-100000-1"), self.results.get("scale-1000000-1")
+        return median(many.cpu(OURS)) / median(few.cpu(OURS)) if few and many and few.runs.get(OURS) and many.runs.get(OURS) else None
+
     def growth(self) -> float | None:
         """Our peak memory for outputs of 500 MB, as a multiple of that for outputs of 128 MB."""
         large, usual = self.results.get("500MB-output"), self.results.get("100KB")
@@ -78,6 +90,8 @@ AIMS = (
     Aim(BOTO3, "wall, 100 KB, HTTP, two processes", lambda f: f.times("100KB", "wall", BOTO3, TWO), 7),
     Aim(BOTO3, "peak memory, an output of 500 MB", lambda f: f.times("500MB-output", "peak", BOTO3), 8),
     Aim("itself", "peak memory, outputs of 500 MB against 128 MB", Figures.growth, most=1.15),
+    Aim("itself", "peak memory for each of 1,000,000 sources in one directory", Figures.bytes_per_source, most=100, unit=" bytes"),
+    Aim("itself", "CPU for each of 1,000,000 sources against 100,000", Figures.slope, most=1.1),
     Aim(S5CMD, "CPU, whole job, 100 KB, HTTP", lambda f: f.times("100KB", "cpu", S5CMD), 2.2),
     Aim(S5CMD, "CPU, whole job, 100 KB, TLS", lambda f: f.times("100KB-TLS", "cpu", S5CMD), 3),
     Aim(S5CMD, "CPU, `--no-check`, 100 KB, HTTP", lambda f: f.times("100KB", "cpu", S5CMD, NO_CHECK), 4),

@@ -15,6 +15,8 @@ OURS = "coalesce run"
 NO_CHECK = "coalesce run --no-check"
 TRANSFER = "coalesce run --no-check --no-delete"
 TWO = "coalesce run --processes 2"
+AIOHTTP = "coalesce run, aiohttp"
+AIOHTTP_TRANSFER = "coalesce run --no-check --no-delete, aiohttp"
 BOTO3 = "boto3, 16 threads"
 AIOBOTOCORE = "aiobotocore"
 S5CMD = "s5cmd cat | s5cmd pipe"
@@ -25,6 +27,7 @@ ORIGINAL = "the original's algorithm"
 FLOOR = "the floor"
 
 BIN = Path(sys.executable).parent
+_OVER_AIOHTTP = (sys.executable, "-m", "bench.over_aiohttp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +39,10 @@ class Contestant:
     deletes: bool = True
 
 
-def _coalesce(*options: str) -> Callable[[Site, Fill, int], list[str]]:
+def _coalesce(*options: str, program: tuple[str, ...] = (str(BIN / "coalesce"),)) -> Callable[[Site, Fill, int], list[str]]:
     def command(site: Site, fill: Fill, limit: int) -> list[str]:
         where = ["-b", BUCKET, "-p", fill.prefix, "--endpoint-url", site.endpoint, "--addressing", "path"]
-        return [str(BIN / "coalesce"), "run", *where, "-s", str(limit), "--min-age", "0", "-q", *options]
+        return [*program, "run", *where, "-s", str(limit), "--min-age", "0", "-q", *options]
 
     return command
 
@@ -81,6 +84,8 @@ CONTESTANTS = {
         Contestant(TWO, _coalesce("--processes", "2")),
         Contestant(NO_CHECK, _coalesce("--no-check")),
         Contestant(TRANSFER, _coalesce("--no-check", "--no-delete"), deletes=False),
+        Contestant(AIOHTTP, _coalesce(program=_OVER_AIOHTTP)),
+        Contestant(AIOHTTP_TRANSFER, _coalesce("--no-check", "--no-delete", program=_OVER_AIOHTTP), deletes=False),
         Contestant(BOTO3, _script("boto3_threads")),
         Contestant(AIOBOTOCORE, _script("aiobotocore_gather")),
         Contestant(S5CMD, _pipes(_s5cmd), deletes=False),

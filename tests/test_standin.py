@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -71,7 +72,9 @@ def test_a_run_joins_what_it_was_filled_with_and_the_digest_shows_that_no_record
 def test_the_digest_shows_a_record_that_is_lost() -> None:
     with standin("--fill", "objects=3,bytes=3000,groups=1,prefix=data/") as url:
         before = ask(url, "digest?prefix=data/")
-        request = urllib.request.Request(f"{url}/bench/data/database/collection_0/db.database.collection-0_0_0-2.jsonl.gz", method="DELETE")
+        with urllib.request.urlopen(f"{url}/bench?list-type=2&max-keys=1", timeout=30) as page:
+            key = re.search("<Key>(.*?)</Key>", page.read().decode())[1]  # type: ignore[index]
+        request = urllib.request.Request(f"{url}/bench/{key}", method="DELETE")
         urllib.request.urlopen(request, timeout=30).close()
         assert ask(url, "digest?prefix=data/")["sum"] != before["sum"]
 
