@@ -16,6 +16,7 @@ NO_CHECK = "coalesce run --no-check"
 TRANSFER = "coalesce run --no-check --no-delete"
 TWO = "coalesce run --processes 2"
 AIOHTTP = "coalesce run, aiohttp"
+UVLOOP = "coalesce run, uvloop"
 AIOHTTP_TRANSFER = "coalesce run --no-check --no-delete, aiohttp"
 BOTO3 = "boto3, 16 threads"
 AIOBOTOCORE = "aiobotocore"
@@ -28,6 +29,7 @@ FLOOR = "the floor"
 
 BIN = Path(sys.executable).parent
 _OVER_AIOHTTP = (sys.executable, "-m", "bench.over_aiohttp")
+_OVER_UVLOOP = (sys.executable, "-m", "bench.over_uvloop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ CONTESTANTS = {
         Contestant(TWO, _coalesce("--processes", "2")),
         Contestant(NO_CHECK, _coalesce("--no-check")),
         Contestant(TRANSFER, _coalesce("--no-check", "--no-delete"), deletes=False),
+        Contestant(UVLOOP, _coalesce(program=_OVER_UVLOOP)),
         Contestant(AIOHTTP, _coalesce(program=_OVER_AIOHTTP)),
         Contestant(AIOHTTP_TRANSFER, _coalesce("--no-check", "--no-delete", program=_OVER_AIOHTTP), deletes=False),
         Contestant(BOTO3, _script("boto3_threads")),

@@ -19,6 +19,7 @@ from bench.contestants import (
     S5CMD,
     TRANSFER,
     TWO,
+    UVLOOP,
 )
 from bench.records import Fill
 from bench.rivals.sources import OUTPUT_BYTES
@@ -86,7 +87,7 @@ QUICK = (
     _shorter("100KB-TLS", 3_000, (OURS, BOTO3, S5CMD, OBSTORE)),
     _shorter("100KB-30ms", 1_000, (OURS, TWO, S5CMD)),
 )
-_TRANSPORTS = (OURS, AIOHTTP, TRANSFER, AIOHTTP_TRANSFER)
+_TRANSPORTS = (OURS, UVLOOP, AIOHTTP, TRANSFER, AIOHTTP_TRANSFER)
 TRANSPORT = (
     Scenario("transport-10KB", "10 KB, HTTP, by transport", Fill(10_000, 10_000), _TRANSPORTS),
     Scenario("transport-10KB-TLS", "10 KB, TLS, by transport", Fill(10_000, 10_000), _TRANSPORTS, tls=True),
