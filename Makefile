@@ -28,7 +28,7 @@ $(READY): pyproject.toml uv.lock | $(UV)
 	touch $@
 
 $(BENCH_READY): $(READY)
-	$(UV) sync --quiet --locked --all-extras --group bench --python $(PYTHON)
+	$(UV) sync --quiet --locked --all-extras --group bench --compile-bytecode --python $(PYTHON)
 	touch $@
 
 bootstrap: $(READY) ## Set up everything a developer needs, with only Python 3.11, venv and make on the machine
@@ -83,7 +83,7 @@ fmt: $(READY) ## Format and mend what can be mended
 
 check: lint types test ## Everything that must hold before a commit
 
-bench: $(BENCH_READY) ## Measure beside every rival, and write the tables and the chart of docs/performance.md (about 40 minutes)
+bench: $(BENCH_READY) ## Measure beside every rival, and write the tables and the chart of docs/performance.md (about 55 minutes)
 	.venv/bin/python -m bench $(ARGS)
 
 bench-quick: $(BENCH_READY) ## The same with fewer contestants and less data, only printed (about 4 minutes)

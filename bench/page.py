@@ -58,7 +58,7 @@ def aims(figures: Figures) -> Iterator[str]:
 def scenario(result: Result) -> Iterator[str]:
     """The table of one scenario."""
     fill = result.scenario.fill
-    counted = f"{fill.objects:,} sources of about {fill.bytes:,} bytes in {fill.groups} group{'s' if fill.groups > 1 else ''}"
+    counted = f"{fill.objects:,} sources of about {fill.bytes:,} bytes in {fill.groups:,} group{'s' if fill.groups > 1 else ''}"
     rounds = f"{result.scenario.rounds} round{'s' if result.scenario.rounds > 1 else ''}"
     yield f"{counted}; {rounds}; other work took at most {max(0, result.foreign()):.0%} of the machine's CPUs during a run."
     yield ""

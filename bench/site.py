@@ -26,6 +26,10 @@ from bench.records import Digest, Fill, objects
 
 BUCKET = "bench"
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
+
+# Modules are compiled once, as on any machine where a program is installed, and not at every start.
+_AROUND = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
 NOTHING_ELSE = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
 
 
@@ -62,7 +66,7 @@ class Standin:
     def __init__(self, endpoint: str, fill: Fill, ca: str) -> None:
         self.endpoint = endpoint
         trust = {"AWS_CA_BUNDLE": ca, "SSL_CERT_FILE": ca} if ca else {}
-        self.environment = os.environ | KEYS | NOTHING_ELSE | trust
+        self.environment = _AROUND | KEYS | NOTHING_ELSE | trust
         self._fill = fill
         self._trust = ssl.create_default_context(cafile=ca) if ca else None
 
@@ -115,7 +119,7 @@ class Real:
 
     def __init__(self, endpoint: str, fill: Fill, variables: dict[str, str], pid: int) -> None:
         self.endpoint = endpoint
-        self.environment = os.environ | KEYS | NOTHING_ELSE | variables
+        self.environment = _AROUND | KEYS | NOTHING_ELSE | variables
         self._fill = fill
         self._pid, self._cpu = pid, 0.0
         self._store = S3Store(
