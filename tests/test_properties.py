@@ -224,7 +224,9 @@ def quiet(job: Job, bucket: MemoryBucket) -> None:
         assert report.exit_code in (0, 4), report.failures
         made, gone = bucket.objects.keys() - before, before - bucket.objects.keys()
         assert report.outputs.written == len(made)
-        assert report.sources.deleted == len([key for key in gone if key.startswith("data/")])
+        deleted = len([key for key in gone if key.startswith("data/")])
+        # A run that recovers finds that sources are gone; nobody can tell it which of them the dead run had deleted.
+        assert report.sources.deleted >= deleted if report.outputs.recovered else report.sources.deleted == deleted
         if not made and not gone:
             return
     pytest.fail("there is no end of it")
