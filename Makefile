@@ -52,11 +52,11 @@ image: ## Build the container image with docker, podman or buildah: BASE=python:
 	$(PYTHON) ci/image.py --tag $(TAG) build --base $(BASE)
 
 test-image: $(READY) image ## Build the image and run it on a real server: read-only, without rights, with signals
-	COALESCE_TEST_IMAGE=$(TAG) .venv/bin/python ci/with_server.py versitygw .venv/bin/pytest -q tests/test_deploy_image.py
+	COALESCE_TEST_IMAGE=$(TAG) .venv/bin/python ci/with_server.py versitygw .venv/bin/pytest -q tests/deploy/test_image.py
 
 test-deploy: $(READY) ## Check everything that deploys something, with the tools that are on the PATH; the rest is skipped and named
 	$(UV) sync --quiet --locked --inexact --all-extras --group deploy
-	PATH="$(CURDIR)/.tools/bin:$$PATH" .venv/bin/pytest -q -n 2 -rs tests/test_deploy_*.py $(ARGS)
+	PATH="$(CURDIR)/.tools/bin:$$PATH" .venv/bin/pytest -q -n 2 -rs tests/deploy $(ARGS)
 
 update-pipeline: ## Set the infrastructure pipeline from this working tree; needs aviator and fly, and a login: fly -t aws-concourse login
 	FLY_TARGET=$(FLY_TARGET) aviator

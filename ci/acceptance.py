@@ -1,6 +1,7 @@
 """The job at size on the server that COALESCE_TEST_ENDPOINT names: generated, joined, killed, joined again, and compared record by record.
 
-For each layout twice: once in peace, once with kill -9 in the middle. The bucket is read anew by `tests/auditor.py`, which shares nothing with the program.
+For each layout twice: once in peace, once with kill -9 in the middle. The bucket is read anew by
+`tests/support/auditor.py`, which shares nothing with the program.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from coalesce.storage.s3 import S3Options, S3Store, open_s3
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-import auditor
+from support import auditor
 
 LANES = 32
 

@@ -63,7 +63,7 @@ def tested(tree: Path, tests: list[str], *more: str) -> tuple[int, str]:
         "--timeout",
         "30",
         *more,
-        *(f"tests/{test}" if test.startswith("test_") else test for test in tests),
+        *(f"tests/{test}" for test in tests),
     ]
     environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "1", "HYPOTHESIS_STORAGE_DIRECTORY": str(tree / ".hypothesis")}
     try:

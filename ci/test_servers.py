@@ -1,6 +1,6 @@
 """Runs the suites against real S3 servers, and prints what each of them was seen to keep: `python ci/test_servers.py NAME...`.
 
-A server that keeps too little for a run is there to be refused: for it only `tests/test_refused_server.py` is run.
+A server that keeps too little for a run is there to be refused: for it only `tests/run/test_refused_server.py` is run.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from with_server import SERVERS, running
 from coalesce.storage.s3 import S3Options, open_s3
 
 SUITES = (
-    "tests/test_store_contract.py",
-    "tests/test_command.py",
-    "tests/test_end_to_end.py",
-    "tests/test_kills.py",
-    "tests/test_wire_faults.py",
-    "tests/test_wire_guarantees.py",
+    "tests/storage/test_store_contract.py",
+    "tests/cli/test_command.py",
+    "tests/run/test_end_to_end.py",
+    "tests/run/test_kills.py",
+    "tests/run/test_wire_faults.py",
+    "tests/storage/s3/test_wire_guarantees.py",
 )
 
 
@@ -40,7 +40,7 @@ class Verdict:
 def judged(name: str) -> Verdict:
     """Starts the server and runs what is meant for it."""
     server = SERVERS[name]
-    suites = ("tests/test_refused_server.py",) if server.refused else SUITES
+    suites = ("tests/run/test_refused_server.py",) if server.refused else SUITES
     print(f"== {name} {server.version}", flush=True)
     with running(name) as (variables, _):
         environment = {"COALESCE_KILLS": "all"} | os.environ | variables | {"COALESCE_TEST_REFUSED": "1" if server.refused else ""}

@@ -1,31 +1,25 @@
 """Servers and stores that the tests run against."""
 
 import os
-import re
-import zlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from hypothesis import settings
 
-from coalesce import planning, rounds
-from coalesce.demo import embedded_server
-from coalesce.storage.base import Checksum, ObjectStore
+from coalesce.demo.server import embedded_server
+from coalesce.planning import batches as planning
+from coalesce.protocol import batch as rounds
+from coalesce.storage.base import ObjectStore
 from coalesce.storage.memory import MemoryBucket, MemoryStore
-from coalesce.storage.s3 import S3Options, open_s3
-from scenarios import SCENARIOS
-
-# Schedules per part of a test that tries them at random: more of them cost only time.
-SEEDS = int(os.environ.get("COALESCE_TEST_SEEDS", "10"))
-
-Tally = Callable[[str, int], None]
+from coalesce.storage.s3 import S3Options, S3Store, open_s3
+from support.scenarios import SCENARIOS
+from support.schedules import Tally
+from support.servers import KEYS, bucket_of
 
 # What hypothesis tries of each property: a quick look by default, and as long a one as COALESCE_TEST_EXAMPLES says. No test is judged by its time.
 settings.register_profile("coalesce", deadline=None, print_blob=True, max_examples=int(os.environ.get("COALESCE_TEST_EXAMPLES", "100")))
 settings.load_profile("coalesce")
-
-KEYS = {"access_key": os.environ.get("AWS_ACCESS_KEY_ID", "test"), "secret_key": os.environ.get("AWS_SECRET_ACCESS_KEY", "test")}
 
 
 @pytest.fixture
@@ -73,11 +67,6 @@ def server(request: pytest.FixtureRequest) -> str:
     return os.environ.get("COALESCE_TEST_ENDPOINT") or str(request.getfixturevalue("ministack"))
 
 
-def bucket_of(name: str) -> str:
-    """A bucket of its own for each test."""
-    return f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')[:50].strip('-')}-{zlib.crc32(name.encode()):08x}"
-
-
 STORES = ["endpoint"] if "COALESCE_TEST_ENDPOINT" in os.environ else ["memory", "ministack", "moto"]
 
 
@@ -94,9 +83,10 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[ObjectStore]:
         yield opened
 
 
-async def lists_uploads(store: ObjectStore) -> bool:
-    """Whether ListMultipartUploads finds uploads by the beginning of their keys. MinIO knows whole keys only: there no run can sweep what no record names."""
-    upload_id = await store.create_upload("uploads/one", checksum=Checksum.NONE, metadata={})
-    found = await store.list_uploads("uploads/")
-    await store.abort_upload("uploads/one", upload_id)
-    return bool(found)
+@pytest.fixture
+async def bucket(server: str, request: pytest.FixtureRequest) -> AsyncIterator[S3Store]:
+    name = bucket_of(request.node.name)
+    async with open_s3(S3Options(name, endpoint_url=server, region="us-east-1", addressing="path", **KEYS)) as store:
+        store.name = name  # type: ignore[attr-defined]
+        await store.create_bucket()
+        yield store

@@ -16,7 +16,7 @@ from typing import Any
 
 from botocore.session import Session, get_session
 
-from coalesce.report import worst
+from coalesce.report.report import worst
 
 ENDED = ("SUCCEEDED", "FAILED")
 POLL_SECONDS = 10.0

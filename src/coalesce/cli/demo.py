@@ -21,10 +21,10 @@ def command(objects: Annotated[int, o.option("--objects", help="objects to join 
 
 
 async def _demonstrate(count: int) -> int:
-    from coalesce import demo
     from coalesce.cli.output import voice_of
-    from coalesce.dataset import Shape
-    from coalesce.pipeline import Run
+    from coalesce.demo import server as demo
+    from coalesce.demo.dataset import Shape
+    from coalesce.run.pipeline import Run
     from coalesce.settings import Settings
     from coalesce.storage.s3 import S3Options, open_s3
 
@@ -61,7 +61,7 @@ async def _show(store: S3Store, settings: Settings) -> None:
     from rich.console import Console
 
     from coalesce.cli.status import status_table
-    from coalesce.status import look
+    from coalesce.inspect.status import look
 
     typer.echo("coalesce status -b demo -p storage --min-age 0\n")
     Console(highlight=False, soft_wrap=True).print(status_table(await look(store, settings)))

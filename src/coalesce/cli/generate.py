@@ -34,8 +34,8 @@ def command(
 
     async def work() -> int:
         from coalesce.cli.values import gathered, store_options_of
-        from coalesce.dataset import Shape
-        from coalesce.demo import fill
+        from coalesce.demo.dataset import Shape
+        from coalesce.demo.server import fill
         from coalesce.storage.s3 import open_s3
 
         shape = Shape(prefix, layout, ("",), topics, partitions, objects, records, record_bytes, seed, gaps, overlaps, spoilt)

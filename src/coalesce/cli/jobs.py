@@ -15,13 +15,13 @@ from coalesce.cli.output import Voice, check_writable, voice_of, write_report
 from coalesce.cli.plans import planned_settings, read_plan, save_plan
 from coalesce.cli.values import gathered, settings_of, store_options_of
 from coalesce.errors import CoalesceError, UsageError
-from coalesce.pipeline import Run, refused
-from coalesce.planfile import PlanFile
-from coalesce.report import Report, exit_code_of, worst
+from coalesce.naming.shards import WHOLE
+from coalesce.planning.plan_files import PlanFile
+from coalesce.report.report import Report, exit_code_of, worst
+from coalesce.run.pipeline import Run, refused
+from coalesce.run.workers import Workers, processes_for
 from coalesce.settings import Settings
-from coalesce.sharding import WHOLE
 from coalesce.storage.s3 import S3Options, open_s3
-from coalesce.workers import Workers, processes_for
 
 _log = logging.getLogger(__name__)
 

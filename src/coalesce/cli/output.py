@@ -15,10 +15,10 @@ from typing import Any
 
 import typer
 
-from coalesce.account import Event
 from coalesce.cli.files import bucket_of, folder_of, remote, write_text
 from coalesce.errors import CoalesceError, ConfigurationError, UsageError
-from coalesce.report import Report
+from coalesce.report.account import Event
+from coalesce.report.report import Report
 from coalesce.settings import parse_duration
 from coalesce.storage.s3 import S3Options
 

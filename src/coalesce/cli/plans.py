@@ -9,8 +9,8 @@ from coalesce import __version__
 from coalesce.cli.files import bucket_of, read_texts, remote, write_text
 from coalesce.cli.values import settings_of, store_options_of
 from coalesce.errors import CoalesceError, ConfigurationError, UsageError
-from coalesce.pipeline import Run
-from coalesce.planfile import PlanFile, load
+from coalesce.planning.plan_files import PlanFile, load
+from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
 from coalesce.storage.s3 import S3Options
 

@@ -30,7 +30,7 @@ def command(
 
     def work() -> int:
         from coalesce.cli.values import gathered, settings_of
-        from coalesce.policy import arn_of, bucket_policy, role_policy
+        from coalesce.inspect.policy import arn_of, bucket_policy, role_policy
         from coalesce.settings import as_directory
 
         values = gathered(given)

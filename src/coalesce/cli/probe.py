@@ -29,9 +29,9 @@ def command(
 
 async def _probed(given: dict[str, Any]) -> int:
     from coalesce.cli.values import gathered, store_options_of
-    from coalesce.lease import Lease, LeaseRecord
-    from coalesce.pipeline import new_run_id
-    from coalesce.probe import probe, probe_prefix, weaker_modes
+    from coalesce.protocol.lease import Lease, LeaseRecord
+    from coalesce.protocol.probe import probe, probe_prefix, weaker_modes
+    from coalesce.run.pipeline import new_run_id
     from coalesce.settings import Settings, as_directory
     from coalesce.storage.s3 import open_s3
 

@@ -38,8 +38,8 @@ async def _merged(given: dict[str, Any]) -> int:
     from coalesce.cli.tables import summary_table
     from coalesce.cli.values import gathered, store_options_of, wants_json
     from coalesce.errors import CoalesceError, ConfigurationError, UsageError
-    from coalesce.merging import load, merge
-    from coalesce.page import page
+    from coalesce.report.html import page
+    from coalesce.report.merging import load, merge
 
     values = gathered(given)
     options = store_options_of({**values, "bucket": "-"})

@@ -14,7 +14,7 @@ from coalesce.cli.exits import exit_with
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from coalesce.status import Status
+    from coalesce.inspect.status import Status
 
 _WIDTH = 24
 
@@ -59,7 +59,7 @@ async def _looked(given: dict[str, Any]) -> int:
     from rich.console import Console
 
     from coalesce.cli.values import gathered, settings_of, store_options_of, wants_json
-    from coalesce.status import look
+    from coalesce.inspect.status import look
     from coalesce.storage.s3 import open_s3
 
     values = gathered(given)

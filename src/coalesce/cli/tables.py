@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from coalesce.report import Report
+from coalesce.report.report import Report
 
 
 def summary_table(report: Report) -> Table:

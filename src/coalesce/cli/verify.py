@@ -51,8 +51,8 @@ async def _verified(given: dict[str, Any]) -> int:
 
     from coalesce.cli.tables import pairs
     from coalesce.cli.values import gathered, settings_of, store_options_of, wants_json
+    from coalesce.inspect.verify import verify
     from coalesce.storage.s3 import open_s3
-    from coalesce.verify import verify
 
     values = gathered(given)
     settings = settings_of(values)

@@ -16,7 +16,7 @@ from awscrt import checksums
 
 from coalesce import errors
 from coalesce.model import ObjectInfo, UploadedPart
-from coalesce.planning import MAX_PARTS, MIN_PART_BYTES
+from coalesce.planning.batches import MAX_PARTS, MIN_PART_BYTES
 from coalesce.storage.base import Body, Checksum, Deleted, DeleteResult, Head, OpenUpload, Page, Usage
 
 T = TypeVar("T")

@@ -1,0 +1,1 @@
+"""How a source's bytes become an output's bytes."""

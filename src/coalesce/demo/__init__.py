@@ -1,0 +1,1 @@
+"""The embedded server and the data set of `coalesce demo`."""

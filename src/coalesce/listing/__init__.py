@@ -1,0 +1,1 @@
+"""Listing prefixes: groups, complete or unknown."""

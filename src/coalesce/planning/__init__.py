@@ -1,0 +1,1 @@
+"""What is to be done with a group, decided from its listing alone. Pure."""

@@ -1,0 +1,1 @@
+"""The commit protocol: leases, plan records, the probe, commit and recovery."""

@@ -1,0 +1,206 @@
+"""A run's right to its plan records: economy, not safety. While it is renewed, other runs leave the run's groups alone.
+
+A lease that stands after its end also says that its run did not end in order: it may have left uploads that no record names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Annotated, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from coalesce.errors import LeaseLost, NotFound, PreconditionFailed, StorageError, StoreRefused
+from coalesce.model import ObjectInfo
+from coalesce.naming.shards import WHOLE, Shard
+from coalesce.storage.base import ObjectStore
+
+# The Date header and LastModified are whole seconds.
+_PRECISION = 1.0
+
+_LOOKS = 4
+
+# Seconds that a lease can hold at most: so long may a dead run hold up another.
+LONGEST = 86_400
+
+
+class LeaseRecord(BaseModel):
+    """What stands in the bucket. `seconds` is how long after its last write the lease holds; the store's clock says when that was.
+
+    `layout`, `prefixes`, `shard` and `plan` (the hash of the plan that the shard is a share of, if any) are where its run works: who sweeps after it must
+    look there. A run that only probes works nowhere but under the state prefix.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_id: str
+    owner: str = ""
+    seconds: Annotated[float, Field(ge=0, le=LONGEST)] = 60.0
+    layout: str = ""
+    prefixes: tuple[str, ...] = ()
+    shard: str = str(WHOLE)
+    plan: str = ""
+    renewals: int = 0
+
+    @field_validator("shard")
+    @classmethod
+    def _is_a_shard(cls, text: str) -> str:
+        return str(Shard.parse(text))
+
+    @property
+    def share(self) -> Shard:
+        """Whose groups its run works on."""
+        return replace(Shard.parse(self.shard), of=self.plan)
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """Another run's lease, as it was seen. `left` is how many seconds it holds at least, if it is not renewed.
+
+    One that is not `readable` counts as a lease of a minute, anywhere.
+    """
+
+    key: str
+    etag: str
+    record: LeaseRecord
+    left: float
+    readable: bool = True
+
+
+def lease_key(state: str, run_id: str) -> str:
+    """Where a run's lease stands."""
+    return f"{state}runs/{run_id}"
+
+
+class Claim(Protocol):
+    """A run's lease as those see it who work under it."""
+
+    def check(self) -> None:
+        """Raises LeaseLost if the lease is no longer certain to hold. Asked before every Complete and every delete."""
+        ...
+
+    def leave(self) -> None:
+        """This run may leave an upload that no record names: its lease will stay behind, ended, to say so."""
+        ...
+
+
+class Expiry(Protocol):
+    """When a lease ends, by the clock of the run: where other processes of the run can see it too."""
+
+    value: float
+
+
+class Lease:
+    """This run's lease, as the run that holds it sees it: see `Claim`."""
+
+    def __init__(self, store: ObjectStore, state: str, record: LeaseRecord, clock: Callable[[], float], expiry: Expiry | None = None) -> None:
+        self._store = store
+        self._key = lease_key(state, record.run_id)
+        self._record = record.model_copy(update={"owner": f"{socket.gethostname()}:{os.getpid()}"})
+        self._clock = clock
+        self._etag = ""
+        self._expiry = SimpleNamespace(value=0.0) if expiry is None else expiry
+        self._untidy = False
+
+    def check(self) -> None:
+        """See `Claim`."""
+        if self._clock() >= self._expiry.value:
+            raise LeaseLost(f"the lease {self._key!r} expired or was taken away", key=self._key)
+
+    def leave(self) -> None:
+        """See `Claim`."""
+        self._untidy = True
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[Lease]:
+        """The lease, renewed until the block ends. Raises PreconditionFailed if another run has the same id."""
+        asked = self._clock()
+        self._etag = await self._store.put(self._key, self._body(), if_none_match=True)
+        self._expiry.value = asked + self._record.seconds
+        renewal = asyncio.create_task(self._renew())
+        try:
+            yield self
+        except StoreRefused:
+            raise  # before anything was begun
+        except BaseException:
+            self._untidy = True
+            raise
+        finally:
+            renewal.cancel()
+            await asyncio.gather(renewal, return_exceptions=True)
+            await self._give_up()
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._record.seconds / 4)
+            asked = self._clock()
+            self._record = self._record.model_copy(update={"renewals": self._record.renewals + 1})
+            try:
+                self._etag = await self._store.put(self._key, self._body(), if_match=self._etag)
+            except (PreconditionFailed, NotFound):
+                if not await self._written_after_all():
+                    self._expiry.value = 0.0
+                    return
+            except StorageError:
+                continue  # the next renewal may succeed before the lease ends
+            self._expiry.value = asked + self._record.seconds
+
+    async def _written_after_all(self) -> bool:
+        """Whether the lease in the bucket is the one just written: a repeated request is refused because of its own first try."""
+        with suppress(StorageError):
+            body = await self._store.get(self._key)
+            if body.data == self._body():
+                self._etag = body.etag
+                return True
+        return False
+
+    async def _give_up(self) -> None:
+        with suppress(StorageError):  # it ends by itself
+            if self._untidy or self._store.usage.orphans:
+                self._record = self._record.model_copy(update={"seconds": 0.0})
+                await self._store.put(self._key, self._body(), if_match=self._etag)
+            else:
+                await self._store.delete(self._key)  # the run id makes the key its own
+
+    def _body(self) -> bytes:
+        return self._record.model_dump_json().encode()
+
+
+async def read_rival(store: ObjectStore, entry: ObjectInfo, date: float) -> Rival | None:
+    """The lease that a listing of `date` (the store's clock) shows; None if it is gone."""
+    try:
+        body = await store.get(entry.key)
+    except NotFound:
+        return None
+    run_id = entry.key.rpartition("/")[2]
+    readable = True
+    try:
+        record = LeaseRecord.model_validate_json(body.data)
+    except ValidationError:
+        record, readable = LeaseRecord(run_id=run_id, prefixes=("",)), False
+    # A lease renewed between the listing and the read only seems to end earlier than it does; `outlived` looks again.
+    left = entry.modified + record.seconds + _PRECISION - date if record.seconds else 0.0
+    return Rival(entry.key, body.etag, record.model_copy(update={"run_id": run_id}), left if body.etag == entry.etag else record.seconds, readable)
+
+
+async def outlived(store: ObjectStore, rival: Rival) -> bool:
+    """Whether a lease ends without being renewed. One renewal shows that its run lives; its own length without one, that the run is dead."""
+    for _ in range(_LOOKS):
+        if rival.left <= 0:
+            return True
+        await asyncio.sleep(rival.left / _LOOKS)
+        try:
+            body = await store.get(rival.key)
+        except NotFound:
+            return True
+        except StorageError:
+            return False  # unknown, so not dead
+        if body.etag != rival.etag:
+            return False
+    return True

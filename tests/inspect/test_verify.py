@@ -1,0 +1,128 @@
+"""`verify` proves outputs by HEAD, and with --deep by their bytes; whatever is wrong with one is found, and exits with 4."""
+
+import dataclasses
+import gzip
+import json
+from collections.abc import Callable
+
+import pytest
+
+from coalesce.content.members import crc64, encoded
+from coalesce.inspect.verify import Verified, verify
+from coalesce.run.pipeline import Run
+from coalesce.settings import Settings
+from coalesce.storage.memory import MemoryBucket, MemoryStore, StoredObject
+from coalesce.storage.s3 import S3Store
+from support.command import coalesce, fill, job
+from support.shards import filled, settings
+
+KEY = "data/t_1_0_3.jsonl.gz"
+
+
+async def joined(groups: int = 3) -> MemoryBucket:
+    bucket = filled(groups)
+    await Run(MemoryStore(bucket), settings("0/1")).coalesce()
+    return bucket
+
+
+async def verified(bucket: MemoryBucket, *, deep: bool, **more: object) -> Verified:
+    before = dict(bucket.objects)
+    chosen = Settings.model_validate({"bucket": "b", "prefix": ["data"], **more})
+    result = await verify(MemoryStore(bucket), chosen, deep=deep)
+    assert bucket.objects == before
+    return result
+
+
+@pytest.mark.parametrize("deep", [False, True])
+async def test_outputs_of_a_run_are_proven(deep: bool) -> None:
+    bucket = await joined()
+    result = await verified(bucket, deep=deep)
+    assert (result.outputs, result.proven, result.failed, result.unsummed, result.exit_code) == (3, 3, 0, 0, 0)
+    assert (result.sources, result.records) == (12, 12 if deep else None)
+    assert result.bytes == sum(len(stored.data) for stored in bucket.objects.values())
+
+
+def damaged(stored: StoredObject, data: bytes, *, summed: bool = True) -> StoredObject:
+    """The object with other bytes, and the sum that the store would show for them, or none."""
+    return dataclasses.replace(stored, data=data, checksum={"CRC64NVME": encoded(crc64([data]))} if summed else {})
+
+
+Harm = Callable[[StoredObject], StoredObject]
+
+
+@pytest.mark.parametrize(
+    ("code", "harm", "shallow"),
+    [
+        ("NoPlanDigest", lambda stored: dataclasses.replace(stored, metadata={}), True),
+        ("NoPlanDigest", lambda stored: dataclasses.replace(stored, metadata={**stored.metadata, "coalesce-sources": "0"}), True),
+        ("ChecksumMismatch", lambda stored: dataclasses.replace(stored, data=gzip.compress(b"other\n", mtime=0)), False),
+        ("TruncatedGzip", lambda stored: damaged(stored, stored.data[:-1]), False),
+        ("CorruptGzip", lambda stored: damaged(stored, stored.data[:-6] + b"\0" + stored.data[-5:]), False),
+        ("NoLastNewline", lambda stored: damaged(stored, stored.data + gzip.compress(b"no end", mtime=0)), False),
+        ("RecordsMissing", lambda stored: dataclasses.replace(stored, metadata={**stored.metadata, "coalesce-records": "5"}), False),
+    ],
+)
+async def test_what_is_wrong_with_an_output_is_found(code: str, harm: Harm, shallow: bool) -> None:
+    bucket = await joined()
+    bucket.objects[KEY] = harm(bucket.objects[KEY])
+    for deep in (False, True):
+        result = await verified(bucket, deep=deep)
+        if deep or shallow:
+            assert (result.exit_code, result.failed, result.proven) == (4, 1, 2)
+            assert [(failure.code, failure.key) for failure in result.failures] == [(code, KEY)]
+        else:
+            assert (result.exit_code, result.proven) == (0, 3)
+
+
+async def test_an_output_without_a_sum_is_read_and_counted_apart() -> None:
+    bucket = await joined()
+    bucket.objects[KEY] = damaged(bucket.objects[KEY], bucket.objects[KEY].data, summed=False)
+    result = await verified(bucket, deep=True)
+    assert (result.proven, result.unsummed, result.records, result.exit_code) == (3, 1, 12, 0)
+
+
+async def test_patterns_and_shards_leave_outputs_out() -> None:
+    bucket = await joined(12)
+    assert (await verified(bucket, deep=False, exclude=["*_1_*"])).outputs == 11
+    assert (await verified(bucket, deep=False, partition=[3])).outputs == 1
+    assert sum([(await verified(bucket, deep=False, shard=f"{n}/3")).outputs for n in range(3)]) == 12
+
+
+async def test_large_outputs_are_read_in_parts_a_few_at_once() -> None:
+    bucket = MemoryBucket()
+    body = gzip.compress(b"x" * 9_000_000 + b"\n", 0, mtime=0)
+    for group in range(4):
+        for n in range(2):
+            bucket.store(f"data/t_{group}_{n}-{n}.jsonl.gz", body)
+    bucket.now += 1000
+    await Run(MemoryStore(bucket), settings("0/1")).coalesce()
+    held = most = 0
+
+    class Counting(MemoryStore):
+        async def get(self, key: str, *, etag: str = "", start: int = 0, length: int | None = None):  # type: ignore[no-untyped-def]
+            nonlocal held, most
+            assert length is not None
+            assert length <= 8 * 1024**2
+            held += 1
+            most = max(most, held)
+            found = await super().get(key, etag=etag, start=start, length=length)
+            held -= 1
+            return found
+
+    result = await verify(Counting(bucket), Settings.model_validate({"bucket": "b", "prefix": ["data"], "memory": "32MiB"}), deep=True)
+    assert (result.proven, result.records) == (4, 8)
+    assert 1 <= most <= 2
+
+
+@pytest.mark.timeout(180)
+async def test_the_command_says_what_was_checked_and_exits_with_4(bucket: S3Store) -> None:
+    await fill(bucket, 3, 4)
+    assert coalesce(bucket, *job(bucket)).returncode == 0
+    done = coalesce(bucket, "verify", f"s3://{bucket.name}/data", "--deep")  # type: ignore[attr-defined]
+    assert (done.returncode, "3 proven" in done.stdout, "12 records" in done.stdout) == (0, True, True), done.stderr
+    await bucket.put("data/db.core.topic_7_0_9.jsonl.gz", b"not ours")
+    done = coalesce(bucket, "verify", f"s3://{bucket.name}/data", "--output", "json")  # type: ignore[attr-defined]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 4
+    assert sorted(line["type"] for line in lines) == ["failure", "verified", "verified", "verified", "verify"]
+    assert (lines[-1]["failed"], lines[-1]["failures"][0]["key"]) == (1, "data/db.core.topic_7_0_9.jsonl.gz")

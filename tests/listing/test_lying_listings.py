@@ -1,0 +1,158 @@
+"""Keys and listings of every kind: each source is found once and with its whole group, and a listing that contradicts itself counts for nothing."""
+
+import asyncio
+import gzip
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coalesce.errors import CoalesceError
+from coalesce.listing import groups as listing
+from coalesce.listing.groups import Listed, list_groups
+from coalesce.naming.layouts import layout
+from coalesce.run.pipeline import Run
+from coalesce.settings import Settings
+from coalesce.storage.base import Page
+from coalesce.storage.memory import MemoryBucket, MemoryStore
+from support.scenarios import contents, prepared
+
+SETTINGS = Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0})
+
+# Made of what keys are made of, so that they collide, nest and mislead.
+PIECES = st.sampled_from(
+    ["t", "t_", "db.core.a", "_", "-", "0", "1", "07", "12", "_0_", "_1_2-3", "/", "//", "../", " ", "%2F", "+", "ü", "\x01", "a\nb", "\u2028"]
+)
+NAMES = st.one_of(
+    st.builds("{}_{}_{}-{}.jsonl.gz".format, st.sampled_from(["t", "t_1", "t_1_2", "a-b.c"]), st.integers(0, 2), st.integers(0, 30), st.integers(0, 30)),
+    st.builds("{}_{}_{}_{}.jsonl.gz".format, st.sampled_from(["t", "t_1"]), st.integers(0, 2), st.integers(0, 30), st.integers(0, 30)),
+    st.lists(PIECES, max_size=4).map("".join),
+    st.text(max_size=6),
+)
+KEYS = st.builds("data/{}{}".format, st.sampled_from(["", "", "a/", "a/b/", "t_0_/", "b b/", "%/", "..//", "\x02/"]), NAMES).filter(
+    lambda key: len(key.encode("utf-8", "ignore")) < 1000
+)
+
+
+class Paged(MemoryStore):
+    """A store with small pages."""
+
+    per_page = 1000
+
+    async def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000) -> Page:
+        return await super().list_page(prefix, delimiter=delimiter, token=token, max_keys=min(max_keys, self.per_page))
+
+
+async def listed(store: MemoryStore, name: str) -> tuple[list[Listed], list[CoalesceError]]:
+    pieces: list[Listed] = []
+    failures: list[CoalesceError] = []
+
+    async def take(piece: Listed) -> None:
+        pieces.append(piece)
+
+    await list_groups(store, ("data/",), layout(name), ignored="_coalesce/", found=take, failed=failures.append)
+    return pieces, failures
+
+
+@given(st.sets(KEYS, max_size=40), st.integers(1, 7), st.booleans(), st.sampled_from(["corporate", "manifest"]))
+def test_whatever_the_keys_are_each_is_found_once_and_no_group_is_cut(keys: set[str], per_page: int, splitting: bool, name: str) -> None:
+    """Pages of a few keys, and every way of splitting: a group comes whole, in one piece, or the program would join half of it."""
+    keys = {key for key in keys if key.isascii() or key.encode("utf-8", "ignore").decode() == key}
+    bucket = MemoryBucket()
+    for key in keys:
+        bucket.store(key, b"1")
+    store = Paged(bucket)
+    store.per_page = per_page
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(listing, "_WORTH_A_REQUEST", 1 if splitting else 50)
+        pieces, failures = asyncio.run(listed(store, name))
+    assert not failures
+    groups = [group for piece in pieces for group in piece.groups]
+    parsed = {key: layout(name).parse(key) for key in keys}
+    sources = {key: named for key, named in parsed.items() if named and named.kind == "source"}
+    assert Counter(source.key for group in groups for source in group.sources) == Counter(list(sources))
+    assert len({group.id for group in groups}) == len(groups)
+    for group in groups:
+        assert all(sources[source.key].group == group.id for source in group.sources)
+        outputs = {key for key, named in parsed.items() if named and (named.kind, named.group) == ("output", group.id)}
+        assert {output.key for output in group.outputs} == outputs
+    assert sum(piece.keys for piece in pieces) == len(keys)
+
+
+@given(KEYS)
+def test_a_key_says_the_same_to_every_layout_or_nothing(key: str) -> None:
+    """What is parsed leads back to its group's prefix, and a source's name is never an output's."""
+    for name in ("corporate", "manifest"):
+        named = layout(name).parse(key)
+        assert named is None or (key.startswith(named.group.prefix) and named.group.directory == key[: key.rfind("/") + 1])
+        other = layout(name).parse(key.replace("-", "_"))
+        assert not (named and other and named.kind == other.kind == "source" and "-" not in key)
+
+
+def twice(page: Page) -> Page:
+    return replace(page, objects=page.objects * 2)
+
+
+def with_a_stranger(page: Page) -> Page:
+    return replace(page, objects=(*page.objects, *(entry._replace(key="other/db.core.topic_0_90-99.jsonl.gz") for entry in page.objects[:1])))
+
+
+def with_itself_below(page: Page) -> Page:
+    return replace(page, prefixes=("data/",), token=None)
+
+
+def with_a_strange_prefix(page: Page) -> Page:
+    return replace(page, prefixes=("other/",))
+
+
+class Lying(MemoryStore):
+    """Says something else in every listing of the data than what is there."""
+
+    lie: Callable[[Page], Page]
+
+    async def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000) -> Page:
+        page = await super().list_page(prefix, delimiter=delimiter, token=token, max_keys=max_keys)
+        return self.lie(page) if prefix.startswith("data/") else page
+
+
+@pytest.mark.parametrize("lie", [twice, with_a_stranger, with_itself_below, with_a_strange_prefix])
+async def test_a_listing_that_contradicts_itself_counts_for_nothing(lie: Callable[[Page], Page]) -> None:
+    """A key that came twice would be joined twice; one from elsewhere would be joined and deleted there."""
+    bucket, settings = prepared("two groups of several outputs")
+    bucket.store("other/db.core.topic_0_90-99.jsonl.gz", gzip.compress(b"not ours\n", mtime=0))
+    before = contents(bucket)
+    store = Lying(bucket)
+    store.lie = lie
+    report = await Run(store, settings).coalesce()
+    assert (report.exit_code, [failure.key for failure in report.failures]) == (1, ["data/"])
+    assert contents(bucket) == before
+
+
+class Repeating(MemoryStore):
+    """Hands out the same token for ever where the state lies."""
+
+    async def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000) -> Page:
+        page = await super().list_page(prefix, delimiter=delimiter, max_keys=max_keys)
+        return replace(page, token="again") if prefix == "_coalesce/" else page
+
+
+async def test_a_state_prefix_whose_listing_repeats_itself_ends_the_run() -> None:
+    """What may stand there is unknown, so nothing is begun."""
+    bucket, settings = prepared("two groups of several outputs")
+    before = contents(bucket)
+    report = await Run(Repeating(bucket), settings).coalesce()
+    assert (report.exit_code, report.failures[0].code) == (1, "ListingUnknown")
+    assert contents(bucket) == before
+
+
+async def test_folders_that_a_console_made_under_the_state_prefix_are_nobodys() -> None:
+    bucket, settings = prepared("two groups of several outputs")
+    folders = ["_coalesce/", "_coalesce/groups/", "_coalesce/groups/data/", "_coalesce/runs/"]
+    for folder in folders:
+        bucket.store(folder, b"")
+    report = await Run(MemoryStore(bucket), settings).coalesce()
+    assert (report.exit_code, report.groups.coalesced) == (0, 2)
+    assert [key for key in bucket.objects if key.startswith("_coalesce/")] == folders

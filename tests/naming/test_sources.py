@@ -1,0 +1,43 @@
+"""Packed sources are the sources that were packed, whatever their names."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coalesce.model import Source
+from coalesce.naming.sources import Sources
+
+PREFIX = "a/db.core.t_3_"
+OFFSETS = st.integers(0, 2**63 - 1)
+ETAGS = st.one_of(st.binary(min_size=16, max_size=16).map(lambda b: f'"{b.hex()}"'), st.sampled_from(['"x-2"', "", '"ABCDEF0123456789ABCDEF0123456789"']))
+CLASSES = st.sampled_from(["STANDARD", "STANDARD_IA", "GLACIER"])
+
+
+@st.composite
+def source(draw: st.DrawFn) -> Source:
+    first, last, zeros = draw(OFFSETS), draw(OFFSETS), draw(st.sampled_from(["", "", "0"]))
+    tail = draw(st.sampled_from(["", f"db.core.other_1_{last}", f"t_0_0{last}"]))
+    name = f"{zeros}{first}-{tail or last}{'.txt' if tail else '.jsonl.gz'}"
+    return Source(PREFIX + name, draw(st.integers(0, 2**40)), draw(ETAGS), draw(st.floats(0, 2e9)), draw(CLASSES), first, last, tail)
+
+
+@given(st.lists(source(), max_size=30))
+def test_what_is_packed_comes_out_as_it_was(sources: list[Source]) -> None:
+    packed = Sources.of(PREFIX, sources)
+    assert list(packed) == sources
+    assert list(packed.sizes()) == [each.size for each in sources]
+    assert [packed[n] for n in range(len(sources))] == sources
+    assert list(packed[1:-1]) == sources[1:-1]
+
+
+@given(st.lists(source(), max_size=30))
+def test_they_are_ordered_by_first_and_last_offset_and_key(sources: list[Source]) -> None:
+    ordered = Sources.of(PREFIX, sources).in_order()
+    assert list(ordered) == sorted(sources, key=lambda each: (each.first, each.last, each.key))
+    keys = [each.key for each in sources]
+    assert (ordered.repeated_key() is None) == (len(set(keys)) == len(keys))
+
+
+@given(st.lists(source(), min_size=1, max_size=30), st.data())
+def test_some_of_them_can_be_chosen(sources: list[Source], data: st.DataObject) -> None:
+    places = data.draw(st.lists(st.integers(0, len(sources) - 1), max_size=10))
+    assert list(Sources.of(PREFIX, sources).chosen(places)) == [sources[place] for place in places]

@@ -1,0 +1,157 @@
+"""Trust: who is believed to be the store, and how one is told that nobody is."""
+
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+
+from coalesce import errors
+from coalesce.storage.s3 import S3Options, S3Store, open_s3
+from coalesce.storage.s3 import store as stores
+from support.scripted import Request, Server, answer, serving, store_of
+from support.tls import certified, local_names
+
+BODY = b"0123456789" * 20_000
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No trust but the test's."""
+    for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def bundle(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return str(path)
+
+
+def reply(request: Request) -> bytes:
+    return answer(BODY, etag='"e"')
+
+
+@asynccontextmanager
+async def secured(context: ssl.SSLContext, **options: object) -> AsyncIterator[tuple[S3Store, Server]]:
+    chosen: dict[str, object] = {"region": "us-east-1", "addressing": "path", "access_key": "AK", "secret_key": "SK"} | options
+    async with serving(store_of(reply), tls=context) as server:
+        host = chosen.pop("host", "localhost")
+        async with open_s3(S3Options("bucket", endpoint_url=f"https://{host}:{server.port}", **chosen)) as store:  # type: ignore[arg-type]
+            yield store, server
+
+
+async def test_an_own_authority_is_trusted_when_named(authority: trustme.CA, bundle: str) -> None:
+    async with secured(certified(authority, "localhost"), ca_bundle=bundle) as (store, server):
+        await store.check_access()
+        assert (await store.get("k", etag='"e"')).data == BODY
+        part = await store.upload_part("k", "u", 1, [BODY] * 10, checksum=stores.Checksum.NONE, value="")
+        assert (part.size, server.requests[-1].body) == (len(BODY) * 10, BODY * 10)
+
+
+@pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
+async def test_an_authority_from_the_environment_is_trusted_both_ways(
+    authority: trustme.CA, bundle: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, bundle)
+    async with secured(certified(authority, "localhost")) as (store, _):
+        await store.check_access()
+        assert (await store.get("k")).data == BODY
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_a_stranger_is_refused(authority: trustme.CA, bundle: str, trusted: bool) -> None:
+    """The right authority with another name, or the right name from another authority; by the general client, and by the lean way alone."""
+    context = certified(authority if trusted else trustme.CA(), "elsewhere.example" if trusted else "localhost")
+    async with secured(context, ca_bundle=bundle) as (store, server):
+        with pytest.raises(errors.ConfigurationError, match="CERTIFICATE_VERIFY_FAILED") as caught:
+            await store.check_access()
+        assert "--ca-bundle" in caught.value.hint
+        store._wire.locate(f"https://localhost:{server.port}/bucket", "us-east-1", tls=store._client.trust, proxy="")
+        with pytest.raises(errors.ConfigurationError, match="CERTIFICATE_VERIFY_FAILED") as caught:
+            await store.get("k")
+        assert "--ca-bundle" in caught.value.hint
+        assert server.requests == []
+
+
+async def test_nobody_is_trusted_by_default(authority: trustme.CA) -> None:
+    async with secured(certified(authority, "localhost")) as (store, server):
+        with pytest.raises(errors.ConfigurationError, match="CERTIFICATE_VERIFY_FAILED"):
+            await store.check_access()
+        with pytest.raises(errors.ConfigurationError, match="CERTIFICATE_VERIFY_FAILED"):
+            await store.get("k")
+        assert server.requests == []
+
+
+async def test_anybody_is_trusted_where_that_is_wanted() -> None:
+    async with secured(certified(trustme.CA(), "elsewhere.example"), verify_ssl=False) as (store, _):
+        await store.check_access()
+        assert (await store.get("k")).data == BODY
+
+
+@pytest.mark.parametrize("contents", [None, "no certificate"])
+async def test_a_bundle_that_cannot_be_read_is_told(contents: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    if contents is not None:
+        path.write_text(contents)
+    with pytest.raises(errors.ConfigurationError, match="cannot be read") as caught:
+        async with open_s3(S3Options("bucket", endpoint_url="https://localhost:1", ca_bundle=str(path), access_key="AK", secret_key="SK")):
+            pass
+    assert "--ca-bundle" in caught.value.hint
+
+
+async def test_the_name_of_the_bucket_is_asked_for_and_checked(authority: trustme.CA, bundle: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Virtual-host addressing: SNI, Host and certificate are those of bucket.localhost, and path and signature begin at the root."""
+    asked: list[str | None] = []
+    context = certified(authority, "bucket.localhost")
+    context.sni_callback = lambda connection, name, _: asked.append(name)  # type: ignore[assignment,return-value]
+    local_names(monkeypatch, "bucket.localhost")
+    async with secured(context, ca_bundle=bundle, addressing="virtual") as (store, server):
+        assert (await store.get("k")).data == BODY
+        request = server.requests[-1]
+        assert (request.target, request.headers["host"]) == ("/k", f"bucket.localhost:{server.port}")
+        assert set(asked) == {"bucket.localhost"}
+    async with secured(certified(authority, "localhost"), ca_bundle=bundle, addressing="virtual") as (store, _):
+        with pytest.raises(errors.ConfigurationError, match="CERTIFICATE_VERIFY_FAILED"):
+            await store.check_access()
+
+
+async def test_the_command_tells_of_a_stranger_in_one_line(authority: trustme.CA) -> None:
+    import asyncio
+
+    async with serving(store_of(reply), tls=certified(authority, "localhost")) as server:
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [
+                sys.executable,
+                "-m",
+                "coalesce",
+                "run",
+                "-b",
+                "bucket",
+                "-p",
+                "data",
+                "--endpoint-url",
+                f"https://localhost:{server.port}",
+                "--region",
+                "us-east-1",
+            ],
+            env={"PATH": "", "AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "SK", "AWS_EC2_METADATA_DISABLED": "true", "HOME": "/nonexistent"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 10, done.stderr
+    assert len([line for line in done.stderr.splitlines() if "CERTIFICATE_VERIFY_FAILED" in line]) == 1
+    assert "--ca-bundle" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,185 @@
+"""What every store must do alike: in memory, on embedded servers, and on the one that COALESCE_TEST_ENDPOINT names."""
+
+import pytest
+
+from coalesce import errors
+from coalesce.content import members as content
+from coalesce.protocol.probe import Capabilities, probe
+from coalesce.storage.base import Checksum, Deleted, ObjectStore
+
+PART = b"x" * (5 * 1024**2)
+
+
+@pytest.fixture
+async def keeps(store: ObjectStore) -> Capabilities:
+    """What the probe saw; a test of a guarantee that it did not see has nothing to say about this store."""
+    return await probe(store, "probe/")
+
+
+def needs(keeps: Capabilities, name: str) -> None:
+    if not getattr(keeps, name):
+        pytest.skip(f"the probe measured that this store has no {name}")
+
+
+async def upload(store: ObjectStore, key: str, *bodies: bytes, checksum: Checksum = Checksum.NONE):  # type: ignore[no-untyped-def]
+    upload_id = await store.create_upload(key, checksum=checksum, metadata={"coalesce-plan": "d"}, content_type="application/gzip")
+    parts = [
+        await store.upload_part(key, upload_id, n, [body], checksum=checksum, value=content.part_checksum([body], checksum)) for n, body in enumerate(bodies, 1)
+    ]
+    return upload_id, parts
+
+
+async def test_a_listing_gives_every_key_once_in_pages(store: ObjectStore) -> None:
+    keys = sorted([f"a/{name}" for name in ("1", "2 3", "4%5", "6+7", "8/9", "ü", "z=1&b=2")], key=str.encode)
+    for key in keys:
+        await store.put(key, b"1")
+    seen, token = [], None
+    while True:
+        page = await store.list_page("a/", token=token, max_keys=3)
+        seen += [entry.key for entry in page.objects]
+        token = page.token
+        if token is None:
+            break
+    assert sorted(seen, key=str.encode) == keys
+
+
+@pytest.mark.parametrize("key", ["a//b", "a/../b", "a/./b"])
+async def test_a_key_is_no_path(store: ObjectStore, key: str) -> None:
+    try:
+        await store.put(f"p/{key}", b"1")
+    except errors.BadRequest as refusal:
+        pytest.skip(f"this server refuses the key p/{key}: {refusal.code}")
+    listed = [entry.key for entry in (await store.list_page("p/")).objects]
+    if f"p/{key}" not in listed:
+        pytest.skip(f"this server stores p/{key} under the name of a file, {listed}")
+    assert (await store.get(f"p/{key}")).data == b"1"
+
+
+async def test_a_delimiter_makes_one_prefix_of_all_keys_behind_it(store: ObjectStore) -> None:
+    for key in ("p/a_0_1", "p/a_0_2", "p/a_1_1", "p/b"):
+        await store.put(key, b"1")
+    page = await store.list_page("p/", delimiter="_")
+    assert ([entry.key for entry in page.objects], page.prefixes) == (["p/b"], ("p/a_",))
+
+
+async def test_an_odd_key_is_read_and_deleted_as_it_is(store: ObjectStore) -> None:
+    for key in ("a b", "a%20b", "a+b", "ü/é", "a=b&c"):
+        etag = await store.put(key, key.encode())
+        assert (await store.get(key, etag=etag)).data == key.encode()
+        assert (await store.delete(key)).deleted is Deleted.DONE
+        assert await store.head(key) is None
+
+
+async def test_create_only_put_keeps_what_is_there(store: ObjectStore) -> None:
+    await store.put("k", b"first")
+    with pytest.raises(errors.PreconditionFailed):
+        await store.put("k", b"second", if_none_match=True)
+    assert (await store.get("k")).data == b"first"
+
+
+async def test_a_put_with_if_match_replaces_only_that_version(store: ObjectStore) -> None:
+    old = await store.put("k", b"first")
+    new = await store.put("k", b"second", if_match=old)
+    with pytest.raises(errors.PreconditionFailed):
+        await store.put("k", b"third", if_match=old)
+    assert ((await store.get("k")).data, (await store.get("k")).etag) == (b"second", new)
+
+
+async def test_a_get_of_another_version_is_refused(store: ObjectStore) -> None:
+    old = await store.put("k", b"first")
+    await store.put("k", b"second")
+    with pytest.raises(errors.PreconditionFailed):
+        await store.get("k", etag=old)
+    with pytest.raises(errors.NotFound):
+        await store.get("absent")
+
+
+async def test_a_range_is_those_bytes(store: ObjectStore) -> None:
+    await store.put("k", b"0123456789")
+    assert (await store.get("k", start=3, length=4)).data == b"3456"
+
+
+@pytest.mark.parametrize("checksum", list(Checksum))
+async def test_an_upload_becomes_one_object_with_its_metadata(store: ObjectStore, keeps: Capabilities, checksum: Checksum) -> None:
+    if checksum not in (Checksum.NONE, keeps.checksum):
+        pytest.skip(f"the probe measured {keeps.checksum} on this store")
+    upload_id, parts = await upload(store, "k", PART, b"tail", checksum=checksum)
+    assert await store.head("k") is None
+    assert [(found.key, found.upload_id) for found in await store.list_uploads("k")] == [("k", upload_id)]
+    await store.complete_upload("k", upload_id, parts, checksum=checksum, value=content.encoded(content.crc64([PART, b"tail"])))
+    head = await store.head("k")
+    assert head is not None
+    assert (head.size, head.metadata.get("coalesce-plan"), head.content_type) == (len(PART) + 4, "d", "application/gzip")
+    assert (await store.get("k")).data == PART + b"tail"
+    assert not await store.list_uploads("k")
+
+
+async def test_a_complete_never_replaces_an_object(store: ObjectStore, keeps: Capabilities) -> None:
+    needs(keeps, "create_only_complete")
+    upload_id, parts = await upload(store, "k", b"second")
+    await store.put("k", b"first")
+    with pytest.raises(errors.PreconditionFailed):
+        await store.complete_upload("k", upload_id, parts, checksum=Checksum.NONE)
+    assert (await store.get("k")).data == b"first"
+
+
+async def test_an_aborted_upload_never_appears(store: ObjectStore, keeps: Capabilities) -> None:
+    needs(keeps, "fence")
+    upload_id, parts = await upload(store, "k", b"late")
+    await store.abort_upload("k", upload_id)
+    await store.abort_upload("k", upload_id)
+    with pytest.raises(errors.StorageError):
+        await store.complete_upload("k", upload_id, parts, checksum=Checksum.NONE)
+    assert await store.head("k") is None
+
+
+async def test_a_small_part_before_the_last_is_refused_or_joined_whole(store: ObjectStore) -> None:
+    """S3 refuses it; a server that is more generous must not lose it."""
+    upload_id, parts = await upload(store, "k", b"small", b"last")
+    try:
+        await store.complete_upload("k", upload_id, parts, checksum=Checksum.NONE)
+    except errors.StorageError:
+        assert await store.head("k") is None
+    else:
+        assert (await store.get("k")).data == b"smalllast"
+
+
+async def test_a_wrong_checksum_of_the_whole_is_refused(store: ObjectStore, keeps: Capabilities) -> None:
+    if keeps.checksum is not Checksum.CRC64NVME:
+        pytest.skip(f"the probe measured {keeps.checksum} on this store")
+    upload_id, parts = await upload(store, "k", b"data", checksum=Checksum.CRC64NVME)
+    with pytest.raises(errors.StorageError):
+        await store.complete_upload("k", upload_id, parts, checksum=Checksum.CRC64NVME, value=content.encoded(1))
+    assert await store.head("k") is None
+
+
+async def test_a_delete_of_another_version_keeps_the_object(store: ObjectStore, keeps: Capabilities) -> None:
+    needs(keeps, "conditional_delete")
+    old = await store.put("k", b"first")
+    new = await store.put("k", b"second")
+    assert (await store.delete("k", etag=old)).deleted is Deleted.CHANGED
+    assert (await store.delete("k", etag=new)).deleted is Deleted.DONE
+    assert (await store.delete("k")).deleted in (Deleted.DONE, Deleted.ABSENT)
+
+
+async def test_a_bulk_delete_accounts_for_every_key(store: ObjectStore, keeps: Capabilities) -> None:
+    needs(keeps, "conditional_delete_many")
+    old = await store.put("changed", b"first")
+    await store.put("changed", b"second")
+    same = await store.put("same", b"same")
+    results = await store.delete_many([("changed", old), ("same", same)])
+    assert [(result.key, result.deleted) for result in results] == [("changed", Deleted.CHANGED), ("same", Deleted.DONE)]
+    assert (await store.get("changed")).data == b"second"
+
+
+async def test_a_copied_part_is_of_the_version_that_was_meant(store: ObjectStore, keeps: Capabilities) -> None:
+    needs(keeps, "copy_condition")
+    old = await store.put("source", b"first!")
+    new = await store.put("source", PART)
+    upload_id = await store.create_upload("k", checksum=Checksum.CRC64NVME, metadata={})
+    copy = {"source": "source", "start": 0, "checksum": Checksum.CRC64NVME}
+    with pytest.raises(errors.PreconditionFailed):
+        await store.copy_part("k", upload_id, 1, etag=old, length=6, **copy)  # type: ignore[arg-type]
+    part = await store.copy_part("k", upload_id, 1, etag=new, length=len(PART), **copy)  # type: ignore[arg-type]
+    await store.complete_upload("k", upload_id, [part], checksum=Checksum.CRC64NVME, value=content.encoded(content.crc64([PART])))
+    assert (await store.get("k")).data == PART
