@@ -1,7 +1,9 @@
 """`coalesce` beside whatever else joins small objects: `make bench`, `make bench-quick`.
 
-Every contestant is a whole process, start-up included, on the same data in a server that runs apart; its requests are counted by the server, and what it
-left in the bucket is proven. Rounds are interleaved, figures are medians (least-greatest). A whole run writes `docs/performance.md` and its chart.
+Every contestant is a whole process, start-up included, on the same data in a server that runs
+apart; its requests are counted by the server, and what it left in the bucket is proven. Rounds are
+interleaved, figures are medians (least-greatest). A whole run writes `docs/performance.md` and its
+chart.
 """
 
 from __future__ import annotations
@@ -23,8 +25,14 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 def main() -> None:
     """Measures, prints or writes."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer contestants and less data; only printed")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer contestants and less data; only printed"
+    )
     parser.add_argument(
         "--only",
         action="append",
@@ -36,7 +44,9 @@ def main() -> None:
     arguments = parser.parse_args()
     scenarios = [
         replace(scenario, rounds=arguments.rounds or scenario.rounds)
-        for scenario in (QUICK if arguments.quick else (*FULL, *TRANSPORT) if arguments.only else FULL)
+        for scenario in (
+            QUICK if arguments.quick else (*FULL, *TRANSPORT) if arguments.only else FULL
+        )
         if not arguments.only or scenario.name in arguments.only
     ]
     if shutil.which("go") is None:
@@ -44,7 +54,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         start = start_up(folder)
-        pages = {} if arguments.only else listing(LISTED_QUICK if arguments.quick else LISTED, arguments.rounds or (1 if arguments.quick else 3), folder)
+        pages = (
+            {}
+            if arguments.only
+            else listing(
+                LISTED_QUICK if arguments.quick else LISTED,
+                arguments.rounds or (1 if arguments.quick else 3),
+                folder,
+            )
+        )
         figures = Figures({}, pages, start)
         for scenario in scenarios:
             figures.results[scenario.name] = compared(scenario, folder)

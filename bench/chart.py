@@ -1,4 +1,6 @@
-"""The chart: bars of CPU per source and of wall time, as one SVG that reads on light and on dark pages."""
+"""The chart: bars of CPU per source and of wall time, as one SVG that reads on light and on dark
+pages.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,12 @@ PANELS: tuple[tuple[str, str, Callable[[Result], Callable[[str], list[float]]], 
     ("10KB", "CPU per source of 10 KB, ms", lambda result: result.cpu, ".3f"),
     ("100KB", "CPU per source of 100 KB, ms", lambda result: result.cpu, ".3f"),
     ("100KB-TLS", "CPU per source of 100 KB over TLS, ms", lambda result: result.cpu, ".3f"),
-    ("100KB-30ms", "wall time for 10,000 sources of 100 KB, 30 ms latency, s", lambda result: result.wall, ".1f"),
+    (
+        "100KB-30ms",
+        "wall time for 10,000 sources of 100 KB, 30 ms latency, s",
+        lambda result: result.wall,
+        ".1f",
+    ),
 )
 
 
@@ -32,10 +39,16 @@ def drawn(results: Mapping[str, Result]) -> str:
     for name, title, measure, form in PANELS:
         if name in results:
             y = _panel(rows, y, title, results[name], measure(results[name]), form)
-    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y + 10}" role="img">\n<style>{STYLE}</style>\n' + "\n".join(rows) + "\n</svg>\n"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y + 10}" role="img">\n<style>{STYLE}</style>\n'
+        + "\n".join(rows)
+        + "\n</svg>\n"
+    )
 
 
-def _panel(rows: list[str], y: int, title: str, result: Result, of: Callable[[str], list[float]], form: str) -> int:
+def _panel(
+    rows: list[str], y: int, title: str, result: Result, of: Callable[[str], list[float]], form: str
+) -> int:
     figures = {name: median(of(name)) for name in result.runs}
     scale = (WIDTH - LABEL - 70) / max(figures.values())
     rows.append(f'<text class="title" x="0" y="{y + 20}">{escape(title)}</text>')
@@ -43,7 +56,11 @@ def _panel(rows: list[str], y: int, title: str, result: Result, of: Callable[[st
     for name, figure in sorted(figures.items(), key=lambda entry: entry[1]):
         kind = "ours" if name.startswith("coalesce") else "other"
         rows.append(f'<text x="{LABEL - 8}" y="{y + 11}" text-anchor="end">{escape(name)}</text>')
-        rows.append(f'<rect class="{kind}" x="{LABEL}" y="{y}" width="{max(1, figure * scale):.1f}" height="{BAR}" rx="2"/>')
-        rows.append(f'<text x="{LABEL + figure * scale + 6:.1f}" y="{y + 11}">{figure:{form}}</text>')
+        rows.append(
+            f'<rect class="{kind}" x="{LABEL}" y="{y}" width="{max(1, figure * scale):.1f}" height="{BAR}" rx="2"/>'
+        )
+        rows.append(
+            f'<text x="{LABEL + figure * scale + 6:.1f}" y="{y + 11}">{figure:{form}}</text>'
+        )
         y += STEP
     return y + 8

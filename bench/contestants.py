@@ -1,4 +1,6 @@
-"""Who takes part, and by which command: `coalesce` in its ways of working, and what else there is."""
+"""Who takes part, and by which command: `coalesce` in its ways of working, and what else there
+is.
+"""
 
 from __future__ import annotations
 
@@ -34,16 +36,29 @@ _OVER_UVLOOP = (sys.executable, "-m", "bench.over_uvloop")
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """`deletes` says whether it does the whole job: one that leaves the sources is compared as a transfer alone. `limit` is the bytes of an output."""
+    """`deletes` says whether it does the whole job: one that leaves the sources is compared as a
+    transfer alone. `limit` is the bytes of an output.
+    """
 
     name: str
     command: Callable[[Site, Fill, int], list[str]]
     deletes: bool = True
 
 
-def _coalesce(*options: str, program: tuple[str, ...] = (str(BIN / "coalesce"),)) -> Callable[[Site, Fill, int], list[str]]:
+def _coalesce(
+    *options: str, program: tuple[str, ...] = (str(BIN / "coalesce"),)
+) -> Callable[[Site, Fill, int], list[str]]:
     def command(site: Site, fill: Fill, limit: int) -> list[str]:
-        where = ["-b", BUCKET, "-p", fill.prefix, "--endpoint-url", site.endpoint, "--addressing", "path"]
+        where = [
+            "-b",
+            BUCKET,
+            "-p",
+            fill.prefix,
+            "--endpoint-url",
+            site.endpoint,
+            "--addressing",
+            "path",
+        ]
         return [*program, "run", *where, "-s", str(limit), "--min-age", "0", "-q", *options]
 
     return command
@@ -51,7 +66,16 @@ def _coalesce(*options: str, program: tuple[str, ...] = (str(BIN / "coalesce"),)
 
 def _script(name: str, *words: str) -> Callable[[Site, Fill, int], list[str]]:
     def command(site: Site, fill: Fill, limit: int) -> list[str]:
-        return [sys.executable, "-m", f"bench.rivals.{name}", site.endpoint, BUCKET, fill.prefix, str(limit), *words]
+        return [
+            sys.executable,
+            "-m",
+            f"bench.rivals.{name}",
+            site.endpoint,
+            BUCKET,
+            fill.prefix,
+            str(limit),
+            *words,
+        ]
 
     return command
 
@@ -60,7 +84,12 @@ def _pipes(pipe: Callable[[str, str, Site], str]) -> Callable[[Site, Fill, int],
     """One pipe per group, one after another."""
 
     def command(site: Site, fill: Fill, limit: int) -> list[str]:
-        return ["bash", "-ec", "set -o pipefail\n" + "\n".join(pipe(stem, f"{stem}0_{fill.last}.jsonl.gz", site) for stem in stems(fill))]
+        return [
+            "bash",
+            "-ec",
+            "set -o pipefail\n"
+            + "\n".join(pipe(stem, f"{stem}0_{fill.last}.jsonl.gz", site) for stem in stems(fill)),
+        ]
 
     return command
 
@@ -74,9 +103,7 @@ def _rclone(stem: str, output: str, site: Site) -> str:
     remote = f":s3,provider=AWS,env_auth,force_path_style,no_check_bucket,use_multipart_etag=false,endpoint='{site.endpoint}':{BUCKET}"
     tool = shlex.join([str(BIN / "rclone"), "--config", ""])
     directory, _, name = stem.rpartition("/")
-    return (
-        f"{tool} cat --include {shlex.quote(f'/{name}*-*.jsonl.gz')} {shlex.quote(f'{remote}/{directory}')} | {tool} rcat {shlex.quote(f'{remote}/{output}')}"
-    )
+    return f"{tool} cat --include {shlex.quote(f'/{name}*-*.jsonl.gz')} {shlex.quote(f'{remote}/{directory}')} | {tool} rcat {shlex.quote(f'{remote}/{output}')}"
 
 
 CONTESTANTS = {
@@ -88,7 +115,11 @@ CONTESTANTS = {
         Contestant(TRANSFER, _coalesce("--no-check", "--no-delete"), deletes=False),
         Contestant(UVLOOP, _coalesce(program=_OVER_UVLOOP)),
         Contestant(AIOHTTP, _coalesce(program=_OVER_AIOHTTP)),
-        Contestant(AIOHTTP_TRANSFER, _coalesce("--no-check", "--no-delete", program=_OVER_AIOHTTP), deletes=False),
+        Contestant(
+            AIOHTTP_TRANSFER,
+            _coalesce("--no-check", "--no-delete", program=_OVER_AIOHTTP),
+            deletes=False,
+        ),
         Contestant(BOTO3, _script("boto3_threads")),
         Contestant(AIOBOTOCORE, _script("aiobotocore_gather")),
         Contestant(S5CMD, _pipes(_s5cmd), deletes=False),

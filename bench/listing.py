@@ -1,4 +1,6 @@
-"""CPU of listing everything under a prefix, page after page: `python -m bench.listing {coalesce,botocore} ENDPOINT BUCKET PREFIX`; prints JSON."""
+"""CPU of listing everything under a prefix, page after page: `python -m bench.listing
+{coalesce,botocore} ENDPOINT BUCKET PREFIX`; prints JSON.
+"""
 
 from __future__ import annotations
 

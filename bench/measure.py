@@ -1,4 +1,6 @@
-"""Rounds of contestants, interleaved, each on the same data and each proven: what it left in the bucket is compared with what was there."""
+"""Rounds of contestants, interleaved, each on the same data and each proven: what it left in the
+bucket is compared with what was there.
+"""
 
 from __future__ import annotations
 
@@ -55,16 +57,22 @@ class Result:
 
     def requests(self, name: str) -> list[float]:
         """Requests per source."""
-        return self.values(name, lambda run: sum(run.asked.requests.values()) / self.scenario.fill.objects)
+        return self.values(
+            name, lambda run: sum(run.asked.requests.values()) / self.scenario.fill.objects
+        )
 
     def server(self, name: str) -> list[float]:
         """The server's own CPU milliseconds per source."""
         return self.values(name, lambda run: run.asked.cpu * 1000 / self.scenario.fill.objects)
 
     def foreign(self) -> float:
-        """The greatest share of the machine's CPUs that something else took during a run: what a contestant and the server did not use of what was used."""
+        """The greatest share of the machine's CPUs that something else took during a run: what a
+        contestant and the server did not use of what was used.
+        """
         runs = [run for runs in self.runs.values() for run in runs]
-        return max((run.cost.machine - run.cost.cpu - run.asked.cpu) / run.cost.wall / CPUS for run in runs)
+        return max(
+            (run.cost.machine - run.cost.cpu - run.asked.cpu) / run.cost.wall / CPUS for run in runs
+        )
 
 
 def compared(scenario: Scenario, folder: Path) -> Result:
@@ -84,7 +92,9 @@ def compared(scenario: Scenario, folder: Path) -> Result:
                     _say(f"{scenario.name} {name}: left out: {failure}")
                     continue
                 result.runs.setdefault(name, []).append(run)
-                _say(f"{scenario.name} round {number + 1} {name}: {run.cost.wall:.1f} s, CPU {run.cost.cpu:.1f} s, {run.cost.peak // 2**20} MiB")
+                _say(
+                    f"{scenario.name} round {number + 1} {name}: {run.cost.wall:.1f} s, CPU {run.cost.cpu:.1f} s, {run.cost.peak // 2**20} MiB"
+                )
     return result
 
 
@@ -99,10 +109,15 @@ def _run(contestant: Contestant, scenario: Scenario, site: Site, before: dict[st
     cost = measured(contestant.command(site, scenario.fill, scenario.limit), site.environment)
     run = Run(cost, site.asked())
     after, copies = site.digest(), 1 if contestant.deletes else 2
-    same = after["records"] == copies * before["records"] and after["sum"] == copies * before["sum"] % 2**64
+    same = (
+        after["records"] == copies * before["records"]
+        and after["sum"] == copies * before["sum"] % 2**64
+    )
     fewer = after["objects"] - (copies - 1) * before["objects"] < before["objects"]
     if not (same and fewer):
-        raise RuntimeError(f"{contestant.name}: the records before and after differ: {before} became {after}")
+        raise RuntimeError(
+            f"{contestant.name}: the records before and after differ: {before} became {after}"
+        )
     return run
 
 
@@ -112,7 +127,20 @@ def listing(fill: Fill, rounds: int, folder: Path) -> dict[str, list[float]]:
     with standin(fill, folder) as site:
         for _ in range(rounds):
             for who in ("coalesce", "botocore"):
-                said = json.loads(measured([sys.executable, "-m", "bench.listing", who, site.endpoint, BUCKET, fill.prefix], site.environment).said)
+                said = json.loads(
+                    measured(
+                        [
+                            sys.executable,
+                            "-m",
+                            "bench.listing",
+                            who,
+                            site.endpoint,
+                            BUCKET,
+                            fill.prefix,
+                        ],
+                        site.environment,
+                    ).said
+                )
                 if said["keys"] != fill.objects:
                     raise RuntimeError(f"{who} listed {said['keys']} keys of {fill.objects}")
                 found.setdefault(who, []).append(said["cpu_seconds"] * 1e6 / fill.objects)
@@ -124,10 +152,22 @@ def start_up(folder: Path) -> dict[str, list[float]]:
     """Seconds: `coalesce --help`, wall; and CPU before the first request of a run."""
     with standin(Fill(1), folder) as site:
         tool = str(BIN / "coalesce")
-        command = [tool, "run", "-b", BUCKET, "-p", "data", "--endpoint-url", "http://127.0.0.1:{port}", "-q"]
+        command = [
+            tool,
+            "run",
+            "-b",
+            BUCKET,
+            "-p",
+            "data",
+            "--endpoint-url",
+            "http://127.0.0.1:{port}",
+            "-q",
+        ]
         return {
             "help": [measured([tool, "--help"], site.environment).wall for _ in range(HELP_RUNS)],
-            "first request": [cpu_until_connected(command, site.environment) for _ in range(HELP_RUNS)],
+            "first request": [
+                cpu_until_connected(command, site.environment) for _ in range(HELP_RUNS)
+            ],
         }
 
 

@@ -1,4 +1,6 @@
-"""`coalesce` with aiohttp in the place of its own connections, for comparison: the same requests, signed by the same signer, in the whole job."""
+"""`coalesce` with aiohttp in the place of its own connections, for comparison: the same requests,
+signed by the same signer, in the whole job.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +35,23 @@ class AiohttpPool:
             auto_decompress=False,
         )
 
-    async def request(self, head: Head, body: Sequence[bytes] = (), *, bodiless: bool = False) -> Answer:
+    async def request(
+        self, head: Head, body: Sequence[bytes] = (), *, bodiless: bool = False
+    ) -> Answer:
         """One request, one answer."""
         line, headers = head
         method, target, _ = line.split(" ")
-        async with self._session.request(method, URL(f"{self._base}{target}", encoded=True), headers=headers, data=b"".join(body) or None) as answer:
-            return Answer(answer.status, {name.lower(): value for name, value in answer.headers.items()}, await answer.read())
+        async with self._session.request(
+            method,
+            URL(f"{self._base}{target}", encoded=True),
+            headers=headers,
+            data=b"".join(body) or None,
+        ) as answer:
+            return Answer(
+                answer.status,
+                {name.lower(): value for name, value in answer.headers.items()},
+                await answer.read(),
+            )
 
     def target(self, path: str) -> str:
         """As it is."""

@@ -27,23 +27,51 @@ def written(page: Path, figures: Figures) -> None:
 
 def rendered(figures: Figures) -> str:
     """Everything as Markdown."""
-    lines = ["![CPU per source and wall time, by program](performance.svg)", "", machine(), "", "### Aims", "", *aims(figures), ""]
+    lines = [
+        "![CPU per source and wall time, by program](performance.svg)",
+        "",
+        machine(),
+        "",
+        "### Aims",
+        "",
+        *aims(figures),
+        "",
+    ]
     for result in figures.results.values():
         lines += [f"### {result.scenario.title}", "", *scenario(result), ""]
     if figures.listing:
         lines += ["### Listing and start-up", "", "| | |", "|---|---:|"]
-        lines += [f"| CPU per page of 1,000 keys, {who}, ms | {spread(values)} |" for who, values in figures.listing.items()]
+        lines += [
+            f"| CPU per page of 1,000 keys, {who}, ms | {spread(values)} |"
+            for who, values in figures.listing.items()
+        ]
         lines += [f"| `coalesce --help`, wall, s | {spread(figures.start['help'])} |"]
-        lines += [f"| CPU before the first request, s | {spread(figures.start['first request'])} |", ""]
+        lines += [
+            f"| CPU before the first request, s | {spread(figures.start['first request'])} |",
+            "",
+        ]
     return "\n".join(lines)
 
 
 def machine() -> str:
     """What it ran on, and the versions of all that took part."""
-    tools = ", ".join(f"{name} {version(name)}" for name in ("boto3", "aiobotocore", "obstore", "uvloop"))
-    s5cmd = subprocess.run([BIN / "s5cmd", "version"], capture_output=True, text=True, check=True).stdout.strip()
-    rclone = subprocess.run([BIN / "rclone", "version"], capture_output=True, text=True, check=True).stdout.split("\n")[0]
-    cpu = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), platform.machine())
+    tools = ", ".join(
+        f"{name} {version(name)}" for name in ("boto3", "aiobotocore", "obstore", "uvloop")
+    )
+    s5cmd = subprocess.run(
+        [BIN / "s5cmd", "version"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    rclone = subprocess.run(
+        [BIN / "rclone", "version"], capture_output=True, text=True, check=True
+    ).stdout.split("\n")[0]
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
     return f"{os.cpu_count()} CPUs ({cpu}), {platform.system()} {platform.release()}, Python {platform.python_version()}; {tools}, s5cmd {s5cmd}, {rclone}."
 
 
@@ -74,7 +102,10 @@ def scenario(result: Result) -> Iterator[str]:
             spread(result.wall(name)),
             spread(result.peak(name), 0),
         ]
-        ratios = [f"{median(of(name)) / median(of(OURS)):.2f}" if result.runs.get(OURS) else "-" for of in (result.cpu, result.wall)]
+        ratios = [
+            f"{median(of(name)) / median(of(OURS)):.2f}" if result.runs.get(OURS) else "-"
+            for of in (result.cpu, result.wall)
+        ]
         yield f"| {' | '.join([*cells, requests, server, *ratios])} |"
     for name, why in result.skipped.items():
         yield ""
@@ -84,4 +115,8 @@ def scenario(result: Result) -> Iterator[str]:
 def spread(values: list[float], digits: int = 2) -> str:
     """The median; with several values the least and the greatest too."""
     middle = f"{median(values):.{digits}f}"
-    return middle if len(values) == 1 else f"{middle} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+    return (
+        middle
+        if len(values) == 1
+        else f"{middle} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+    )

@@ -1,4 +1,6 @@
-"""Whole processes, measured from outside (Linux): wall and CPU time with all descendants, and memory at the peak."""
+"""Whole processes, measured from outside (Linux): wall and CPU time with all descendants, and
+memory at the peak.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one run: seconds, CPU seconds (user and system), those of the whole machine, bytes of memory at the peak, and what was written to stdout."""
+    """Of one run: seconds, CPU seconds (user and system), those of the whole machine, bytes of
+    memory at the peak, and what was written to stdout.
+    """
 
     wall: float
     cpu: float
@@ -40,7 +44,9 @@ def measured(command: list[str], environment: Mapping[str, str]) -> Cost:
     """Runs a command to its end. Raises Failed."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         begun, busy = time.perf_counter(), machine_cpu()
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+        )
         memory = _Memory(process.pid)
         memory.start()
         _, status, usage = os.wait4(process.pid, 0)
@@ -87,8 +93,12 @@ def _high_water(pid: int) -> int:
 
 
 def machine_cpu() -> float:
-    """CPU seconds of everything on the machine since it began (proc(5), stat), waiting not counted."""
-    user, nice, system, _, _, interrupts, soft, stolen, *_ = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    """CPU seconds of everything on the machine since it began (proc(5), stat), waiting not
+    counted.
+    """
+    user, nice, system, _, _, interrupts, soft, stolen, *_ = (
+        Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    )
     return sum(map(int, (user, nice, system, interrupts, soft, stolen))) / TICKS
 
 
@@ -99,11 +109,15 @@ def process_cpu(pid: int) -> float:
 
 
 def cpu_until_connected(command: list[str], environment: Mapping[str, str]) -> float:
-    """CPU seconds that a command takes until it opens its first connection to `{port}`; it is ended there."""
+    """CPU seconds that a command takes until it opens its first connection to `{port}`; it is ended
+    there.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(30)
         words = [word.format(port=server.getsockname()[1]) for word in command]
-        process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
             server.accept()
             return sum(map(_cpu, Path(f"/proc/{process.pid}/task").iterdir()))

@@ -1,4 +1,6 @@
-"""A data set of the kind that `coalesce generate` writes, made fast: every record is unique over the whole set."""
+"""A data set of the kind that `coalesce generate` writes, made fast: every record is unique over
+the whole set.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ READ_BYTES = 8 * 1024**2
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """Objects of about so many bytes each, gzip included, dealt out to groups (topic-partitions) in turn."""
+    """Objects of about so many bytes each, gzip included, dealt out to groups (topic-partitions) in
+    turn.
+    """
 
     objects: int = 10_000
     bytes: int = 100_000
@@ -37,12 +41,17 @@ class Fill:
         unknown = words.keys() - set(cls.__slots__)
         if unknown:
             raise ValueError(f"{', '.join(sorted(unknown))}: none of {', '.join(cls.__slots__)}")
-        return cls(**{name: value if name == "prefix" else int(value) for name, value in words.items()})  # type: ignore[arg-type]
+        return cls(
+            **{name: value if name == "prefix" else int(value) for name, value in words.items()}
+        )  # type: ignore[arg-type]
 
 
 def stems(fill: Fill) -> list[str]:
     """What the keys of each group begin with."""
-    return [f"{fill.prefix}database/collection_{group % 2}/db.database.collection-{group % 2}_{group // 2}_" for group in range(fill.groups)]
+    return [
+        f"{fill.prefix}database/collection_{group % 2}/db.database.collection-{group % 2}_{group // 2}_"
+        for group in range(fill.groups)
+    ]
 
 
 def objects(fill: Fill) -> Iterator[tuple[str, bytes]]:
@@ -58,8 +67,13 @@ def objects(fill: Fill) -> Iterator[tuple[str, bytes]]:
         lines = []
         for offset in range(first, last + 1):
             at = chance.randrange(len(pool) - record_bytes)
-            lines.append(f'{{"traceId":"{number}-{offset}","message":{{"dbObject":"{pool[at : at + record_bytes]}","partition":{group},"offset":{offset}}}}}\n')
-        yield f"{begins[group]}{first}-{last}.jsonl.gz", igzip.compress("".join(lines).encode(), 1, mtime=0)
+            lines.append(
+                f'{{"traceId":"{number}-{offset}","message":{{"dbObject":"{pool[at : at + record_bytes]}","partition":{group},"offset":{offset}}}}}\n'
+            )
+        yield (
+            f"{begins[group]}{first}-{last}.jsonl.gz",
+            igzip.compress("".join(lines).encode(), 1, mtime=0),
+        )
 
 
 def shape(size: int) -> tuple[int, int]:
@@ -70,7 +84,9 @@ def shape(size: int) -> tuple[int, int]:
 
 
 class Digest:
-    """Of objects: how many, their records, and a sum of the records' hashes that depends on no order. Comparable within one process."""
+    """Of objects: how many, their records, and a sum of the records' hashes that depends on no
+    order. Comparable within one process.
+    """
 
     def __init__(self) -> None:
         self.objects = self.bytes = self.records = self.sum = 0

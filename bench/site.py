@@ -1,4 +1,6 @@
-"""Where contestants meet: a server with a data set, which can be put back to its beginning, asked what it was asked for, and proven."""
+"""Where contestants meet: a server with a data set, which can be put back to its beginning, asked
+what it was asked for, and proven.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +27,28 @@ from bench.process import process_cpu
 from bench.records import Digest, Fill, objects
 
 BUCKET = "bench"
-KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_REGION": "us-east-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
 
 # Modules are compiled once, as on any machine where a program is installed, and not at every start.
 _AROUND = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
-NOTHING_ELSE = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+NOTHING_ELSE = {
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a server was asked for since its reset, as far as it says: requests by operation, and its own CPU seconds."""
+    """What a server was asked for since its reset, as far as it says: requests by operation, and
+    its own CPU seconds.
+    """
 
     requests: dict[str, int]
     cpu: float
@@ -71,7 +84,9 @@ class Standin:
         self._trust = ssl.create_default_context(cafile=ca) if ca else None
 
     def _ask(self, what: str) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self.endpoint}/-/{what}", context=self._trust, timeout=120) as answer:
+        with urllib.request.urlopen(
+            f"{self.endpoint}/-/{what}", context=self._trust, timeout=120
+        ) as answer:
             said: dict[str, Any] = json.load(answer)
             return said
 
@@ -90,19 +105,31 @@ class Standin:
 
 
 @contextmanager
-def standin(fill: Fill, folder: Path, *, tls: bool = False, latency: float = 0.0) -> Iterator[Standin]:
+def standin(
+    fill: Fill, folder: Path, *, tls: bool = False, latency: float = 0.0
+) -> Iterator[Standin]:
     """A stand-in with that data; certificates go to the folder, latency is in milliseconds."""
-    options = ["--fill", ",".join(f"{name}={getattr(fill, name)}" for name in Fill.__slots__), "--latency", str(latency), "--cheap-etags"]
+    options = [
+        "--fill",
+        ",".join(f"{name}={getattr(fill, name)}" for name in Fill.__slots__),
+        "--latency",
+        str(latency),
+        "--cheap-etags",
+    ]
     ca = ""
     if tls:
-        ca, certificate, key = (str(folder / name) for name in ("ca.pem", "certificate.pem", "key.pem"))
+        ca, certificate, key = (
+            str(folder / name) for name in ("ca.pem", "certificate.pem", "key.pem")
+        )
         authority = trustme.CA()
         issued = authority.issue_cert("127.0.0.1")
         authority.cert_pem.write_to_path(ca)
         issued.private_key_and_cert_chain_pem.write_to_path(certificate)
         issued.private_key_pem.write_to_path(key)
         options += ["--tls", certificate, key]
-    process = subprocess.Popen([sys.executable, "-m", "bench.standin", *options], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.standin", *options], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -115,7 +142,9 @@ def standin(fill: Fill, folder: Path, *, tls: bool = False, latency: float = 0.0
 
 
 class Real:
-    """A real server, filled and read by obstore: neither by the stand-in's code nor by what is measured."""
+    """A real server, filled and read by obstore: neither by the stand-in's code nor by what is
+    measured.
+    """
 
     def __init__(self, endpoint: str, fill: Fill, variables: dict[str, str], pid: int) -> None:
         self.endpoint = endpoint
@@ -133,7 +162,11 @@ class Real:
         )
 
     def _keys(self) -> list[str]:
-        return [entry["path"] for page in obstore.list(self._store, prefix=self._fill.prefix) for entry in page]
+        return [
+            entry["path"]
+            for page in obstore.list(self._store, prefix=self._fill.prefix)
+            for entry in page
+        ]
 
     def reset(self) -> None:
         """See `Site`."""
@@ -159,6 +192,11 @@ def real(name: str, fill: Fill) -> Iterator[Real]:
     """A real server of `ci/with_server.py` with that data."""
     with running(name) as (variables, pid):
         site = Real(variables["COALESCE_TEST_ENDPOINT"], fill, variables, pid)
-        keys = {"aws_access_key_id": variables["AWS_ACCESS_KEY_ID"], "aws_secret_access_key": variables["AWS_SECRET_ACCESS_KEY"]}
-        boto3.client("s3", endpoint_url=site.endpoint, region_name="us-east-1", **keys).create_bucket(Bucket=BUCKET)
+        keys = {
+            "aws_access_key_id": variables["AWS_ACCESS_KEY_ID"],
+            "aws_secret_access_key": variables["AWS_SECRET_ACCESS_KEY"],
+        }
+        boto3.client(
+            "s3", endpoint_url=site.endpoint, region_name="us-east-1", **keys
+        ).create_bucket(Bucket=BUCKET)
         yield site

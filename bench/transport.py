@@ -1,7 +1,9 @@
-"""What one GET costs the client: the general client, aiohttp under our signer, and our own connections: `python -m bench.transport`.
+"""What one GET costs the client: the general client, aiohttp under our signer, and our own
+connections: `python -m bench.transport`.
 
-Each figure is the CPU time (user and system) of the client's process alone, for GETs of whole bodies with 64 in flight, after a warm-up; start-up is not in it.
-Server and data are the same for all; rounds are interleaved; printed are medians (least-greatest) in microseconds.
+Each figure is the CPU time (user and system) of the client's process alone, for GETs of whole
+bodies with 64 in flight, after a warm-up; start-up is not in it. Server and data are the same for
+all; rounds are interleaved; printed are medians (least-greatest) in microseconds.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ Get = Callable[[str], Awaitable[int]]
 async def general(endpoint: str, ca: str) -> AsyncIterator[Get]:
     """The general client as its documentation shows it."""
     config = AioConfig(max_pool_connections=IN_FLIGHT, s3={"addressing_style": "path"})
-    async with get_session().create_client("s3", endpoint_url=endpoint, config=config, verify=ca or None) as client:
+    async with get_session().create_client(
+        "s3", endpoint_url=endpoint, config=config, verify=ca or None
+    ) as client:
 
         async def get(key: str) -> int:
             answer = await client.get_object(Bucket=BUCKET, Key=key)
@@ -53,16 +57,24 @@ async def general(endpoint: str, ca: str) -> AsyncIterator[Get]:
 async def with_aiohttp(endpoint: str, ca: str) -> AsyncIterator[Get]:
     """The same requests as ours, signed the same, over aiohttp."""
     context = ssl.create_default_context(cafile=ca) if ca else False
-    signer, keys, host = Signer("us-east-1"), Keys(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"]), urlsplit(endpoint).netloc
+    signer, keys, host = (
+        Signer("us-east-1"),
+        Keys(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"]),
+        urlsplit(endpoint).netloc,
+    )
     connector = aiohttp.TCPConnector(limit=IN_FLIGHT, ssl=context)
     quiet = ("User-Agent", "Accept-Encoding", "Content-Type")
-    async with aiohttp.ClientSession(connector=connector, auto_decompress=False, skip_auto_headers=quiet) as session:
+    async with aiohttp.ClientSession(
+        connector=connector, auto_decompress=False, skip_auto_headers=quiet
+    ) as session:
 
         async def get(key: str) -> int:
             path = f"/{BUCKET}/{encoded_path(key)}"
             headers = {"host": host, "x-amz-checksum-mode": "ENABLED"}
             signer.sign("GET", path, "", headers, keys, time.time(), EMPTY_SHA256)
-            async with session.get(URL(f"{endpoint}{path}", encoded=True), headers=headers, allow_redirects=False) as response:
+            async with session.get(
+                URL(f"{endpoint}{path}", encoded=True), headers=headers, allow_redirects=False
+            ) as response:
                 response.raise_for_status()
                 return len(await response.read())
 
@@ -72,7 +84,9 @@ async def with_aiohttp(endpoint: str, ca: str) -> AsyncIterator[Get]:
 @asynccontextmanager
 async def own(endpoint: str, ca: str) -> AsyncIterator[Get]:
     """What the program does."""
-    options = S3Options(BUCKET, endpoint_url=endpoint, region="us-east-1", addressing="path", ca_bundle=ca)
+    options = S3Options(
+        BUCKET, endpoint_url=endpoint, region="us-east-1", addressing="path", ca_bundle=ca
+    )
     async with open_s3(options) as store:
 
         async def get(key: str) -> int:
@@ -109,10 +123,19 @@ async def rounds(get: Get, keys: list[str]) -> None:
 
 def main() -> None:
     """Measures everything, or as a child of itself one thing."""
-    parser = argparse.ArgumentParser(prog="python -m bench.transport", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.transport",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--gets", type=int, default=5000, help="in each round")
-    parser.add_argument("--one", nargs=6, metavar=("CLIENT", "LOOP", "ENDPOINT", "CA", "BYTES", "GETS"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--one",
+        nargs=6,
+        metavar=("CLIENT", "LOOP", "ENDPOINT", "CA", "BYTES", "GETS"),
+        help=argparse.SUPPRESS,
+    )
     arguments = parser.parse_args()
     if arguments.one:
         client, loop, endpoint, ca, size, gets = arguments.one
@@ -134,11 +157,31 @@ def compare(size: int, count: int, gets: int) -> None:
             for _ in range(count):
                 for client, loop in contestants:
                     for site, ca in ((plain, ""), (secure, str(Path(folder, "ca.pem")))):
-                        command = [sys.executable, "-m", "bench.transport", "--one", client, loop, site.endpoint, ca, str(size), str(gets)]
-                        said = subprocess.run(command, env=site.environment, check=True, capture_output=True, text=True).stdout
+                        command = [
+                            sys.executable,
+                            "-m",
+                            "bench.transport",
+                            "--one",
+                            client,
+                            loop,
+                            site.endpoint,
+                            ca,
+                            str(size),
+                            str(gets),
+                        ]
+                        said = subprocess.run(
+                            command,
+                            env=site.environment,
+                            check=True,
+                            capture_output=True,
+                            text=True,
+                        ).stdout
                         found.setdefault((client, loop, bool(ca)), []).append(float(said))
     for client, loop in contestants:
-        cells = [f"{statistics.median(took):.0f} ({min(took):.0f}-{max(took):.0f})" for took in (found[client, loop, False], found[client, loop, True])]
+        cells = [
+            f"{statistics.median(took):.0f} ({min(took):.0f}-{max(took):.0f})"
+            for took in (found[client, loop, False], found[client, loop, True])
+        ]
         print(f"| {size // 1000} KB | {client} | {loop} | {' | '.join(cells)} |", flush=True)
 
 

@@ -1,4 +1,5 @@
-"""The job at size on the server that COALESCE_TEST_ENDPOINT names: generated, joined, killed, joined again, and compared record by record.
+"""The job at size on the server that COALESCE_TEST_ENDPOINT names: generated, joined, killed,
+joined again, and compared record by record.
 
 For each layout twice: once in peace, once with kill -9 in the middle. The bucket is read anew by
 `tests/support/auditor.py`, which shares nothing with the program.
@@ -45,18 +46,38 @@ def told(what: str) -> Iterator[None]:
 def job(bucket: str, layout: str) -> list[str]:
     """Of outputs of 500 sources at most, so that there is a middle to be killed in."""
     limits = ("--min-age", "0", "-f", "500", "--lease", "5s")
-    return ["run", "-b", bucket, "-p", "data", "--layout", layout, *limits, "--output", "json", "--log-level", "warning"]
+    return [
+        "run",
+        "-b",
+        bucket,
+        "-p",
+        "data",
+        "--layout",
+        layout,
+        *limits,
+        "--output",
+        "json",
+        "--log-level",
+        "warning",
+    ]
 
 
 def coalesce(*arguments: str) -> tuple[int, dict[str, dict[str, int]]]:
     """A process of the command: its exit code, and the report where it makes one."""
-    done = subprocess.run([sys.executable, "-m", "coalesce", *arguments], stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "coalesce", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     return done.returncode, json.loads(done.stdout.splitlines()[-1]) if "json" in arguments else {}
 
 
 def killed(arguments: list[str], outputs: int) -> None:
     """A process of the command that is killed as soon as it has told of so many outputs."""
-    process = subprocess.Popen([sys.executable, "-m", "coalesce", *arguments], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "coalesce", *arguments], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     for _ in range(outputs):
         process.stdout.readline()
@@ -85,7 +106,9 @@ async def records(store: S3Store) -> Counter[bytes]:
             return auditor.records({key: (await store.get(key)).data}, "data/")
 
     found: Counter[bytes] = Counter()
-    for one in await asyncio.gather(*(read(key) for key in await keys(store) if key.startswith("data/"))):
+    for one in await asyncio.gather(
+        *(read(key) for key in await keys(store) if key.startswith("data/"))
+    ):
         found.update(one)
     return found
 
@@ -112,7 +135,16 @@ async def accept(options: S3Options, layout: str, objects: int, *, kill: bool) -
         await store.create_bucket()
         with told("generate"):
             shape = ("--topics", "3", "--partitions", "4", "--gaps", "0.01", "--overlaps", "0.01")
-            coalesce("generate", "-b", options.bucket, "--layout", layout, "--objects", str(objects), *shape)
+            coalesce(
+                "generate",
+                "-b",
+                options.bucket,
+                "--layout",
+                layout,
+                "--objects",
+                str(objects),
+                *shape,
+            )
         with told("read all records"):
             before = await records(store)
         if before.total() != 10 * objects:
@@ -133,7 +165,9 @@ async def accept(options: S3Options, layout: str, objects: int, *, kill: bool) -
         if code or second["outputs"]["written"] or await check(store, before) != left:
             raise Failed("the second run did something")
     counts = f"{report['outputs']['written']} outputs written, {report['outputs']['recovered']} recovered; {left} objects"
-    print(f"  {before.total():,} records, every one as often as before; {counts}; the second run did nothing")
+    print(
+        f"  {before.total():,} records, every one as often as before; {counts}; the second run did nothing"
+    )
 
 
 def main() -> int:
@@ -142,11 +176,24 @@ def main() -> int:
     parser.add_argument("--objects", type=int, default=20_000)
     objects = parser.parse_args().objects
     url = os.environ["COALESCE_TEST_ENDPOINT"]
-    os.environ |= {"COALESCE_ENDPOINT_URL": url, "COALESCE_REGION": "us-east-1", "COALESCE_ADDRESSING": "path"}
-    keys = {"access_key": os.environ["AWS_ACCESS_KEY_ID"], "secret_key": os.environ["AWS_SECRET_ACCESS_KEY"]}
+    os.environ |= {
+        "COALESCE_ENDPOINT_URL": url,
+        "COALESCE_REGION": "us-east-1",
+        "COALESCE_ADDRESSING": "path",
+    }
+    keys = {
+        "access_key": os.environ["AWS_ACCESS_KEY_ID"],
+        "secret_key": os.environ["AWS_SECRET_ACCESS_KEY"],
+    }
     for layout in ("corporate", "manifest"):
         for kill in (False, True):
-            options = S3Options(f"{layout}-{'killed' if kill else 'whole'}", endpoint_url=url, region="us-east-1", addressing="path", **keys)
+            options = S3Options(
+                f"{layout}-{'killed' if kill else 'whole'}",
+                endpoint_url=url,
+                region="us-east-1",
+                addressing="path",
+                **keys,
+            )
             try:
                 asyncio.run(accept(options, layout, objects, kill=kill))
             except Failed as failure:

@@ -1,7 +1,8 @@
 """Removes one guard of the program at a time, and demands that a test notices: `make mutants`.
 
-The guards stand in `mutants.toml`: each with its text, what stands there without it, and the tests that must fail then. The tree is copied, so nothing
-here is touched. The list cannot rot: a text that does not occur exactly once is an error, and so is a test that fails with all guards in place.
+The guards stand in `mutants.toml`: each with its text, what stands there without it, and the tests
+that must fail then. The tree is copied, so nothing here is touched. The list cannot rot: a text
+that does not occur exactly once is an error, and so is a test that fails with all guards in place.
 """
 
 import argparse
@@ -21,14 +22,18 @@ from queue import SimpleQueue
 ROOT = Path(__file__).resolve().parent.parent
 LIST = Path(__file__).with_suffix(".toml")
 
-_TESTS_FAILED = 1  # pytest's exit code; any other than this and 0 says that the tests could not be run
+# pytest's exit code; any other than this and 0 says that the tests could not be run
+_TESTS_FAILED = 1
 _SECONDS = 300
 _TOO_LONG = -1
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """The program without one guard. `tests` are pytest's names of files or tests, without the folder."""
+    """The program without one guard.
+
+    `tests` are pytest's names of files or tests, without the folder.
+    """
 
     guard: str
     file: str
@@ -65,17 +70,34 @@ def tested(tree: Path, tests: list[str], *more: str) -> tuple[int, str]:
         *more,
         *(f"tests/{test}" for test in tests),
     ]
-    environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "1", "HYPOTHESIS_STORAGE_DIRECTORY": str(tree / ".hypothesis")}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(tree / "src"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(tree / ".hypothesis"),
+    }
     try:
-        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False, timeout=_SECONDS)
+        done = subprocess.run(
+            command,
+            cwd=tree,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_SECONDS,
+        )
     except subprocess.TimeoutExpired:
         return _TOO_LONG, f"not over after {_SECONDS} s"
     failed = re.search(r"^(?:FAILED|ERROR) tests/(.*?)(?: - .*)?$", done.stdout, re.MULTILINE)
-    return done.returncode, failed[1] if failed else done.stdout[-400:] + done.stderr[-400:] if done.returncode else ""
+    return done.returncode, failed[1] if failed else done.stdout[-400:] + done.stderr[
+        -400:
+    ] if done.returncode else ""
 
 
 def passes(tests: list[str], trees: SimpleQueue[Path]) -> bool:
-    """Whether these tests pass with all guards in place: only then does their failing tell anything."""
+    """Whether these tests pass with all guards in place: only then does their failing tell
+    anything.
+    """
     tree = trees.get()
     try:
         code, failed = tested(tree, tests)
@@ -99,7 +121,10 @@ def tried(mutant: Mutant, trees: SimpleQueue[Path]) -> bool:
         path.write_text(text)
         trees.put(tree)
     word = {0: "SURVIVED", _TESTS_FAILED: "killed"}.get(code, "NOT TRIED")
-    print(f"{word:9} {time.monotonic() - begun:5.1f}s  {mutant.guard}  <- {failed or ' '.join(mutant.tests)}", flush=True)
+    print(
+        f"{word:9} {time.monotonic() - begun:5.1f}s  {mutant.guard}  <- {failed or ' '.join(mutant.tests)}",
+        flush=True,
+    )
     return code == _TESTS_FAILED
 
 
@@ -110,7 +135,9 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
     arguments = parser.parse_args()
     mutants = [Mutant(**entry) for entry in tomllib.loads(LIST.read_text())["mutant"]]
-    mutants = [mutant for mutant in mutants if all(word in mutant.guard for word in arguments.guards)]
+    mutants = [
+        mutant for mutant in mutants if all(word in mutant.guard for word in arguments.guards)
+    ]
     rotten = [reason for mutant in mutants if (reason := mutant.rotten())]
     if rotten:
         print(*rotten, sep="\n")
@@ -120,7 +147,12 @@ def main() -> int:
         for job in range(arguments.jobs):
             trees.put(copied(Path(folder) / str(job)))
         with ThreadPoolExecutor(arguments.jobs) as pool:
-            if not all(pool.map(lambda tests: passes(list(tests), trees), sorted({tuple(mutant.tests) for mutant in mutants}))):
+            if not all(
+                pool.map(
+                    lambda tests: passes(list(tests), trees),
+                    sorted({tuple(mutant.tests) for mutant in mutants}),
+                )
+            ):
                 return 1
             killed = sum(pool.map(lambda mutant: tried(mutant, trees), mutants))
     print(f"{len(mutants)} mutants, {killed} killed")

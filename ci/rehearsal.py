@@ -1,8 +1,10 @@
-"""A night of all locations, with this program as the scheduler: `python ci/rehearsal.py`, on the server that COALESCE_TEST_ENDPOINT names.
+"""A night of all locations, with this program as the scheduler: `python ci/rehearsal.py`, on the
+server that COALESCE_TEST_ENDPOINT names.
 
-Array jobs run as processes with the variables that AWS Batch and Kubernetes give them, several at once; one is started twice, one is killed half way,
-and jobs are tried again by their exit codes. At the end all reports become one, and the bucket is read anew: every record must be there exactly once,
-every output have been made by one job, and nothing be left over.
+Array jobs run as processes with the variables that AWS Batch and Kubernetes give them, several at
+once; one is started twice, one is killed half way, and jobs are tried again by their exit codes. At
+the end all reports become one, and the bucket is read anew: every record must be there exactly
+once, every output have been made by one job, and nothing be left over.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ BUCKET = "rehearsal"
 ATTEMPTS = 3
 AT_ONCE = 4
 
-# Exit codes after which no further try helps, as in deploy/aws: everything else is tried again, a kill too.
+# Exit codes after which no further try helps, as in deploy/aws: everything else is tried again, a
+# kill too.
 FINAL = frozenset({0, 2, 3, 4, 10})
 
 SMALL = re.compile(r"_\d+-\d+\.jsonl\.gz$|_\d+-[^/]*_\d+_\d+\.txt$")
@@ -34,7 +37,9 @@ SMALL = re.compile(r"_\d+-\d+\.jsonl\.gz$|_\d+-[^/]*_\d+_\d+\.txt$")
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """One of the nightly jobs: where, how many objects are there, and into how large an array it is cut."""
+    """One of the nightly jobs: where, how many objects are there, and into how large an array it is
+    cut.
+    """
 
     name: str
     prefix: str
@@ -49,8 +54,21 @@ LOCATIONS = (
     Location("storage audit", "corporate_storage/ucfs_audit", 300, 2),
     Location("storage equalities", "corporate_storage/ucfs_equalities", 100, 1),
     Location("manifests main", "business-data/manifest/streaming/main", 1200, 4, manifests=True),
-    Location("manifests audit", "business-data/manifest/streaming/audit", 300, 2, manifests=True, kubernetes=True),
-    Location("manifests equalities", "business-data/manifest/streaming/equalities", 100, 1, manifests=True),
+    Location(
+        "manifests audit",
+        "business-data/manifest/streaming/audit",
+        300,
+        2,
+        manifests=True,
+        kubernetes=True,
+    ),
+    Location(
+        "manifests equalities",
+        "business-data/manifest/streaming/equalities",
+        100,
+        1,
+        manifests=True,
+    ),
 )
 
 
@@ -68,26 +86,62 @@ def variables(location: Location, index: int, attempt: int) -> dict[str, str]:
     """What the scheduler puts into a job's environment."""
     if location.kubernetes:
         return {"JOB_COMPLETION_INDEX": str(index), "COALESCE_SHARDS": str(location.array)}
-    array = {"AWS_BATCH_JOB_ARRAY_INDEX": str(index), "AWS_BATCH_JOB_ARRAY_SIZE": str(location.array)} if location.array > 1 else {}
+    array = (
+        {"AWS_BATCH_JOB_ARRAY_INDEX": str(index), "AWS_BATCH_JOB_ARRAY_SIZE": str(location.array)}
+        if location.array > 1
+        else {}
+    )
     return {"AWS_BATCH_JOB_ATTEMPT": str(attempt), **array}
 
 
 def arguments(location: Location) -> list[str]:
     """The options of a job definition, and a lease short enough for a rehearsal."""
-    definition = ["-b", BUCKET, "-p", location.prefix, "-n", "-1", "-t", "0", "-f", "1000000", "-s", "128000000"]
+    definition = [
+        "-b",
+        BUCKET,
+        "-p",
+        location.prefix,
+        "-n",
+        "-1",
+        "-t",
+        "0",
+        "-f",
+        "1000000",
+        "-s",
+        "128000000",
+    ]
     kind = ["-d", "NOT_SET", "-a"] if location.manifests else ["-d", "yesterday"]
-    told = ["--output", "json", "--log-format", "json", "--report", f"s3://{BUCKET}/reports/{{run_id}}.json"]
+    told = [
+        "--output",
+        "json",
+        "--log-format",
+        "json",
+        "--report",
+        f"s3://{BUCKET}/reports/{{run_id}}.json",
+    ]
     return ["run", *definition, *kind, "--min-age", "0", "--lease", "4s", *told]
 
 
 async def command(*words: str, **more: str) -> asyncio.subprocess.Process:
     """A process of the program."""
     pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(sys.executable, "-m", "coalesce", *words, stdout=pipe, stderr=pipe, env=os.environ | more, limit=2**24)
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "coalesce",
+        *words,
+        stdout=pipe,
+        stderr=pipe,
+        env=os.environ | more,
+        limit=2**24,
+    )
 
 
 async def tried(night: Night, location: Location, index: int, attempt: int, *, kill: bool) -> int:
-    """One try of one job; with `kill` it dies as soon as it has told of an output. Its exit code."""
+    """One try of one job; with `kill` it dies as soon as it has told of an output.
+
+    Its exit code.
+    """
     process = await command(*arguments(location), **variables(location, index, attempt))
     assert process.stdout is not None
     assert process.stderr is not None
@@ -108,12 +162,16 @@ async def tried(night: Night, location: Location, index: int, attempt: int, *, k
         night.told.update(keys)
     if code in FINAL - {0}:
         sys.stderr.write((await errors).decode())
-    night.lines.append(f"{location.name:21} {index}/{location.array}  try {attempt}  exit {code:4}  {len(keys):4} outputs{'  (killed)' if kill else ''}")
+    night.lines.append(
+        f"{location.name:21} {index}/{location.array}  try {attempt}  exit {code:4}  {len(keys):4} outputs{'  (killed)' if kill else ''}"
+    )
     await errors
     return code
 
 
-async def job(night: Night, lane: asyncio.Semaphore, location: Location, index: int, *, kill: bool = False) -> None:
+async def job(
+    night: Night, lane: asyncio.Semaphore, location: Location, index: int, *, kill: bool = False
+) -> None:
     """One child of an array job, tried again as its exit code says."""
     for attempt in range(1, ATTEMPTS + 1):
         async with lane:
@@ -125,7 +183,10 @@ async def job(night: Night, lane: asyncio.Semaphore, location: Location, index: 
 
 
 async def records(store: S3Store) -> tuple[Counter[bytes], list[str], list[str]]:
-    """Every record with how often it is there; keys of data; keys of the program's own. Read without the program's own readers."""
+    """Every record with how often it is there; keys of data; keys of the program's own.
+
+    Read without the program's own readers.
+    """
     found: Counter[bytes] = Counter()
     keys: list[str] = []
     token = None
@@ -152,7 +213,20 @@ async def fill() -> None:
     yesterday = f"{dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1):%Y/%m/%d}"
     for seed, location in enumerate(LOCATIONS, 1):
         prefix = f"{location.prefix}/" if location.manifests else f"{location.prefix}/{yesterday}/"
-        shape = ["--objects", str(location.objects), "--topics", "5", "--partitions", "4", "--records", "5", "--record-bytes", "300", "--seed", str(seed)]
+        shape = [
+            "--objects",
+            str(location.objects),
+            "--topics",
+            "5",
+            "--partitions",
+            "4",
+            "--records",
+            "5",
+            "--record-bytes",
+            "300",
+            "--seed",
+            str(seed),
+        ]
         layout = "manifest" if location.manifests else "corporate"
         done = await command("generate", "-b", BUCKET, "-p", prefix, "--layout", layout, *shape)
         _, errors = await done.communicate()
@@ -168,24 +242,49 @@ async def play(night: Night) -> None:
         tasks.create_task(job(night, lane, main, 1))  # twice: a scheduler may
         for location in LOCATIONS:
             for index in range(location.array):
-                tasks.create_task(job(night, lane, location, index, kill=location is main and index == 2))
+                tasks.create_task(
+                    job(night, lane, location, index, kill=location is main and index == 2)
+                )
 
 
 async def rehearse(endpoint: str) -> int:
     """The night, its report, and the proof."""
-    keys = {"access_key": os.environ.get("AWS_ACCESS_KEY_ID", "test"), "secret_key": os.environ.get("AWS_SECRET_ACCESS_KEY", "test")}
-    os.environ |= {"COALESCE_ENDPOINT_URL": endpoint, "COALESCE_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
-    os.environ |= {"COALESCE_ADDRESSING": "path", "AWS_ACCESS_KEY_ID": keys["access_key"], "AWS_SECRET_ACCESS_KEY": keys["secret_key"]}
+    keys = {
+        "access_key": os.environ.get("AWS_ACCESS_KEY_ID", "test"),
+        "secret_key": os.environ.get("AWS_SECRET_ACCESS_KEY", "test"),
+    }
+    os.environ |= {
+        "COALESCE_ENDPOINT_URL": endpoint,
+        "COALESCE_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    os.environ |= {
+        "COALESCE_ADDRESSING": "path",
+        "AWS_ACCESS_KEY_ID": keys["access_key"],
+        "AWS_SECRET_ACCESS_KEY": keys["secret_key"],
+    }
     folder = Path(os.environ.get("REHEARSAL") or tempfile.mkdtemp(prefix="rehearsal-"))
     night, begun = Night(), time.monotonic()
-    async with open_s3(S3Options(BUCKET, endpoint_url=endpoint, region="us-east-1", addressing="path", **keys)) as store:
+    async with open_s3(
+        S3Options(BUCKET, endpoint_url=endpoint, region="us-east-1", addressing="path", **keys)
+    ) as store:
         await store.create_bucket()
         await fill()
         before, objects, _ = await records(store)
-        print(f"{len(objects):,} small objects of {before.total():,} records in {len(LOCATIONS)} locations ({time.monotonic() - begun:.0f} s)", flush=True)
+        print(
+            f"{len(objects):,} small objects of {before.total():,} records in {len(LOCATIONS)} locations ({time.monotonic() - begun:.0f} s)",
+            flush=True,
+        )
         await play(night)
         print("\n".join(night.lines), flush=True)
-        merged = await command("report", f"s3://{BUCKET}/reports/", "--html", str(folder / "night.html"), "--json", str(folder / "night.json"))
+        merged = await command(
+            "report",
+            f"s3://{BUCKET}/reports/",
+            "--html",
+            str(folder / "night.html"),
+            "--json",
+            str(folder / "night.json"),
+        )
         out, errors = await merged.communicate()
         print(out.decode(), errors.decode(), sep="", flush=True)
         scopes = ("-p", "corporate_storage"), ("-p", "business-data", "--manifests")
@@ -198,17 +297,24 @@ async def rehearse(endpoint: str) -> int:
     proofs = {
         "every job ended well": not night.failed,
         "a job was killed": any("(killed)" in line for line in night.lines),
-        "the merged report's exit code is the command's, and 0 or 11": merged.returncode == report["exit_code"] and report["exit_code"] in (0, 11),
-        "every shard has a report": not any(failure["code"] == "ReportMissing" for failure in report["failures"]),
+        "the merged report's exit code is the command's, and 0 or 11": merged.returncode
+        == report["exit_code"]
+        and report["exit_code"] in (0, 11),
+        "every shard has a report": not any(
+            failure["code"] == "ReportMissing" for failure in report["failures"]
+        ),
         "every record is there exactly once": after == before and set(after.values()) <= {1},
         "no small object is left": not any(map(SMALL.search, outputs)),
-        "every output was made by one job": set(night.told.values()) <= {1} and night.told.keys() | night.told_before_death == set(outputs),
+        "every output was made by one job": set(night.told.values()) <= {1}
+        and night.told.keys() | night.told_before_death == set(outputs),
         "all outputs are proven by verify --deep": all(process.returncode == 0 for process in deep),
         "no plan record, lease, probe object or upload is left": not state and not uploads,
     }
     for name, holds in proofs.items():
         print(f"{'yes' if holds else 'NO ':3}  {name}")
-    print(f"{len(objects):,} objects became {len(outputs):,} in {time.monotonic() - begun:.0f} s; the page is {folder / 'night.html'}")
+    print(
+        f"{len(objects):,} objects became {len(outputs):,} in {time.monotonic() - begun:.0f} s; the page is {folder / 'night.html'}"
+    )
     return 0 if all(proofs.values()) else 1
 
 

@@ -1,8 +1,9 @@
 """Runs a command against a real S3 server: `python ci/with_server.py NAME COMMAND...`.
 
-The server is installed once, at a pinned version, into $COALESCE_SERVERS (by default ~/.cache/coalesce-servers), and runs on a free loopback port with
-its data in a temporary folder. The command finds it in COALESCE_TEST_ENDPOINT, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; where the server keeps too
-little for `coalesce run`, COALESCE_ACCEPT_WEAKER says so.
+The server is installed once, at a pinned version, into $COALESCE_SERVERS (by default
+~/.cache/coalesce-servers), and runs on a free loopback port with its data in a temporary folder.
+The command finds it in COALESCE_TEST_ENDPOINT, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; where
+the server keeps too little for `coalesce run`, COALESCE_ACCEPT_WEAKER says so.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ CACHE = Path(os.environ.get("COALESCE_SERVERS") or Path.home() / ".cache" / "coa
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One server: how it is installed into a folder, and how it is started from there on a port with its data in a folder."""
+    """One server: how it is installed into a folder, and how it is started from there on a port
+    with its data in a folder.
+    """
 
     version: str
     tool: str
@@ -41,9 +44,20 @@ SERVERS = {
     "versitygw": Server(
         version="v1.8.0",
         tool="go",
-        install=lambda home, version: [["go", "install", f"github.com/versity/versitygw/cmd/versitygw@{version}"]],
+        install=lambda home, version: [
+            ["go", "install", f"github.com/versity/versitygw/cmd/versitygw@{version}"]
+        ],
         command=lambda home: [f"{home}/versitygw"],
-        arguments=lambda port, data: ["--port", f"127.0.0.1:{port}", "--virtual-domain", "localhost", "--keep-alive", "--quiet", "posix", data],
+        arguments=lambda port, data: [
+            "--port",
+            f"127.0.0.1:{port}",
+            "--virtual-domain",
+            "localhost",
+            "--keep-alive",
+            "--quiet",
+            "posix",
+            data,
+        ],
         environment=lambda port, data: {"ROOT_ACCESS_KEY": "test", "ROOT_SECRET_KEY": "test"},
     ),
     "minio": Server(
@@ -52,14 +66,22 @@ SERVERS = {
         install=lambda home, version: [["go", "install", f"github.com/minio/minio@{version}"]],
         command=lambda home: [f"{home}/minio"],
         arguments=lambda port, data: ["server", "--quiet", "--address", f"127.0.0.1:{port}", data],
-        environment=lambda port, data: {"MINIO_ROOT_USER": "test", "MINIO_ROOT_PASSWORD": "testtest", "MINIO_BROWSER": "off", "MINIO_UPDATE": "off"},
+        environment=lambda port, data: {
+            "MINIO_ROOT_USER": "test",
+            "MINIO_ROOT_PASSWORD": "testtest",
+            "MINIO_BROWSER": "off",
+            "MINIO_UPDATE": "off",
+        },
         keys=("test", "testtest"),  # it refuses a secret of less than eight characters
         weaker="delete-race",
     ),
     "ministack": Server(
         version="1.5.33",
         tool="python3",
-        install=lambda home, version: [["python3", "-m", "venv", f"{home}"], [f"{home}/bin/pip", "install", "--quiet", f"ministack=={version}"]],
+        install=lambda home, version: [
+            ["python3", "-m", "venv", f"{home}"],
+            [f"{home}/bin/pip", "install", "--quiet", f"ministack=={version}"],
+        ],
         command=lambda home: [f"{home}/bin/ministack"],
         arguments=lambda port, data: [],
         environment=lambda port, data: {
@@ -75,9 +97,30 @@ SERVERS = {
     "s3rver": Server(
         version="3.7.1",
         tool="npm",
-        install=lambda home, version: [["npm", "install", "--prefix", f"{home}", "--no-audit", "--no-fund", "--silent", f"s3rver@{version}"]],
+        install=lambda home, version: [
+            [
+                "npm",
+                "install",
+                "--prefix",
+                f"{home}",
+                "--no-audit",
+                "--no-fund",
+                "--silent",
+                f"s3rver@{version}",
+            ]
+        ],
         command=lambda home: ["node", f"{home}/node_modules/s3rver/bin/s3rver.js"],
-        arguments=lambda port, data: ["-d", data, "-a", "127.0.0.1", "-p", str(port), "--service-endpoint", "localhost", "--silent"],
+        arguments=lambda port, data: [
+            "-d",
+            data,
+            "-a",
+            "127.0.0.1",
+            "-p",
+            str(port),
+            "--service-endpoint",
+            "localhost",
+            "--silent",
+        ],
         environment=lambda port, data: {},
         keys=("S3RVER", "S3RVER"),
         refused=True,
@@ -111,12 +154,24 @@ def running(name: str) -> Iterator[tuple[dict[str, str], int]]:
         data.mkdir()
         command = [*server.command(home), *server.arguments(port, str(data))]
         with Path(folder, "log").open("wb") as log:
-            process = subprocess.Popen(command, env=os.environ | server.environment(port, str(data)), stdout=log, stderr=log)
+            process = subprocess.Popen(
+                command,
+                env=os.environ | server.environment(port, str(data)),
+                stdout=log,
+                stderr=log,
+            )
         try:
             wait_for(port, process)
             access, secret = server.keys
-            variables = {"COALESCE_TEST_ENDPOINT": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": access, "AWS_SECRET_ACCESS_KEY": secret}
-            yield variables | ({"COALESCE_ACCEPT_WEAKER": server.weaker} if server.weaker else {}), process.pid
+            variables = {
+                "COALESCE_TEST_ENDPOINT": f"http://127.0.0.1:{port}",
+                "AWS_ACCESS_KEY_ID": access,
+                "AWS_SECRET_ACCESS_KEY": secret,
+            }
+            yield (
+                variables | ({"COALESCE_ACCEPT_WEAKER": server.weaker} if server.weaker else {}),
+                process.pid,
+            )
         finally:
             process.terminate()
             process.wait(30)

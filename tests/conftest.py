@@ -17,8 +17,14 @@ from support.scenarios import SCENARIOS
 from support.schedules import Tally
 from support.servers import KEYS, bucket_of
 
-# What hypothesis tries of each property: a quick look by default, and as long a one as COALESCE_TEST_EXAMPLES says. No test is judged by its time.
-settings.register_profile("coalesce", deadline=None, print_blob=True, max_examples=int(os.environ.get("COALESCE_TEST_EXAMPLES", "100")))
+# What hypothesis tries of each property: a quick look by default, and as long a one as
+# COALESCE_TEST_EXAMPLES says. No test is judged by its time.
+settings.register_profile(
+    "coalesce",
+    deadline=None,
+    print_blob=True,
+    max_examples=int(os.environ.get("COALESCE_TEST_EXAMPLES", "100")),
+)
 settings.load_profile("coalesce")
 
 
@@ -31,7 +37,13 @@ def tally(record_property: Tally) -> Tally:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     tried: Counter[str] = Counter()
     for report in terminalreporter.getreports("passed"):
-        tried.update({what: count for what, count in report.user_properties if isinstance(count, int) and report.when == "call"})
+        tried.update(
+            {
+                what: count
+                for what, count in report.user_properties
+                if isinstance(count, int) and report.when == "call"
+            }
+        )
     for what, count in sorted(tried.items()):
         terminalreporter.write_line(f"{what} tried: {count}")
 
@@ -72,12 +84,24 @@ STORES = ["endpoint"] if "COALESCE_TEST_ENDPOINT" in os.environ else ["memory", 
 
 @pytest.fixture(params=STORES)
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[ObjectStore]:
-    """Each store in turn: in memory and two embedded servers, or the one that COALESCE_TEST_ENDPOINT names."""
+    """Each store in turn: in memory and two embedded servers, or the one that
+    COALESCE_TEST_ENDPOINT names.
+    """
     if request.param == "memory":
         yield MemoryStore(MemoryBucket())
         return
-    url = os.environ["COALESCE_TEST_ENDPOINT"] if request.param == "endpoint" else request.getfixturevalue(request.param)
-    options = S3Options(bucket_of(request.node.name), endpoint_url=url, region="us-east-1", addressing="path", **KEYS)
+    url = (
+        os.environ["COALESCE_TEST_ENDPOINT"]
+        if request.param == "endpoint"
+        else request.getfixturevalue(request.param)
+    )
+    options = S3Options(
+        bucket_of(request.node.name),
+        endpoint_url=url,
+        region="us-east-1",
+        addressing="path",
+        **KEYS,
+    )
     async with open_s3(options) as opened:
         await opened.create_bucket()
         yield opened
@@ -86,7 +110,9 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[ObjectStore]:
 @pytest.fixture
 async def bucket(server: str, request: pytest.FixtureRequest) -> AsyncIterator[S3Store]:
     name = bucket_of(request.node.name)
-    async with open_s3(S3Options(name, endpoint_url=server, region="us-east-1", addressing="path", **KEYS)) as store:
+    async with open_s3(
+        S3Options(name, endpoint_url=server, region="us-east-1", addressing="path", **KEYS)
+    ) as store:
         store.name = name  # type: ignore[attr-defined]
         await store.create_bucket()
         yield store

@@ -1,4 +1,6 @@
-"""The script of threads, written for asyncio: aiobotocore, 64 GETs in flight, whole outputs in memory."""
+"""The script of threads, written for asyncio: aiobotocore, 64 GETs in flight, whole outputs in
+memory.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,19 @@ async def main(endpoint: str, bucket: str, prefix: str, limit: str = str(OUTPUT_
     async with get_session().create_client("s3", endpoint_url=endpoint, config=config) as client:
         lanes = asyncio.Semaphore(IN_FLIGHT)
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        entries = [(entry["Key"], entry["Size"]) async for page in pages for entry in page.get("Contents", ())]
+        entries = [
+            (entry["Key"], entry["Size"])
+            async for page in pages
+            for entry in page.get("Contents", ())
+        ]
         for output, keys in batches(entries, int(limit)):
             bodies = await asyncio.gather(*(read(client, lanes, bucket, key) for key in keys))
             await client.put_object(Bucket=bucket, Key=output, Body=b"".join(bodies))
             for begin in range(0, len(keys), 1000):
-                await client.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys[begin : begin + 1000]]})
+                await client.delete_objects(
+                    Bucket=bucket,
+                    Delete={"Objects": [{"Key": key} for key in keys[begin : begin + 1000]]},
+                )
 
 
 async def read(client: Any, lanes: asyncio.Semaphore, bucket: str, key: str) -> bytes:

@@ -1,4 +1,7 @@
-"""The usual script: boto3, 16 threads, whole outputs in memory. It checks nothing, and loses data when it is killed."""
+"""The usual script: boto3, 16 threads, whole outputs in memory.
+
+It checks nothing, and loses data when it is killed.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,11 @@ THREADS = 16
 
 def connected(endpoint: str, connections: int) -> Any:
     """A client for path-style requests."""
-    return boto3.client("s3", endpoint_url=endpoint, config=Config(max_pool_connections=connections, s3={"addressing_style": "path"}))
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        config=Config(max_pool_connections=connections, s3={"addressing_style": "path"}),
+    )
 
 
 def listed(client: Any, bucket: str, prefix: str) -> Iterator[tuple[str, int]]:
@@ -30,7 +37,9 @@ def listed(client: Any, bucket: str, prefix: str) -> Iterator[tuple[str, int]]:
 def delete(client: Any, bucket: str, keys: list[str]) -> None:
     """Deletes all of them, whatever they are by now."""
     for begin in range(0, len(keys), 1000):
-        client.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys[begin : begin + 1000]]})
+        client.delete_objects(
+            Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys[begin : begin + 1000]]}
+        )
 
 
 def main(endpoint: str, bucket: str, prefix: str, limit: str = str(OUTPUT_BYTES)) -> None:
@@ -38,7 +47,9 @@ def main(endpoint: str, bucket: str, prefix: str, limit: str = str(OUTPUT_BYTES)
     client = connected(endpoint, THREADS)
     with ThreadPoolExecutor(THREADS) as pool:
         for output, keys in batches(listed(client, bucket, prefix), int(limit)):
-            bodies = pool.map(lambda key: client.get_object(Bucket=bucket, Key=key)["Body"].read(), keys)
+            bodies = pool.map(
+                lambda key: client.get_object(Bucket=bucket, Key=key)["Body"].read(), keys
+            )
             client.put_object(Bucket=bucket, Key=output, Body=b"".join(bodies))
             delete(client, bucket, keys)
 

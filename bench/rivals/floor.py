@@ -1,4 +1,5 @@
-"""The floor, no tool: one blocking socket, unsigned requests written by hand, a CRC over every byte, parts sent as they are.
+"""The floor, no tool: one blocking socket, unsigned requests written by hand, a CRC over every
+byte, parts sent as they are.
 
 Whatever else a program does is on top of this.
 """
@@ -37,7 +38,9 @@ class Wire:
         if url.scheme == "https":
             context = ssl.create_default_context(cafile=os.environ["SSL_CERT_FILE"])
             self._socket = context.wrap_socket(self._socket, server_hostname=url.hostname)
-            self._rest: http.client.HTTPConnection = http.client.HTTPSConnection(url.netloc, context=context)
+            self._rest: http.client.HTTPConnection = http.client.HTTPSConnection(
+                url.netloc, context=context
+            )
         else:
             self._rest = http.client.HTTPConnection(url.netloc)
         self._room = memoryview(bytearray(READ_BYTES))
@@ -60,7 +63,9 @@ class Wire:
     def put(self, target: str, pieces: list[bytes], crc: int, size: int) -> bytes:
         """A part; its ETag."""
         value = base64.b64encode(crc.to_bytes(8)).decode()
-        self._socket.sendall(f"PUT {self._base}{target}{self._head}Content-Length: {size}\r\nx-amz-checksum-crc64nvme: {value}\r\n\r\n".encode())
+        self._socket.sendall(
+            f"PUT {self._base}{target}{self._head}Content-Length: {size}\r\nx-amz-checksum-crc64nvme: {value}\r\n\r\n".encode()
+        )
         for piece in pieces:
             self._socket.sendall(piece)
         return re.search(rb"[Ee][Tt]ag: (\S+)", self._answer()[0])[1]  # type: ignore[index]
@@ -110,10 +115,18 @@ def join(wire: Wire, path: str, keys: list[str]) -> None:
         pieces.append(body)
         size, crc = size + len(body), checksums.crc64nvme(body, crc)
         if size >= PART_BYTES or n == len(keys):
-            etag = wire.put(f"{path}?partNumber={len(parts) + 1}&uploadId={upload}", pieces, crc, size)
-            parts.append(f"<Part><PartNumber>{len(parts) + 1}</PartNumber><ETag>{etag.decode()}</ETag></Part>")
+            etag = wire.put(
+                f"{path}?partNumber={len(parts) + 1}&uploadId={upload}", pieces, crc, size
+            )
+            parts.append(
+                f"<Part><PartNumber>{len(parts) + 1}</PartNumber><ETag>{etag.decode()}</ETag></Part>"
+            )
             pieces, size, crc = [], 0, 0
-    wire.ask("POST", f"{path}?uploadId={upload}", f"<CompleteMultipartUpload>{''.join(parts)}</CompleteMultipartUpload>")
+    wire.ask(
+        "POST",
+        f"{path}?uploadId={upload}",
+        f"<CompleteMultipartUpload>{''.join(parts)}</CompleteMultipartUpload>",
+    )
 
 
 if __name__ == "__main__":

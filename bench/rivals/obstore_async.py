@@ -1,4 +1,6 @@
-"""obstore's asyncio interface: 64 GETs in flight, in order into a streaming writer. Transfer alone: it deletes nothing.
+"""obstore's asyncio interface: 64 GETs in flight, in order into a streaming writer.
+
+Transfer alone: it deletes nothing.
 
 With `uvloop` as the fifth word it runs on that loop.
 """
@@ -21,8 +23,17 @@ IN_FLIGHT = 64
 
 async def main(endpoint: str, bucket: str, prefix: str, limit: str = str(OUTPUT_BYTES)) -> None:
     """Joins everything under the prefix."""
-    store = S3Store(bucket, endpoint=endpoint, virtual_hosted_style_request=False, client_options={"allow_http": True})
-    entries = [(entry["path"], entry["size"]) for page in obstore.list(store, prefix=prefix) for entry in page]
+    store = S3Store(
+        bucket,
+        endpoint=endpoint,
+        virtual_hosted_style_request=False,
+        client_options={"allow_http": True},
+    )
+    entries = [
+        (entry["path"], entry["size"])
+        for page in obstore.list(store, prefix=prefix)
+        for entry in page
+    ]
     for output, keys in batches(entries, int(limit)):
         async with obstore.open_writer_async(store, output, buffer_size=16 * 1024**2) as writer:
             reads: deque[asyncio.Task[obstore.Bytes]] = deque()
@@ -43,4 +54,6 @@ async def read(store: S3Store, key: str) -> obstore.Bytes:
 if __name__ == "__main__":
     work = main(*sys.argv[1:5])
     uvloop.run(work) if sys.argv[5:] == ["uvloop"] else asyncio.run(work)
-    os._exit(0)  # when the interpreter ends, obstore's threads now and then abort the process, with all work done
+    # when the interpreter ends, obstore's threads now and then abort the process, with all work
+    # done
+    os._exit(0)

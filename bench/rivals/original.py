@@ -1,6 +1,8 @@
-"""How the program that this one replaces does it: threads for the partitions, more threads for each one's objects, and an output grown by `bytes +`.
+"""How the program that this one replaces does it: threads for the partitions, more threads for each
+one's objects, and an output grown by `bytes +`.
 
-Every addition copies what is there already, so the time of one output grows with the square of its size.
+Every addition copies what is there already, so the time of one output grows with the square of its
+size.
 """
 
 from __future__ import annotations
@@ -26,11 +28,20 @@ def main(endpoint: str, bucket: str, prefix: str, limit: str = str(OUTPUT_BYTES)
 
 
 def join(endpoint: str, bucket: str, output: str, keys: list[str]) -> None:
-    """Reads all bodies as they come, sorts them, adds them up, looks whether the output is there, writes it, deletes the sources."""
+    """Reads all bodies as they come, sorts them, adds them up, looks whether the output is there,
+    writes it, deletes the sources.
+    """
     client = connected(endpoint, 10)
     with ThreadPoolExecutor() as pool:
-        jobs = {pool.submit(lambda key: client.get_object(Bucket=bucket, Key=key)["Body"].read(), key): key for key in keys}
-        bodies = [(int(SOURCE.fullmatch(jobs[job])["first"]), job.result()) for job in as_completed(jobs)]  # type: ignore[index]
+        jobs = {
+            pool.submit(
+                lambda key: client.get_object(Bucket=bucket, Key=key)["Body"].read(), key
+            ): key
+            for key in keys
+        }
+        bodies = [
+            (int(SOURCE.fullmatch(jobs[job])["first"]), job.result()) for job in as_completed(jobs)
+        ]  # type: ignore[index]
     joined = b""
     for _, body in sorted(bodies):
         joined = joined + body

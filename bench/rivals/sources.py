@@ -1,4 +1,6 @@
-"""What all scripts share: which keys are sources, how they are grouped, and which of them become one output."""
+"""What all scripts share: which keys are sources, how they are grouped, and which of them become
+one output.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,12 @@ SOURCE = re.compile(r"(?P<group>.*_\d+)_(?P<first>\d+)-(?P<last>\d+)\.jsonl\.gz"
 Found = tuple[int, int, str, int]  # first offset, last offset, key, bytes
 
 
-def batches(entries: Iterable[tuple[str, int]], limit: int = OUTPUT_BYTES) -> Iterator[tuple[str, list[str]]]:
-    """Of (key, size) pairs: an output's key and the keys of its sources, in order of offsets; neighbours that together stay below the limit."""
+def batches(
+    entries: Iterable[tuple[str, int]], limit: int = OUTPUT_BYTES
+) -> Iterator[tuple[str, list[str]]]:
+    """Of (key, size) pairs: an output's key and the keys of its sources, in order of offsets;
+    neighbours that together stay below the limit.
+    """
     groups: dict[str, list[Found]] = defaultdict(list)
     for key, size in entries:
         if match := SOURCE.fullmatch(key):

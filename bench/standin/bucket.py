@@ -1,4 +1,6 @@
-"""A bucket's objects and open uploads, and S3's rules about them (S3 API reference: conditional requests, multipart limits, object integrity)."""
+"""A bucket's objects and open uploads, and S3's rules about them (S3 API reference: conditional
+requests, multipart limits, object integrity).
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,10 @@ class Refusal(Exception):
 
 @dataclass(slots=True)
 class Stored:
-    """An object as it lies in the bucket. `described` is its answer headers but for the length, made when first asked for."""
+    """An object as it lies in the bucket.
+
+    `described` is its answer headers but for the length, made when first asked for.
+    """
 
     pieces: Pieces
     size: int
@@ -93,9 +98,15 @@ class Named:
 
 
 class Bucket:
-    """One bucket. `filled` is the data set that `reset` comes back to; parts get an MD5 as their ETag unless `cheap_etags`."""
+    """One bucket.
 
-    def __init__(self, filled: Mapping[str, Stored] | None = None, *, cheap_etags: bool = False) -> None:
+    `filled` is the data set that `reset` comes back to; parts get an MD5 as their ETag unless
+    `cheap_etags`.
+    """
+
+    def __init__(
+        self, filled: Mapping[str, Stored] | None = None, *, cheap_etags: bool = False
+    ) -> None:
         self._filled = filled or {}
         self._cheap_etags = cheap_etags
         self.reset()
@@ -106,8 +117,12 @@ class Bucket:
         self.uploads: SortedDict[tuple[str, str], Upload] = SortedDict()
         self._begun = 0
 
-    def list(self, prefix: str, delimiter: str, after: str, limit: int) -> tuple[list[tuple[str, Stored | None]], str]:
-        """Keys, and common prefixes without an object, behind `after`; and after what the next page begins, empty at the end."""
+    def list(
+        self, prefix: str, delimiter: str, after: str, limit: int
+    ) -> tuple[list[tuple[str, Stored | None]], str]:
+        """Keys, and common prefixes without an object, behind `after`; and after what the next page
+        begins, empty at the end.
+        """
         found: list[tuple[str, Stored | None]] = []
         begin = max(prefix, after)
         walk = self.objects.irange(begin, inclusive=(begin != after, True))
@@ -137,7 +152,11 @@ class Bucket:
         if stored is None:
             raise Refusal(404, "NoSuchKey", "The specified key does not exist.")
         if if_match and if_match not in (stored.etag, "*"):
-            raise Refusal(412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
+            raise Refusal(
+                412,
+                "PreconditionFailed",
+                "At least one of the pre-conditions you specified did not hold",
+            )
         return stored
 
     def put(self, key: str, stored: Stored, *, if_none_match: str = "", if_match: str = "") -> None:
@@ -176,29 +195,73 @@ class Bucket:
     def add(self, upload: Upload, number: int, pieces: Pieces, value: str = "") -> Part:
         """A part, held against its checksum if there is one."""
         if not 1 <= number <= MAX_PARTS:
-            raise Refusal(400, "InvalidArgument", "Part number must be an integer between 1 and 10000, inclusive")
+            raise Refusal(
+                400,
+                "InvalidArgument",
+                "Part number must be an integer between 1 and 10000, inclusive",
+            )
         computed = sums.checksum(upload.algorithm, pieces)
         if value and value != computed:
-            raise Refusal(400, "BadDigest", f"The {upload.algorithm} you specified did not match the calculated checksum.")
-        etag = f'"{hashlib.sha256(computed.encode()).hexdigest()[:40]}"' if self._cheap_etags else sums.etag(pieces)
+            raise Refusal(
+                400,
+                "BadDigest",
+                f"The {upload.algorithm} you specified did not match the calculated checksum.",
+            )
+        etag = (
+            f'"{hashlib.sha256(computed.encode()).hexdigest()[:40]}"'
+            if self._cheap_etags
+            else sums.etag(pieces)
+        )
         part = upload.parts[number] = Part(pieces, sum(map(len, pieces)), etag, computed)
         return part
 
-    def complete(self, key: str, upload_id: str, named: list[Named], *, value: str = "", size: int | None = None, if_none_match: str = "") -> Stored:
-        """Makes the object, create-only with `if_none_match`, held against the checksum and the size if they are given."""
+    def complete(
+        self,
+        key: str,
+        upload_id: str,
+        named: list[Named],
+        *,
+        value: str = "",
+        size: int | None = None,
+        if_none_match: str = "",
+    ) -> Stored:
+        """Makes the object, create-only with `if_none_match`, held against the checksum and the
+        size if they are given.
+        """
         upload = self.open(key, upload_id)
         if not named or [part.number for part in named] != sorted({part.number for part in named}):
             raise Refusal(400, "InvalidPartOrder", "The list of parts was not in ascending order.")
         parts = [self._named(upload, part, is_last=part is named[-1]) for part in named]
         pieces = tuple(piece for part in parts for piece in part.pieces)
-        computed = sums.composite(upload.algorithm, [part.checksum for part in parts]) if upload.composite else sums.checksum(upload.algorithm, pieces)
+        computed = (
+            sums.composite(upload.algorithm, [part.checksum for part in parts])
+            if upload.composite
+            else sums.checksum(upload.algorithm, pieces)
+        )
         total = sum(part.size for part in parts)
         if value and value != computed:
-            raise Refusal(400, "BadDigest", f"The {upload.algorithm} you specified did not match the calculated checksum.")
+            raise Refusal(
+                400,
+                "BadDigest",
+                f"The {upload.algorithm} you specified did not match the calculated checksum.",
+            )
         if size is not None and size != total:
-            raise Refusal(400, "InvalidRequest", "The provided x-amz-mp-object-size does not match the size of the object")
-        digest = hashlib.md5(b"".join(bytes.fromhex(part.etag.strip('"')) for part in parts), usedforsecurity=False).hexdigest()
-        stored = Stored(pieces, total, f'"{digest}-{len(parts)}"', time.time(), upload.headers, (upload.algorithm, computed))
+            raise Refusal(
+                400,
+                "InvalidRequest",
+                "The provided x-amz-mp-object-size does not match the size of the object",
+            )
+        digest = hashlib.md5(
+            b"".join(bytes.fromhex(part.etag.strip('"')) for part in parts), usedforsecurity=False
+        ).hexdigest()
+        stored = Stored(
+            pieces,
+            total,
+            f'"{digest}-{len(parts)}"',
+            time.time(),
+            upload.headers,
+            (upload.algorithm, computed),
+        )
         self.put(key, stored, if_none_match=if_none_match)
         del self.uploads[key, upload_id]
         return stored
@@ -206,8 +269,18 @@ class Bucket:
     @staticmethod
     def _named(upload: Upload, named: Named, *, is_last: bool) -> Part:
         part = upload.parts.get(named.number)
-        if part is None or part.etag.strip('"') != named.etag.strip('"') or (named.checksum and named.checksum != part.checksum):
-            raise Refusal(400, "InvalidPart", "One or more of the specified parts could not be found.")
+        if (
+            part is None
+            or part.etag.strip('"') != named.etag.strip('"')
+            or (named.checksum and named.checksum != part.checksum)
+        ):
+            raise Refusal(
+                400, "InvalidPart", "One or more of the specified parts could not be found."
+            )
         if part.size < MIN_PART_BYTES and not is_last:
-            raise Refusal(400, "EntityTooSmall", "Your proposed upload is smaller than the minimum allowed size")
+            raise Refusal(
+                400,
+                "EntityTooSmall",
+                "Your proposed upload is smaller than the minimum allowed size",
+            )
         return part

@@ -22,4 +22,8 @@ class Latency:
 
     def __call__(self) -> float:
         """The next one."""
-        return self._seconds * self._chance.lognormvariate(0.0, self._sigma) if self._sigma else self._seconds
+        return (
+            self._seconds * self._chance.lognormvariate(0.0, self._sigma)
+            if self._sigma
+            else self._seconds
+        )

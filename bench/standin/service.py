@@ -40,7 +40,9 @@ class Service:
         if now != self._second:
             self._second = now
             ids = f"x-amz-id-2: {'0' * 76}\r\nx-amz-request-id: {'0' * 16}\r\n"  # as long as S3's
-            self._date = f"{ids}Date: {formatdate(now, usegmt=True)}\r\nServer: standin\r\n".encode()
+            self._date = (
+                f"{ids}Date: {formatdate(now, usegmt=True)}\r\nServer: standin\r\n".encode()
+            )
         return self._date
 
     def answer(self, request: Request) -> Answer:
@@ -58,7 +60,9 @@ class Service:
         self.bytes_out += answer.size
         return answer
 
-    def _answer(self, operation: str, request: Request, query: Query, name: str, key: str) -> Answer:
+    def _answer(
+        self, operation: str, request: Request, query: Query, name: str, key: str
+    ) -> Answer:
         if operation == "CreateBucket":
             self.buckets.setdefault(name, Bucket(cheap_etags=self._cheap_etags))
             return empty()
@@ -92,10 +96,19 @@ def operation_of(request: Request, query: Query, has_key: bool) -> str:
     if request.method == "PUT" and "x-amz-copy-source" in request.headers:
         return "UploadPartCopy" if "uploadId" in query else "CopyObject"
     if "uploadId" in query:
-        return {"PUT": "UploadPart", "POST": "CompleteMultipartUpload", "DELETE": "AbortMultipartUpload"}.get(request.method, "Unknown")
+        return {
+            "PUT": "UploadPart",
+            "POST": "CompleteMultipartUpload",
+            "DELETE": "AbortMultipartUpload",
+        }.get(request.method, "Unknown")
     if "uploads" in query:
         return "CreateMultipartUpload"
-    return {"GET": "GetObject", "HEAD": "HeadObject", "PUT": "PutObject", "DELETE": "DeleteObject"}.get(request.method, "Unknown")
+    return {
+        "GET": "GetObject",
+        "HEAD": "HeadObject",
+        "PUT": "PutObject",
+        "DELETE": "DeleteObject",
+    }.get(request.method, "Unknown")
 
 
 def get_object(bucket: Bucket, key: str, query: Query, request: Request) -> Answer:
@@ -103,21 +116,39 @@ def get_object(bucket: Bucket, key: str, query: Query, request: Request) -> Answ
     stored = bucket.get(key, request.headers.get("if-match", ""))
     wanted = request.headers.get("range")
     if wanted is None:
-        return Answer(200, b"%s%sContent-Length: %d\r\n" % (stored.describe(), checksum_line(stored, request), stored.size), stored.pieces)
+        return Answer(
+            200,
+            b"%s%sContent-Length: %d\r\n"
+            % (stored.describe(), checksum_line(stored, request), stored.size),
+            stored.pieces,
+        )
     start, end = range_of(wanted, stored.size)
-    lines = b"%sContent-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n" % (stored.describe(), start, end - 1, stored.size, end - start)
+    lines = b"%sContent-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n" % (
+        stored.describe(),
+        start,
+        end - 1,
+        stored.size,
+        end - start,
+    )
     return Answer(206, lines, stored.cut(start, end - start))
 
 
 def head_object(bucket: Bucket, key: str, query: Query, request: Request) -> Answer:
     """HeadObject."""
     stored = bucket.get(key, request.headers.get("if-match", ""))
-    return Answer(200, b"%s%sContent-Length: %d\r\n" % (stored.describe(), checksum_line(stored, request), stored.size))
+    return Answer(
+        200,
+        b"%s%sContent-Length: %d\r\n"
+        % (stored.describe(), checksum_line(stored, request), stored.size),
+    )
 
 
 def checksum_line(stored: Stored, request: Request) -> bytes:
     """The stored checksum, if it is asked for."""
-    if stored.checksum is None or request.headers.get("x-amz-checksum-mode", "").upper() != "ENABLED":
+    if (
+        stored.checksum is None
+        or request.headers.get("x-amz-checksum-mode", "").upper() != "ENABLED"
+    ):
         return b""
     algorithm, value = stored.checksum
     kind = "COMPOSITE" if "-" in value else "FULL_OBJECT"
@@ -140,26 +171,44 @@ def put_object(bucket: Bucket, key: str, query: Query, request: Request) -> Answ
     """PutObject; without a checksum of the client's it gets S3's own."""
     algorithm, value = checked(request)
     pieces = (request.body,)
-    stored = Stored(pieces, len(request.body), sums.etag(pieces), time.time(), kept(request), (algorithm, value))
-    bucket.put(key, stored, if_none_match=request.headers.get("if-none-match", ""), if_match=request.headers.get("if-match", ""))
+    stored = Stored(
+        pieces, len(request.body), sums.etag(pieces), time.time(), kept(request), (algorithm, value)
+    )
+    bucket.put(
+        key,
+        stored,
+        if_none_match=request.headers.get("if-none-match", ""),
+        if_match=request.headers.get("if-match", ""),
+    )
     return empty(200, f"ETag: {stored.etag}\r\n")
 
 
 def checked(request: Request) -> tuple[str, str]:
     """The checksum of the body: the client's, which has to be right, or CRC64NVME."""
-    wanted = {name: request.headers[header] for name in sums.ALGORITHMS if (header := f"x-amz-checksum-{name}") in request.headers}
+    wanted = {
+        name: request.headers[header]
+        for name in sums.ALGORITHMS
+        if (header := f"x-amz-checksum-{name}") in request.headers
+    }
     if "content-md5" in request.headers:
         wanted["md5"] = request.headers["content-md5"]
     for name, value in wanted.items():
         if sums.checksum(name, [request.body]) != value:
-            raise Refusal(400, "BadDigest", f"The {name} you specified did not match the calculated checksum.")
+            raise Refusal(
+                400, "BadDigest", f"The {name} you specified did not match the calculated checksum."
+            )
     wanted.pop("md5", None)
-    return next(iter(wanted.items()), None) or ("crc64nvme", sums.checksum("crc64nvme", [request.body]))
+    return next(iter(wanted.items()), None) or (
+        "crc64nvme",
+        sums.checksum("crc64nvme", [request.body]),
+    )
 
 
 def kept(request: Request) -> dict[str, str]:
     """The headers that stay with an object."""
-    return {"content-type": "binary/octet-stream"} | {name: value for name, value in request.headers.items() if _KEPT.fullmatch(name)}
+    return {"content-type": "binary/octet-stream"} | {
+        name: value for name, value in request.headers.items() if _KEPT.fullmatch(name)
+    }
 
 
 def unchunk(request: Request) -> None:
@@ -176,9 +225,15 @@ def unchunk(request: Request) -> None:
         if colon:
             request.headers[name.lower()] = value.strip()
     request.body = b"".join(pieces)
-    if len(request.body) != int(request.headers.get("x-amz-decoded-content-length", len(request.body))):
+    if len(request.body) != int(
+        request.headers.get("x-amz-decoded-content-length", len(request.body))
+    ):
         raise Refusal(400, "IncompleteBody", "The request body terminated unexpectedly")
-    encodings = [word.strip() for word in request.headers.pop("content-encoding").split(",") if word.strip() != "aws-chunked"]
+    encodings = [
+        word.strip()
+        for word in request.headers.pop("content-encoding").split(",")
+        if word.strip() != "aws-chunked"
+    ]
     if encodings:
         request.headers["content-encoding"] = ",".join(encodings)
 
@@ -202,7 +257,9 @@ def delete_objects(bucket: Bucket, key: str, query: Query, request: Request) -> 
             if not quiet:
                 rows.append(f"<Deleted><Key>{escape(name)}</Key></Deleted>")
         except Refusal as refusal:
-            rows.append(f"<Error><Key>{escape(name)}</Key><Code>{refusal.code}</Code><Message>{refusal.message}</Message></Error>")
+            rows.append(
+                f"<Error><Key>{escape(name)}</Key><Code>{refusal.code}</Code><Message>{refusal.message}</Message></Error>"
+            )
     return xml("DeleteResult", "".join(rows))
 
 
@@ -219,12 +276,20 @@ def list_objects(bucket: Bucket, key: str, query: Query, request: Request) -> An
         if stored is None:
             rows.append(f"<CommonPrefixes><Prefix>{write(name)}</Prefix></CommonPrefixes>")
         else:
-            sums_kept = f"<ChecksumAlgorithm>{stored.checksum[0].upper()}</ChecksumAlgorithm>" if stored.checksum else ""
+            sums_kept = (
+                f"<ChecksumAlgorithm>{stored.checksum[0].upper()}</ChecksumAlgorithm>"
+                if stored.checksum
+                else ""
+            )
             rows.append(
                 f"<Contents><Key>{write(name)}</Key><LastModified>{iso(int(stored.modified))}</LastModified><ETag>&quot;{stored.etag[1:-1]}&quot;</ETag>"
                 f"{sums_kept}<Size>{stored.size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
             )
-    following = f"<NextContinuationToken>{following.encode().hex()}</NextContinuationToken>" if following else ""
+    following = (
+        f"<NextContinuationToken>{following.encode().hex()}</NextContinuationToken>"
+        if following
+        else ""
+    )
     about = (
         f"<Prefix>{write(prefix)}</Prefix><Delimiter>{write(delimiter)}</Delimiter><KeyCount>{len(found)}</KeyCount><MaxKeys>{limit}</MaxKeys>"
         f"<IsTruncated>{'true' if following else 'false'}</IsTruncated>{following}"
@@ -234,9 +299,20 @@ def list_objects(bucket: Bucket, key: str, query: Query, request: Request) -> An
 
 def list_uploads(bucket: Bucket, key: str, query: Query, request: Request) -> Answer:
     """ListMultipartUploads."""
-    write, prefix, limit = written(query), query.get("prefix", ""), int(query.get("max-uploads", 1000))
-    marker = (query.get("key-marker", ""), query.get("upload-id-marker", "") or ("\uffff" if query.get("key-marker") else ""))
-    found = [(place, upload) for place, upload in bucket.uploads.items() if place > marker and place[0].startswith(prefix)]
+    write, prefix, limit = (
+        written(query),
+        query.get("prefix", ""),
+        int(query.get("max-uploads", 1000)),
+    )
+    marker = (
+        query.get("key-marker", ""),
+        query.get("upload-id-marker", "") or ("\uffff" if query.get("key-marker") else ""),
+    )
+    found = [
+        (place, upload)
+        for place, upload in bucket.uploads.items()
+        if place > marker and place[0].startswith(prefix)
+    ]
     rows = [
         f"<Upload><Key>{write(name)}</Key><UploadId>{upload_id}</UploadId><Initiated>{iso(int(upload.initiated))}</Initiated></Upload>"
         for (name, upload_id), upload in found[:limit]
@@ -254,9 +330,14 @@ def create_upload(bucket: Bucket, key: str, query: Query, request: Request) -> A
     algorithm = request.headers.get("x-amz-checksum-algorithm", "CRC64NVME").lower()
     if algorithm not in sums.ALGORITHMS:
         raise Refusal(400, "InvalidRequest", f"there is no checksum {algorithm}")
-    kind = request.headers.get("x-amz-checksum-type", "FULL_OBJECT" if algorithm == "crc64nvme" else "COMPOSITE")
+    kind = request.headers.get(
+        "x-amz-checksum-type", "FULL_OBJECT" if algorithm == "crc64nvme" else "COMPOSITE"
+    )
     upload_id = bucket.begin(key, algorithm, kind == "COMPOSITE", kept(request))
-    return xml("InitiateMultipartUploadResult", f"<Bucket>standin</Bucket><Key>{escape(key)}</Key><UploadId>{upload_id}</UploadId>")
+    return xml(
+        "InitiateMultipartUploadResult",
+        f"<Bucket>standin</Bucket><Key>{escape(key)}</Key><UploadId>{upload_id}</UploadId>",
+    )
 
 
 def upload_part(bucket: Bucket, key: str, query: Query, request: Request) -> Answer:
@@ -266,7 +347,9 @@ def upload_part(bucket: Bucket, key: str, query: Query, request: Request) -> Ans
     if not checked_value:
         checked(request)
     part = bucket.add(upload, int(query["partNumber"]), (request.body,), checked_value)
-    return empty(200, f"ETag: {part.etag}\r\nx-amz-checksum-{upload.algorithm}: {part.checksum}\r\n")
+    return empty(
+        200, f"ETag: {part.etag}\r\nx-amz-checksum-{upload.algorithm}: {part.checksum}\r\n"
+    )
 
 
 def copy_part(bucket: Bucket, key: str, query: Query, request: Request) -> Answer:
@@ -289,7 +372,12 @@ def complete_upload(bucket: Bucket, key: str, query: Query, request: Request) ->
     """CompleteMultipartUpload."""
     upload = bucket.open(key, query["uploadId"])
     name = f"{{*}}Checksum{upload.algorithm.upper()}"
-    named = [Named(int(p.findtext("{*}PartNumber", "0")), p.findtext("{*}ETag", ""), p.findtext(name, "")) for p in parsed(request).iterfind("{*}Part")]
+    named = [
+        Named(
+            int(p.findtext("{*}PartNumber", "0")), p.findtext("{*}ETag", ""), p.findtext(name, "")
+        )
+        for p in parsed(request).iterfind("{*}Part")
+    ]
     size = request.headers.get("x-amz-mp-object-size")
     stored = bucket.complete(
         key,
@@ -299,7 +387,10 @@ def complete_upload(bucket: Bucket, key: str, query: Query, request: Request) ->
         size=int(size) if size else None,
         if_none_match=request.headers.get("if-none-match", ""),
     )
-    return xml("CompleteMultipartUploadResult", f"<Bucket>standin</Bucket><Key>{escape(key)}</Key><ETag>{escape(stored.etag)}</ETag>")
+    return xml(
+        "CompleteMultipartUploadResult",
+        f"<Bucket>standin</Bucket><Key>{escape(key)}</Key><ETag>{escape(stored.etag)}</ETag>",
+    )
 
 
 def abort_upload(bucket: Bucket, key: str, query: Query, request: Request) -> Answer:
@@ -353,7 +444,9 @@ def iso(when: int) -> str:
 def xml(root: str, inside: str) -> Answer:
     """An XML document with S3's namespace."""
     body = f'<?xml version="1.0" encoding="UTF-8"?>\n<{root} xmlns="{NAMESPACE}">{inside}</{root}>'.encode()
-    return Answer(200, b"Content-Type: application/xml\r\nContent-Length: %d\r\n" % len(body), (body,))
+    return Answer(
+        200, b"Content-Type: application/xml\r\nContent-Length: %d\r\n" % len(body), (body,)
+    )
 
 
 def empty(status: int = 200, lines: str = "") -> Answer:

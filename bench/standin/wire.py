@@ -1,4 +1,6 @@
-"""HTTP/1.1 as a server needs it here: requests with a length, answers in order, bodies that are neither copied nor buffered twice."""
+"""HTTP/1.1 as a server needs it here: requests with a length, answers in order, bodies that are
+neither copied nor buffered twice.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,22 @@ from dataclasses import dataclass, field
 
 HEAD_BYTES = 64 * 1024
 SLICE_BYTES = 1024 * 1024
-_REASONS = {200: "OK", 204: "No Content", 206: "Partial Content", 304: "Not Modified", 400: "Bad Request", 403: "Forbidden", 404: "Not Found"}
-_REASONS |= {409: "Conflict", 411: "Length Required", 412: "Precondition Failed", 416: "Range Not Satisfiable", 500: "Internal Server Error"}
+_REASONS = {
+    200: "OK",
+    204: "No Content",
+    206: "Partial Content",
+    304: "Not Modified",
+    400: "Bad Request",
+    403: "Forbidden",
+    404: "Not Found",
+}
+_REASONS |= {
+    409: "Conflict",
+    411: "Length Required",
+    412: "Precondition Failed",
+    416: "Range Not Satisfiable",
+    500: "Internal Server Error",
+}
 _REASONS |= {501: "Not Implemented", 503: "Service Unavailable"}
 
 
@@ -26,7 +42,11 @@ class Request:
 
 @dataclass(slots=True)
 class Answer:
-    """What is answered. `headers` are whole lines, Content-Length among them unless there is no body; `body` is pieces of one body."""
+    """What is answered.
+
+    `headers` are whole lines, Content-Length among them unless there is no body; `body` is pieces
+    of one body.
+    """
 
     status: int
     headers: bytes = b""
@@ -58,14 +78,24 @@ class Chunks:
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One client. `answer` decides, `delay` says how many seconds that takes, `preamble` is the head's lines that every answer has."""
+    """One client.
 
-    def __init__(self, answer: Callable[[Request], Answer], delay: Callable[[], float], preamble: Callable[[], bytes]) -> None:
+    `answer` decides, `delay` says how many seconds that takes, `preamble` is the head's lines that
+    every answer has.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[Request], Answer],
+        delay: Callable[[], float],
+        preamble: Callable[[], bytes],
+    ) -> None:
         self._answer, self._delay, self._preamble = answer, delay, preamble
         self._head = bytearray(HEAD_BYTES)
         self._view = memoryview(self._head)
         self._filled = 0
-        self._request: Request | None = None  # whose body is still arriving, or whose answer is still due
+        # whose body is still arriving, or whose answer is still due
+        self._request: Request | None = None
         self._body = memoryview(b"")  # the room that its body has yet to fill
         self._chunks: Chunks | None = None  # or else the chunks that it comes in
         self._unsent: deque[bytes | memoryview] = deque()
@@ -151,7 +181,12 @@ class Connection(asyncio.BufferedProtocol):
         request = self._request
         assert request is not None
         answer = self._answer(request)
-        head = b"HTTP/1.1 %d %s\r\n%s%s\r\n" % (answer.status, _REASONS.get(answer.status, "").encode(), self._preamble(), answer.headers)
+        head = b"HTTP/1.1 %d %s\r\n%s%s\r\n" % (
+            answer.status,
+            _REASONS.get(answer.status, "").encode(),
+            self._preamble(),
+            answer.headers,
+        )
         if self._transport.is_closing():
             return
         if answer.size <= SLICE_BYTES and not self._unsent:
@@ -160,7 +195,9 @@ class Connection(asyncio.BufferedProtocol):
             self._unsent.append(head)
             for piece in answer.body:
                 view = memoryview(piece)
-                self._unsent.extend(view[at : at + SLICE_BYTES] for at in range(0, len(view), SLICE_BYTES))
+                self._unsent.extend(
+                    view[at : at + SLICE_BYTES] for at in range(0, len(view), SLICE_BYTES)
+                )
             self._send()
         if request.headers.get("connection", "").lower() == "close" and not self._unsent:
             self._transport.close()

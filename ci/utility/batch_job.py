@@ -1,7 +1,11 @@
-"""Runs one job on AWS Batch by hand: submits it, follows its logs, and ends with its exit code. Runs in the image itself; parameters are variables.
+"""Runs one job on AWS Batch by hand: submits it, follows its logs, and ends with its exit code.
 
-DEFINITION and QUEUE name what the stack of deploy/aws/batch.yaml made, LOG_GROUP where it logs. BUCKET, PREFIX, DATE and PARTITION become the job's
-parameters, SHARDS the size of its array; an empty one leaves the definition's own. ROLE_ARN, if there is one, is assumed. SIGTERM ends the job, too.
+Runs in the image itself; parameters are variables.
+
+DEFINITION and QUEUE name what the stack of deploy/aws/batch.yaml made, LOG_GROUP where it logs.
+BUCKET, PREFIX, DATE and PARTITION become the job's parameters, SHARDS the size of its array; an
+empty one leaves the definition's own. ROLE_ARN, if there is one, is assumed. SIGTERM ends the job,
+too.
 """
 
 from __future__ import annotations
@@ -25,27 +29,48 @@ LONGEST = 24 * 3600.0
 
 def request(variables: Mapping[str, str]) -> dict[str, Any]:
     """The SubmitJob request that the variables ask for."""
-    named = {"s3-bucket-id": "BUCKET", "s3-prefix": "PREFIX", "date-to-add": "DATE", "partition": "PARTITION"}
-    parameters = {parameter: variables[name] for parameter, name in named.items() if variables.get(name)}
+    named = {
+        "s3-bucket-id": "BUCKET",
+        "s3-prefix": "PREFIX",
+        "date-to-add": "DATE",
+        "partition": "PARTITION",
+    }
+    parameters = {
+        parameter: variables[name] for parameter, name in named.items() if variables.get(name)
+    }
     shards = int(variables.get("SHARDS") or 1)
-    job = {"jobName": variables.get("NAME") or "coalesce-by-hand", "jobQueue": variables["QUEUE"], "jobDefinition": variables["DEFINITION"]}
-    return {**job, "parameters": parameters, **({"arrayProperties": {"size": shards}} if shards > 1 else {})}
+    job = {
+        "jobName": variables.get("NAME") or "coalesce-by-hand",
+        "jobQueue": variables["QUEUE"],
+        "jobDefinition": variables["DEFINITION"],
+    }
+    return {
+        **job,
+        "parameters": parameters,
+        **({"arrayProperties": {"size": shards}} if shards > 1 else {}),
+    }
 
 
 class Follower:
     """Follows one job, and the children of an array, until it ends."""
 
-    def __init__(self, batch: Any, logs: Any, log_group: str, tell: Callable[[str], object]) -> None:
+    def __init__(
+        self, batch: Any, logs: Any, log_group: str, tell: Callable[[str], object]
+    ) -> None:
         self._batch, self._logs, self._group, self._tell = batch, logs, log_group, tell
         self._tokens: dict[str, str] = {}
         self._status = ""
 
     def until_ended(self, job_id: str, wait: Callable[[], object]) -> int:
-        """The job's exit code: the worst of its children's; 1 where it failed before there was one."""
+        """The job's exit code: the worst of its children's; 1 where it failed before there was
+        one.
+        """
         while True:
             job = self._described([job_id])[0]
             size = job.get("arrayProperties", {}).get("size", 0)
-            tasks = self._described([f"{job_id}:{index}" for index in range(size)]) if size else [job]
+            tasks = (
+                self._described([f"{job_id}:{index}" for index in range(size)]) if size else [job]
+            )
             if job["status"] != self._status:
                 self._status = job["status"]
                 self._tell(f"{self._status} {job.get('statusReason', '')}".rstrip())
@@ -71,7 +96,9 @@ class Follower:
             while True:
                 token = self._tokens.get(stream, "")
                 more = {"nextToken": token} if token else {}
-                page = self._logs.get_log_events(logGroupName=self._group, logStreamName=stream, startFromHead=True, **more)
+                page = self._logs.get_log_events(
+                    logGroupName=self._group, logStreamName=stream, startFromHead=True, **more
+                )
                 for event in page["events"]:
                     self._tell(f"{prefix:>3} {event['message']}" if prefix else event["message"])
                 self._tokens[stream] = page["nextForwardToken"]
@@ -89,7 +116,9 @@ def session_of(variables: Mapping[str, str]) -> Session:
     """The environment's session, or that of ROLE_ARN."""
     session = get_session()
     if variables.get("ROLE_ARN"):
-        role = session.create_client("sts").assume_role(RoleArn=variables["ROLE_ARN"], RoleSessionName="coalesce-by-hand")["Credentials"]
+        role = session.create_client("sts").assume_role(
+            RoleArn=variables["ROLE_ARN"], RoleSessionName="coalesce-by-hand"
+        )["Credentials"]
         session.set_credentials(role["AccessKeyId"], role["SecretAccessKey"], role["SessionToken"])
     return session
 
@@ -113,7 +142,9 @@ def main() -> int:
 
     tell(f"{job_id} submitted")
     try:
-        return Follower(batch, session.create_client("logs"), os.environ["LOG_GROUP"], tell).until_ended(job_id, wait)
+        return Follower(
+            batch, session.create_client("logs"), os.environ["LOG_GROUP"], tell
+        ).until_ended(job_id, wait)
     except BaseException:
         batch.terminate_job(jobId=job_id, reason="the one who started it by hand has gone")
         raise

@@ -6,13 +6,23 @@ from __future__ import annotations
 class CoalesceError(Exception):
     """Base of every expected failure: what happened, where, and what to do next.
 
-    `key` is the object concerned, `code` the store's own error code or a short name of ours, `hint` one sentence on how to go on.
+    `key` is the object concerned, `code` the store's own error code or a short name of ours, `hint`
+    one sentence on how to go on.
     """
 
     code = "Error"
     hint = ""
 
-    def __init__(self, message: str, *, key: str = "", code: str = "", request_id: str = "", hint: str = "", operation: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        key: str = "",
+        code: str = "",
+        request_id: str = "",
+        hint: str = "",
+        operation: str = "",
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.key = key
@@ -23,11 +33,20 @@ class CoalesceError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         """From one process to another."""
-        return _rebuilt, (type(self), self.message, {name: getattr(self, name) for name in ("key", "code", "request_id", "hint", "operation")})
+        return _rebuilt, (
+            type(self),
+            self.message,
+            {
+                name: getattr(self, name)
+                for name in ("key", "code", "request_id", "hint", "operation")
+            },
+        )
 
 
 class UsageError(CoalesceError):
-    """The command line, the environment or the configuration file says something that makes no sense."""
+    """The command line, the environment or the configuration file says something that makes no
+    sense.
+    """
 
     code = "Usage"
     hint = "See `coalesce --help`."
@@ -88,7 +107,9 @@ class ConditionIgnored(PreconditionFailed):
 
 
 class Conflict(StorageError):
-    """409 ConditionalRequestConflict: a concurrent change; a multipart upload must be started anew."""
+    """409 ConditionalRequestConflict: a concurrent change; a multipart upload must be started
+    anew.
+    """
 
     code = "ConditionalRequestConflict"
 
@@ -108,7 +129,9 @@ class Archived(StorageError):
 
 
 class BadRequest(StorageError):
-    """400 (BadDigest, InvalidPart, EntityTooSmall, InvalidRequest ...): refused, nothing was done."""
+    """400 (BadDigest, InvalidPart, EntityTooSmall, InvalidRequest ...): refused, nothing was
+    done.
+    """
 
     code = "BadRequest"
 
@@ -127,7 +150,9 @@ class ListingError(StorageError):
 
 
 class ContentError(CoalesceError):
-    """A source's bytes are not what a whole source holds; joining it would hide records from readers."""
+    """A source's bytes are not what a whole source holds; joining it would hide records from
+    readers.
+    """
 
     code = "CorruptSource"
     hint = "The source was left in place; look at it, repair or move it, and run again."
@@ -169,7 +194,9 @@ class PlanStale(CoalesceError):
 
 
 class LeaseLost(CoalesceError):
-    """This run's lease expired or was taken away, so it must not complete or delete anything more."""
+    """This run's lease expired or was taken away, so it must not complete or delete anything
+    more.
+    """
 
     code = "LeaseLost"
     hint = "The run stopped before its next change; run again."

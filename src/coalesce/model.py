@@ -1,4 +1,7 @@
-"""The values that travel through a run, none of which changes. Those of which there are millions are tuples: made in a third of the time."""
+"""The values that travel through a run, none of which changes.
+
+Those of which there are millions are tuples: made in a third of the time.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,11 @@ class GroupId:
 
 
 class Source(NamedTuple):
-    """An object to be joined. Offsets are as its name says; `tail` is the topic, partition and offset that end a manifest's name."""
+    """An object to be joined.
+
+    Offsets are as its name says; `tail` is the topic, partition and offset that end a manifest's
+    name.
+    """
 
     key: str
     size: int
@@ -60,7 +67,10 @@ class ExistingOutput:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """All sources and outputs of one (directory, topic, partition), completely listed. `listed_at` is the store's clock."""
+    """All sources and outputs of one (directory, topic, partition), completely listed.
+
+    `listed_at` is the store's clock.
+    """
 
     id: GroupId
     sources: Sequence[Source]
@@ -155,7 +165,8 @@ Part = Stream | Copy
 class Batch:
     """Consecutive sources of a group that become one output; `size` is their bytes as listed.
 
-    `digest` is over the ordered (key, ETag, size) of the sources: whoever finds it in an output's metadata knows this very batch is joined there.
+    `digest` is over the ordered (key, ETag, size) of the sources: whoever finds it in an output's
+    metadata knows this very batch is joined there.
     """
 
     output: str
@@ -166,7 +177,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A group's batches, frozen, and what stays. `gaps` and `overlaps` count neighbours whose offsets do not meet."""
+    """A group's batches, frozen, and what stays.
+
+    `gaps` and `overlaps` count neighbours whose offsets do not meet.
+    """
 
     group: GroupId
     batches: tuple[Batch, ...]
@@ -177,7 +191,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class UploadedPart:
-    """The store's receipt for one part. `checksum` is base64 in the upload's algorithm, empty if the upload has none."""
+    """The store's receipt for one part.
+
+    `checksum` is base64 in the upload's algorithm, empty if the upload has none.
+    """
 
     number: int
     size: int
@@ -189,7 +206,8 @@ class UploadedPart:
 class Transferred:
     """All parts of a batch are with the store, not yet visible as an object.
 
-    `crc64` is combined from the sources' own checksums, apart from the upload path; `records` is None where nothing was counted.
+    `crc64` is combined from the sources' own checksums, apart from the upload path; `records` is
+    None where nothing was counted.
     """
 
     parts: tuple[UploadedPart, ...]
@@ -200,7 +218,8 @@ class Transferred:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What became of one batch: an output that is there and proven, and what happened to its sources.
+    """What became of one batch: an output that is there and proven, and what happened to its
+    sources.
 
     `deleted` sources are gone, their keys were `freed` characters long in all.
     """

@@ -1,4 +1,6 @@
-"""What a run is told, checked once and frozen: the border between the outside's text and the program's values."""
+"""What a run is told, checked once and frozen: the border between the outside's text and the
+program's values.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,17 @@ _DAY = re.compile(r"(\d{4})[-/](\d{2})[-/](\d{2})")
 
 
 def parse_size(text: object) -> object:
-    """Bytes of `128MB` (decimal) or `64MiB` (binary); plain numbers are bytes. Raises ValueError."""
+    """Bytes of `128MB` (decimal) or `64MiB` (binary); plain numbers are bytes.
+
+    Raises ValueError.
+    """
     if not isinstance(text, str):
         return text
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is not a size; write bytes, or a number with a unit such as 128MB or 64MiB")
+        raise ValueError(
+            f"{text!r} is not a size; write bytes, or a number with a unit such as 128MB or 64MiB"
+        )
     base = 1024 if match[3] else 1000
     return int(float(match[1]) * base ** " kmgt".index(match[2].lower() or " "))
 
@@ -33,12 +40,17 @@ def parse_duration(text: object) -> object:
         return text
     match = _DURATION.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is not a duration; write a number with a unit such as 90s, 5m or 2h")
+        raise ValueError(
+            f"{text!r} is not a duration; write a number with a unit such as 90s, 5m or 2h"
+        )
     return float(match[1]) * _SECONDS[match[2]]
 
 
 def parse_days(text: str, today: dt.date) -> tuple[dt.date, ...]:
-    """The days that `--date-to-add` names, in order; none for NOT_SET. `today` is UTC's. Raises ValueError."""
+    """The days that `--date-to-add` names, in order; none for NOT_SET. `today` is UTC's.
+
+    Raises ValueError.
+    """
     word = text.strip()
     if word.upper() == "NOT_SET" or not word:
         return ()
@@ -56,7 +68,9 @@ def _day(text: str, today: dt.date) -> dt.date:
         return today - dt.timedelta(days=word == "yesterday")
     match = _DAY.fullmatch(word)
     if match is None:
-        raise ValueError(f"{text!r} is not a day; write today, yesterday, 2026-11-22, 2026/11/22, A..B or NOT_SET")
+        raise ValueError(
+            f"{text!r} is not a day; write today, yesterday, 2026-11-22, 2026/11/22, A..B or NOT_SET"
+        )
     return dt.date(int(match[1]), int(match[2]), int(match[3]))
 
 
@@ -67,12 +81,19 @@ def as_directory(prefix: str) -> str:
 
 Bytes = Annotated[int, BeforeValidator(parse_size)]
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
-Share = Annotated[Shard, BeforeValidator(lambda text: Shard.parse(text) if isinstance(text, str) else text), PlainSerializer(str)]
+Share = Annotated[
+    Shard,
+    BeforeValidator(lambda text: Shard.parse(text) if isinstance(text, str) else text),
+    PlainSerializer(str),
+]
 Weaker = Literal["delete-race", "overwrite-race", "no-exclusion"]
 
 
 class Settings(BaseModel):
-    """Everything that `run`, `plan` and `recover` can be told. Names are those of the options, and of the TOML file."""
+    """Everything that `run`, `plan` and `recover` can be told.
+
+    Names are those of the options, and of the TOML file.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -123,7 +144,9 @@ class Settings(BaseModel):
         if any(number < 0 for number in self.partition):
             raise ValueError("a partition is a number from 0 on; -1 means all of them")
         if not self.whole_bucket and not all(self.prefix):
-            raise ValueError("an empty prefix is the whole bucket; say --whole-bucket if that is meant")
+            raise ValueError(
+                "an empty prefix is the whole bucket; say --whole-bucket if that is meant"
+            )
         if not self.prefix and not self.whole_bucket:
             raise ValueError("a prefix is required: --prefix P (or --whole-bucket)")
         parse_days(self.date, dt.date(2000, 1, 1))
@@ -132,7 +155,9 @@ class Settings(BaseModel):
             raise ValueError("the state prefix must not be empty")
         for prefix in map(as_directory, self.prefix):
             if prefix and (state.startswith(prefix) or prefix.startswith(state)):
-                raise ValueError(f"the state prefix {state!r} and the prefix {prefix!r} overlap; choose another --state")
+                raise ValueError(
+                    f"the state prefix {state!r} and the prefix {prefix!r} overlap; choose another --state"
+                )
         return self
 
     @property
@@ -141,10 +166,14 @@ class Settings(BaseModel):
         return as_directory(self.state)
 
     def prefixes(self, today: dt.date) -> tuple[str, ...]:
-        """The prefixes to list: each with a slash at its end, one per day if a date is given, none inside another."""
+        """The prefixes to list: each with a slash at its end, one per day if a date is given, none
+        inside another.
+        """
         roots = tuple(as_directory(prefix) for prefix in self.prefix) or ("",)
         days = parse_days(self.date, today)
-        wanted = {f"{root}{day:%Y/%m/%d}/" for root in roots for day in days} if days else set(roots)
+        wanted = (
+            {f"{root}{day:%Y/%m/%d}/" for root in roots for day in days} if days else set(roots)
+        )
         kept: list[str] = []
         for prefix in sorted(wanted):  # one that others begin with stands right before them
             if not kept or not prefix.startswith(kept[-1]):

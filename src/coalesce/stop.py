@@ -13,7 +13,10 @@ _SIGNALS = 128
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """Where a run ends of its own accord; None is no limit. `deadline` is in seconds from its start."""
+    """Where a run ends of its own accord; None is no limit.
+
+    `deadline` is in seconds from its start.
+    """
 
     groups: int | None = None
     bytes: int | None = None
@@ -22,7 +25,10 @@ class RunLimits:
 
 
 class Stop:
-    """Asked before every group and every output. The first reason to stop stays, and is the exit code."""
+    """Asked before every group and every output.
+
+    The first reason to stop stays, and is the exit code.
+    """
 
     def __init__(self, limits: RunLimits, clock: Callable[[], float]) -> None:
         self.code = 0
@@ -37,7 +43,10 @@ class Stop:
 
     @property
     def interrupted(self) -> bool:
-        """Whether also what was admitted already should end, between outputs. A limit that is reached ends only what comes after it."""
+        """Whether also what was admitted already should end, between outputs.
+
+        A limit that is reached ends only what comes after it.
+        """
         self._look_at_deadline()
         return self.code > _SIGNALS or self._late
 
@@ -55,7 +64,11 @@ class Stop:
     def admits(self, batch: Batch) -> bool:
         """Whether this output may be started; counts it if so."""
         size, sources = self._bytes + batch.size, self._sources + len(batch.sources)
-        if self or self._over(size, self._limits.bytes) or self._over(sources, self._limits.sources):
+        if (
+            self
+            or self._over(size, self._limits.bytes)
+            or self._over(sources, self._limits.sources)
+        ):
             return False
         self._bytes, self._sources = size, sources
         return True
@@ -68,7 +81,10 @@ class Stop:
 
     @property
     def _late(self) -> bool:
-        return self._limits.deadline is not None and self._clock() - self._begun >= self._limits.deadline
+        return (
+            self._limits.deadline is not None
+            and self._clock() - self._begun >= self._limits.deadline
+        )
 
     def _look_at_deadline(self) -> None:
         if self._late:

@@ -1,4 +1,6 @@
-"""The bench's stand-in is an S3 server as far as this program can tell, and proves what is in it."""
+"""The bench's stand-in is an S3 server as far as this program can tell, and proves what is in
+it.
+"""
 
 import contextlib
 import json
@@ -23,7 +25,9 @@ KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 @contextlib.contextmanager
 def standin(*options: str) -> Iterator[str]:
     command = [sys.executable, "-m", "bench.standin", *options]
-    process = subprocess.Popen(command, cwd=Path(__file__).parent.parent.parent, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=Path(__file__).parent.parent.parent, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout is not None
         yield json.loads(process.stdout.readline())["endpoint"]
@@ -43,7 +47,16 @@ def endpoint() -> Iterator[str]:
 @pytest.fixture
 async def store(endpoint: str, request: pytest.FixtureRequest) -> AsyncIterator[ObjectStore]:
     name = f"b{abs(hash(request.node.name))}"
-    async with open_s3(S3Options(name, endpoint_url=endpoint, region="us-east-1", addressing="path", access_key="test", secret_key="test")) as opened:
+    async with open_s3(
+        S3Options(
+            name,
+            endpoint_url=endpoint,
+            region="us-east-1",
+            addressing="path",
+            access_key="test",
+            secret_key="test",
+        )
+    ) as opened:
         await opened.create_bucket()
         yield opened
 
@@ -56,7 +69,18 @@ def ask(endpoint: str, what: str) -> dict[str, int]:
 def test_a_run_joins_what_it_was_filled_with_and_the_digest_shows_that_no_record_is_lost() -> None:
     with standin("--fill", "objects=60,bytes=3000,groups=2,prefix=data/", "--cheap-etags") as url:
         before = ask(url, "digest?prefix=data/")
-        command = [str(Path(sys.executable).with_name("coalesce")), "run", "-b", "bench", "-p", "data", "--endpoint-url", url, "--region", "us-east-1"]
+        command = [
+            str(Path(sys.executable).with_name("coalesce")),
+            "run",
+            "-b",
+            "bench",
+            "-p",
+            "data",
+            "--endpoint-url",
+            url,
+            "--region",
+            "us-east-1",
+        ]
         subprocess.run([*command, "--addressing", "path", "-q"], check=True, env=os.environ | KEYS)
         after, stats = ask(url, "digest?prefix=data/"), ask(url, "stats")
         ask(url, "reset")
@@ -78,10 +102,16 @@ def test_the_digest_shows_a_record_that_is_lost() -> None:
 
 
 @pytest.mark.parametrize("cuts", [1, 7, 1000])
-def test_a_chunked_body_in_a_chunked_body_arrives_whole_however_it_is_cut(endpoint: str, cuts: int) -> None:
+def test_a_chunked_body_in_a_chunked_body_arrives_whole_however_it_is_cut(
+    endpoint: str, cuts: int
+) -> None:
     inner = b"5\r\nhello\r\n6\r\n world\r\n0\r\nx-amz-checksum-crc32: DUoRhQ==\r\n\r\n"
     head = b"PUT /bench/chunked HTTP/1.1\r\nHost: x\r\nContent-Encoding: aws-chunked\r\nTransfer-Encoding: chunked\r\nX-Amz-Decoded-Content-Length: 11\r\n\r\n"
-    sent = head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(inner), inner) + b"GET /bench/chunked HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    sent = (
+        head
+        + b"%x\r\n%s\r\n0\r\n\r\n" % (len(inner), inner)
+        + b"GET /bench/chunked HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
     port = int(endpoint.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), 30) as client:
         for at in range(0, len(sent), cuts):

@@ -1,4 +1,6 @@
-"""The command as a scheduler or an engineer starts it: a real process, a real server, real signals."""
+"""The command as a scheduler or an engineer starts it: a real process, a real server, real
+signals.
+"""
 
 import asyncio
 import gzip
@@ -22,16 +24,39 @@ async def test_an_existing_job_definition_works_unchanged(bucket: S3Store, tmp_p
     """Also `-m`, `-u` and `-c`; the report is what stdout says, and what lies in the bucket."""
     await fill(bucket, 3, 4)
     before = auditor.records(await look(bucket), "")
-    done = coalesce(bucket, *job(bucket, "-m", "-u", "3", "-c", "--output", "json", "--report", str(tmp_path / "report.json")))
+    done = coalesce(
+        bucket,
+        *job(
+            bucket,
+            "-m",
+            "-u",
+            "3",
+            "-c",
+            "--output",
+            "json",
+            "--report",
+            str(tmp_path / "report.json"),
+        ),
+    )
     assert done.returncode == 0, done.stderr
     held = await look(bucket)
     assert auditor.records(held, "") == before
     assert sorted(held) == [f"data/db.core.topic_{group}_0_39.jsonl.gz" for group in range(3)]
     report = summary(done.stdout)
     assert report == json.loads((tmp_path / "report.json").read_text())
-    assert report["sources"]["seen"] == report["sources"]["joined"] == report["sources"]["deleted"] == 12  # type: ignore[index]
-    assert report["path_list"]["after"] == len(",".join(f"s3://{bucket.name}/{key}" for key in held)) + 1  # type: ignore[index,attr-defined]
-    assert [json.loads(line)["type"] for line in done.stdout.splitlines()] == ["output"] * 3 + ["summary"]
+    assert (
+        report["sources"]["seen"]
+        == report["sources"]["joined"]
+        == report["sources"]["deleted"]
+        == 12
+    )  # type: ignore[index]
+    assert (
+        report["path_list"]["after"]
+        == len(",".join(f"s3://{bucket.name}/{key}" for key in held)) + 1
+    )  # type: ignore[index,attr-defined]
+    assert [json.loads(line)["type"] for line in done.stdout.splitlines()] == ["output"] * 3 + [
+        "summary"
+    ]
     assert "no effect" in done.stderr
 
 
@@ -40,20 +65,28 @@ async def test_options_without_a_command_are_those_of_run(bucket: S3Store) -> No
     await fill(bucket, 2, 3)
     done = coalesce(bucket, *job(bucket, "-m")[1:])
     assert done.returncode == 0, done.stderr
-    assert sorted(await look(bucket)) == [f"data/db.core.topic_{group}_0_29.jsonl.gz" for group in range(2)]
+    assert sorted(await look(bucket)) == [
+        f"data/db.core.topic_{group}_0_29.jsonl.gz" for group in range(2)
+    ]
     assert coalesce(bucket, "--version").stdout.startswith("0.")
 
 
 async def test_manifests_are_joined_with_a(bucket: S3Store) -> None:
     for n in range(4):
-        await bucket.put(f"data/db.core.topic_0_{n}-db.core.other_1_{n + 7}.txt", b"id-%d|1|a|b\n" % n)
+        await bucket.put(
+            f"data/db.core.topic_0_{n}-db.core.other_1_{n + 7}.txt", b"id-%d|1|a|b\n" % n
+        )
     done = coalesce(bucket, *job(bucket, "-a"))
     assert done.returncode == 0, done.stderr
-    assert await look(bucket) == {"data/db.core.topic_0_0_db.core.other_1_10.txt": b"id-0|1|a|b\nid-1|1|a|b\nid-2|1|a|b\nid-3|1|a|b\n"}
+    assert await look(bucket) == {
+        "data/db.core.topic_0_0_db.core.other_1_10.txt": b"id-0|1|a|b\nid-1|1|a|b\nid-2|1|a|b\nid-3|1|a|b\n"
+    }
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_the_run_between_outputs_and_leaves_nothing_behind(bucket: S3Store, number: signal.Signals) -> None:
+async def test_a_signal_ends_the_run_between_outputs_and_leaves_nothing_behind(
+    bucket: S3Store, number: signal.Signals
+) -> None:
     await fill(bucket, 40, 3)
     before = auditor.records(await look(bucket), "")
     code, last = await stopped(bucket, number)
@@ -78,9 +111,18 @@ async def test_after_kill_9_the_next_run_ends_with_every_record_once(bucket: S3S
 
 
 async def stopped(bucket: S3Store, number: signal.Signals) -> tuple[int, dict[str, object]]:
-    """A run that gets a signal as soon as it tells of its first output; its exit code and its last word."""
-    command = [sys.executable, "-m", "coalesce", *job(bucket, "--lease", "2s", "-t", "2", "--output", "json")]
-    process = await asyncio.create_subprocess_exec(*command, env=environment(bucket), stdout=asyncio.subprocess.PIPE)
+    """A run that gets a signal as soon as it tells of its first output; its exit code and its last
+    word.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "coalesce",
+        *job(bucket, "--lease", "2s", "-t", "2", "--output", "json"),
+    ]
+    process = await asyncio.create_subprocess_exec(
+        *command, env=environment(bucket), stdout=asyncio.subprocess.PIPE
+    )
     assert process.stdout is not None
     line = await process.stdout.readline()
     process.send_signal(number)
@@ -102,7 +144,9 @@ async def test_plan_says_what_would_be_done_and_writes_nothing(bucket: S3Store) 
     done = coalesce(bucket, "plan", f"s3://{bucket.name}/data", "--min-age", "0")  # type: ignore[attr-defined]
     assert done.returncode == 0, done.stderr
     assert "1 unparsed" in done.stdout
-    row = next(line.split() for line in done.stdout.splitlines() if line.startswith("db.core.topic"))
+    row = next(
+        line.split() for line in done.stdout.splitlines() if line.startswith("db.core.topic")
+    )
     assert row[1] == "6"
     assert row[3:5] == ["6", "2"]
     assert await look(bucket) == before
@@ -113,11 +157,17 @@ async def test_nothing_to_do_is_no_failure_unless_asked(bucket: S3Store) -> None
     assert coalesce(bucket, *job(bucket, "--error-on-nothing")).returncode == 3
 
 
-async def test_the_configuration_file_stands_behind_the_environment_and_the_options(bucket: S3Store, tmp_path: Path) -> None:
+async def test_the_configuration_file_stands_behind_the_environment_and_the_options(
+    bucket: S3Store, tmp_path: Path
+) -> None:
     await fill(bucket, 1, 4)
     config = tmp_path / "c.toml"
-    config.write_text(f'bucket = "{bucket.name}"\nprefix = ["data"]\nmin-age = "1h"\nmax-files = 2\n')  # type: ignore[attr-defined]
-    done = coalesce(bucket, "plan", "--config", str(config), "--output", "json", COALESCE_MIN_AGE="0")
+    config.write_text(
+        f'bucket = "{bucket.name}"\nprefix = ["data"]\nmin-age = "1h"\nmax-files = 2\n'
+    )  # type: ignore[attr-defined]
+    done = coalesce(
+        bucket, "plan", "--config", str(config), "--output", "json", COALESCE_MIN_AGE="0"
+    )
     assert summary(done.stdout)["plan"]["topics"][0]["outputs"] == 2, done.stderr  # type: ignore[index]
     config.write_text('buckt = "x"\n')
     done = coalesce(bucket, "plan", "--config", str(config))
@@ -133,12 +183,22 @@ async def test_the_configuration_file_stands_behind_the_environment_and_the_opti
         (["run", "-b", "b", "-p", "_coalesce/a"], 2, "overlap"),
         (["run", "-b", "b", "-p", "a", "-d", "tomorrow"], 2, "tomorrow"),
         (["run", "-b", "no-such-bucket", "-p", "a"], 10, "NoSuchBucket"),
-        (["run", "-b", "b", "-p", "a", "--endpoint-url", "http://127.0.0.1:1"], 10, "--endpoint-url"),
+        (
+            ["run", "-b", "b", "-p", "a", "--endpoint-url", "http://127.0.0.1:1"],
+            10,
+            "--endpoint-url",
+        ),
         (["run", "-b", "b", "-p", "a", "--profile", "none-such"], 10, "--profile"),
-        (["run", "-b", "b", "-p", "a", "--report", "/no/such/folder/r.json"], 10, "/no/such/folder"),
+        (
+            ["run", "-b", "b", "-p", "a", "--report", "/no/such/folder/r.json"],
+            10,
+            "/no/such/folder",
+        ),
     ],
 )
-async def test_bad_input_gets_one_clear_line_and_its_exit_code(bucket: S3Store, arguments: list[str], code: int, said: str) -> None:
+async def test_bad_input_gets_one_clear_line_and_its_exit_code(
+    bucket: S3Store, arguments: list[str], code: int, said: str
+) -> None:
     done = coalesce(bucket, *arguments)
     assert done.returncode == code, done.stderr
     assert said in done.stderr
@@ -153,14 +213,25 @@ async def test_a_report_can_go_to_the_bucket(bucket: S3Store) -> None:
     assert json.loads((await look(bucket))["reports/last.json"])["outputs"]["written"] == 1
 
 
-@pytest.mark.parametrize("more", [["--report", "/dev/full"], ["--output", "json"], []], ids=["report", "events", "summary"])
+@pytest.mark.parametrize(
+    "more",
+    [["--report", "/dev/full"], ["--output", "json"], []],
+    ids=["report", "events", "summary"],
+)
 async def test_a_full_disk_is_told_when_the_work_is_done(bucket: S3Store, more: list[str]) -> None:
     """Exit code 10, and nothing of the run is left half-way."""
     await fill(bucket, 2, 2)
     before = auditor.records(await look(bucket), "")
     shell = '"$@"' if "--report" in more else '"$@" > /dev/full'
     command = ["sh", "-c", shell, "sh", sys.executable, "-m", "coalesce", *job(bucket, *more)]
-    done = await asyncio.to_thread(subprocess.run, command, env=environment(bucket), capture_output=True, text=True, check=False)
+    done = await asyncio.to_thread(
+        subprocess.run,
+        command,
+        env=environment(bucket),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 10, done.stderr
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
@@ -169,7 +240,18 @@ async def test_a_full_disk_is_told_when_the_work_is_done(bucket: S3Store, more: 
 
 
 async def test_the_same_seed_generates_the_same_data(bucket: S3Store) -> None:
-    arguments = ["-b", bucket.name, "-p", "gen/", "--objects", "12", "--records", "3", "--spoilt", "0.3"]  # type: ignore[attr-defined]
+    arguments = [
+        "-b",
+        bucket.name,
+        "-p",
+        "gen/",
+        "--objects",
+        "12",
+        "--records",
+        "3",
+        "--spoilt",
+        "0.3",
+    ]  # type: ignore[attr-defined]
     assert coalesce(bucket, "generate", *arguments).returncode == 0
     first = await look(bucket)
     assert coalesce(bucket, "generate", *arguments).returncode == 0

@@ -1,4 +1,6 @@
-"""Whatever stands in the configuration file or is typed: settings, or one clear line and exit code 2; never a traceback."""
+"""Whatever stands in the configuration file or is typed: settings, or one clear line and exit code
+2; never a traceback.
+"""
 
 import datetime as dt
 import logging
@@ -41,8 +43,20 @@ TEXTS = st.text(max_size=8) | st.sampled_from(
         "../",
     ]
 )
-SCALARS = st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | TEXTS | st.datetimes() | st.dates() | st.times()
-VALUES = SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(st.sampled_from(["a", "b"]), SCALARS, max_size=2)
+SCALARS = (
+    st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats()
+    | TEXTS
+    | st.datetimes()
+    | st.dates()
+    | st.times()
+)
+VALUES = (
+    SCALARS
+    | st.lists(SCALARS, max_size=3)
+    | st.dictionaries(st.sampled_from(["a", "b"]), SCALARS, max_size=2)
+)
 
 
 def toml(value: Any) -> str:
@@ -51,7 +65,11 @@ def toml(value: Any) -> str:
         case bool():
             return str(value).lower()
         case str():
-            return '"' + "".join(f"\\U{ord(c):08x}" for c in value.encode("utf-8", "ignore").decode()) + '"'
+            return (
+                '"'
+                + "".join(f"\\U{ord(c):08x}" for c in value.encode("utf-8", "ignore").decode())
+                + '"'
+            )
         case list():
             return f"[{', '.join(map(toml, value))}]"
         case dict():
@@ -87,10 +105,14 @@ def read(given_: dict[str, Any]) -> Settings:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=4), st.booleans())
-def test_any_value_in_any_place_of_the_file_is_taken_or_refused_with_a_clear_line(tmp_path: Path, values: dict[str, Any], sound: bool) -> None:
+def test_any_value_in_any_place_of_the_file_is_taken_or_refused_with_a_clear_line(
+    tmp_path: Path, values: dict[str, Any], sound: bool
+) -> None:
     base = {"bucket": "b", "prefix": ["a"]} if sound else {}
     config = tmp_path / "c.toml"
-    config.write_text("".join(f"{name} = {toml(value)}\n" for name, value in (base | values).items()), "utf-8")
+    config.write_text(
+        "".join(f"{name} = {toml(value)}\n" for name, value in (base | values).items()), "utf-8"
+    )
     try:
         chosen = read({"config": str(config), "targets": []})
     except (UsageError, ConfigurationError) as error:
@@ -99,27 +121,58 @@ def test_any_value_in_any_place_of_the_file_is_taken_or_refused_with_a_clear_lin
     else:
         event("taken")
         said = chosen.bucket
-        assert all(prefix.endswith("/") or chosen.whole_bucket for prefix in chosen.prefixes(dt.date(2026, 11, 22)))
+        assert all(
+            prefix.endswith("/") or chosen.whole_bucket
+            for prefix in chosen.prefixes(dt.date(2026, 11, 22))
+        )
     assert said.strip()
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.binary(max_size=60) | st.text(alphabet='abucket="[]{}\n#.,\\u0 1', max_size=60).map(str.encode))
-def test_any_bytes_as_a_file_are_read_or_refused_with_a_clear_line(tmp_path: Path, body: bytes) -> None:
+@given(
+    st.binary(max_size=60)
+    | st.text(alphabet='abucket="[]{}\n#.,\\u0 1', max_size=60).map(str.encode)
+)
+def test_any_bytes_as_a_file_are_read_or_refused_with_a_clear_line(
+    tmp_path: Path, body: bytes
+) -> None:
     config = tmp_path / "c.toml"
     config.write_bytes(body)
     with suppress(UsageError):
         gathered({"config": str(config)})
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=max(settings.default.max_examples // 4, 10))  # type: ignore[union-attr]
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=max(settings.default.max_examples // 4, 10),
+)  # type: ignore[union-attr]
 @given(
     st.lists(
-        st.sampled_from(["run", "plan", "-b", "-p", "-f", "-s", "-n", "-d", "--min-age", "--check", "--config", "--shard", "-x", "s3://b/p"]) | TEXTS,
+        st.sampled_from(
+            [
+                "run",
+                "plan",
+                "-b",
+                "-p",
+                "-f",
+                "-s",
+                "-n",
+                "-d",
+                "--min-age",
+                "--check",
+                "--config",
+                "--shard",
+                "-x",
+                "s3://b/p",
+            ]
+        )
+        | TEXTS,
         max_size=6,
     )
 )
-def test_any_words_typed_end_in_a_clear_line(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+def test_any_words_typed_end_in_a_clear_line(
+    monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
     """Nothing is reached: the end is 2, 10, or what help and the demo of nothing say."""
     monkeypatch.setenv("COALESCE_ENDPOINT_URL", "http://127.0.0.1:1/nothing?there")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -150,7 +203,9 @@ def test_days_are_days_or_refused(text: str) -> None:
 
 @given(st.lists(st.text(alphabet="ab/", max_size=5), max_size=6).filter(all))
 def test_no_prefix_is_listed_inside_another(prefixes: list[str]) -> None:
-    chosen = Settings.model_validate({"bucket": "b", "prefix": prefixes, "whole_bucket": not prefixes}).prefixes(dt.date(2026, 11, 22))
+    chosen = Settings.model_validate(
+        {"bucket": "b", "prefix": prefixes, "whole_bucket": not prefixes}
+    ).prefixes(dt.date(2026, 11, 22))
     for wanted in map(as_directory, prefixes):
         assert sum(wanted.startswith(prefix) for prefix in chosen) == 1
     assert set(chosen) <= set(map(as_directory, prefixes)) | {""}

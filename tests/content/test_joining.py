@@ -16,14 +16,25 @@ def test_members_pass_whole_and_their_last_record_is_ended(texts: list[bytes], s
     """However the body arrives: what is written holds the same bytes, with a newline at the end."""
     data = b"".join(gzip.compress(text) for text in texts)
     joiner = Members("k")
-    written = [piece for at in range(0, len(data), step) for piece in joiner.feed(data[at : at + step])]
+    written = [
+        piece for at in range(0, len(data), step) for piece in joiner.feed(data[at : at + step])
+    ]
     written += joiner.finish()
     held = b"".join(texts)
-    assert gzip.decompress(b"".join(written)) == held + (b"\n" if held and not held.endswith(b"\n") else b"")
+    assert gzip.decompress(b"".join(written)) == held + (
+        b"\n" if held and not held.endswith(b"\n") else b""
+    )
 
 
 @pytest.mark.parametrize(
-    "spoil", [lambda b: b[:-1], lambda b: b + b"\0" * 20, lambda b: b + b"junk", lambda _: b"", lambda b: b[:-6] + bytes([b[-6] ^ 1]) + b[-5:]]
+    "spoil",
+    [
+        lambda b: b[:-1],
+        lambda b: b + b"\0" * 20,
+        lambda b: b + b"junk",
+        lambda _: b"",
+        lambda b: b[:-6] + bytes([b[-6] ^ 1]) + b[-5:],
+    ],
 )
 def test_a_source_that_is_not_whole_gzip_is_refused(spoil) -> None:  # type: ignore[no-untyped-def]
     """One such source would hide every later record from a reader."""
@@ -41,7 +52,9 @@ def test_a_member_of_a_newline_is_21_bytes() -> None:
 @given(st.lists(st.binary(max_size=20), max_size=5))
 def test_lines_pass_whole_and_the_last_one_is_ended(pieces: list[bytes]) -> None:
     joiner = Lines("k")
-    written = b"".join(piece for data in pieces for piece in joiner.feed(data)) + b"".join(joiner.finish())
+    written = b"".join(piece for data in pieces for piece in joiner.feed(data)) + b"".join(
+        joiner.finish()
+    )
     held = b"".join(pieces)
     assert written == held + (b"\n" if held and not held.endswith(b"\n") else b"")
     assert joiner.records == written.count(b"\n")
@@ -53,13 +66,18 @@ def test_records_are_counted_as_a_reader_counts_them(texts: list[str]) -> None:
     for text in texts:
         joiner.feed(gzip.compress(text.encode()))
     joiner.finish()
-    assert joiner.records == len("".join(texts).split("\n")) - ("".join(texts).endswith("\n") or not "".join(texts))
+    assert joiner.records == len("".join(texts).split("\n")) - (
+        "".join(texts).endswith("\n") or not "".join(texts)
+    )
 
 
 def test_members_that_hold_nothing_are_left_out() -> None:
     """Thousands of them in a row overflow the stack of the JDK's reader."""
     joiner = Members("k")
-    written = joiner.feed(gzip.compress(b"") * 3 + gzip.compress(b"a\n") + gzip.compress(b"")) + joiner.finish()
+    written = (
+        joiner.feed(gzip.compress(b"") * 3 + gzip.compress(b"a\n") + gzip.compress(b""))
+        + joiner.finish()
+    )
     assert gzip.decompress(b"".join(written)) == b"a\n"
     assert len(b"".join(written)) == len(gzip.compress(b"a\n"))
 
@@ -67,7 +85,11 @@ def test_members_that_hold_nothing_are_left_out() -> None:
 @given(st.binary(max_size=200), st.binary(max_size=200))
 def test_the_sum_of_a_whole_follows_from_the_sums_of_its_parts(first: bytes, second: bytes) -> None:
     whole = content.crc64([first + second])
-    assert content.combined(content.crc64([first]), content.crc64([second]), len(second)) == whole == content.crc64([first, second])
+    assert (
+        content.combined(content.crc64([first]), content.crc64([second]), len(second))
+        == whole
+        == content.crc64([first, second])
+    )
     assert content.decoded(content.encoded(whole)) == whole
 
 

@@ -1,4 +1,5 @@
-"""Whatever a source's bytes are: what passes into an output is what every reader reads, and all else is refused.
+"""Whatever a source's bytes are: what passes into an output is what every reader reads, and all
+else is refused.
 
 Python's own gzip and zlib are the judges; the program inflates with another library.
 """
@@ -25,7 +26,11 @@ def with_a_name() -> bytes:
 def with_every_header_field() -> bytes:
     """A member with FTEXT, FHCRC, FEXTRA, FNAME and FCOMMENT (RFC 1952)."""
     header = b"\x1f\x8b\x08\x1f\0\0\0\0\0\x03" + b"\x02\0ab" + b"name\0" + b"comment\0"
-    return header + (zlib.crc32(header) & 0xFFFF).to_bytes(2, "little") + gzip.compress(TEXT, mtime=0)[10:]
+    return (
+        header
+        + (zlib.crc32(header) & 0xFFFF).to_bytes(2, "little")
+        + gzip.compress(TEXT, mtime=0)[10:]
+    )
 
 
 BODIES = {
@@ -40,7 +45,11 @@ BODIES = {
 def passed(data: bytes, step: int = 0) -> bytes:
     """What is written of a body that arrives `step` bytes at a time. Raises ContentError."""
     joiner: Joiner = Members("k")
-    written = [piece for at in range(0, len(data), step or len(data) or 1) for piece in joiner.feed(data[at : at + (step or len(data))])]
+    written = [
+        piece
+        for at in range(0, len(data), step or len(data) or 1)
+        for piece in joiner.feed(data[at : at + (step or len(data))])
+    ]
     return b"".join(written + joiner.finish())
 
 
@@ -57,7 +66,9 @@ def as_zlib_reads(data: bytes) -> bytes:
 
 
 def check(data: bytes, step: int = 0) -> bool:
-    """Whether a body is taken; then it reads the same in front of others and behind others, by both judges."""
+    """Whether a body is taken; then it reads the same in front of others and behind others, by both
+    judges.
+    """
     try:
         written = passed(data, step)
     except ContentError:
@@ -93,8 +104,16 @@ def test_a_body_that_is_cut_anywhere_is_refused_unless_between_members(name: str
     assert {end for end in range(len(body) + 1) if check(body[:end])} == whole
 
 
-@given(st.lists(st.sampled_from([*BODIES.values(), gzip.compress(b""), gzip.compress(b"no end", mtime=0)]), max_size=4), st.data())
-def test_members_cut_mixed_and_glued_are_refused_or_read_the_same_by_all(members: list[bytes], data: st.DataObject) -> None:
+@given(
+    st.lists(
+        st.sampled_from([*BODIES.values(), gzip.compress(b""), gzip.compress(b"no end", mtime=0)]),
+        max_size=4,
+    ),
+    st.data(),
+)
+def test_members_cut_mixed_and_glued_are_refused_or_read_the_same_by_all(
+    members: list[bytes], data: st.DataObject
+) -> None:
     body = bytearray(b"".join(members))
     for _ in range(data.draw(st.integers(0, 3))):
         at = data.draw(st.integers(0, len(body)))
@@ -104,11 +123,15 @@ def test_members_cut_mixed_and_glued_are_refused_or_read_the_same_by_all(members
 
 
 @given(st.binary(max_size=60))
-def test_bytes_that_happen_to_begin_like_gzip_are_refused_or_read_the_same_by_all(data: bytes) -> None:
+def test_bytes_that_happen_to_begin_like_gzip_are_refused_or_read_the_same_by_all(
+    data: bytes,
+) -> None:
     check(b"\x1f\x8b\x08" + data)
 
 
-@pytest.mark.parametrize("tail", [b"\0", b"\0" * 512, b"\n", b"junk", b"\x1f\x8b", b"\x1f\x8b\x08\0", b"PK\3\4"])
+@pytest.mark.parametrize(
+    "tail", [b"\0", b"\0" * 512, b"\n", b"junk", b"\x1f\x8b", b"\x1f\x8b\x08\0", b"PK\3\4"]
+)
 def test_nothing_may_stand_behind_the_last_member(tail: bytes) -> None:
     """Hadoop fails a job on it, the JDK hides every record behind it."""
     for step in (0, 1):

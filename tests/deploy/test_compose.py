@@ -1,4 +1,6 @@
-"""docker-compose.yml: what its services would do, done on a real server; and the file itself, where docker can read it."""
+"""docker-compose.yml: what its services would do, done on a real server; and the file itself, where
+docker can read it.
+"""
 
 import re
 import shutil
@@ -18,16 +20,29 @@ SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_tex
 
 def has_compose() -> bool:
     docker = shutil.which("docker")
-    return docker is not None and subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode == 0
+    return (
+        docker is not None
+        and subprocess.run(
+            [docker, "compose", "version"], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
 
 
 @pytest.mark.skipif(not has_compose(), reason="needs docker with its compose plugin")
 def test_docker_reads_the_file() -> None:
-    assert subprocess.run(["docker", "compose", "config", "--quiet"], cwd=ROOT, capture_output=True, check=False).returncode == 0
+    assert (
+        subprocess.run(
+            ["docker", "compose", "config", "--quiet"], cwd=ROOT, capture_output=True, check=False
+        ).returncode
+        == 0
+    )
 
 
 async def test_the_generator_and_the_job_do_what_they_are_told(bucket: S3Store) -> None:
-    """Their commands and variables as they stand in the file, with another endpoint, keys and bucket."""
+    """Their commands and variables as they stand in the file, with another endpoint, keys and
+    bucket.
+    """
     own = environment(bucket)
     for name, left in (("generate", 2000), ("coalesce", 6)):
         service = SERVICES[name]

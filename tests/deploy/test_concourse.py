@@ -1,4 +1,6 @@
-"""The Concourse pipelines: merged, valid, complete; their scripts understood by the shell, and by the templates that they deploy."""
+"""The Concourse pipelines: merged, valid, complete; their scripts understood by the shell, and by
+the templates that they deploy.
+"""
 
 import importlib.util
 import json
@@ -22,20 +24,36 @@ pipelines = pytest.mark.parametrize("aviator", AVIATOR.values(), ids=AVIATOR.key
 
 
 @pipelines
-@pytest.mark.skipif(shutil.which("spruce") is None, reason="needs spruce on the PATH; without it the tests' own merge stands in")
+@pytest.mark.skipif(
+    shutil.which("spruce") is None,
+    reason="needs spruce on the PATH; without it the tests' own merge stands in",
+)
 def test_spruce_merges_it_as_the_stand_in_does(aviator: str) -> None:
     def in_order(pipeline: Any) -> Any:
-        """Lists of named maps by name: spruce keeps another order of files than a sorted one in places."""
-        return {key: sorted(value, key=lambda item: str(item["name"])) for key, value in pipeline.items()}
+        """Lists of named maps by name: spruce keeps another order of files than a sorted one in
+        places.
+        """
+        return {
+            key: sorted(value, key=lambda item: str(item["name"]))
+            for key, value in pipeline.items()
+        }
 
     assert in_order(merged_by_spruce(aviator)) == in_order(merged(aviator))
 
 
 @pipelines
-@pytest.mark.skipif(shutil.which("fly") is None, reason="needs fly on the PATH; without it only the structure is checked")
+@pytest.mark.skipif(
+    shutil.which("fly") is None,
+    reason="needs fly on the PATH; without it only the structure is checked",
+)
 def test_fly_finds_the_pipeline_valid(aviator: str, tmp_path: Path) -> None:
     (tmp_path / "pipeline.yml").write_text(yaml.safe_dump(merged(aviator)))
-    done = subprocess.run(["fly", "validate-pipeline", "--strict", "-c", str(tmp_path / "pipeline.yml")], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["fly", "validate-pipeline", "--strict", "-c", str(tmp_path / "pipeline.yml")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (0, "looks good\n"), done.stderr
 
 
@@ -44,11 +62,21 @@ def test_fly_finds_the_pipeline_valid(aviator: str, tmp_path: Path) -> None:
     ("target", "variables", "said"),
     [
         ("update-pipeline", [], []),
-        ("update-corporate-storage-coalescer-pipeline", [], ["--var date=", "--var prefix=", "--var partition=-1"]),
-        ("update-corporate-storage-coalescer-pipeline", ["DATE=2026-11-01", "PARTITION=3"], ["--var date=2026-11-01", "--var partition=3"]),
+        (
+            "update-corporate-storage-coalescer-pipeline",
+            [],
+            ["--var date=", "--var prefix=", "--var partition=-1"],
+        ),
+        (
+            "update-corporate-storage-coalescer-pipeline",
+            ["DATE=2026-11-01", "PARTITION=3"],
+            ["--var date=2026-11-01", "--var partition=3"],
+        ),
     ],
 )
-def test_make_sets_the_pipeline(target: str, variables: list[str], said: list[str], tmp_path: Path) -> None:
+def test_make_sets_the_pipeline(
+    target: str, variables: list[str], said: list[str], tmp_path: Path
+) -> None:
     """With the real aviator, and a fly that only says what it was told."""
     for name in (*AVIATOR.values(), "Makefile"):
         shutil.copy(ROOT / name, tmp_path)
@@ -56,9 +84,20 @@ def test_make_sets_the_pipeline(target: str, variables: list[str], said: list[st
     (tmp_path / "fly").write_text('#!/bin/sh\necho "$@"\n')
     (tmp_path / "fly").chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    done = subprocess.run(["make", "-s", target, *variables], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["make", "-s", target, *variables],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^--target \S+ set-pipeline --pipeline corporate-storage-coalesc", done.stdout, re.MULTILINE)
+    assert re.search(
+        r"^--target \S+ set-pipeline --pipeline corporate-storage-coalesc",
+        done.stdout,
+        re.MULTILINE,
+    )
     assert all(word in done.stdout for word in said), done.stdout
 
 
@@ -75,18 +114,34 @@ def steps(plan: Any) -> Iterator[dict[str, Any]]:
 
 @pipelines
 def test_everything_that_is_named_is_there(aviator: str) -> None:
-    """What `fly validate-pipeline` looks at, and a little more: every job stands in a group, every task has its inputs."""
+    """What `fly validate-pipeline` looks at, and a little more: every job stands in a group, every
+    task has its inputs.
+    """
     pipeline = merged(aviator)
     jobs = {job["name"]: job for job in pipeline["jobs"]}
     resources = {resource["name"] for resource in pipeline["resources"]}
-    types = {kind["name"] for kind in pipeline.get("resource_types", ())} | {"git", "registry-image"}
+    types = {kind["name"] for kind in pipeline.get("resource_types", ())} | {
+        "git",
+        "registry-image",
+    }
     assert {resource["type"] for resource in pipeline["resources"]} <= types
     assert sorted(name for group in pipeline["groups"] for name in group["jobs"]) == sorted(jobs)
     used = set()
     for name, job in jobs.items():
-        assert job.keys() <= {"name", "plan", "serial", "max_in_flight", "on_success", "on_failure", "on_error"}, name
+        assert job.keys() <= {
+            "name",
+            "plan",
+            "serial",
+            "max_in_flight",
+            "on_success",
+            "on_failure",
+            "on_error",
+        }, name
         there: set[str] = set()
-        for step in [*steps(job["plan"]), *steps({key: job.get(key, []) for key in ("on_success", "on_failure", "on_error")})]:
+        for step in [
+            *steps(job["plan"]),
+            *steps({key: job.get(key, []) for key in ("on_success", "on_failure", "on_error")}),
+        ]:
             for verb in ("get", "put"):
                 if verb in step:
                     used.add(step.get("resource", step[verb]))
@@ -114,13 +169,17 @@ def test_the_shell_understands_every_script(aviator: str) -> None:
     ]
     assert scripts
     for script in scripts:
-        done = subprocess.run(["sh", "-n"], input=script, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["sh", "-n"], input=script, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
 
 
 def locations() -> dict[str, list[str]]:
     lines = (ROOT / "ci/locations").read_text().splitlines()
-    return {name: rest for name, *rest in (line.split() for line in lines if not line.startswith("#"))}
+    return {
+        name: rest for name, *rest in (line.split() for line in lines if not line.startswith("#"))
+    }
 
 
 def test_every_location_can_be_run_by_hand_as_the_schedule_runs_it() -> None:
@@ -131,38 +190,71 @@ def test_every_location_can_be_run_by_hand_as_the_schedule_runs_it() -> None:
         if name in locations():
             (task,) = [step for step in steps(plan) if "task" in step]
             given = task["params"]
-            by_hand[name] = ["storage" if "storage" in given["DEFINITION"] else "manifests", given["PREFIX"], given["DATE"], str(given["SHARDS"])]
+            by_hand[name] = [
+                "storage" if "storage" in given["DEFINITION"] else "manifests",
+                given["PREFIX"],
+                given["DATE"],
+                str(given["SHARDS"]),
+            ]
     assert by_hand == locations()
     for kind in ("storage", "manifests"):
-        assert {step["task"] for step in steps(jobs[f"{kind}-all"]) if "task" in step} == {name for name in by_hand if name.startswith(kind)}
+        assert {step["task"] for step in steps(jobs[f"{kind}-all"]) if "task" in step} == {
+            name for name in by_hand if name.startswith(kind)
+        }
 
 
 def test_deploying_gives_each_template_the_parameters_that_it_has(tmp_path: Path) -> None:
-    """The script itself, with an `aws` that only notes what it was told: every parameter exists, and none without a default is missing."""
-    (tmp_path / "aws").write_text(f'#!/bin/sh\nfor word in "$@"; do printf "%s\\t" "$word" >> {tmp_path}/told; done; echo >> {tmp_path}/told\n')
+    """The script itself, with an `aws` that only notes what it was told: every parameter exists,
+    and none without a default is missing.
+    """
+    (tmp_path / "aws").write_text(
+        f'#!/bin/sh\nfor word in "$@"; do printf "%s\\t" "$word" >> {tmp_path}/told; done; echo >> {tmp_path}/told\n'
+    )
     (tmp_path / "aws").chmod(0o755)
-    needed = ("IMAGE", "VPC_ID", "SUBNET_IDS", "ALARM_TOPIC_ARN", "STORAGE_BUCKET", "MANIFEST_BUCKET", "SCHEDULE_STATE")
-    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", **{name: name.lower() for name in needed}}
+    needed = (
+        "IMAGE",
+        "VPC_ID",
+        "SUBNET_IDS",
+        "ALARM_TOPIC_ARN",
+        "STORAGE_BUCKET",
+        "MANIFEST_BUCKET",
+        "SCHEDULE_STATE",
+    )
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        **{name: name.lower() for name in needed},
+    }
     for arguments in (["registry"], []):
         subprocess.run(["sh", str(ROOT / "ci/deploy.sh"), *arguments], env=environment, check=True)
     stacks = {}
     for line in (tmp_path / "told").read_text().splitlines():
         words = line.rstrip("\t").split("\t")
         name = Path(words[words.index("--template-file") + 1]).stem
-        given = dict(word.split("=", 1) for word in words[words.index("--parameter-overrides") + 1 :])
+        given = dict(
+            word.split("=", 1) for word in words[words.index("--parameter-overrides") + 1 :]
+        )
         known = template(name)["Parameters"]
         assert not given.keys() - known.keys(), name
-        assert not {key for key, parameter in known.items() if "Default" not in parameter} - given.keys(), name
+        assert (
+            not {key for key, parameter in known.items() if "Default" not in parameter}
+            - given.keys()
+        ), name
         for key, value in given.items():
             assert value in known[key].get("AllowedValues", [value]) or value == "schedule_state"
         stacks[words[words.index("--stack-name") + 1]] = given
-    assert stacks.keys() == {"coalesce-registry", "coalesce-batch", *(f"coalesce-{name}" for name in locations())}
+    assert stacks.keys() == {
+        "coalesce-registry",
+        "coalesce-batch",
+        *(f"coalesce-{name}" for name in locations()),
+    }
     assert template("location")["Parameters"]["BatchStack"]["Default"] in stacks
     assert stacks["coalesce-manifests-main"]["Bucket"] == "manifest_bucket"
 
 
 def test_the_pipeline_sets_what_the_deploying_script_reads() -> None:
-    read = set(re.findall(r"\$\{?([A-Z_]+)", (ROOT / "ci/deploy.sh").read_text())) - {"PULL_PRINCIPALS"}
+    read = set(re.findall(r"\$\{?([A-Z_]+)", (ROOT / "ci/deploy.sh").read_text())) - {
+        "PULL_PRINCIPALS"
+    }
     for job in merged(AVIATOR["infrastructure"])["jobs"]:
         for step in steps(job["plan"]):
             if step.get("task") == "deploy":
@@ -179,22 +271,48 @@ spec.loader.exec_module(batch_job)
 @pytest.mark.parametrize("definition", ["Storage", "Manifests"])
 def test_a_run_by_hand_gives_the_definition_the_parameters_that_it_has(definition: str) -> None:
     job = template("batch")["Resources"][definition]["Properties"]
-    taken = {word.removeprefix("Ref::") for word in job["ContainerProperties"]["Command"] if word.startswith("Ref::")}
-    asked = batch_job.request({"QUEUE": "q", "DEFINITION": "d", "BUCKET": "b", "PREFIX": "p", "DATE": "2026-11-01", "PARTITION": "3", "SHARDS": "8"})
+    taken = {
+        word.removeprefix("Ref::")
+        for word in job["ContainerProperties"]["Command"]
+        if word.startswith("Ref::")
+    }
+    asked = batch_job.request(
+        {
+            "QUEUE": "q",
+            "DEFINITION": "d",
+            "BUCKET": "b",
+            "PREFIX": "p",
+            "DATE": "2026-11-01",
+            "PARTITION": "3",
+            "SHARDS": "8",
+        }
+    )
     assert asked["arrayProperties"] == {"size": 8}
     assert taken == asked["parameters"].keys() | job["Parameters"].keys()
-    alone = batch_job.request({"QUEUE": "q", "DEFINITION": "d", "BUCKET": "b", "PREFIX": "p", "SHARDS": "1", "DATE": ""})
-    assert (alone["parameters"], "arrayProperties" in alone) == ({"s3-bucket-id": "b", "s3-prefix": "p"}, False)
+    alone = batch_job.request(
+        {"QUEUE": "q", "DEFINITION": "d", "BUCKET": "b", "PREFIX": "p", "SHARDS": "1", "DATE": ""}
+    )
+    assert (alone["parameters"], "arrayProperties" in alone) == (
+        {"s3-bucket-id": "b", "s3-prefix": "p"},
+        False,
+    )
 
 
 class Batch:
-    """A job that goes on by one state each time that it is looked at; its children have ended from the start."""
+    """A job that goes on by one state each time that it is looked at; its children have ended from
+    the start.
+    """
 
     def __init__(self, states: list[str], *codes: int | None) -> None:
         self.states, self.codes = states, codes
 
     def describe_jobs(self, jobs: list[str]) -> dict[str, Any]:
-        return {"jobs": [self._child(int(name.partition(":")[2])) if ":" in name else self._parent() for name in jobs]}
+        return {
+            "jobs": [
+                self._child(int(name.partition(":")[2])) if ":" in name else self._parent()
+                for name in jobs
+            ]
+        }
 
     def _parent(self) -> dict[str, Any]:
         status = self.states.pop(0)
@@ -204,8 +322,15 @@ class Batch:
 
     def _child(self, index: int) -> dict[str, Any]:
         code = self.codes[index]
-        container = {"logStreamName": f"stream/{index}", **({"exitCode": code} if code is not None else {})}
-        return {"status": "FAILED" if code != 0 else "SUCCEEDED", "arrayProperties": {"index": index}, "container": container}
+        container = {
+            "logStreamName": f"stream/{index}",
+            **({"exitCode": code} if code is not None else {}),
+        }
+        return {
+            "status": "FAILED" if code != 0 else "SUCCEEDED",
+            "arrayProperties": {"index": index},
+            "container": container,
+        }
 
 
 class Logs:
@@ -213,23 +338,37 @@ class Logs:
 
     exceptions = SimpleNamespace(ResourceNotFoundException=LookupError)
 
-    def get_log_events(self, logStreamName: str, nextToken: str = "", **_: object) -> dict[str, Any]:  # noqa: N803
+    def get_log_events(
+        self,
+        logStreamName: str,  # noqa: N803
+        nextToken: str = "",  # noqa: N803
+        **_: object,
+    ) -> dict[str, Any]:
         if logStreamName == "stream/2":
             raise self.exceptions.ResourceNotFoundException
         page = int(nextToken or 0)
-        return {"events": [{"message": f"{logStreamName} says {page}"}] if page < 2 else [], "nextForwardToken": str(min(page + 1, 2))}
+        return {
+            "events": [{"message": f"{logStreamName} says {page}"}] if page < 2 else [],
+            "nextForwardToken": str(min(page + 1, 2)),
+        }
 
 
 @pytest.mark.parametrize(
     ("codes", "ends"),
     [((0,), 0), ((75,), 75), ((None,), 1), ((0, 0, 0), 0), ((0, 75, 4), 4), ((12, 10, 0), 10)],
 )
-def test_following_a_job_tells_its_logs_once_and_ends_with_the_worst_code(codes: tuple[int | None, ...], ends: int) -> None:
+def test_following_a_job_tells_its_logs_once_and_ends_with_the_worst_code(
+    codes: tuple[int | None, ...], ends: int
+) -> None:
     told: list[str] = []
     batch = Batch(["SUBMITTED", "RUNNING", "FAILED" if ends else "SUCCEEDED"], *codes)
     waits: list[None] = []
-    code = batch_job.Follower(batch, Logs(), "group", told.append).until_ended("job", lambda: waits.append(None))
+    code = batch_job.Follower(batch, Logs(), "group", told.append).until_ended(
+        "job", lambda: waits.append(None)
+    )
     assert (code, len(waits)) == (ends, 2)
     spoken = [line.split("stream/")[1] for line in told if "says" in line]
-    assert sorted(spoken) == [f"{index} says {page}" for index in range(min(len(codes), 2)) for page in (0, 1)]
+    assert sorted(spoken) == [
+        f"{index} says {page}" for index in range(min(len(codes), 2)) for page in (0, 1)
+    ]
     assert told[0] == "SUBMITTED"

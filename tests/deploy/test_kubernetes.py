@@ -1,4 +1,6 @@
-"""The Kubernetes manifests: valid by the API's own schemas, built by kustomize, and agreed with the program's exit codes and the image's user."""
+"""The Kubernetes manifests: valid by the API's own schemas, built by kustomize, and agreed with the
+program's exit codes and the image's user.
+"""
 
 import re
 import shutil
@@ -15,7 +17,9 @@ KUBERNETES = ROOT / "deploy/kubernetes"
 VERSIONS = ("1.33", "1.37")  # the first where retries by index are stable, and a late one
 kubectl = shutil.which("kubectl")
 kustomize = [kubectl, "kustomize"] if kubectl else [shutil.which("kustomize") or "", "build"]
-needs_kustomize = pytest.mark.skipif(not kustomize[0], reason="needs kubectl or kustomize on the PATH")
+needs_kustomize = pytest.mark.skipif(
+    not kustomize[0], reason="needs kubectl or kustomize on the PATH"
+)
 
 PLAIN = sorted(path for path in KUBERNETES.rglob("*.yaml") if path.name != "kustomization.yaml")
 OVERLAYS = ("base", "backfill", "serviceaccount", "overlays/nightly")
@@ -23,12 +27,16 @@ OVERLAYS = ("base", "backfill", "serviceaccount", "overlays/nightly")
 
 @cache
 def built(overlay: str) -> list[dict[str, Any]]:
-    done = subprocess.run([*kustomize, str(KUBERNETES / overlay)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [*kustomize, str(KUBERNETES / overlay)], capture_output=True, text=True, check=True
+    )
     return list(yaml.safe_load_all(done.stdout))
 
 
 def check(manifest: dict[str, Any]) -> None:
-    validate = pytest.importorskip("kubernetes_validate", reason="needs kubernetes-validate: make test-deploy")
+    validate = pytest.importorskip(
+        "kubernetes_validate", reason="needs kubernetes-validate: make test-deploy"
+    )
     for version in VERSIONS:
         validate.validate(manifest, version, strict=True)
 
@@ -42,7 +50,9 @@ def plain() -> list[dict[str, Any]]:
 
 
 def job_specs() -> list[dict[str, Any]]:
-    return [job["spec"]["jobTemplate"]["spec"] for job in of(plain(), "CronJob")] + [job["spec"] for job in of(plain(), "Job")]
+    return [job["spec"]["jobTemplate"]["spec"] for job in of(plain(), "CronJob")] + [
+        job["spec"] for job in of(plain(), "Job")
+    ]
 
 
 @pytest.mark.parametrize("path", PLAIN, ids=lambda path: str(path.relative_to(KUBERNETES)))
@@ -59,15 +69,21 @@ def test_what_kustomize_builds_is_valid_too(overlay: str) -> None:
 
 
 def test_the_schemas_notice_a_name_that_is_misspelt() -> None:
-    validate = pytest.importorskip("kubernetes_validate", reason="needs kubernetes-validate: make test-deploy")
+    validate = pytest.importorskip(
+        "kubernetes_validate", reason="needs kubernetes-validate: make test-deploy"
+    )
     (job,) = of(plain(), "Job")
     with pytest.raises(validate.ValidationError):
-        validate.validate({**job, "spec": {**job["spec"], "backofLimitPerIndex": 1}}, VERSIONS[0], strict=True)
+        validate.validate(
+            {**job, "spec": {**job["spec"], "backofLimitPerIndex": 1}}, VERSIONS[0], strict=True
+        )
 
 
 @pytest.mark.parametrize("spec", job_specs(), ids=["nightly", "backfill"])
 def test_pod_failures_are_judged_by_our_exit_codes(spec: dict[str, Any]) -> None:
-    """Rules are tried in order; exit codes are sorted, without 0, as the API server wants them; what no rule names counts as an attempt."""
+    """Rules are tried in order; exit codes are sorted, without 0, as the API server wants them;
+    what no rule names counts as an attempt.
+    """
 
     def action(code: int) -> str:
         for rule in spec["podFailurePolicy"]["rules"]:
@@ -84,7 +100,11 @@ def test_pod_failures_are_judged_by_our_exit_codes(spec: dict[str, Any]) -> None
         assert values == sorted(set(values))
         assert 0 not in values
     container = spec["template"]["spec"]["containers"][0]
-    assert {rule["onExitCodes"]["containerName"] for rule in spec["podFailurePolicy"]["rules"] if "onExitCodes" in rule} == {container["name"]}
+    assert {
+        rule["onExitCodes"]["containerName"]
+        for rule in spec["podFailurePolicy"]["rules"]
+        if "onExitCodes" in rule
+    } == {container["name"]}
     assert spec["template"]["spec"]["restartPolicy"] == "Never"  # a pod failure policy needs it
     assert spec["podReplacementPolicy"] == "Failed"
 
@@ -101,13 +121,24 @@ def test_the_pod_may_nothing_that_it_need_not(spec: dict[str, Any]) -> None:
         "runAsGroup": int(user[2]),
         "seccompProfile": {"type": "RuntimeDefault"},
     }
-    assert container["securityContext"] == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
     assert container["resources"]["limits"]["memory"]
 
 
 def shards(spec: dict[str, Any]) -> set[int]:
-    variables = {entry["name"]: entry["value"] for entry in spec["template"]["spec"]["containers"][0]["env"]}
-    return {spec["completions"], spec["parallelism"], spec["maxFailedIndexes"], int(variables["COALESCE_SHARDS"])}
+    variables = {
+        entry["name"]: entry["value"] for entry in spec["template"]["spec"]["containers"][0]["env"]
+    }
+    return {
+        spec["completions"],
+        spec["parallelism"],
+        spec["maxFailedIndexes"],
+        int(variables["COALESCE_SHARDS"]),
+    }
 
 
 def test_the_number_of_shards_is_the_number_of_completions() -> None:
@@ -118,25 +149,40 @@ def test_the_number_of_shards_is_the_number_of_completions() -> None:
 @needs_kustomize
 def test_the_nightly_overlay_runs_every_location_once_with_its_own_settings() -> None:
     manifests = built("overlays/nightly")
-    settings = {manifest["metadata"]["name"]: manifest["data"] for manifest in of(manifests, "ConfigMap")}
+    settings = {
+        manifest["metadata"]["name"]: manifest["data"] for manifest in of(manifests, "ConfigMap")
+    }
     seen = {}
     for job in of(manifests, "CronJob"):
         spec = job["spec"]["jobTemplate"]["spec"]
         assert len(shards(spec)) == 1, job["metadata"]["name"]
         pod = spec["template"]["spec"]
         data = settings[pod["containers"][0]["envFrom"][0]["configMapRef"]["name"]]
-        assert pod["serviceAccountName"] in {account["metadata"]["name"] for account in of(manifests, "ServiceAccount")}
-        assert ("manifest" in data["COALESCE_PREFIX"]) == (data.get("COALESCE_LAYOUT") == "manifest") == (data["COALESCE_DATE_TO_ADD"] == "NOT_SET")
+        assert pod["serviceAccountName"] in {
+            account["metadata"]["name"] for account in of(manifests, "ServiceAccount")
+        }
+        assert (
+            ("manifest" in data["COALESCE_PREFIX"])
+            == (data.get("COALESCE_LAYOUT") == "manifest")
+            == (data["COALESCE_DATE_TO_ADD"] == "NOT_SET")
+        )
         seen[data["COALESCE_PREFIX"]] = spec["completions"]
     assert len(seen) == 6
 
 
 def test_a_night_ends_before_the_readers_start() -> None:
-    """From 02:30 to 09:00 at the latest; and a second night never starts beside a slow first one."""
+    """From 02:30 to 09:00 at the latest; and a second night never starts beside a slow first
+    one.
+    """
     (cronjob,) = of(plain(), "CronJob")
     minute, hour, *_ = cronjob["spec"]["schedule"].split()
     assert cronjob["spec"]["timeZone"] == "Etc/UTC"
-    assert int(hour) * 3600 + int(minute) * 60 + cronjob["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"] <= 9 * 3600
+    assert (
+        int(hour) * 3600
+        + int(minute) * 60
+        + cronjob["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"]
+        <= 9 * 3600
+    )
     assert cronjob["spec"]["concurrencyPolicy"] == "Forbid"
     assert cronjob["spec"]["startingDeadlineSeconds"] > 0
 
@@ -144,6 +190,13 @@ def test_a_night_ends_before_the_readers_start() -> None:
 def test_every_variable_is_one_of_an_option() -> None:
     from coalesce.cli import options
 
-    known = {f"COALESCE_{name.upper()}" for name in ("date_to_add", "shards")} | set(re.findall(r"--[a-z-]+", Path(options.__file__).read_text()))
+    known = {f"COALESCE_{name.upper()}" for name in ("date_to_add", "shards")} | set(
+        re.findall(r"--[a-z-]+", Path(options.__file__).read_text())
+    )
     names = {name for manifest in of(plain(), "ConfigMap") for name in manifest["data"]}
-    assert {name for name in names if name not in known and "--" + name.removeprefix("COALESCE_").lower().replace("_", "-") not in known} == set()
+    assert {
+        name
+        for name in names
+        if name not in known
+        and "--" + name.removeprefix("COALESCE_").lower().replace("_", "-") not in known
+    } == set()

@@ -1,4 +1,6 @@
-"""The Terraform module: formatted, every name known to the AWS provider, every reference defined, and the same in content as the CloudFormation templates."""
+"""The Terraform module: formatted, every name known to the AWS provider, every reference defined,
+and the same in content as the CloudFormation templates.
+"""
 
 import ast
 import importlib.util
@@ -18,7 +20,9 @@ FILES = sorted(MODULE.glob("*.tf"))
 TEMPLATES = MODULE.parent
 
 terraform = shutil.which("terraform") or shutil.which("tofu")
-needs_terraform = pytest.mark.skipif(terraform is None, reason="needs terraform or tofu on the PATH")
+needs_terraform = pytest.mark.skipif(
+    terraform is None, reason="needs terraform or tofu on the PATH"
+)
 META = {"for_each", "count", "depends_on", "provider", "lifecycle", "dynamic"}
 
 
@@ -40,7 +44,9 @@ def _items(body: dict[str, Any]) -> list[tuple[str, Any]]:
 
 @cache
 def schema(type_: str, kind: str) -> dict[str, dict[str, tuple[bool, str]]]:
-    """Of each class that describes a resource or its blocks: name → (whether it is required, annotation). From the provider's published bindings."""
+    """Of each class that describes a resource or its blocks: name → (whether it is required,
+    annotation). From the provider's published bindings.
+    """
     spec = importlib.util.find_spec("cdktf_cdktf_provider_aws")
     if spec is None or spec.origin is None:
         pytest.skip("needs cdktf-cdktf-provider-aws: make test-deploy")
@@ -53,12 +59,25 @@ def schema(type_: str, kind: str) -> dict[str, dict[str, tuple[bool, str]]]:
             for method in node.body:
                 if isinstance(method, ast.FunctionDef) and method.name == "__init__":
                     names = zip(method.args.kwonlyargs, method.args.kw_defaults, strict=True)
-                    classes[node.name] = {a.arg.removesuffix("_"): (default is None, ast.unparse(a.annotation or ast.Constant(""))) for a, default in names}
+                    classes[node.name] = {
+                        a.arg.removesuffix("_"): (
+                            default is None,
+                            ast.unparse(a.annotation or ast.Constant("")),
+                        )
+                        for a, default in names
+                    }
     return classes
 
 
-def check(where: str, body: dict[str, Any], names: dict[str, tuple[bool, str]], classes: dict[str, dict[str, tuple[bool, str]]]) -> None:
-    """Every name of a block is known, every required one is there, and so in the blocks inside it."""
+def check(
+    where: str,
+    body: dict[str, Any],
+    names: dict[str, tuple[bool, str]],
+    classes: dict[str, dict[str, tuple[bool, str]]],
+) -> None:
+    """Every name of a block is known, every required one is there, and so in the blocks inside
+    it.
+    """
     given = dict(_items(body))
     for dynamic in given.pop("dynamic", ()):
         given |= {name: block["content"] for name, block in _items(dynamic)}
@@ -68,7 +87,12 @@ def check(where: str, body: dict[str, Any], names: dict[str, tuple[bool, str]], 
     required = {name for name, (needed, _) in names.items() if needed} - {"scope", "id_"}
     assert not required - given.keys(), f"{where}: missing {required - given.keys()}"
     for name, value in given.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict) and "__is_block__" in value[0]:
+        if (
+            isinstance(value, list)
+            and value
+            and isinstance(value[0], dict)
+            and "__is_block__" in value[0]
+        ):
             inner = next(found for found in re.findall(r"\w+", names[name][1]) if found in classes)
             for part in value:
                 check(f"{where}.{name}", part, classes[inner], classes)
@@ -76,10 +100,16 @@ def check(where: str, body: dict[str, Any], names: dict[str, tuple[bool, str]], 
 
 @pytest.mark.parametrize("kind", ["resource", "data"])
 def test_the_provider_knows_every_name(kind: str) -> None:
-    """Terraform would say so in `validate`, which needs the provider's binary; these are the bindings generated from the same schema."""
+    """Terraform would say so in `validate`, which needs the provider's binary; these are the
+    bindings generated from the same schema.
+    """
     for type_, name, body in blocks(kind):
         classes = schema(type_, kind)
-        config = next(names for known, names in classes.items() if known.endswith("Config") and "for_each" in names)
+        config = next(
+            names
+            for known, names in classes.items()
+            if known.endswith("Config") and "for_each" in names
+        )
         check(f"{type_}.{name}", body, config, classes)
     assert blocks(kind)
 
@@ -87,11 +117,15 @@ def test_the_provider_knows_every_name(kind: str) -> None:
 def test_every_reference_is_defined() -> None:
     text = "\n".join(path.read_text() for path in FILES)
     defined = {f"var.{name}" for name in re.findall(r'^variable "(\w+)"', text, re.MULTILINE)}
-    defined |= {f"{type_}.{name}" for type_, name, _ in blocks("resource")} | {f"data.{type_}.{name}" for type_, name, _ in blocks("data")}
+    defined |= {f"{type_}.{name}" for type_, name, _ in blocks("resource")} | {
+        f"data.{type_}.{name}" for type_, name, _ in blocks("data")
+    }
     local = re.search(r"^locals \{(.*?)^\}", text, re.MULTILINE | re.DOTALL)
     assert local is not None
     defined |= {f"local.{name}" for name in re.findall(r"^  (\w+) +=", local[1], re.MULTILINE)}
-    used = set(re.findall(r"(?<![\w.])(?:(?:var|local)\.\w+|data\.aws_\w+\.\w+|aws_\w+\.\w+)", text))
+    used = set(
+        re.findall(r"(?<![\w.])(?:(?:var|local)\.\w+|data\.aws_\w+\.\w+|aws_\w+\.\w+)", text)
+    )
     assert used - defined == set()
     assert {name for name in defined if name.startswith(("var.", "local."))} - used == set()
 
@@ -99,11 +133,25 @@ def test_every_reference_is_defined() -> None:
 @needs_terraform
 def test_it_is_formatted() -> None:
     assert terraform is not None
-    assert subprocess.run([terraform, "fmt", "-check", "-recursive", str(MODULE)], capture_output=True, text=True, check=False).stdout == ""
+    assert (
+        subprocess.run(
+            [terraform, "fmt", "-check", "-recursive", str(MODULE)],
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout
+        == ""
+    )
 
 
 LOCATION = {"bucket": "b", "prefix": "p"}
-GIVEN = {"image": "i:1", "vpc_id": "v", "subnet_ids": ["s"], "alarm_topic_arn": "arn:aws:sns:r:1:t", "locations": {"main": LOCATION}}
+GIVEN = {
+    "image": "i:1",
+    "vpc_id": "v",
+    "subnet_ids": ["s"],
+    "alarm_topic_arn": "arn:aws:sns:r:1:t",
+    "locations": {"main": LOCATION},
+}
 
 
 @needs_terraform
@@ -119,12 +167,19 @@ GIVEN = {"image": "i:1", "vpc_id": "v", "subnet_ids": ["s"], "alarm_topic_arn": 
         ({"locations": {"main": LOCATION | {"shards": 10001}}}, "array job"),
     ],
 )
-def test_variables_refuse_what_fargate_and_batch_would(given: dict[str, object], refused: str, tmp_path: Path) -> None:
+def test_variables_refuse_what_fargate_and_batch_would(
+    given: dict[str, object], refused: str, tmp_path: Path
+) -> None:
     """The real terraform, on the variables alone: they need no provider."""
     assert terraform is not None
     shutil.copy(MODULE / "variables.tf", tmp_path)
     (tmp_path / "terraform.tfvars.json").write_text(json.dumps(GIVEN | given))
-    done = subprocess.run([terraform, f"-chdir={tmp_path}", "plan", "-no-color", "-input=false"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [terraform, f"-chdir={tmp_path}", "plan", "-no-color", "-input=false"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode == 0) == (not refused), done.stderr
     assert refused in " ".join(done.stderr.replace("│", " ").split())
 
@@ -144,21 +199,34 @@ def test_it_says_what_the_cloudformation_templates_say() -> None:
     """Exit codes, attempts, time-outs, rights, conditions, the command and the schedule."""
     from cloudformation import template
 
-    batch, location, bucket = (template(name)["Resources"] for name in ("batch", "location", "bucket"))
+    batch, location, bucket = (
+        template(name)["Resources"] for name in ("batch", "location", "bucket")
+    )
     text = "\n".join(path.read_text() for path in FILES)
     job = batch["Storage"]["Properties"]
     said = {
-        "codes": json.dumps([rule["OnExitCode"] for rule in job["RetryStrategy"]["EvaluateOnExit"]]),
+        "codes": json.dumps(
+            [rule["OnExitCode"] for rule in job["RetryStrategy"]["EvaluateOnExit"]]
+        ),
         "attempts": f"= {job['RetryStrategy']['Attempts']}\n",
         "timeout": f"= {job['Timeout']['AttemptDurationSeconds']}\n",
         "deadline": f'= "{job["Parameters"]["deadline"]}"\n',
         "user": job["ContainerProperties"]["User"],
         "schedule": template("location")["Parameters"]["Schedule"]["Default"],
         "finished": batch["Finished"]["Properties"]["FilterPattern"].replace('"', '\\"'),
-        "input": batch["Failed"]["Properties"]["Targets"][0]["InputTransformer"]["InputTemplate"].strip('"'),
+        "input": batch["Failed"]["Properties"]["Targets"][0]["InputTransformer"][
+            "InputTemplate"
+        ].strip('"'),
     }
     assert {name: value for name, value in said.items() if value not in text} == {}
-    command = re.findall(r'"((?:Ref::)?-{0,2}[\w:-]+)"', text[text.index("command = concat(") : text.index("resource", text.index("command = concat("))])
+    command = re.findall(
+        r'"((?:Ref::)?-{0,2}[\w:-]+)"',
+        text[
+            text.index("command = concat(") : text.index(
+                "resource", text.index("command = concat(")
+            )
+        ],
+    )
     assert command == list(batch["Storage"]["Properties"]["ContainerProperties"]["Command"])
     rights = location["Rights"]["Properties"]["PolicyDocument"]
     conditional = bucket["BucketPolicy"]["Properties"]["PolicyDocument"]["Statement"][:3]

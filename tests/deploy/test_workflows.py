@@ -1,4 +1,6 @@
-"""The GitHub workflows: linted by actionlint where it is, and in step with the Makefile and the deploying script."""
+"""The GitHub workflows: linted by actionlint where it is, and in step with the Makefile and the
+deploying script.
+"""
 
 import re
 import shutil
@@ -15,7 +17,9 @@ WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
 @pytest.mark.skipif(shutil.which("actionlint") is None, reason="needs actionlint on the PATH")
 def test_actionlint_finds_nothing() -> None:
-    done = subprocess.run(["actionlint", *map(str, WORKFLOWS)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["actionlint", *map(str, WORKFLOWS)], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -26,12 +30,18 @@ def steps() -> list[dict[str, Any]]:
 
 def test_every_target_that_a_workflow_makes_is_there() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    made = {name for step in steps() for name in re.findall(r"\bmake ([a-z-]+)", step.get("run", ""))}
+    made = {
+        name for step in steps() for name in re.findall(r"\bmake ([a-z-]+)", step.get("run", ""))
+    }
     assert made
     assert made <= targets
 
 
 def test_a_workflow_sets_what_the_deploying_script_reads() -> None:
-    read = set(re.findall(r"\$\{?([A-Z_]+)", (ROOT / "ci/deploy.sh").read_text())) - {"PULL_PRINCIPALS", "ROLE_ARN", "AWS_PROFILE"}
+    read = set(re.findall(r"\$\{?([A-Z_]+)", (ROOT / "ci/deploy.sh").read_text())) - {
+        "PULL_PRINCIPALS",
+        "ROLE_ARN",
+        "AWS_PROFILE",
+    }
     (deploying,) = [step for step in steps() if step.get("run") == "sh ci/deploy.sh"]
     assert read <= deploying["env"].keys()

@@ -1,4 +1,6 @@
-"""The policies that `coalesce policy` prints let a whole run through, recovery included, and nothing else."""
+"""The policies that `coalesce policy` prints let a whole run through, recovery included, and
+nothing else.
+"""
 
 import gzip
 import json
@@ -15,7 +17,19 @@ from coalesce.settings import Settings
 from coalesce.storage.memory import MemoryBucket, MemoryStore
 
 ROLE = "arn:aws:iam::111122223333:role/job"
-RECORD = ("put", "delete", "delete_many", "complete_upload", "create_upload", "upload_part", "abort_upload", "get", "head", "list_page", "list_uploads")
+RECORD = (
+    "put",
+    "delete",
+    "delete_many",
+    "complete_upload",
+    "create_upload",
+    "upload_part",
+    "abort_upload",
+    "get",
+    "head",
+    "list_page",
+    "list_uploads",
+)
 CREATES = frozenset({"put", "complete_upload"})
 ACTIONS = {
     **dict.fromkeys(("put", "complete_upload", "create_upload", "upload_part"), "s3:PutObject"),
@@ -43,8 +57,14 @@ class Watched(MemoryStore):
 
         async def noted(first: Any, *rest: Any, **options: Any) -> Any:
             for key, etag in first if name == "delete_many" else [(first, options.get("etag", ""))]:
-                context = {"s3:ObjectCreationOperation": "true" if name in CREATES else "false"} if ACTIONS[name] == "s3:PutObject" else {}
-                if options.get("if_none_match") or (name == "complete_upload" and options.get("create_only", True)):
+                context = (
+                    {"s3:ObjectCreationOperation": "true" if name in CREATES else "false"}
+                    if ACTIONS[name] == "s3:PutObject"
+                    else {}
+                )
+                if options.get("if_none_match") or (
+                    name == "complete_upload" and options.get("create_only", True)
+                ):
                     context["s3:if-none-match"] = "*"
                 if options.get("if_match") or (name in ("delete", "delete_many") and etag):
                     context["s3:if-match"] = options.get("if_match", etag)
@@ -61,10 +81,14 @@ def listed(value: Any) -> list[str]:
 
 
 def applies(statement: dict[str, Any], asked: Asked) -> bool:
-    """IAM's rules, as far as these policies use them: all operators and all keys of a condition must hold."""
+    """IAM's rules, as far as these policies use them: all operators and all keys of a condition
+    must hold.
+    """
     action, key, context = asked
     resource = "arn:aws:s3:::b" if action.startswith("s3:List") else f"arn:aws:s3:::b/{key}"
-    if action not in listed(statement["Action"]) or not any(fnmatchcase(resource, pattern) for pattern in listed(statement["Resource"])):
+    if action not in listed(statement["Action"]) or not any(
+        fnmatchcase(resource, pattern) for pattern in listed(statement["Resource"])
+    ):
         return False
     for operator, conditions in statement.get("Condition", {}).items():
         for name, wanted in conditions.items():
@@ -72,7 +96,8 @@ def applies(statement: dict[str, Any], asked: Asked) -> bool:
             holds = {
                 "Null": (value is None) == (wanted == "true"),
                 "Bool": value == wanted,
-                "StringLikeIfExists": value is None or any(fnmatchcase(value, pattern) for pattern in listed(wanted)),
+                "StringLikeIfExists": value is None
+                or any(fnmatchcase(value, pattern) for pattern in listed(wanted)),
             }[operator]
             if not holds:
                 return False
@@ -81,8 +106,12 @@ def applies(statement: dict[str, Any], asked: Asked) -> bool:
 
 def allowed(asked: Asked, role: dict[str, Any], bucket: dict[str, Any]) -> bool:
     statements = [*role["Statement"], *bucket["Statement"]]
-    denied = any(statement["Effect"] == "Deny" and applies(statement, asked) for statement in statements)
-    return not denied and any(statement["Effect"] == "Allow" and applies(statement, asked) for statement in statements)
+    denied = any(
+        statement["Effect"] == "Deny" and applies(statement, asked) for statement in statements
+    )
+    return not denied and any(
+        statement["Effect"] == "Allow" and applies(statement, asked) for statement in statements
+    )
 
 
 def printed(*arguments: str) -> dict[str, Any]:
@@ -96,7 +125,9 @@ def filled() -> MemoryBucket:
     for group in range(3):
         for n in range(5):
             body = gzip.compress(b"%d-%d\n" % (group, n), mtime=0)
-            bucket.store(f"data/t_{group}_{n}-{n}.jsonl.gz", body[:-4] if (group, n) == (2, 2) else body)
+            bucket.store(
+                f"data/t_{group}_{n}-{n}.jsonl.gz", body[:-4] if (group, n) == (2, 2) else body
+            )
     bucket.now += 1000
     return bucket
 
@@ -106,7 +137,9 @@ def settings(**more: object) -> Settings:
 
 
 async def everything_that_is_sent() -> list[Asked]:
-    """A run with a spoilt source, whose record is rewritten, and that keeps its sources; one that recovers them, and cleans up after a run that died."""
+    """A run with a spoilt source, whose record is rewritten, and that keeps its sources; one that
+    recovers them, and cleans up after a run that died.
+    """
     bucket = filled()
     dead = LeaseRecord(run_id="dead", seconds=0, layout="corporate", prefixes=("data/",))
     bucket.store(lease_key("_coalesce/", dead.run_id), dead.model_dump_json().encode())
@@ -124,7 +157,9 @@ async def test_every_request_of_a_run_is_allowed_by_both_policies() -> None:
     sent = await everything_that_is_sent()
     assert {action for action, _, _ in sent} == set(ACTIONS.values())
     refused = {asked[:2] for asked in sent if not allowed(asked, role, bucket)}
-    assert refused <= {("s3:ListBucket", "")}, "the look at whether the bucket is there may be refused, and is then taken as a yes"
+    assert refused <= {("s3:ListBucket", "")}, (
+        "the look at whether the bucket is there may be refused, and is then taken as a yes"
+    )
 
 
 async def test_no_right_is_granted_that_a_run_does_not_use() -> None:
@@ -132,14 +167,21 @@ async def test_no_right_is_granted_that_a_run_does_not_use() -> None:
     for statement in printed()["Statement"]:
         for action in listed(statement["Action"]):
             for resource in listed(statement["Resource"]):
-                assert any(applies({**statement, "Action": action, "Resource": resource}, asked) for asked in sent), (statement["Sid"], action, resource)
+                assert any(
+                    applies({**statement, "Action": action, "Resource": resource}, asked)
+                    for asked in sent
+                ), (statement["Sid"], action, resource)
 
 
 @pytest.mark.parametrize(
     "asked",
     [
         ("s3:PutObject", "data/t_0_0_9.jsonl.gz", {"s3:ObjectCreationOperation": "true"}),
-        ("s3:PutObject", "data/t_0_0_9.jsonl.gz", {"s3:ObjectCreationOperation": "true", "s3:if-match": '"e"'}),
+        (
+            "s3:PutObject",
+            "data/t_0_0_9.jsonl.gz",
+            {"s3:ObjectCreationOperation": "true", "s3:if-match": '"e"'},
+        ),
         ("s3:DeleteObject", "data/t_0_0-0.jsonl.gz", {}),
         ("s3:PutObject", "_coalesce/groups/data/t_0", {"s3:ObjectCreationOperation": "true"}),
         ("s3:DeleteObject", "_coalesce/groups/data/t_0", {}),
@@ -158,7 +200,10 @@ def test_what_could_lose_an_object_or_lies_elsewhere_is_refused(asked: Asked) ->
 
 def test_the_bucket_policy_concerns_the_job_alone() -> None:
     """Whoever writes the small objects does so without conditions."""
-    assert all(statement["Principal"] == {"AWS": ROLE} for statement in printed("--bucket-policy", "--role", ROLE)["Statement"])
+    assert all(
+        statement["Principal"] == {"AWS": ROLE}
+        for statement in printed("--bucket-policy", "--role", ROLE)["Statement"]
+    )
     done = CliRunner().invoke(app, ["policy", "-b", "b", "-p", "data", "--bucket-policy"])
     assert (done.exit_code, "--role" in done.stderr) == (2, True)
 
@@ -166,8 +211,20 @@ def test_the_bucket_policy_concerns_the_job_alone() -> None:
 def test_reports_keys_regions_and_state_prefixes_are_in_it() -> None:
     by_sid = {
         statement["Sid"]: statement
-        for statement in printed("--report", "s3://logs/n/{shard}.json", "--kms-key", "arn:k", "--state", "st", "--region", "cn-north-1")["Statement"]
+        for statement in printed(
+            "--report",
+            "s3://logs/n/{shard}.json",
+            "--kms-key",
+            "arn:k",
+            "--state",
+            "st",
+            "--region",
+            "cn-north-1",
+        )["Statement"]
     }
     assert by_sid["Report"]["Resource"] == "arn:aws-cn:s3:::logs/n/*.json"
     assert by_sid["Key"]["Resource"] == ["arn:k"]
-    assert by_sid["ReadWriteDelete"]["Resource"] == ["arn:aws-cn:s3:::b/data/*", "arn:aws-cn:s3:::b/st/*"]
+    assert by_sid["ReadWriteDelete"]["Resource"] == [
+        "arn:aws-cn:s3:::b/data/*",
+        "arn:aws-cn:s3:::b/st/*",
+    ]

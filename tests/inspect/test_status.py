@@ -1,4 +1,6 @@
-"""`status` says what lies there, what is unfinished and what a run would change, and changes nothing."""
+"""`status` says what lies there, what is unfinished and what a run would change, and changes
+nothing.
+"""
 
 import asyncio
 import gzip
@@ -25,10 +27,19 @@ async def test_it_counts_what_is_there_and_what_a_run_would_leave() -> None:
     before = dict(bucket.objects)
     status = await look(MemoryStore(bucket), settings("0/1"))
     assert bucket.objects == before
-    assert (status.sources.count, status.outputs.count, status.other.count, status.other.bytes) == (13, 1, 1, 5)
-    assert status.sources.bytes + status.outputs.bytes + 5 == sum(len(stored.data) for stored in before.values())
+    assert (status.sources.count, status.outputs.count, status.other.count, status.other.bytes) == (
+        13,
+        1,
+        1,
+        5,
+    )
+    assert status.sources.bytes + status.outputs.bytes + 5 == sum(
+        len(stored.data) for stored in before.values()
+    )
     assert status.left == {"single": 1}
-    assert [(topic.topic, topic.would_join, topic.would_write) for topic in status.topics] == [("t", 12, 3)]
+    assert [(topic.topic, topic.would_join, topic.would_write) for topic in status.topics] == [
+        ("t", 12, 3)
+    ]
     assert (status.unfinished, status.leases, status.uploads, status.exit_code) == ([], [], 0, 0)
     assert status.path_list.before == len(",".join(f"s3://b/{key}" for key in before)) + 1
     await Run(MemoryStore(bucket), settings("0/1")).coalesce()
@@ -86,13 +97,20 @@ async def test_a_damaged_record_is_told_and_the_rest_shown() -> None:
     bucket = filled(2)
     bucket.store("_coalesce/groups/data/t_0", b"damaged")
     status = await look(MemoryStore(bucket), settings("0/1"))
-    assert (status.sources.count, status.exit_code, [failure.code for failure in status.failures]) == (8, 4, ["RecordDamaged"])
+    assert (
+        status.sources.count,
+        status.exit_code,
+        [failure.code for failure in status.failures],
+    ) == (8, 4, ["RecordDamaged"])
 
 
 async def test_a_path_list_over_the_limit_is_shown_as_such() -> None:
     bucket = MemoryBucket()
     bucket.store("data/t_0_1-1.jsonl.gz", gzip.compress(b"x\n"))
-    status = await look(MemoryStore(bucket), Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0}))
+    status = await look(
+        MemoryStore(bucket),
+        Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0}),
+    )
     from coalesce.cli.status import _bar
 
     assert status.path_list.limit == PATH_LIST_LIMIT
@@ -109,7 +127,9 @@ async def test_the_command_prints_it_as_text_and_as_json(bucket: S3Store) -> Non
     scope = [f"s3://{bucket.name}/data", "--min-age", "0"]  # type: ignore[attr-defined]
     text = coalesce(bucket, "status", *scope)
     assert (text.returncode, text.stderr) == (0, "")
-    row = next(line.split() for line in text.stdout.splitlines() if line.startswith("db.core.topic"))
+    row = next(
+        line.split() for line in text.stdout.splitlines() if line.startswith("db.core.topic")
+    )
     assert (row[1], row[3], row[5:]) == ("12", "0", ["12", "3"])
     done = coalesce(bucket, "status", *scope, "--output", "json")
     status = json.loads(done.stdout)

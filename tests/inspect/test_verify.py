@@ -1,4 +1,6 @@
-"""`verify` proves outputs by HEAD, and with --deep by their bytes; whatever is wrong with one is found, and exits with 4."""
+"""`verify` proves outputs by HEAD, and with --deep by their bytes; whatever is wrong with one is
+found, and exits with 4.
+"""
 
 import dataclasses
 import gzip
@@ -37,14 +39,22 @@ async def verified(bucket: MemoryBucket, *, deep: bool, **more: object) -> Verif
 async def test_outputs_of_a_run_are_proven(deep: bool) -> None:
     bucket = await joined()
     result = await verified(bucket, deep=deep)
-    assert (result.outputs, result.proven, result.failed, result.unsummed, result.exit_code) == (3, 3, 0, 0, 0)
+    assert (result.outputs, result.proven, result.failed, result.unsummed, result.exit_code) == (
+        3,
+        3,
+        0,
+        0,
+        0,
+    )
     assert (result.sources, result.records) == (12, 12 if deep else None)
     assert result.bytes == sum(len(stored.data) for stored in bucket.objects.values())
 
 
 def damaged(stored: StoredObject, data: bytes, *, summed: bool = True) -> StoredObject:
     """The object with other bytes, and the sum that the store would show for them, or none."""
-    return dataclasses.replace(stored, data=data, checksum={"CRC64NVME": encoded(crc64([data]))} if summed else {})
+    return dataclasses.replace(
+        stored, data=data, checksum={"CRC64NVME": encoded(crc64([data]))} if summed else {}
+    )
 
 
 Harm = Callable[[StoredObject], StoredObject]
@@ -54,12 +64,36 @@ Harm = Callable[[StoredObject], StoredObject]
     ("code", "harm", "shallow"),
     [
         ("NoPlanDigest", lambda stored: dataclasses.replace(stored, metadata={}), True),
-        ("NoPlanDigest", lambda stored: dataclasses.replace(stored, metadata={**stored.metadata, "coalesce-sources": "0"}), True),
-        ("ChecksumMismatch", lambda stored: dataclasses.replace(stored, data=gzip.compress(b"other\n", mtime=0)), False),
+        (
+            "NoPlanDigest",
+            lambda stored: dataclasses.replace(
+                stored, metadata={**stored.metadata, "coalesce-sources": "0"}
+            ),
+            True,
+        ),
+        (
+            "ChecksumMismatch",
+            lambda stored: dataclasses.replace(stored, data=gzip.compress(b"other\n", mtime=0)),
+            False,
+        ),
         ("TruncatedGzip", lambda stored: damaged(stored, stored.data[:-1]), False),
-        ("CorruptGzip", lambda stored: damaged(stored, stored.data[:-6] + b"\0" + stored.data[-5:]), False),
-        ("NoLastNewline", lambda stored: damaged(stored, stored.data + gzip.compress(b"no end", mtime=0)), False),
-        ("RecordsMissing", lambda stored: dataclasses.replace(stored, metadata={**stored.metadata, "coalesce-records": "5"}), False),
+        (
+            "CorruptGzip",
+            lambda stored: damaged(stored, stored.data[:-6] + b"\0" + stored.data[-5:]),
+            False,
+        ),
+        (
+            "NoLastNewline",
+            lambda stored: damaged(stored, stored.data + gzip.compress(b"no end", mtime=0)),
+            False,
+        ),
+        (
+            "RecordsMissing",
+            lambda stored: dataclasses.replace(
+                stored, metadata={**stored.metadata, "coalesce-records": "5"}
+            ),
+            False,
+        ),
     ],
 )
 async def test_what_is_wrong_with_an_output_is_found(code: str, harm: Harm, shallow: bool) -> None:
@@ -85,7 +119,9 @@ async def test_patterns_and_shards_leave_outputs_out() -> None:
     bucket = await joined(12)
     assert (await verified(bucket, deep=False, exclude=["*_1_*"])).outputs == 11
     assert (await verified(bucket, deep=False, partition=[3])).outputs == 1
-    assert sum([(await verified(bucket, deep=False, shard=f"{n}/3")).outputs for n in range(3)]) == 12
+    assert (
+        sum([(await verified(bucket, deep=False, shard=f"{n}/3")).outputs for n in range(3)]) == 12
+    )
 
 
 async def test_large_outputs_are_read_in_parts_a_few_at_once() -> None:
@@ -109,7 +145,11 @@ async def test_large_outputs_are_read_in_parts_a_few_at_once() -> None:
             held -= 1
             return found
 
-    result = await verify(Counting(bucket), Settings.model_validate({"bucket": "b", "prefix": ["data"], "memory": "32MiB"}), deep=True)
+    result = await verify(
+        Counting(bucket),
+        Settings.model_validate({"bucket": "b", "prefix": ["data"], "memory": "32MiB"}),
+        deep=True,
+    )
     assert (result.proven, result.records) == (4, 8)
     assert 1 <= most <= 2
 
@@ -119,10 +159,23 @@ async def test_the_command_says_what_was_checked_and_exits_with_4(bucket: S3Stor
     await fill(bucket, 3, 4)
     assert coalesce(bucket, *job(bucket)).returncode == 0
     done = coalesce(bucket, "verify", f"s3://{bucket.name}/data", "--deep")  # type: ignore[attr-defined]
-    assert (done.returncode, "3 proven" in done.stdout, "12 records" in done.stdout) == (0, True, True), done.stderr
+    assert (done.returncode, "3 proven" in done.stdout, "12 records" in done.stdout) == (
+        0,
+        True,
+        True,
+    ), done.stderr
     await bucket.put("data/db.core.topic_7_0_9.jsonl.gz", b"not ours")
     done = coalesce(bucket, "verify", f"s3://{bucket.name}/data", "--output", "json")  # type: ignore[attr-defined]
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 4
-    assert sorted(line["type"] for line in lines) == ["failure", "verified", "verified", "verified", "verify"]
-    assert (lines[-1]["failed"], lines[-1]["failures"][0]["key"]) == (1, "data/db.core.topic_7_0_9.jsonl.gz")
+    assert sorted(line["type"] for line in lines) == [
+        "failure",
+        "verified",
+        "verified",
+        "verified",
+        "verify",
+    ]
+    assert (lines[-1]["failed"], lines[-1]["failures"][0]["key"]) == (
+        1,
+        "data/db.core.topic_7_0_9.jsonl.gz",
+    )

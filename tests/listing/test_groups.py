@@ -20,14 +20,31 @@ async def listed(store: MemoryStore, *prefixes: str) -> tuple[Counter[str], list
         for group in piece.groups:
             found.update(source.key for source in group.sources)
 
-    await list_groups(store, prefixes, layout("corporate"), ignored="_coalesce/", found=take, failed=failures.append)
+    await list_groups(
+        store,
+        prefixes,
+        layout("corporate"),
+        ignored="_coalesce/",
+        found=take,
+        failed=failures.append,
+    )
     return found, failures
 
 
 @pytest.mark.parametrize(
-    ("directories", "topics", "partitions", "sources"), [(1, 1, 1, 2500), (1, 3, 40, 30), (300, 2, 2, 1), (5, 2, 3, 100), (1500, 1, 1, 1), (1, 1, 1200, 1)]
+    ("directories", "topics", "partitions", "sources"),
+    [
+        (1, 1, 1, 2500),
+        (1, 3, 40, 30),
+        (300, 2, 2, 1),
+        (5, 2, 3, 100),
+        (1500, 1, 1, 1),
+        (1, 1, 1200, 1),
+    ],
 )
-async def test_every_source_is_found_once_however_the_keys_are_spread(directories: int, topics: int, partitions: int, sources: int) -> None:
+async def test_every_source_is_found_once_however_the_keys_are_spread(
+    directories: int, topics: int, partitions: int, sources: int
+) -> None:
     bucket = MemoryBucket()
     for d in range(directories):
         for t in range(topics):
@@ -52,7 +69,14 @@ async def test_a_group_is_never_cut_where_a_page_ends() -> None:
     async def take(piece: Listed) -> None:
         sizes.extend(len(group.sources) for group in piece.groups)
 
-    await list_groups(MemoryStore(bucket), ("p/",), layout("corporate"), ignored="_coalesce/", found=take, failed=pytest.fail)
+    await list_groups(
+        MemoryStore(bucket),
+        ("p/",),
+        layout("corporate"),
+        ignored="_coalesce/",
+        found=take,
+        failed=pytest.fail,
+    )
     assert sizes == [2200]
 
 
@@ -77,7 +101,14 @@ async def test_a_page_that_fails_makes_its_piece_unknown_and_leaves_the_others()
 
 async def test_a_store_that_repeats_its_token_is_not_listed_for_ever() -> None:
     class Repeating(MemoryStore):
-        async def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000) -> Page:
+        async def list_page(
+            self,
+            prefix: str,
+            *,
+            delimiter: str = "",
+            token: str | None = None,
+            max_keys: int = 1000,
+        ) -> Page:
             page = await super().list_page(prefix, delimiter=delimiter, max_keys=max_keys)
             return Page(page.objects, page.prefixes, "again", page.date)
 
@@ -92,9 +123,18 @@ async def test_a_store_that_leads_nowhere_has_not_shown_all() -> None:
     """Its token comes again, with nothing new: what it held back is unknown."""
 
     class Stuck(MemoryStore):
-        async def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000) -> Page:
+        async def list_page(
+            self,
+            prefix: str,
+            *,
+            delimiter: str = "",
+            token: str | None = None,
+            max_keys: int = 1000,
+        ) -> Page:
             page = await super().list_page(prefix, delimiter=delimiter, max_keys=max_keys)
-            return Page(() if token else page.objects, () if token else page.prefixes, "again", page.date)
+            return Page(
+                () if token else page.objects, () if token else page.prefixes, "again", page.date
+            )
 
     bucket = MemoryBucket()
     bucket.store("a/t_0_1-1.jsonl.gz", b"1")
@@ -103,7 +143,9 @@ async def test_a_store_that_leads_nowhere_has_not_shown_all() -> None:
     assert [failure.key for failure in failures] == ["a/"]
 
 
-@pytest.mark.parametrize("directory", ["a b/", "a%20b/", "a+b/", "a//b/", "a/../b/", "é=ü/", "a&b'\"/", "*/[x]/"])
+@pytest.mark.parametrize(
+    "directory", ["a b/", "a%20b/", "a+b/", "a//b/", "a/../b/", "é=ü/", "a&b'\"/", "*/[x]/"]
+)
 async def test_keys_are_opaque(directory: str) -> None:
     bucket = MemoryBucket()
     bucket.store(f"p/{directory}t_0_1-1.jsonl.gz", b"1")

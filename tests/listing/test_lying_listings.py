@@ -1,4 +1,6 @@
-"""Keys and listings of every kind: each source is found once and with its whole group, and a listing that contradicts itself counts for nothing."""
+"""Keys and listings of every kind: each source is found once and with its whole group, and a
+listing that contradicts itself counts for nothing.
+"""
 
 import asyncio
 import gzip
@@ -24,17 +26,53 @@ SETTINGS = Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age"
 
 # Made of what keys are made of, so that they collide, nest and mislead.
 PIECES = st.sampled_from(
-    ["t", "t_", "db.core.a", "_", "-", "0", "1", "07", "12", "_0_", "_1_2-3", "/", "//", "../", " ", "%2F", "+", "ü", "\x01", "a\nb", "\u2028"]
+    [
+        "t",
+        "t_",
+        "db.core.a",
+        "_",
+        "-",
+        "0",
+        "1",
+        "07",
+        "12",
+        "_0_",
+        "_1_2-3",
+        "/",
+        "//",
+        "../",
+        " ",
+        "%2F",
+        "+",
+        "ü",
+        "\x01",
+        "a\nb",
+        "\u2028",
+    ]
 )
 NAMES = st.one_of(
-    st.builds("{}_{}_{}-{}.jsonl.gz".format, st.sampled_from(["t", "t_1", "t_1_2", "a-b.c"]), st.integers(0, 2), st.integers(0, 30), st.integers(0, 30)),
-    st.builds("{}_{}_{}_{}.jsonl.gz".format, st.sampled_from(["t", "t_1"]), st.integers(0, 2), st.integers(0, 30), st.integers(0, 30)),
+    st.builds(
+        "{}_{}_{}-{}.jsonl.gz".format,
+        st.sampled_from(["t", "t_1", "t_1_2", "a-b.c"]),
+        st.integers(0, 2),
+        st.integers(0, 30),
+        st.integers(0, 30),
+    ),
+    st.builds(
+        "{}_{}_{}_{}.jsonl.gz".format,
+        st.sampled_from(["t", "t_1"]),
+        st.integers(0, 2),
+        st.integers(0, 30),
+        st.integers(0, 30),
+    ),
     st.lists(PIECES, max_size=4).map("".join),
     st.text(max_size=6),
 )
-KEYS = st.builds("data/{}{}".format, st.sampled_from(["", "", "a/", "a/b/", "t_0_/", "b b/", "%/", "..//", "\x02/"]), NAMES).filter(
-    lambda key: len(key.encode("utf-8", "ignore")) < 1000
-)
+KEYS = st.builds(
+    "data/{}{}".format,
+    st.sampled_from(["", "", "a/", "a/b/", "t_0_/", "b b/", "%/", "..//", "\x02/"]),
+    NAMES,
+).filter(lambda key: len(key.encode("utf-8", "ignore")) < 1000)
 
 
 class Paged(MemoryStore):
@@ -42,8 +80,12 @@ class Paged(MemoryStore):
 
     per_page = 1000
 
-    async def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000) -> Page:
-        return await super().list_page(prefix, delimiter=delimiter, token=token, max_keys=min(max_keys, self.per_page))
+    async def list_page(
+        self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000
+    ) -> Page:
+        return await super().list_page(
+            prefix, delimiter=delimiter, token=token, max_keys=min(max_keys, self.per_page)
+        )
 
 
 async def listed(store: MemoryStore, name: str) -> tuple[list[Listed], list[CoalesceError]]:
@@ -53,13 +95,24 @@ async def listed(store: MemoryStore, name: str) -> tuple[list[Listed], list[Coal
     async def take(piece: Listed) -> None:
         pieces.append(piece)
 
-    await list_groups(store, ("data/",), layout(name), ignored="_coalesce/", found=take, failed=failures.append)
+    await list_groups(
+        store, ("data/",), layout(name), ignored="_coalesce/", found=take, failed=failures.append
+    )
     return pieces, failures
 
 
-@given(st.sets(KEYS, max_size=40), st.integers(1, 7), st.booleans(), st.sampled_from(["corporate", "manifest"]))
-def test_whatever_the_keys_are_each_is_found_once_and_no_group_is_cut(keys: set[str], per_page: int, splitting: bool, name: str) -> None:
-    """Pages of a few keys, and every way of splitting: a group comes whole, in one piece, or the program would join half of it."""
+@given(
+    st.sets(KEYS, max_size=40),
+    st.integers(1, 7),
+    st.booleans(),
+    st.sampled_from(["corporate", "manifest"]),
+)
+def test_whatever_the_keys_are_each_is_found_once_and_no_group_is_cut(
+    keys: set[str], per_page: int, splitting: bool, name: str
+) -> None:
+    """Pages of a few keys, and every way of splitting: a group comes whole, in one piece, or the
+    program would join half of it.
+    """
     keys = {key for key in keys if key.isascii() or key.encode("utf-8", "ignore").decode() == key}
     bucket = MemoryBucket()
     for key in keys:
@@ -73,11 +126,17 @@ def test_whatever_the_keys_are_each_is_found_once_and_no_group_is_cut(keys: set[
     groups = [group for piece in pieces for group in piece.groups]
     parsed = {key: layout(name).parse(key) for key in keys}
     sources = {key: named for key, named in parsed.items() if named and named.kind == "source"}
-    assert Counter(source.key for group in groups for source in group.sources) == Counter(list(sources))
+    assert Counter(source.key for group in groups for source in group.sources) == Counter(
+        list(sources)
+    )
     assert len({group.id for group in groups}) == len(groups)
     for group in groups:
         assert all(sources[source.key].group == group.id for source in group.sources)
-        outputs = {key for key, named in parsed.items() if named and (named.kind, named.group) == ("output", group.id)}
+        outputs = {
+            key
+            for key, named in parsed.items()
+            if named and (named.kind, named.group) == ("output", group.id)
+        }
         assert {output.key for output in group.outputs} == outputs
     assert sum(piece.keys for piece in pieces) == len(keys)
 
@@ -87,7 +146,10 @@ def test_a_key_says_the_same_to_every_layout_or_nothing(key: str) -> None:
     """What is parsed leads back to its group's prefix, and a source's name is never an output's."""
     for name in ("corporate", "manifest"):
         named = layout(name).parse(key)
-        assert named is None or (key.startswith(named.group.prefix) and named.group.directory == key[: key.rfind("/") + 1])
+        assert named is None or (
+            key.startswith(named.group.prefix)
+            and named.group.directory == key[: key.rfind("/") + 1]
+        )
         other = layout(name).parse(key.replace("-", "_"))
         assert not (named and other and named.kind == other.kind == "source" and "-" not in key)
 
@@ -97,7 +159,16 @@ def twice(page: Page) -> Page:
 
 
 def with_a_stranger(page: Page) -> Page:
-    return replace(page, objects=(*page.objects, *(entry._replace(key="other/db.core.topic_0_90-99.jsonl.gz") for entry in page.objects[:1])))
+    return replace(
+        page,
+        objects=(
+            *page.objects,
+            *(
+                entry._replace(key="other/db.core.topic_0_90-99.jsonl.gz")
+                for entry in page.objects[:1]
+            ),
+        ),
+    )
 
 
 def with_itself_below(page: Page) -> Page:
@@ -113,14 +184,20 @@ class Lying(MemoryStore):
 
     lie: Callable[[Page], Page]
 
-    async def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000) -> Page:
+    async def list_page(
+        self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000
+    ) -> Page:
         page = await super().list_page(prefix, delimiter=delimiter, token=token, max_keys=max_keys)
         return self.lie(page) if prefix.startswith("data/") else page
 
 
 @pytest.mark.parametrize("lie", [twice, with_a_stranger, with_itself_below, with_a_strange_prefix])
-async def test_a_listing_that_contradicts_itself_counts_for_nothing(lie: Callable[[Page], Page]) -> None:
-    """A key that came twice would be joined twice; one from elsewhere would be joined and deleted there."""
+async def test_a_listing_that_contradicts_itself_counts_for_nothing(
+    lie: Callable[[Page], Page],
+) -> None:
+    """A key that came twice would be joined twice; one from elsewhere would be joined and deleted
+    there.
+    """
     bucket, settings = prepared("two groups of several outputs")
     bucket.store("other/db.core.topic_0_90-99.jsonl.gz", gzip.compress(b"not ours\n", mtime=0))
     before = contents(bucket)
@@ -134,7 +211,9 @@ async def test_a_listing_that_contradicts_itself_counts_for_nothing(lie: Callabl
 class Repeating(MemoryStore):
     """Hands out the same token for ever where the state lies."""
 
-    async def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000) -> Page:
+    async def list_page(
+        self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000
+    ) -> Page:
         page = await super().list_page(prefix, delimiter=delimiter, max_keys=max_keys)
         return replace(page, token="again") if prefix == "_coalesce/" else page
 

@@ -20,15 +20,31 @@ def test_a_key_that_means_something_leads_back_to_itself(stem: str, suffix: str)
         assert named is None or (stem + suffix).startswith(named.group.prefix)
 
 
-@given(DIRECTORIES, TOPICS, st.integers(0, 300), st.lists(st.tuples(OFFSETS, OFFSETS), min_size=2, max_size=5), st.integers(0, 2))
-def test_a_corporate_output_says_what_it_holds(directory: str, topic: str, partition: int, ranges: list[tuple[int, int]], taken: int) -> None:
+@given(
+    DIRECTORIES,
+    TOPICS,
+    st.integers(0, 300),
+    st.lists(st.tuples(OFFSETS, OFFSETS), min_size=2, max_size=5),
+    st.integers(0, 2),
+)
+def test_a_corporate_output_says_what_it_holds(
+    directory: str, topic: str, partition: int, ranges: list[tuple[int, int]], taken: int
+) -> None:
     group = GroupId(directory, topic, partition)
-    sources = tuple(Source(f"{group.prefix}{a}-{b}.jsonl.gz", 1, "e", 0.0, "STANDARD", a, b) for a, b in sorted(ranges))
+    sources = tuple(
+        Source(f"{group.prefix}{a}-{b}.jsonl.gz", 1, "e", 0.0, "STANDARD", a, b)
+        for a, b in sorted(ranges)
+    )
     corporate = layout("corporate")
     for source in sources:
         named = corporate.parse(source.key)
         assert named is not None
-        assert (named.kind, named.group, named.first, named.last) == ("source", group, source.first, source.last)
+        assert (named.kind, named.group, named.first, named.last) == (
+            "source",
+            group,
+            source.first,
+            source.last,
+        )
     used: set[str] = set()
     for _ in range(taken + 1):
         key = corporate.output_key(group, sources, used)
@@ -40,7 +56,13 @@ def test_a_corporate_output_says_what_it_holds(directory: str, topic: str, parti
         used.add(key)
 
 
-@given(DIRECTORIES, TOPICS, TOPICS, st.integers(0, 300), st.lists(st.tuples(OFFSETS, OFFSETS), min_size=2, max_size=5))
+@given(
+    DIRECTORIES,
+    TOPICS,
+    TOPICS,
+    st.integers(0, 300),
+    st.lists(st.tuples(OFFSETS, OFFSETS), min_size=2, max_size=5),
+)
 def test_a_manifest_output_runs_from_its_first_source_to_its_last(
     directory: str, topic: str, other: str, partition: int, ranges: list[tuple[int, int]]
 ) -> None:
@@ -50,11 +72,20 @@ def test_a_manifest_output_runs_from_its_first_source_to_its_last(
     parsed = [manifest.parse(key) for key in keys]
     if None in parsed:
         return  # a key that could be cut in two ways is nobody's
-    sources = tuple(Source(key, 1, "e", 0.0, "STANDARD", p.first, p.last, p.tail) for key, p in zip(keys, parsed, strict=True) if p)
+    sources = tuple(
+        Source(key, 1, "e", 0.0, "STANDARD", p.first, p.last, p.tail)
+        for key, p in zip(keys, parsed, strict=True)
+        if p
+    )
     key = manifest.output_key(group, sources, ())
     assert key == f"{group.prefix}{ranges[0][0]}_{other}_7_{ranges[-1][1]}.txt"
     named = manifest.parse(key)
-    assert named is None or (named.kind, named.group, named.first, named.last) == ("output", group, ranges[0][0], ranges[-1][1])
+    assert named is None or (named.kind, named.group, named.first, named.last) == (
+        "output",
+        group,
+        ranges[0][0],
+        ranges[-1][1],
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,10 @@ from coalesce.naming.sources import Sources
 
 PREFIX = "a/db.core.t_3_"
 OFFSETS = st.integers(0, 2**63 - 1)
-ETAGS = st.one_of(st.binary(min_size=16, max_size=16).map(lambda b: f'"{b.hex()}"'), st.sampled_from(['"x-2"', "", '"ABCDEF0123456789ABCDEF0123456789"']))
+ETAGS = st.one_of(
+    st.binary(min_size=16, max_size=16).map(lambda b: f'"{b.hex()}"'),
+    st.sampled_from(['"x-2"', "", '"ABCDEF0123456789ABCDEF0123456789"']),
+)
 CLASSES = st.sampled_from(["STANDARD", "STANDARD_IA", "GLACIER"])
 
 
@@ -17,7 +20,16 @@ def source(draw: st.DrawFn) -> Source:
     first, last, zeros = draw(OFFSETS), draw(OFFSETS), draw(st.sampled_from(["", "", "0"]))
     tail = draw(st.sampled_from(["", f"db.core.other_1_{last}", f"t_0_0{last}"]))
     name = f"{zeros}{first}-{tail or last}{'.txt' if tail else '.jsonl.gz'}"
-    return Source(PREFIX + name, draw(st.integers(0, 2**40)), draw(ETAGS), draw(st.floats(0, 2e9)), draw(CLASSES), first, last, tail)
+    return Source(
+        PREFIX + name,
+        draw(st.integers(0, 2**40)),
+        draw(ETAGS),
+        draw(st.floats(0, 2e9)),
+        draw(CLASSES),
+        first,
+        last,
+        tail,
+    )
 
 
 @given(st.lists(source(), max_size=30))

@@ -12,11 +12,17 @@ GROUP = GroupId("a/", "db.core.to-do_x", 3)
 
 
 def source(first: int, last: int, size: int = 100) -> Source:
-    return Source(f"{GROUP.prefix}{first}-{last}.jsonl.gz", size, '"e"', 0.0, "STANDARD", first, last)
+    return Source(
+        f"{GROUP.prefix}{first}-{last}.jsonl.gz", size, '"e"', 0.0, "STANDARD", first, last
+    )
 
 
-def plan(sources: list[Source], limits: Limits | None = None, outputs: tuple[ExistingOutput, ...] = ()) -> planning.Plan:
-    return planning.plan(Group(GROUP, tuple(sources), outputs, 1e9), layout("corporate"), limits or Limits())
+def plan(
+    sources: list[Source], limits: Limits | None = None, outputs: tuple[ExistingOutput, ...] = ()
+) -> planning.Plan:
+    return planning.plan(
+        Group(GROUP, tuple(sources), outputs, 1e9), layout("corporate"), limits or Limits()
+    )
 
 
 def test_the_output_of_a_group_is_named_by_its_smallest_and_largest_offset() -> None:
@@ -30,7 +36,9 @@ def test_the_output_of_a_group_is_named_by_its_smallest_and_largest_offset() -> 
 
 def test_a_taken_name_gets_a_leading_zero() -> None:
     """Never a suffix: readers pick the codec by it."""
-    key = layout("corporate").output_key(GROUP, (source(0, 9), source(10, 19)), {"a/db.core.to-do_x_3_0_19.jsonl.gz"})
+    key = layout("corporate").output_key(
+        GROUP, (source(0, 9), source(10, 19)), {"a/db.core.to-do_x_3_0_19.jsonl.gz"}
+    )
     assert key == "a/db.core.to-do_x_3_0_019.jsonl.gz"
 
 
@@ -51,18 +59,26 @@ def test_an_output_never_exceeds_the_size_limit() -> None:
 
 def test_a_source_inside_an_existing_output_is_left_alone() -> None:
     """It may have been joined before."""
-    made = plan([source(5, 6), source(20, 21), source(22, 30)], outputs=(ExistingOutput("k", 1, 0, 9),))
+    made = plan(
+        [source(5, 6), source(20, 21), source(22, 30)], outputs=(ExistingOutput("k", 1, 0, 9),)
+    )
     assert [(left.key, left.why) for left in made.left] == [(source(5, 6).key, Why.COVERED)]
 
 
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(2, 10), st.integers(1, 120))
-def test_every_source_is_planned_once_in_order_or_left(sizes: list[int], max_files: int, max_size: int) -> None:
+@given(
+    st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(2, 10), st.integers(1, 120)
+)
+def test_every_source_is_planned_once_in_order_or_left(
+    sizes: list[int], max_files: int, max_size: int
+) -> None:
     """Nothing is lost or doubled by planning, whatever the limits."""
     sources = [source(n, n, size) for n, size in enumerate(sizes)]
     made = plan(sources, Limits(max_files=max_files, max_size=max_size))
     joined = [each.key for batch in made.batches for each in batch.sources]
     assert sorted(joined + [left.key for left in made.left]) == sorted(each.key for each in sources)
-    assert all(batch.size <= max_size and 2 <= len(batch.sources) <= max_files for batch in made.batches)
+    assert all(
+        batch.size <= max_size and 2 <= len(batch.sources) <= max_files for batch in made.batches
+    )
 
 
 @given(st.lists(st.integers(1, 30_000_000), min_size=1, max_size=12))
@@ -70,20 +86,29 @@ def test_parts_hold_every_byte_once_in_order_and_copies_obey_s3s_limits(sizes: l
     """S3 asks 5 MiB of every part but the last."""
     sources = [source(n, n, size) for n, size in enumerate(sizes)]
     parts = planning.lay_out(sources, copy=True)
-    spans = [span for part in parts for span in ([part.span] if isinstance(part, Copy) else part.spans)]
+    spans = [
+        span for part in parts for span in ([part.span] if isinstance(part, Copy) else part.spans)
+    ]
     reached: dict[str, int] = {}
     for span in spans:
         assert span.start == reached.get(span.source.key, 0)
         reached[span.source.key] = span.start + span.length
     assert list(reached.items()) == [(each.key, each.size) for each in sources]
-    lengths = [part.span.length if isinstance(part, Copy) else sum(span.length for span in part.spans) for part in parts]
+    lengths = [
+        part.span.length if isinstance(part, Copy) else sum(span.length for span in part.spans)
+        for part in parts
+    ]
     assert all(length >= planning.MIN_PART_BYTES for length in lengths[:-1])
-    assert all(part.span.length >= planning.MIN_PART_BYTES for part in parts if isinstance(part, Copy))
+    assert all(
+        part.span.length >= planning.MIN_PART_BYTES for part in parts if isinstance(part, Copy)
+    )
 
 
 def test_a_source_of_100_gib_is_copied_in_parts_that_s3_takes() -> None:
     parts = planning.lay_out([source(0, 0, 100 * 1024**3)], copy=True)
-    assert all(isinstance(part, Copy) and part.span.length <= planning.MAX_PART_BYTES for part in parts)
+    assert all(
+        isinstance(part, Copy) and part.span.length <= planning.MAX_PART_BYTES for part in parts
+    )
     assert sum(part.span.length for part in parts if isinstance(part, Copy)) == 100 * 1024**3
 
 
@@ -116,14 +141,24 @@ def test_gaps_and_overlaps_are_joined_and_counted() -> None:
 
 
 @given(st.lists(st.integers(1, 50), min_size=2, max_size=20), st.data())
-def test_a_batch_is_split_around_a_source_never_across_it(sizes: list[int], data: st.DataObject) -> None:
+def test_a_batch_is_split_around_a_source_never_across_it(
+    sizes: list[int], data: st.DataObject
+) -> None:
     sources = [source(n, n, size) for n, size in enumerate(sizes)]
     (batch,) = plan(sources).batches
     spoilt = data.draw(st.sampled_from(sources))
-    pieces, single = planning.split(GROUP, batch, spoilt, layout("corporate"), Limits(), {batch.output})
-    joined = {each.key for piece in pieces for each in piece.sources} | {each.key for each in single}
+    pieces, single = planning.split(
+        GROUP, batch, spoilt, layout("corporate"), Limits(), {batch.output}
+    )
+    joined = {each.key for piece in pieces for each in piece.sources} | {
+        each.key for each in single
+    }
     assert joined == {each.key for each in sources} - {spoilt.key}
-    assert all(all(each.first < spoilt.first for each in piece.sources) or all(each.first > spoilt.first for each in piece.sources) for piece in pieces)
+    assert all(
+        all(each.first < spoilt.first for each in piece.sources)
+        or all(each.first > spoilt.first for each in piece.sources)
+        for piece in pieces
+    )
     assert len({batch.output, *(piece.output for piece in pieces)}) == 1 + len(pieces)
 
 
@@ -131,5 +166,10 @@ def test_a_piece_of_a_batch_never_has_the_batchs_name() -> None:
     """The batch's upload may still be open."""
     sources = [source(0, 99), source(5, 9), source(10, 20)]
     (batch,) = plan(sources).batches
-    (piece,), _ = planning.split(GROUP, batch, sources[2], layout("corporate"), Limits(), {batch.output})
-    assert (batch.output, piece.output) == (f"{GROUP.prefix}0_99.jsonl.gz", f"{GROUP.prefix}0_099.jsonl.gz")
+    (piece,), _ = planning.split(
+        GROUP, batch, sources[2], layout("corporate"), Limits(), {batch.output}
+    )
+    assert (batch.output, piece.output) == (
+        f"{GROUP.prefix}0_99.jsonl.gz",
+        f"{GROUP.prefix}0_099.jsonl.gz",
+    )

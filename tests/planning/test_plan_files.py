@@ -26,14 +26,18 @@ TODAY = dt.date(2026, 11, 22)
 
 
 def settings(shard: str = "0/1", **more: object) -> Settings:
-    return Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0, "max_files": 3, "shard": shard, **more})
+    return Settings.model_validate(
+        {"bucket": "b", "prefix": ["data"], "min_age": 0, "max_files": 3, "shard": shard, **more}
+    )
 
 
 def filled(groups: int = 8) -> MemoryBucket:
     bucket = MemoryBucket()
     for group in range(groups):
         for n in range(6 + 3 * (group % 3)):
-            bucket.store(f"data/t_{group}_{n}-{n}.jsonl.gz", gzip.compress(b"%d-%d\n" % (group, n), mtime=0))
+            bucket.store(
+                f"data/t_{group}_{n}-{n}.jsonl.gz", gzip.compress(b"%d-%d\n" % (group, n), mtime=0)
+            )
     bucket.now += 1000
     return bucket
 
@@ -41,7 +45,13 @@ def filled(groups: int = 8) -> MemoryBucket:
 async def planned(bucket: MemoryBucket, chosen: Settings | None = None) -> PlanFile:
     run = Run(MemoryStore(bucket), chosen or settings())
     report = await run.plan()
-    return PlanFile.of(chosen or settings(), report.scope.prefixes, run.lines, version="1", created="2026-11-22T00:00:00Z")
+    return PlanFile.of(
+        chosen or settings(),
+        report.scope.prefixes,
+        run.lines,
+        version="1",
+        created="2026-11-22T00:00:00Z",
+    )
 
 
 async def worked_off(bucket: MemoryBucket, plan: PlanFile, shard: str = "0/1") -> Report:
@@ -64,7 +74,11 @@ async def test_shards_of_a_plan_do_all_of_it_once_and_share_the_work_evenly() ->
     records = auditor.records(contents(bucket), "data/")
     reports = await asyncio.gather(*(worked_off(bucket, plan, f"{n}/3") for n in range(3)))
     assert [report.exit_code for report in reports] == [0, 0, 0]
-    assert sum(report.outputs.written for report in reports) == len(bucket.objects) == sum(len(group.batches) for group in plan.groups)
+    assert (
+        sum(report.outputs.written for report in reports)
+        == len(bucket.objects)
+        == sum(len(group.batches) for group in plan.groups)
+    )
     assert auditor.records(contents(bucket), "data/") == records
     joined = [report.sources.joined for report in reports]
     assert max(joined) - min(joined) <= 12, "no share exceeds another by more than one group"
@@ -82,7 +96,9 @@ async def test_a_plan_lists_only_its_groups() -> None:
 
     store.before = before
     await Run(store, planned_settings({"shard": "1/4"}, plan, TODAY), planned=plan).coalesce()
-    own = {line.id.prefix for line in plan.share(planned_settings({"shard": "1/4"}, plan, TODAY).shard)}
+    own = {
+        line.id.prefix for line in plan.share(planned_settings({"shard": "1/4"}, plan, TODAY).shard)
+    }
     assert {key for key in listed if key.startswith("data/")} == own
 
 
@@ -94,11 +110,16 @@ async def test_outputs_that_no_longer_match_are_left_and_reported_and_all_others
     records = auditor.records(contents(bucket), "data/")
     report = await worked_off(bucket, plan)
     assert report.exit_code == 1
-    assert sorted((failure.group, failure.code) for failure in report.failures) == [("data/t_2", "PlanStale"), ("data/t_3", "PlanStale")]
+    assert sorted((failure.group, failure.code) for failure in report.failures) == [
+        ("data/t_2", "PlanStale"),
+        ("data/t_3", "PlanStale"),
+    ]
     assert auditor.records(contents(bucket), "data/") == records
     left = set(auditor.sources(bucket.objects))
     assert {f"data/t_2_{n}-{n}.jsonl.gz" for n in range(3)} <= left
-    assert not any(key.startswith(f"data/t_{group}_") for key in left for group in (0, 1, 4, 5, 6, 7))
+    assert not any(
+        key.startswith(f"data/t_{group}_") for key in left for group in (0, 1, 4, 5, 6, 7)
+    )
 
 
 async def test_a_source_that_came_later_is_left_for_the_next_plan() -> None:
@@ -119,7 +140,11 @@ async def test_a_shard_of_a_plan_can_be_killed_at_any_request_and_tried_again() 
         plan = await planned(bucket)
         records = auditor.records(contents(bucket), "data/")
         with suppress(Killed, BaseExceptionGroup):
-            await Run(dying(MemoryStore(bucket), at, answered=bool(at % 2)), planned_settings({}, plan, TODAY), planned=plan).coalesce()
+            await Run(
+                dying(MemoryStore(bucket), at, answered=bool(at % 2)),
+                planned_settings({}, plan, TODAY),
+                planned=plan,
+            ).coalesce()
         bucket.now += 1000
         report = await worked_off(bucket, plan)
         context = f"killed at request {at}"
@@ -129,7 +154,9 @@ async def test_a_shard_of_a_plan_can_be_killed_at_any_request_and_tried_again() 
         assert not bucket.uploads, context
 
 
-@pytest.mark.parametrize("damage", ["truncated", "a line less", "changed", "empty", "no plan", "another version"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "a line less", "changed", "empty", "no plan", "another version"]
+)
 async def test_a_damaged_plan_is_refused(damage: str) -> None:
     text = (await planned(filled(3))).dump()
     lines = text.split("\n")
@@ -146,32 +173,57 @@ async def test_a_damaged_plan_is_refused(damage: str) -> None:
         load(damaged, "plan")
 
 
-async def test_a_plan_that_names_outputs_outside_its_scope_is_refused_even_with_a_right_hash() -> None:
+async def test_a_plan_that_names_outputs_outside_its_scope_is_refused_even_with_a_right_hash() -> (
+    None
+):
     plan = await planned(filled(2))
     wrong = plan.groups[0].model_copy(update={"directory": "elsewhere/"})
     with pytest.raises(ConfigurationError, match="no output of its group"):
-        load(PlanFile.of(settings(), ["data/"], [wrong, plan.groups[1]], version="1", created="").dump(), "plan")
+        load(
+            PlanFile.of(
+                settings(), ["data/"], [wrong, plan.groups[1]], version="1", created=""
+            ).dump(),
+            "plan",
+        )
 
 
 async def test_other_options_than_the_plans_are_refused() -> None:
     plan = await planned(filled(1))
     same = {"bucket": "b", "prefix": ["data/"], "max_files": 3, "min_age": "0", "concurrency": 3}
     assert planned_settings(same, plan, TODAY).concurrency == 3
-    for other in ({"max_files": 4}, {"prefix": ["other"]}, {"bucket": "c"}, {"manifests": True}, {"date": "today"}):
-        with pytest.raises(UsageError, match=next(iter(other)).replace("_", "-").replace("manifests", "layout").replace("date", "prefix")):
+    for other in (
+        {"max_files": 4},
+        {"prefix": ["other"]},
+        {"bucket": "c"},
+        {"manifests": True},
+        {"date": "today"},
+    ):
+        with pytest.raises(
+            UsageError,
+            match=next(iter(other))
+            .replace("_", "-")
+            .replace("manifests", "layout")
+            .replace("date", "prefix"),
+        ):
             planned_settings({**same, **other}, plan, TODAY)
     assert replace(plan, groups=()).share(settings().shard) == ()
 
 
 @pytest.mark.timeout(300)  # several processes
-async def test_the_command_writes_a_plan_and_works_it_off_in_shards(bucket: S3Store, tmp_path: Path) -> None:
+async def test_the_command_writes_a_plan_and_works_it_off_in_shards(
+    bucket: S3Store, tmp_path: Path
+) -> None:
     await fill(bucket, 4, 3)
     before = await look(bucket)
     path = str(tmp_path / "plan.jsonl")
-    done = coalesce(bucket, "plan", f"s3://{bucket.name}/data", "--min-age", "0", "--save-plan", path)  # type: ignore[attr-defined]
+    done = coalesce(
+        bucket, "plan", f"s3://{bucket.name}/data", "--min-age", "0", "--save-plan", path
+    )  # type: ignore[attr-defined]
     assert done.returncode == 0, done.stderr
     assert await look(bucket) == before
-    header, *lines = (json.loads(line) for line in (tmp_path / "plan.jsonl").read_text().splitlines())
+    header, *lines = (
+        json.loads(line) for line in (tmp_path / "plan.jsonl").read_text().splitlines()
+    )
     assert (header["groups"], header["options"]["prefix"], len(lines)) == (4, ["data/"], 4)
     for shard in ("0/2", "1/2"):
         done = coalesce(bucket, "run", "--plan", path, "--shard", shard)
@@ -191,9 +243,13 @@ async def test_the_command_writes_a_plan_and_works_it_off_in_shards(bucket: S3St
         (["plan", "-b", "b", "-p", "p", "--save-plan", "x", "--shard", "0/2"], 2, "all shards"),
     ],
 )
-async def test_a_plan_that_cannot_be_used_gets_one_clear_line(bucket: S3Store, tmp_path: Path, arguments: list[str], code: int, said: str) -> None:
+async def test_a_plan_that_cannot_be_used_gets_one_clear_line(
+    bucket: S3Store, tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
     (tmp_path / "damaged.jsonl").write_text('{"type": "plan"')
-    done = coalesce(bucket, *(str(tmp_path / part) if part.endswith(".jsonl") else part for part in arguments))
+    done = coalesce(
+        bucket, *(str(tmp_path / part) if part.endswith(".jsonl") else part for part in arguments)
+    )
     assert done.returncode == code, done.stderr
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1

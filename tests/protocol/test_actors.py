@@ -1,4 +1,6 @@
-"""Others use the bucket while it is coalesced: what they do stays done, and what they left alone is there exactly once."""
+"""Others use the bucket while it is coalesced: what they do stays done, and what they left alone is
+there exactly once.
+"""
 
 import asyncio
 import gzip
@@ -12,7 +14,15 @@ from coalesce.errors import NotFound
 from coalesce.run.pipeline import Run
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support import auditor
-from support.scenarios import FIRST, AuditedBucket, check_settled, contents, points, prepared, readable
+from support.scenarios import (
+    FIRST,
+    AuditedBucket,
+    check_settled,
+    contents,
+    points,
+    prepared,
+    readable,
+)
 from support.schedules import SEEDS, Tally
 from support.turns import Turns
 
@@ -44,7 +54,9 @@ def writes_the_output(bucket: MemoryBucket) -> None:
         bucket.store(OUTPUT, NEW)
 
 
-async def acted(bucket: AuditedBucket, settings, acts: dict[int, Callable[[MemoryBucket], None]]) -> None:  # type: ignore[no-untyped-def]
+async def acted(
+    bucket: AuditedBucket, settings, acts: dict[int, Callable[[MemoryBucket], None]]
+) -> None:  # type: ignore[no-untyped-def]
     """A run at whose requests of these numbers others do something."""
     store = MemoryStore(bucket)
 
@@ -65,7 +77,9 @@ async def check_quiet(bucket: AuditedBucket, settings, context: str) -> None:  #
 
 
 @pytest.mark.parametrize("act", [adds, overwrites, deletes, writes_again, writes_the_output])
-async def test_at_whichever_request_another_hand_changes_something(act: Callable[[MemoryBucket], None], tally: Tally) -> None:
+async def test_at_whichever_request_another_hand_changes_something(
+    act: Callable[[MemoryBucket], None], tally: Tally
+) -> None:
     tried = await points(FIRST)
     tally("acts of others", len(tried))
     for number, request in tried:
@@ -77,8 +91,12 @@ async def test_at_whichever_request_another_hand_changes_something(act: Callable
 
 
 @pytest.mark.parametrize("wait", [1, 3, 10])
-async def test_a_source_that_vanishes_and_comes_back_is_there_at_the_end(wait: int, tally: Tally) -> None:
-    """The same bytes under the same name, as a connector that starts again writes them: the ETag cannot tell."""
+async def test_a_source_that_vanishes_and_comes_back_is_there_at_the_end(
+    wait: int, tally: Tally
+) -> None:
+    """The same bytes under the same name, as a connector that starts again writes them: the ETag
+    cannot tell.
+    """
     tried = await points(FIRST)
     tally("acts of others", len(tried))
     for number, request in tried:
@@ -89,10 +107,20 @@ async def test_a_source_that_vanishes_and_comes_back_is_there_at_the_end(wait: i
 
 
 @pytest.mark.parametrize("replaced", [False, True], ids=["deleted", "written over"])
-async def test_an_output_that_others_take_away_costs_no_source_that_was_not_deleted_before(replaced: bool, tally: Tally) -> None:
-    """At each request after the commit. Only between the look that precedes the deletes and the deletes can it not be noticed, and only its own records go."""
+async def test_an_output_that_others_take_away_costs_no_source_that_was_not_deleted_before(
+    replaced: bool, tally: Tally
+) -> None:
+    """At each request after the commit.
+
+    Only between the look that precedes the deletes and the deletes can it not be noticed, and only
+    its own records go.
+    """
     tried = await points(FIRST)
-    begun = next(number for number, request in tried if request.operation == "CompleteMultipartUpload" and request.key == OUTPUT)
+    begun = next(
+        number
+        for number, request in tried
+        if request.operation == "CompleteMultipartUpload" and request.key == OUTPUT
+    )
     tally("acts of others", len(tried) - begun)
     for number, request in tried[begun:]:
         bucket, settings = prepared(FIRST)
@@ -100,7 +128,12 @@ async def test_an_output_that_others_take_away_costs_no_source_that_was_not_dele
         seen: list[str] = []
         store = MemoryStore(bucket)
 
-        async def before(now: Request, number: int = number, bucket: AuditedBucket = bucket, seen: list[str] = seen) -> None:
+        async def before(
+            now: Request,
+            number: int = number,
+            bucket: AuditedBucket = bucket,
+            seen: list[str] = seen,
+        ) -> None:
             if now.number != number or OUTPUT not in bucket.objects:
                 return
             body = bucket.objects[OUTPUT].data
@@ -123,8 +156,13 @@ async def test_an_output_that_others_take_away_costs_no_source_that_was_not_dele
 
 
 @pytest.mark.parametrize("part", range(2))
-async def test_a_reader_that_lists_and_reads_all_the_while_sees_every_record_and_no_object_change(name: str, part: int, tally: Tally) -> None:
-    """Between its requests anything may happen. An object that is gone makes it list again, as readers must; what it reads is what was listed."""
+async def test_a_reader_that_lists_and_reads_all_the_while_sees_every_record_and_no_object_change(
+    name: str, part: int, tally: Tally
+) -> None:
+    """Between its requests anything may happen.
+
+    An object that is gone makes it list again, as readers must; what it reads is what was listed.
+    """
     tally("interleavings", SEEDS)
     for seed in range(part * SEEDS, (part + 1) * SEEDS):
         bucket, settings = prepared(name)
@@ -139,13 +177,17 @@ async def test_a_reader_that_lists_and_reads_all_the_while_sees_every_record_and
         assert seen, f"seed {seed}"
         for each in seen:
             assert not original - each, f"seed {seed}: a record was not to be seen"
-            assert all(times <= 2 * (original + turns.added)[record] for record, times in each.items()), f"seed {seed}: a record was to be seen more than twice"
+            assert all(
+                times <= 2 * (original + turns.added)[record] for record, times in each.items()
+            ), f"seed {seed}: a record was to be seen more than twice"
         bucket.audit.check(f"seed {seed}")
         await check_settled(bucket, settings, original + turns.added, f"seed {seed}")
 
 
 async def _read_until(job: asyncio.Task[object], reader: MemoryStore) -> list[Counter[bytes]]:
-    """What each reading of everything saw that was not disturbed; the last one is after the job's end."""
+    """What each reading of everything saw that was not disturbed; the last one is after the job's
+    end.
+    """
     seen: list[Counter[bytes]] = []
     while True:
         last = job.done()
@@ -162,7 +204,14 @@ async def _read_until(job: asyncio.Task[object], reader: MemoryStore) -> list[Co
 
 async def test_nothing_outside_the_prefixes_and_the_state_is_touched(name: str) -> None:
     bucket, settings = prepared(name)
-    for key in ("data2/db.core.topic_0_0-9.jsonl.gz", "db.core.topic_0_0-9.jsonl.gz", "data/README", "data", "_coalesce2/x", "_coalesce"):
+    for key in (
+        "data2/db.core.topic_0_0-9.jsonl.gz",
+        "db.core.topic_0_0-9.jsonl.gz",
+        "data/README",
+        "data",
+        "_coalesce2/x",
+        "_coalesce",
+    ):
         with bucket.audit.others():
             bucket.store(key, b"not ours")
     store = MemoryStore(bucket)
@@ -192,7 +241,10 @@ async def test_several_hands_at_once(tally: Tally) -> None:
     for seed in range(20 * SEEDS):
         chance = random.Random(seed)
         bucket, settings = prepared(FIRST)
-        acts = {number: chance.choice([adds, overwrites, deletes, writes_again, writes_the_output]) for number in chance.sample(range(1, requests), 3)}
+        acts = {
+            number: chance.choice([adds, overwrites, deletes, writes_again, writes_the_output])
+            for number in chance.sample(range(1, requests), 3)
+        }
         await acted(bucket, settings, acts)
         bucket.audit.check(f"seed {seed}")
         await check_quiet(bucket, settings, f"seed {seed}")

@@ -1,4 +1,6 @@
-"""Wherever the program is killed, and whichever answer it never sees: the next run ends with every record exactly once, and nothing left over."""
+"""Wherever the program is killed, and whichever answer it never sees: the next run ends with every
+record exactly once, and nothing left over.
+"""
 
 import random
 
@@ -8,12 +10,27 @@ from coalesce.errors import Unavailable
 from coalesce.run.pipeline import Run
 from coalesce.storage.memory import MemoryStore, Request
 from support import auditor
-from support.scenarios import FIRST, SCENARIOS, check_settled, contents, dying, haunted, points, prepared, readable, run
+from support.scenarios import (
+    FIRST,
+    SCENARIOS,
+    check_settled,
+    contents,
+    dying,
+    haunted,
+    points,
+    prepared,
+    readable,
+    run,
+)
 from support.schedules import SEEDS, Tally
 
 
-@pytest.mark.parametrize("answered", [False, True], ids=["before the store acts", "with the answer lost"])
-async def test_killed_at_any_request_the_next_run_ends_with_every_record_once(name: str, answered: bool, tally: Tally) -> None:
+@pytest.mark.parametrize(
+    "answered", [False, True], ids=["before the store acts", "with the answer lost"]
+)
+async def test_killed_at_any_request_the_next_run_ends_with_every_record_once(
+    name: str, answered: bool, tally: Tally
+) -> None:
     original = readable(contents(prepared(name)[0]))
     tried = await points(name)
     tally("crash points", len(tried))
@@ -26,8 +43,13 @@ async def test_killed_at_any_request_the_next_run_ends_with_every_record_once(na
 
 
 @pytest.mark.parametrize("part", range(4))
-async def test_killed_again_and_again_a_run_that_is_let_live_ends_with_every_record_once(part: int, tally: Tally) -> None:
-    """Three deaths in a row, each at any request of the run that cleans up after the one before. The seed in a failure's message replays it."""
+async def test_killed_again_and_again_a_run_that_is_let_live_ends_with_every_record_once(
+    part: int, tally: Tally
+) -> None:
+    """Three deaths in a row, each at any request of the run that cleans up after the one before.
+
+    The seed in a failure's message replays it.
+    """
     name = FIRST
     original = readable(contents(prepared(name)[0]))
     requests = len(await points(name))
@@ -36,13 +58,22 @@ async def test_killed_again_and_again_a_run_that_is_let_live_ends_with_every_rec
         chance = random.Random(seed)
         bucket, chosen = prepared(name)
         for _ in range(3):
-            await run(dying(MemoryStore(bucket), chance.randint(1, requests), answered=chance.random() < 0.5), chosen)
+            await run(
+                dying(
+                    MemoryStore(bucket), chance.randint(1, requests), answered=chance.random() < 0.5
+                ),
+                chosen,
+            )
             bucket.now += 1000
         await check_settled(bucket, chosen, original, f"seed {seed}")
 
 
-async def test_an_answer_that_is_lost_does_not_stop_the_job_or_harm_it(name: str, tally: Tally) -> None:
-    """The request had its effect, the connection broke: the run itself must come to terms with it, or leave it to the next."""
+async def test_an_answer_that_is_lost_does_not_stop_the_job_or_harm_it(
+    name: str, tally: Tally
+) -> None:
+    """The request had its effect, the connection broke: the run itself must come to terms with it,
+    or leave it to the next.
+    """
     original = readable(contents(prepared(name)[0]))
     tried = await points(name)
     tally("lost answers", len(tried))
@@ -74,6 +105,8 @@ async def test_the_scenarios_are_what_they_say(name: str) -> None:
     report = await Run(store, chosen).coalesce()
     assert (store.usage.requests["UploadPartCopy"] > 2) == ("copies" in name)  # two are the probe's
     assert report.outputs.written + report.outputs.recovered >= 1
-    assert bool(bucket.audit.removed) == (chosen.delete and name != "after a death before the last record goes")
+    assert bool(bucket.audit.removed) == (
+        chosen.delete and name != "after a death before the last record goes"
+    )
     if not begun and chosen.delete and chosen.check:
         bucket.audit.check_report(report, name)

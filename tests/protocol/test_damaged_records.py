@@ -1,4 +1,6 @@
-"""Plan records and leases that are not what this program wrote: their groups are left, the record is named, and nothing is deleted."""
+"""Plan records and leases that are not what this program wrote: their groups are left, the record
+is named, and nothing is deleted.
+"""
 
 import zlib
 from collections.abc import Callable
@@ -20,8 +22,16 @@ from support.scenarios import check_settled, contents, prepared, readable
 
 KEY = "_coalesce/groups/data/db.core.topic_0"
 OUTPUT = "data/db.core.topic_0_0_29.jsonl.gz"
-SOURCES = tuple(Source(f"data/db.core.topic_0_{n}-{n}.jsonl.gz", 5, '"e"', 0.0, "STANDARD", n, n) for n in range(2))
-WHOLE = PlanRecord("r", "corporate", GroupId("data/", "db.core.topic", 0), (RecordedBatch(Batch(OUTPUT, SOURCES, 10, digest(SOURCES)), "u"),))
+SOURCES = tuple(
+    Source(f"data/db.core.topic_0_{n}-{n}.jsonl.gz", 5, '"e"', 0.0, "STANDARD", n, n)
+    for n in range(2)
+)
+WHOLE = PlanRecord(
+    "r",
+    "corporate",
+    GroupId("data/", "db.core.topic", 0),
+    (RecordedBatch(Batch(OUTPUT, SOURCES, 10, digest(SOURCES)), "u"),),
+)
 
 
 class Killed(BaseException):
@@ -51,16 +61,30 @@ def stored(data: bytes) -> StoredRecord:
     return StoredRecord.model_validate_json(zlib.decompress(data))
 
 
-def remade(change: Callable[[dict[str, Any]], None], *, signed: bool = True) -> Callable[[bytes], bytes]:
-    """A record with something else in it, digests made anew as one who means harm would make them."""
+def remade(
+    change: Callable[[dict[str, Any]], None], *, signed: bool = True
+) -> Callable[[bytes], bytes]:
+    """A record with something else in it, digests made anew as one who means harm would make
+    them.
+    """
 
     def make(data: bytes) -> bytes:
         values = stored(data).model_dump()
-        values["batches"] = [dict(batch, sources=[list(source) for source in batch["sources"]]) for batch in values["batches"]]
+        values["batches"] = [
+            dict(batch, sources=[list(source) for source in batch["sources"]])
+            for batch in values["batches"]
+        ]
         change(values)
         for batch in values["batches"] if signed else []:
-            batch["digest"] = digest([Source(key, size, etag, 0.0, "STANDARD", 0, 0) for key, etag, size, *_ in batch["sources"]])
-        return zlib.compress(StoredRecord.model_construct(**values).model_dump_json(warnings=False).encode())
+            batch["digest"] = digest(
+                [
+                    Source(key, size, etag, 0.0, "STANDARD", 0, 0)
+                    for key, etag, size, *_ in batch["sources"]
+                ]
+            )
+        return zlib.compress(
+            StoredRecord.model_construct(**values).model_dump_json(warnings=False).encode()
+        )
 
     return make
 
@@ -93,12 +117,20 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "another group": remade(lambda values: values.update(partition=1)),
     "a wrong digest": remade(first_batch(digest="0" * 64), signed=False),
     "an output outside": remade(first_batch(output="other/db.core.topic_0_0_29.jsonl.gz")),
-    "an output that is a source's name": remade(first_batch(output="data/db.core.topic_0_0-29.jsonl.gz")),
-    "an output of a group with a longer name": remade(first_batch(output="data/db.core.topic_0_1_0_29.jsonl.gz")),
+    "an output that is a source's name": remade(
+        first_batch(output="data/db.core.topic_0_0-29.jsonl.gz")
+    ),
+    "an output of a group with a longer name": remade(
+        first_batch(output="data/db.core.topic_0_1_0_29.jsonl.gz")
+    ),
     "a source outside": remade(first_source(0, "other/db.core.topic_0_0-9.jsonl.gz")),
-    "a source of a group with a longer name": remade(first_source(0, "data/db.core.topic_0_1_0-9.jsonl.gz")),
+    "a source of a group with a longer name": remade(
+        first_source(0, "data/db.core.topic_0_1_0-9.jsonl.gz")
+    ),
     "a source that is an output": remade(first_source(0, OUTPUT)),
-    "a source twice": remade(lambda values: values["batches"][0]["sources"].append(values["batches"][0]["sources"][0])),
+    "a source twice": remade(
+        lambda values: values["batches"][0]["sources"].append(values["batches"][0]["sources"][0])
+    ),
     "no sources": remade(first_batch(sources=[])),
     "no ETag": remade(first_source(1, "")),
     "an ETag of two lines": remade(first_source(1, '"a"\r\nx-amz-bypass: true')),
@@ -114,7 +146,9 @@ async def test_a_damaged_record_stops_its_group_names_itself_and_costs_nothing(n
     bucket, (_, settings) = await interrupted(), prepared("two groups of several outputs")
     before = readable(contents(bucket))
     bucket.store(KEY, DAMAGES[name](bucket.objects[KEY].data))
-    touched = {key: stored for key, stored in bucket.objects.items() if "_topic_0" in key or key == KEY}
+    touched = {
+        key: stored for key, stored in bucket.objects.items() if "_topic_0" in key or key == KEY
+    }
     store = MemoryStore(bucket)
     report = await Run(store, settings).coalesce()
     assert report.exit_code == 4
@@ -129,7 +163,9 @@ async def test_a_damaged_record_stops_its_group_names_itself_and_costs_nothing(n
 
 
 async def test_when_a_person_has_moved_a_damaged_record_away_the_group_is_worked_on_again() -> None:
-    """The sources lie inside the outputs that are there already, and the report says so: only a person can tell."""
+    """The sources lie inside the outputs that are there already, and the report says so: only a
+    person can tell.
+    """
     bucket, (_, settings) = await interrupted(), prepared("two groups of several outputs")
     bucket.store(KEY, b"")
     await Run(MemoryStore(bucket), settings).coalesce()
@@ -156,7 +192,9 @@ def test_bytes_that_are_no_record_are_refused(data: bytes) -> None:
 @given(st.data())
 def test_a_record_with_bytes_changed_is_refused(data: st.DataObject) -> None:
     body = bytearray(record.encode(WHOLE))
-    assert stored(record.encode(record.decode(bytes(body), KEY, "_coalesce/"))) == stored(bytes(body))
+    assert stored(record.encode(record.decode(bytes(body), KEY, "_coalesce/"))) == stored(
+        bytes(body)
+    )
     at = data.draw(st.integers(0, len(body)))
     length = data.draw(st.integers(0, 4))
     new = data.draw(st.binary(max_size=4).filter(lambda new: new != body[at : at + length]))
@@ -166,19 +204,50 @@ def test_a_record_with_bytes_changed_is_refused(data: st.DataObject) -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-2, 2**70) | st.floats() | st.text(max_size=8) | st.sampled_from([KEY, OUTPUT, "data/", "corporate", "manifest"]),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from([*StoredRecord.model_fields, *StoredBatch.model_fields]), inner, max_size=9),
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2**70)
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from([KEY, OUTPUT, "data/", "corporate", "manifest"]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from([*StoredRecord.model_fields, *StoredBatch.model_fields]),
+            inner,
+            max_size=9,
+        )
+    ),
     max_leaves=12,
 )
 
 
 @given(st.data())
-def test_a_record_with_any_value_in_any_place_is_refused_or_still_about_its_own_group(data: st.DataObject) -> None:
+def test_a_record_with_any_value_in_any_place_is_refused_or_still_about_its_own_group(
+    data: st.DataObject,
+) -> None:
     """Valid JSON, and every field may hold anything."""
     values = stored(record.encode(WHOLE)).model_dump(mode="json")
-    holder: Any = data.draw(st.sampled_from([values, values["batches"][0], values["batches"][0]["sources"], values["batches"][0]["sources"][0]]))
-    holder[data.draw(st.sampled_from(sorted(holder) if isinstance(holder, dict) else range(len(holder))))] = data.draw(JSON)
-    body = zlib.compress(StoredRecord.model_construct(**values).model_dump_json(warnings=False).encode(errors="replace"))
+    holder: Any = data.draw(
+        st.sampled_from(
+            [
+                values,
+                values["batches"][0],
+                values["batches"][0]["sources"],
+                values["batches"][0]["sources"][0],
+            ]
+        )
+    )
+    holder[
+        data.draw(
+            st.sampled_from(sorted(holder) if isinstance(holder, dict) else range(len(holder)))
+        )
+    ] = data.draw(JSON)
+    body = zlib.compress(
+        StoredRecord.model_construct(**values)
+        .model_dump_json(warnings=False)
+        .encode(errors="replace")
+    )
     try:
         decoded = record.decode(body, KEY, "_coalesce/")
     except RecordDamaged:
@@ -186,11 +255,16 @@ def test_a_record_with_any_value_in_any_place_is_refused_or_still_about_its_own_
     assert str(decoded.group) == "data/db.core.topic_0"
     for entry in decoded.batches:
         assert entry.upload_id
-        assert all(source.key.startswith("data/db.core.topic_0_") and "-" in source.key and source.etag for source in entry.batch.sources)
+        assert all(
+            source.key.startswith("data/db.core.topic_0_") and "-" in source.key and source.etag
+            for source in entry.batch.sources
+        )
         assert entry.batch.output.startswith("data/db.core.topic_0_")
 
 
-LEASE = LeaseRecord(run_id="dead", layout="corporate", prefixes=("data/",)).model_dump_json().encode()
+LEASE = (
+    LeaseRecord(run_id="dead", layout="corporate", prefixes=("data/",)).model_dump_json().encode()
+)
 LEASES = {
     "empty": b"",
     "not JSON": b"{",
@@ -205,7 +279,9 @@ LEASES = {
 
 
 @pytest.mark.parametrize("name", LEASES)
-async def test_a_lease_that_makes_no_sense_holds_up_nobody_for_longer_than_a_minute_and_is_told(name: str) -> None:
+async def test_a_lease_that_makes_no_sense_holds_up_nobody_for_longer_than_a_minute_and_is_told(
+    name: str,
+) -> None:
     """It stays: who wrote it is unknown, and so is what else that run has left, and where."""
     bucket, (_, settings) = await interrupted(), prepared("two groups of several outputs")
     original = readable(contents(prepared("two groups of several outputs")[0]))
@@ -214,7 +290,11 @@ async def test_a_lease_that_makes_no_sense_holds_up_nobody_for_longer_than_a_min
     events: list[dict[str, Any]] = []
     report = await Run(MemoryStore(bucket), settings, events.append).coalesce()
     assert (report.exit_code, report.outputs.recovered) == (0, 4)
-    assert ["_coalesce/runs/dead" in event["message"] for event in events if event["type"] == "unfinished"] == [True]
+    assert [
+        "_coalesce/runs/dead" in event["message"]
+        for event in events
+        if event["type"] == "unfinished"
+    ] == [True]
     assert bucket.objects["_coalesce/runs/dead"].etag == held
     bucket.remove("_coalesce/runs/dead")
     await check_settled(bucket, settings, original, name)

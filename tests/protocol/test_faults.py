@@ -1,4 +1,6 @@
-"""Whatever the store answers, at whichever request: nothing is lost or repeated, and the next run finds its way."""
+"""Whatever the store answers, at whichever request: nothing is lost or repeated, and the next run
+finds its way.
+"""
 
 import gzip
 
@@ -27,7 +29,9 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 @pytest.mark.parametrize("name", ["two groups of several outputs", "a spoilt source among others"])
-async def test_one_refusal_at_any_request_costs_no_record(name: str, fault: type[errors.StorageError]) -> None:
+async def test_one_refusal_at_any_request_costs_no_record(
+    name: str, fault: type[errors.StorageError]
+) -> None:
     """The request has no effect; its answer may make sense there or not."""
     for number, request in await points(name):
         bucket, settings = prepared(name)
@@ -46,9 +50,22 @@ async def test_one_refusal_at_any_request_costs_no_record(name: str, fault: type
         await check_settled(bucket, settings, original, context)
 
 
-@pytest.mark.parametrize("operation", ["ListObjectsV2", "GetObject", "UploadPart", "CompleteMultipartUpload", "HeadObject", "DeleteObjects", "PutObject"])
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "ListObjectsV2",
+        "GetObject",
+        "UploadPart",
+        "CompleteMultipartUpload",
+        "HeadObject",
+        "DeleteObjects",
+        "PutObject",
+    ],
+)
 @pytest.mark.parametrize("fault", [errors.Throttled, errors.AccessDenied])
-async def test_an_operation_that_always_fails_costs_no_record(operation: str, fault: type[errors.StorageError]) -> None:
+async def test_an_operation_that_always_fails_costs_no_record(
+    operation: str, fault: type[errors.StorageError]
+) -> None:
     """From the moment the probe is over. What it had begun is settled by the first run that can."""
     bucket, settings = prepared("two groups of several outputs")
     original = readable(contents(bucket))
@@ -71,8 +88,13 @@ class Refusing(MemoryStore):
 
     async def delete_many(self, targets):  # type: ignore[no-untyped-def]
         refused = [key for key, _ in targets if "_0_20-" in key]
-        results = await super().delete_many([target for target in targets if target[0] not in refused])
-        return [*results, *(DeleteResult(key, Deleted.REFUSED, "AccessDenied", "made up") for key in refused)]
+        results = await super().delete_many(
+            [target for target in targets if target[0] not in refused]
+        )
+        return [
+            *results,
+            *(DeleteResult(key, Deleted.REFUSED, "AccessDenied", "made up") for key in refused),
+        ]
 
 
 async def test_a_source_whose_delete_is_refused_is_reported_and_never_joined_again() -> None:
@@ -91,7 +113,9 @@ class Flipping(MemoryStore):
 
     times = 1
 
-    async def get(self, key: str, *, etag: str = "", start: int = 0, length: int | None = None) -> Body:
+    async def get(
+        self, key: str, *, etag: str = "", start: int = 0, length: int | None = None
+    ) -> Body:
         body = await super().get(key, etag=etag, start=start, length=length)
         if "_0_20-" in key and self.times:
             self.times -= 1
@@ -120,8 +144,14 @@ class Corrupting(MemoryStore):
     """Part of what is sent arrives otherwise, and the store's own sums are of what arrived."""
 
     async def upload_part(self, key, upload_id, number, pieces, *, checksum, value):  # type: ignore[no-untyped-def]
-        spoilt = [bytes([pieces[0][0] ^ 1]) + pieces[0][1:], *pieces[1:]] if "/probe/" not in key else pieces
-        return await super().upload_part(key, upload_id, number, spoilt, checksum=checksum, value=value)
+        spoilt = (
+            [bytes([pieces[0][0] ^ 1]) + pieces[0][1:], *pieces[1:]]
+            if "/probe/" not in key
+            else pieces
+        )
+        return await super().upload_part(
+            key, upload_id, number, spoilt, checksum=checksum, value=value
+        )
 
 
 async def test_bytes_that_change_on_the_way_to_the_store_never_become_an_output() -> None:
@@ -156,7 +186,13 @@ async def test_an_archived_source_stays_and_its_neighbours_are_joined() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"not gzip at all", gzip.compress(b"a\n")[:-1], gzip.compress(b"a\n") + b"\0", gzip.compress(b"a\n") + b"junk"],
+    [
+        b"",
+        b"not gzip at all",
+        gzip.compress(b"a\n")[:-1],
+        gzip.compress(b"a\n") + b"\0",
+        gzip.compress(b"a\n") + b"junk",
+    ],
     ids=["empty", "text", "cut short", "padded", "with junk"],
 )
 async def test_a_source_that_readers_would_stumble_over_is_never_joined(body: bytes) -> None:
@@ -165,9 +201,14 @@ async def test_a_source_that_readers_would_stumble_over_is_never_joined(body: by
     key = "data/db.core.topic_0_20-29.jsonl.gz"
     bucket.store(key, body)
     bucket.now += 1000
-    report = await Run(MemoryStore(bucket), Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0})).coalesce()
+    report = await Run(
+        MemoryStore(bucket),
+        Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0}),
+    ).coalesce()
     assert report.exit_code == (4 if body else 0)
     assert bucket.objects[key].data == body
     assert sorted(bucket.objects) == sorted(
-        ["data/db.core.topic_0_0_19.jsonl.gz", key, "data/db.core.topic_0_30_49.jsonl.gz"] if body else ["data/db.core.topic_0_0_49.jsonl.gz", key]
+        ["data/db.core.topic_0_0_19.jsonl.gz", key, "data/db.core.topic_0_30_49.jsonl.gz"]
+        if body
+        else ["data/db.core.topic_0_0_49.jsonl.gz", key]
     )

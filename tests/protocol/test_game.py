@@ -1,4 +1,6 @@
-"""The commit protocol as a game: producers, runs that die, freeze and wake up, answers that are lost, rivals and leaping clocks, in any order."""
+"""The commit protocol as a game: producers, runs that die, freeze and wake up, answers that are
+lost, rivals and leaping clocks, in any order.
+"""
 
 import asyncio
 import gzip
@@ -42,7 +44,9 @@ class Frozen:
 
 
 class Game(RuleBasedStateMachine):
-    """After every move the auditor has seen no broken promise; in the end, when all is quiet, every record is there exactly once."""
+    """After every move the auditor has seen no broken promise; in the end, when all is quiet, every
+    record is there exactly once.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +60,15 @@ class Game(RuleBasedStateMachine):
     def begin(self, gzipped: bool, max_files: int, sources: int) -> None:
         self.gzipped = gzipped
         layout = "corporate" if gzipped else "manifest"
-        self.settings = Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0, "layout": layout, "max_files": max_files})
+        self.settings = Settings.model_validate(
+            {
+                "bucket": "b",
+                "prefix": ["data"],
+                "min_age": 0,
+                "layout": layout,
+                "max_files": max_files,
+            }
+        )
         for place in range(sources):
             self.put(place, spoilt=False)
         self.loop.leap(1000)
@@ -102,7 +114,18 @@ class Game(RuleBasedStateMachine):
         store.before, store.after = before, after
         event("died" if self.finish(store) is None else "lived")
 
-    @rule(number=REQUESTS, fault=st.sampled_from([errors.Throttled, errors.AccessDenied, errors.PreconditionFailed, errors.NoSuchUpload, errors.Conflict]))
+    @rule(
+        number=REQUESTS,
+        fault=st.sampled_from(
+            [
+                errors.Throttled,
+                errors.AccessDenied,
+                errors.PreconditionFailed,
+                errors.NoSuchUpload,
+                errors.Conflict,
+            ]
+        ),
+    )
     def refuse(self, number: int, fault: type[errors.StorageError]) -> None:
         """A run of which one request is refused."""
         store = MemoryStore(self.bucket)
@@ -129,7 +152,11 @@ class Game(RuleBasedStateMachine):
     @precondition(lambda self: len(self.frozen) < 2)
     @rule(number=REQUESTS, answered=st.booleans(), clockless=st.booleans())
     def freeze(self, number: int, answered: bool, clockless: bool) -> None:
-        """A run that stands still. `clockless`: its own clock stands still too, so that it never learns that its lease has ended."""
+        """A run that stands still.
+
+        `clockless`: its own clock stands still too, so that it never learns that its lease has
+        ended.
+        """
         store, begun = MemoryStore(self.bucket), self.loop.time()
 
         async def stand() -> None:
@@ -138,8 +165,15 @@ class Game(RuleBasedStateMachine):
                 store.after = frozen.stand
             else:
                 store.before = frozen.stand
-            frozen.task = asyncio.ensure_future(Run(store, self.settings, clock=(lambda: begun) if clockless else self.loop.time).coalesce())
-            await asyncio.wait([frozen.task, asyncio.ensure_future(frozen.stands.wait())], return_when=asyncio.FIRST_COMPLETED)
+            frozen.task = asyncio.ensure_future(
+                Run(
+                    store, self.settings, clock=(lambda: begun) if clockless else self.loop.time
+                ).coalesce()
+            )
+            await asyncio.wait(
+                [frozen.task, asyncio.ensure_future(frozen.stands.wait())],
+                return_when=asyncio.FIRST_COMPLETED,
+            )
             if frozen.task.done():
                 frozen.stands.set()
                 self.ended(frozen.task.result())
@@ -158,7 +192,10 @@ class Game(RuleBasedStateMachine):
 
     @rule(seed=st.integers(0, 2**32), leaps=st.booleans())
     def rivals(self, seed: int, leaps: bool) -> None:
-        """Two runs at once, in an order that the seed decides. With leaps each finds the other's lease ended."""
+        """Two runs at once, in an order that the seed decides.
+
+        With leaps each finds the other's lease ended.
+        """
         chance = random.Random(seed)
 
         async def before(_: Request) -> None:
@@ -171,7 +208,9 @@ class Game(RuleBasedStateMachine):
             stores = [MemoryStore(self.bucket) for _ in range(2)]
             for store in stores:
                 store.before = before
-            return await asyncio.gather(*(Run(store, self.settings, clock=self.loop.time).coalesce() for store in stores))
+            return await asyncio.gather(
+                *(Run(store, self.settings, clock=self.loop.time).coalesce() for store in stores)
+            )
 
         for report in self.loop.run_until_complete(both()):
             self.ended(report)
@@ -197,7 +236,9 @@ class Game(RuleBasedStateMachine):
     def key(self, place: int) -> str:
         group, n = place % 2, place // 2
         stem = f"data/t_{group}_{n * 10}-"
-        return f"{stem}{n * 10 + 9}.jsonl.gz" if self.gzipped else f"{stem}t_{group}_{n * 10 + 9}.txt"
+        return (
+            f"{stem}{n * 10 + 9}.jsonl.gz" if self.gzipped else f"{stem}t_{group}_{n * 10 + 9}.txt"
+        )
 
     def finish(self, store: MemoryStore) -> Report | None:
         return self.loop.run_until_complete(run(store, self.settings, clock=self.loop.time))
@@ -210,4 +251,6 @@ class Game(RuleBasedStateMachine):
 
 
 TestProtocol = Game.TestCase
-TestProtocol.settings = settings(stateful_step_count=12, max_examples=max(settings.default.max_examples // 2, 10))  # type: ignore[union-attr]
+TestProtocol.settings = settings(
+    stateful_step_count=12, max_examples=max(settings.default.max_examples // 2, 10)
+)  # type: ignore[union-attr]

@@ -14,14 +14,33 @@ from coalesce.planning import batches as planning
 from coalesce.protocol import lease
 from coalesce.protocol.commit import DIGEST, Committed
 from coalesce.protocol.lease import Lease, LeaseRecord, lease_key
-from coalesce.protocol.record import HeldRecord, PlanRecord, RecordedBatch, decode, encode, record_key
+from coalesce.protocol.record import (
+    HeldRecord,
+    PlanRecord,
+    RecordedBatch,
+    decode,
+    encode,
+    record_key,
+)
 from coalesce.report.report import Report
 from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
 from coalesce.storage.base import Body, Checksum, Head, OpenUpload
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from coalesce.transfer import stream as transfer
-from support.scenarios import FIRST, AuditedBucket, Killed, check_settled, contents, copied, corporate, grow, prepared, readable, run
+from support.scenarios import (
+    FIRST,
+    AuditedBucket,
+    Killed,
+    check_settled,
+    contents,
+    copied,
+    corporate,
+    grow,
+    prepared,
+    readable,
+    run,
+)
 
 OUTPUT = "data/db.core.topic_0_0_29.jsonl.gz"
 RECORD = "_coalesce/groups/data/db.core.topic_0"
@@ -29,10 +48,14 @@ Act = Callable[[], object]
 
 
 def settings(**more: object) -> Settings:
-    return Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0, "max_files": 3, **more})
+    return Settings.model_validate(
+        {"bucket": "b", "prefix": ["data"], "min_age": 0, "max_files": 3, **more}
+    )
 
 
-def at(store: MemoryStore, operation: str, key: str, act: Act, *, after: bool = False) -> MemoryStore:
+def at(
+    store: MemoryStore, operation: str, key: str, act: Act, *, after: bool = False
+) -> MemoryStore:
     """Something happens once, at the first such request: before its effect, or after it."""
     done = False
 
@@ -98,7 +121,14 @@ async def test_an_output_of_another_length_than_was_sent_costs_no_source(ignores
     class Shortening(MemoryStore):
         async def head(self, key: str) -> Head | None:
             head = await super().head(key)
-            return head and Head(head.key, head.size - (key == OUTPUT), head.etag, head.metadata, head.content_type, {})
+            return head and Head(
+                head.key,
+                head.size - (key == OUTPUT),
+                head.etag,
+                head.metadata,
+                head.content_type,
+                {},
+            )
 
     bucket, _ = prepared(FIRST)
     bucket.ignores = frozenset(ignores.split())
@@ -131,9 +161,18 @@ async def test_a_store_with_sums_of_parts_alone_is_held_against_them() -> None:
 
     def decay() -> None:
         stored = bucket.objects[OUTPUT]
-        bucket.objects[OUTPUT] = type(stored)(stored.data, stored.etag, stored.modified, stored.metadata, stored.content_type, {"CRC32": "AAAAAA==-1"})
+        bucket.objects[OUTPUT] = type(stored)(
+            stored.data,
+            stored.etag,
+            stored.modified,
+            stored.metadata,
+            stored.content_type,
+            {"CRC32": "AAAAAA==-1"},
+        )
 
-    report = await report_of(at(MemoryStore(bucket), "CompleteMultipartUpload", OUTPUT, decay, after=True))
+    report = await report_of(
+        at(MemoryStore(bucket), "CompleteMultipartUpload", OUTPUT, decay, after=True)
+    )
     assert report.store.capabilities["checksum"] == Checksum.CRC32.value
     assert report.exit_code == 4
     assert {key for key in before if "_0_0-" in key} <= set(bucket.objects)
@@ -148,7 +187,9 @@ async def test_where_complete_overwrites_an_output_that_is_there_is_not_written_
         with bucket.audit.others():
             bucket.store(OUTPUT, theirs)
 
-    await report_of(at(MemoryStore(bucket), "UploadPart", OUTPUT, write), accept_weaker=["overwrite-race"])
+    await report_of(
+        at(MemoryStore(bucket), "UploadPart", OUTPUT, write), accept_weaker=["overwrite-race"]
+    )
     bucket.audit.check()
     assert bucket.objects[OUTPUT].data == theirs
 
@@ -177,11 +218,15 @@ async def died_committed(ignores: str = "") -> AuditedBucket:
 def replaced(bucket: AuditedBucket, data: Callable[[bytes], bytes], **metadata: str) -> None:
     stored = bucket.objects[OUTPUT]
     with bucket.audit.others():
-        bucket.store(OUTPUT, data(stored.data), {**stored.metadata, **metadata}, checksum=stored.checksum)
+        bucket.store(
+            OUTPUT, data(stored.data), {**stored.metadata, **metadata}, checksum=stored.checksum
+        )
 
 
 @pytest.mark.parametrize("theirs", [{}, {DIGEST: "another"}])
-async def test_an_output_of_another_plan_is_no_proof_for_the_recorded_one(theirs: dict[str, str]) -> None:
+async def test_an_output_of_another_plan_is_no_proof_for_the_recorded_one(
+    theirs: dict[str, str],
+) -> None:
     bucket = await died_recorded()
     with bucket.audit.others():
         bucket.store(OUTPUT, gzip.compress(b"theirs\n"), theirs)
@@ -207,7 +252,10 @@ async def test_where_sums_are_not_kept_a_dead_runs_output_is_read_again() -> Non
 
 
 async def test_a_complete_that_comes_late_finds_its_upload_gone() -> None:
-    """The new owner found one more source and made another output. No sweep helps here: this store does not list uploads."""
+    """The new owner found one more source and made another output.
+
+    No sweep helps here: this store does not list uploads.
+    """
 
     class Unlisting(MemoryStore):
         async def list_uploads(self, prefix: str) -> list[OpenUpload]:
@@ -236,7 +284,9 @@ async def test_a_complete_that_comes_late_finds_its_upload_gone() -> None:
 
 
 async def test_a_complete_that_wins_the_race_against_the_fence_is_seen() -> None:
-    """The new owner has looked and found nothing; before its abort arrives, the old owner's Complete does."""
+    """The new owner has looked and found nothing; before its abort arrives, the old owner's
+    Complete does.
+    """
     bucket, chosen = prepared(FIRST)
     original = readable(contents(bucket))
     thaw, frozen, through = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -269,7 +319,9 @@ async def test_a_complete_that_wins_the_race_against_the_fence_is_seen() -> None
 
 
 async def test_a_run_whose_record_was_taken_over_does_not_go_on_with_new_uploads() -> None:
-    """It had met a spoilt source, and was frozen before it could write down how it would go on; the other found one more source, and made other outputs."""
+    """It had met a spoilt source, and was frozen before it could write down how it would go on; the
+    other found one more source, and made other outputs.
+    """
     name = "a spoilt source among others"
     bucket, chosen = prepared(name)
     original = readable(contents(bucket))
@@ -317,7 +369,15 @@ async def test_a_live_runs_group_is_left_to_it(monkeypatch: pytest.MonkeyPatch) 
             bucket.objects[key] = type(stored)(stored.data + b" ", stored.etag + "+", bucket.now)
 
     with monkeypatch.context() as time:
-        time.setattr(lease, "asyncio", SimpleNamespace(sleep=renewed, create_task=lambda job: asyncio.create_task(_never(job)), gather=asyncio.gather))
+        time.setattr(
+            lease,
+            "asyncio",
+            SimpleNamespace(
+                sleep=renewed,
+                create_task=lambda job: asyncio.create_task(_never(job)),
+                gather=asyncio.gather,
+            ),
+        )
         report = await Run(MemoryStore(bucket), chosen).coalesce()
     assert (report.exit_code, report.groups.leased) == (11, 2)
     assert uploads <= set(bucket.uploads)
@@ -350,12 +410,17 @@ async def test_what_a_dead_run_left_under_other_prefixes_is_not_touched() -> Non
     corporate(bucket)
     for key in list(bucket.objects):
         bucket.store(key.replace("data/", "data2/"), bucket.objects[key].data)
-    await run(at(MemoryStore(bucket), "CompleteMultipartUpload", "data2/", dies, after=True), settings(prefix=["data2"]))
+    await run(
+        at(MemoryStore(bucket), "CompleteMultipartUpload", "data2/", dies, after=True),
+        settings(prefix=["data2"]),
+    )
     bucket.now += 1000
     before = {key: stored for key, stored in bucket.objects.items() if not key.startswith("data/")}
     uploads = dict(bucket.uploads)
     assert (await report_of(MemoryStore(bucket))).exit_code == 0
-    assert {key: stored for key, stored in bucket.objects.items() if not key.startswith("data/")} == before
+    assert {
+        key: stored for key, stored in bucket.objects.items() if not key.startswith("data/")
+    } == before
     assert bucket.uploads == uploads
 
 
@@ -370,8 +435,15 @@ async def test_a_sweep_leaves_the_uploads_of_others_and_of_a_run_that_has_just_b
 
     async def begin() -> None:
         nonlocal new
-        bucket.store(lease_key("_coalesce/", "new"), LeaseRecord(run_id="new", layout="corporate", prefixes=("data/",)).model_dump_json().encode())
-        new = await others.create_upload("data/db.core.other_0_0_9.jsonl.gz", checksum=Checksum.NONE, metadata={})
+        bucket.store(
+            lease_key("_coalesce/", "new"),
+            LeaseRecord(run_id="new", layout="corporate", prefixes=("data/",))
+            .model_dump_json()
+            .encode(),
+        )
+        new = await others.create_upload(
+            "data/db.core.other_0_0_9.jsonl.gz", checksum=Checksum.NONE, metadata={}
+        )
 
     await Run(at(MemoryStore(bucket), "ListMultipartUploads", "data/", begin), chosen).coalesce()
     assert {theirs, new} < set(bucket.uploads)
@@ -383,7 +455,12 @@ async def test_a_sweep_leaves_the_uploads_of_others_and_of_a_run_that_has_just_b
 async def test_a_lease_that_is_renewed_after_all_is_not_swept_away() -> None:
     bucket = await died_recorded()
     (key,) = [key for key in bucket.objects if key.startswith("_coalesce/runs/")]
-    renew = at(MemoryStore(bucket), "DeleteObject", key, lambda: bucket.store(key, bucket.objects[key].data + b" "))
+    renew = at(
+        MemoryStore(bucket),
+        "DeleteObject",
+        key,
+        lambda: bucket.store(key, bucket.objects[key].data + b" "),
+    )
     await Run(renew, settings()).coalesce()
     assert key in bucket.objects
 
@@ -394,7 +471,9 @@ async def test_a_lease_that_is_renewed_after_all_is_not_swept_away() -> None:
 GROUP = GroupId("data/", "db.core.topic", 0)
 
 
-def plan_record(*keys: str, output: str = OUTPUT, digest: str = "", run_id: str = "r") -> PlanRecord:
+def plan_record(
+    *keys: str, output: str = OUTPUT, digest: str = "", run_id: str = "r"
+) -> PlanRecord:
     sources = tuple(Source(key, 1, '"e"', 0.0, "STANDARD", 0, 0) for key in keys)
     batch = Batch(output, sources, len(sources), digest or planning.digest(sources))
     return PlanRecord(run_id, "corporate", GROUP, (RecordedBatch(batch, "u"),))
@@ -410,9 +489,18 @@ def plan_record(*keys: str, output: str = OUTPUT, digest: str = "", run_id: str 
         (plan_record("data/db.core.topic_0_0-9.jsonl.gz", digest="0"), RECORD),
         (plan_record("data/db.core.topic_0_0-9.jsonl.gz"), "_coalesce/groups/data/db.core.topic_1"),
     ],
-    ids=["another directory", "another group", "an output elsewhere", "its own output as a source", "a wrong digest", "another group's key"],
+    ids=[
+        "another directory",
+        "another group",
+        "an output elsewhere",
+        "its own output as a source",
+        "a wrong digest",
+        "another group's key",
+    ],
 )
-async def test_a_record_that_contradicts_itself_is_not_believed(record: PlanRecord, key: str) -> None:
+async def test_a_record_that_contradicts_itself_is_not_believed(
+    record: PlanRecord, key: str
+) -> None:
     bucket, _ = prepared(FIRST)
     bucket.store(key, encode(record))
     before = contents(bucket)
@@ -423,8 +511,12 @@ async def test_a_record_that_contradicts_itself_is_not_believed(record: PlanReco
 
 async def test_a_record_is_replaced_and_removed_only_as_it_was_written() -> None:
     store = MemoryStore(MemoryBucket())
-    mine = await HeldRecord.create(store, "_coalesce/", plan_record("data/db.core.topic_0_0-9.jsonl.gz"))
-    await store.put(RECORD, encode(plan_record("data/db.core.topic_0_0-9.jsonl.gz", run_id="another")))
+    mine = await HeldRecord.create(
+        store, "_coalesce/", plan_record("data/db.core.topic_0_0-9.jsonl.gz")
+    )
+    await store.put(
+        RECORD, encode(plan_record("data/db.core.topic_0_0-9.jsonl.gz", run_id="another"))
+    )
     for conditional in (True, False):
         store.bucket.ignores = frozenset() if conditional else frozenset({"delete-if-match"})
         await mine.remove(conditional=conditional)
@@ -439,14 +531,20 @@ async def test_a_record_is_replaced_and_removed_only_as_it_was_written() -> None
 
 async def test_two_runs_never_share_a_lease() -> None:
     bucket = MemoryBucket()
-    async with Lease(MemoryStore(bucket), "_coalesce/", LeaseRecord(run_id="r"), lambda: 0.0).held():
+    async with Lease(
+        MemoryStore(bucket), "_coalesce/", LeaseRecord(run_id="r"), lambda: 0.0
+    ).held():
         with pytest.raises(PreconditionFailed):
-            async with Lease(MemoryStore(bucket), "_coalesce/", LeaseRecord(run_id="r"), lambda: 0.0).held():
+            async with Lease(
+                MemoryStore(bucket), "_coalesce/", LeaseRecord(run_id="r"), lambda: 0.0
+            ).held():
                 pass
 
 
 @pytest.mark.parametrize("taken", [False, True], ids=["swept away", "another's"])
-async def test_a_lease_that_was_taken_away_is_not_written_again(taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lease_that_was_taken_away_is_not_written_again(
+    taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bucket = MemoryBucket()
     renewed = asyncio.Event()
 
@@ -455,8 +553,14 @@ async def test_a_lease_that_was_taken_away_is_not_written_again(taken: bool, mon
             await asyncio.Event().wait()
         renewed.set()
 
-    monkeypatch.setattr(lease, "asyncio", SimpleNamespace(sleep=sleep, create_task=asyncio.create_task, gather=asyncio.gather))
-    async with Lease(MemoryStore(bucket), "_coalesce/", LeaseRecord(run_id="r"), lambda: 0.0).held() as held:
+    monkeypatch.setattr(
+        lease,
+        "asyncio",
+        SimpleNamespace(sleep=sleep, create_task=asyncio.create_task, gather=asyncio.gather),
+    )
+    async with Lease(
+        MemoryStore(bucket), "_coalesce/", LeaseRecord(run_id="r"), lambda: 0.0
+    ).held() as held:
         held.check()
         if taken:
             bucket.store("_coalesce/runs/r", b"another's")
@@ -480,7 +584,9 @@ class Lying(MemoryStore):
         super().__init__(bucket)
         self._lie = lie
 
-    async def get(self, key: str, *, etag: str = "", start: int = 0, length: int | None = None) -> Body:
+    async def get(
+        self, key: str, *, etag: str = "", start: int = 0, length: int | None = None
+    ) -> Body:
         body = await super().get(key, etag=etag, start=start, length=length)
         return Body(self._lie(body.data), body.etag, body.checksum) if "_0_10-" in key else body
 
@@ -541,7 +647,9 @@ async def test_a_source_read_in_ranges_is_of_one_version(monkeypatch: pytest.Mon
     bucket.audit.check_quiet()
 
 
-async def test_a_source_read_in_ranges_is_held_against_its_stored_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_source_read_in_ranges_is_held_against_its_stored_sum(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     bucket = ranged(monkeypatch)
     key = "data/db.core.topic_0_10-19.jsonl.gz"
     stored = bucket.objects[key]
@@ -552,8 +660,13 @@ async def test_a_source_read_in_ranges_is_held_against_its_stored_sum(monkeypatc
     assert key in bucket.objects
 
 
-@pytest.mark.parametrize(("ignores", "copies"), [("", True), ("copy-if-match", False), ("checksum", False), ("full-object-checksum", False)])
-async def test_the_store_copies_only_the_version_that_was_listed(ignores: str, copies: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("ignores", "copies"),
+    [("", True), ("copy-if-match", False), ("checksum", False), ("full-object-checksum", False)],
+)
+async def test_the_store_copies_only_the_version_that_was_listed(
+    ignores: str, copies: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where it would not look, or could not say what it copied, nothing is copied by it."""
     monkeypatch.setattr(planning, "MIN_PART_BYTES", 1000)
     bucket = AuditedBucket(min_part_bytes=1000, ignores=frozenset(ignores.split()))
@@ -574,7 +687,9 @@ async def test_the_store_copies_only_the_version_that_was_listed(ignores: str, c
     await report_of(store, check=False, max_files=9)
     assert ("UploadPartCopy" in asked) == copies
     assert bucket.objects[key].data == new
-    assert b"y" * 100 not in b"".join(stored.data for name, stored in bucket.objects.items() if name != key)
+    assert b"y" * 100 not in b"".join(
+        stored.data for name, stored in bucket.objects.items() if name != key
+    )
 
 
 # --- what belongs to whom
@@ -591,9 +706,18 @@ async def test_sources_under_the_state_prefix_are_nobodys() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"prefix": ["_coalesce/a"]}, {"prefix": ["a"], "state": "a/b"}, {"prefix": ["a/b"], "state": "a"}, {"state": ""}, {"prefix": [""]}, {"prefix": []}],
+    [
+        {"prefix": ["_coalesce/a"]},
+        {"prefix": ["a"], "state": "a/b"},
+        {"prefix": ["a/b"], "state": "a"},
+        {"state": ""},
+        {"prefix": [""]},
+        {"prefix": []},
+    ],
 )
-def test_prefixes_that_would_meet_the_state_or_the_whole_bucket_are_refused(wrong: dict[str, object]) -> None:
+def test_prefixes_that_would_meet_the_state_or_the_whole_bucket_are_refused(
+    wrong: dict[str, object],
+) -> None:
     with pytest.raises(ValueError, match=r"overlap|empty|required"):
         settings(**wrong)
 
@@ -607,5 +731,14 @@ def test_a_digest_names_this_very_list() -> None:
     def source(key: str = "k", size: int = 1, etag: str = "e") -> Source:
         return Source(key, size, etag, 0.0, "STANDARD", 0, 0)
 
-    lists = [[source()], [source("l")], [source(size=2)], [source(etag="f")], [source(), source("l")], [source("l"), source()], [source("ke", etag="")], []]
+    lists = [
+        [source()],
+        [source("l")],
+        [source(size=2)],
+        [source(etag="f")],
+        [source(), source("l")],
+        [source("l"), source()],
+        [source("ke", etag="")],
+        [],
+    ]
     assert len({planning.digest(each) for each in lists}) == len(lists)

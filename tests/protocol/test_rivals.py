@@ -1,4 +1,6 @@
-"""Two runs on the same objects, in any order of their requests; and a run that is frozen, overtaken, and wakes up."""
+"""Two runs on the same objects, in any order of their requests; and a run that is frozen,
+overtaken, and wakes up.
+"""
 
 import asyncio
 from collections import Counter
@@ -12,29 +14,50 @@ from coalesce.report.report import Report
 from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
-from support.scenarios import AuditedBucket, check_settled, contents, grow, haunted, points, prepared, readable
+from support.scenarios import (
+    AuditedBucket,
+    check_settled,
+    contents,
+    grow,
+    haunted,
+    points,
+    prepared,
+    readable,
+)
 from support.schedules import SEEDS, Tally
 from support.turns import Turns
 
 PARTS = range(2)
 
 
-def process(bucket: MemoryBucket, settings: Settings, before: Callable[[Request], Awaitable[None]], **more: Callable[[], float]) -> asyncio.Task[Report]:
+def process(
+    bucket: MemoryBucket,
+    settings: Settings,
+    before: Callable[[Request], Awaitable[None]],
+    **more: Callable[[], float],
+) -> asyncio.Task[Report]:
     store = MemoryStore(bucket)
     store.before = before
     return asyncio.create_task(Run(store, settings, **more).coalesce())
 
 
 @pytest.mark.parametrize("part", PARTS)
-async def test_two_runs_that_ignore_each_others_leases_lose_and_repeat_nothing(name: str, part: int, tally: Tally) -> None:
-    """The store's clock leaps at every request, so that each finds the other's lease ended. The seed in a failure's message replays it."""
+async def test_two_runs_that_ignore_each_others_leases_lose_and_repeat_nothing(
+    name: str, part: int, tally: Tally
+) -> None:
+    """The store's clock leaps at every request, so that each finds the other's lease ended.
+
+    The seed in a failure's message replays it.
+    """
     tally("interleavings", SEEDS)
     original = readable(contents(prepared(name)[0]))
     for seed in range(part * SEEDS, (part + 1) * SEEDS):
         bucket, settings = await haunted(name)
         turns = Turns(seed, bucket)
 
-        async def before(request: Request, bucket: AuditedBucket = bucket, turns: Turns = turns) -> None:
+        async def before(
+            request: Request, bucket: AuditedBucket = bucket, turns: Turns = turns
+        ) -> None:
             bucket.now += 100
             await turns.before(request)
 
@@ -47,16 +70,29 @@ async def test_two_runs_that_ignore_each_others_leases_lose_and_repeat_nothing(n
 
 
 @pytest.mark.parametrize("part", PARTS)
-async def test_two_runs_that_keep_their_leases_lose_and_repeat_nothing(name: str, part: int, monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
-    """One clock for the store and both runs, set on by whoever sleeps: leases are renewed, outlived and lost, as the seed decides."""
+async def test_two_runs_that_keep_their_leases_lose_and_repeat_nothing(
+    name: str, part: int, monkeypatch: pytest.MonkeyPatch, tally: Tally
+) -> None:
+    """One clock for the store and both runs, set on by whoever sleeps: leases are renewed, outlived
+    and lost, as the seed decides.
+    """
     tally("interleavings", SEEDS)
     original = readable(contents(prepared(name)[0]))
     for seed in range(part * SEEDS, (part + 1) * SEEDS):
         bucket, settings = await haunted(name)
         turns = Turns(seed, bucket)
         with monkeypatch.context() as time:
-            time.setattr(lease, "asyncio", SimpleNamespace(sleep=turns.sleep, create_task=asyncio.create_task, gather=asyncio.gather))
-            both = [process(bucket, settings, turns.before, clock=lambda bucket=bucket: bucket.now) for _ in range(2)]  # type: ignore[misc]
+            time.setattr(
+                lease,
+                "asyncio",
+                SimpleNamespace(
+                    sleep=turns.sleep, create_task=asyncio.create_task, gather=asyncio.gather
+                ),
+            )
+            both = [
+                process(bucket, settings, turns.before, clock=lambda bucket=bucket: bucket.now)
+                for _ in range(2)
+            ]  # type: ignore[misc]
             await turns.give_until(both)
         bucket.audit.check(f"seed {seed}")
         for done in both:
@@ -64,13 +100,19 @@ async def test_two_runs_that_keep_their_leases_lose_and_repeat_nothing(name: str
         await check_settled(bucket, settings, original + turns.added, f"seed {seed}")
 
 
-@pytest.mark.parametrize("answered", [False, True], ids=["before its request", "with its answer under way"])
+@pytest.mark.parametrize(
+    "answered", [False, True], ids=["before its request", "with its answer under way"]
+)
 @pytest.mark.parametrize("respected", [False, True], ids=["lease ignored", "lease respected"])
-async def test_a_run_that_was_frozen_and_overtaken_does_no_harm_when_it_wakes_up(name: str, respected: bool, answered: bool, tally: Tally) -> None:
-    """For every request of the run: frozen there, its lease ends, another run does the work, and then it goes on where it was.
+async def test_a_run_that_was_frozen_and_overtaken_does_no_harm_when_it_wakes_up(
+    name: str, respected: bool, answered: bool, tally: Tally
+) -> None:
+    """For every request of the run: frozen there, its lease ends, another run does the work, and
+    then it goes on where it was.
 
-    A run that ignores its lease finds that a source was added meanwhile, so that the other has made other outputs.
-    A run that looks at the clock finds its lease ended, and completes and deletes nothing that was not already on its way.
+    A run that ignores its lease finds that a source was added meanwhile, so that the other has made
+    other outputs. A run that looks at the clock finds its lease ended, and completes and deletes
+    nothing that was not already on its way.
     """
     tried = await points(name)
     original = readable(contents(prepared(name)[0]))
@@ -81,7 +123,12 @@ async def test_a_run_that_was_frozen_and_overtaken_does_no_harm_when_it_wakes_up
         thaw, frozen = asyncio.Event(), asyncio.Event()
         late: list[str] = []
 
-        async def freeze(seen: Request, number: int = number, thaw: asyncio.Event = thaw, frozen: asyncio.Event = frozen) -> None:
+        async def freeze(
+            seen: Request,
+            number: int = number,
+            thaw: asyncio.Event = thaw,
+            frozen: asyncio.Event = frozen,
+        ) -> None:
             if seen.number >= number:
                 frozen.set()
                 await thaw.wait()
@@ -95,7 +142,9 @@ async def test_a_run_that_was_frozen_and_overtaken_does_no_harm_when_it_wakes_up
             await freeze(seen)
 
         sleeper = MemoryStore(bucket)
-        sleeper.before, sleeper.after = (look, freeze) if answered else (look_and_freeze, sleeper.after)
+        sleeper.before, sleeper.after = (
+            (look, freeze) if answered else (look_and_freeze, sleeper.after)
+        )
         clock = {"clock": lambda bucket=bucket: bucket.now} if respected else {}
         task = asyncio.create_task(Run(sleeper, settings, **clock).coalesce())
         await frozen.wait()
@@ -107,5 +156,7 @@ async def test_a_run_that_was_frozen_and_overtaken_does_no_harm_when_it_wakes_up
         assert (await task).exit_code in (0, 1, 4, 10, 11, 75), context
         bucket.audit.check(context)
         if respected:
-            assert not {"CompleteMultipartUpload", "DeleteObjects", "DeleteObject"} & set(late), context
+            assert not {"CompleteMultipartUpload", "DeleteObjects", "DeleteObject"} & set(late), (
+                context
+            )
         await check_settled(bucket, settings, original + added, context)

@@ -12,7 +12,9 @@ async def test_an_upload_that_a_dead_run_has_just_begun_is_swept_by_the_next_run
     bucket, settings = prepared("two groups of several outputs")
     store = MemoryStore(bucket)
     await Run(store, settings).coalesce()
-    await store.create_upload("data/db.core.topic_0_0_29.jsonl.gz", checksum=Checksum.NONE, metadata={})
+    await store.create_upload(
+        "data/db.core.topic_0_0_29.jsonl.gz", checksum=Checksum.NONE, metadata={}
+    )
     lease = LeaseRecord(run_id="dead", seconds=0, layout="corporate", prefixes=("data/",))
     bucket.store(lease_key("_coalesce/", "dead"), lease.model_dump_json().encode())
     await Run(store, settings).coalesce()

@@ -21,7 +21,14 @@ REFUSED = {
     "complete-if-none-match": "overwrite-race",
     "delete-if-match delete-many-etag": "delete-race",
 }
-ACCEPTED = ["delete-if-match", "delete-many-etag", "get-if-match", "copy-if-match", "checksum", "copy-if-match checksum delete-many-etag"]
+ACCEPTED = [
+    "delete-if-match",
+    "delete-many-etag",
+    "get-if-match",
+    "copy-if-match",
+    "checksum",
+    "copy-if-match checksum delete-many-etag",
+]
 
 
 def filled(ignores: str) -> MemoryBucket:
@@ -40,7 +47,9 @@ def records(bucket: MemoryBucket) -> Counter[bytes]:
 
 
 @pytest.mark.parametrize("ignores", REFUSED)
-async def test_a_store_that_keeps_too_little_is_refused_with_the_mode_that_would_accept_it(ignores: str) -> None:
+async def test_a_store_that_keeps_too_little_is_refused_with_the_mode_that_would_accept_it(
+    ignores: str,
+) -> None:
     bucket = filled(ignores)
     before = dict(bucket.objects)
     report = await Run(MemoryStore(bucket), settings()).coalesce()
@@ -55,7 +64,9 @@ async def test_an_accepted_store_ends_with_every_record_once(ignores: str) -> No
     before = records(bucket)
     modes = [mode for mode in (REFUSED.get(ignores),) if mode]
     report = await Run(MemoryStore(bucket), settings(accept_weaker=modes)).coalesce()
-    assert (report.exit_code, report.store.mode) == (0, modes[0] if modes else "full"), report.failures
+    assert (report.exit_code, report.store.mode) == (0, modes[0] if modes else "full"), (
+        report.failures
+    )
     assert records(bucket) == before
     assert list(bucket.objects) == ["data/t_0_0_5.jsonl.gz"]
 
@@ -63,8 +74,12 @@ async def test_an_accepted_store_ends_with_every_record_once(ignores: str) -> No
 @pytest.mark.parametrize("ignores", ["delete-if-match delete-many-etag", *ACCEPTED])
 @pytest.mark.parametrize("check", [True, False])
 @pytest.mark.parametrize("operation", ["GetObject", "CompleteMultipartUpload"])
-async def test_a_source_that_changes_while_it_is_joined_stays_as_it_is(ignores: str, check: bool, operation: str) -> None:
-    """Of the same size, by another's hand, between the listing and the read, or between the read and the delete."""
+async def test_a_source_that_changes_while_it_is_joined_stays_as_it_is(
+    ignores: str, check: bool, operation: str
+) -> None:
+    """Of the same size, by another's hand, between the listing and the read, or between the read
+    and the delete.
+    """
     bucket = filled(ignores)
     store = MemoryStore(bucket)
 
@@ -79,7 +94,9 @@ async def test_a_source_that_changes_while_it_is_joined_stays_as_it_is(ignores: 
 
 
 async def test_a_key_that_only_an_unconditional_delete_could_name_stays() -> None:
-    """XML holds no control characters, and this store ignores the condition of a single DELETE: the source that changed would be gone."""
+    """XML holds no control characters, and this store ignores the condition of a single DELETE: the
+    source that changed would be gone.
+    """
     bucket = filled("delete-if-match")
     odd = "data/\x01/t_0_{0}-{0}.jsonl.gz"
     for n in range(3):
@@ -96,9 +113,15 @@ async def test_a_key_that_only_an_unconditional_delete_could_name_stays() -> Non
     assert {odd.format(n) for n in range(3)} <= bucket.objects.keys()
 
 
-@pytest.mark.parametrize(("ignores", "checksum"), [("", Checksum.CRC64NVME), ("checksum", Checksum.NONE)])
-async def test_an_output_that_is_not_what_was_sent_costs_no_source(ignores: str, checksum: Checksum) -> None:
-    """A bit flipped behind the store's own check, or on a store that has none: sources stay, exit code 4, and no later run trusts it."""
+@pytest.mark.parametrize(
+    ("ignores", "checksum"), [("", Checksum.CRC64NVME), ("checksum", Checksum.NONE)]
+)
+async def test_an_output_that_is_not_what_was_sent_costs_no_source(
+    ignores: str, checksum: Checksum
+) -> None:
+    """A bit flipped behind the store's own check, or on a store that has none: sources stay, exit
+    code 4, and no later run trusts it.
+    """
     bucket = filled(ignores)
     original = {key: stored.data for key, stored in bucket.objects.items()}
     store = MemoryStore(bucket)
@@ -120,13 +143,17 @@ async def test_an_output_that_is_not_what_was_sent_costs_no_source(ignores: str,
         report = await Run(MemoryStore(bucket), settings()).coalesce()
 
 
-async def test_a_store_that_ignores_a_condition_on_reading_is_named_though_no_wrong_body_is_taken() -> None:
+async def test_a_store_that_ignores_a_condition_on_reading_is_named_though_no_wrong_body_is_taken() -> (
+    None
+):
     report = await Run(MemoryStore(filled("get-if-match")), settings()).coalesce()
     assert (report.exit_code, report.store.capabilities["conditional_get"]) == (0, False)
 
 
 class Objecting(MemoryStore):
-    """Aborting an upload that was completed gets an answer that says neither that it is gone nor that it is none."""
+    """Aborting an upload that was completed gets an answer that says neither that it is gone nor
+    that it is none.
+    """
 
     async def abort_upload(self, key: str, upload_id: str) -> None:
         if upload_id not in self.bucket.uploads:
@@ -144,16 +171,27 @@ async def test_a_store_that_objects_to_the_abort_of_a_completed_upload_can_be_pr
 class Racy(MemoryStore):
     """Looks whether the key is free, and writes a moment later."""
 
-    async def put(self, key, body, *, if_none_match=False, if_match="", content_type="", metadata=None):  # type: ignore[no-untyped-def]
+    async def put(
+        self, key, body, *, if_none_match=False, if_match="", content_type="", metadata=None
+    ):  # type: ignore[no-untyped-def]
         free = key not in self.bucket.objects
         await asyncio.sleep(0)
-        return await super().put(key, body, if_none_match=if_none_match and not free, if_match=if_match, content_type=content_type, metadata=metadata)
+        return await super().put(
+            key,
+            body,
+            if_none_match=if_none_match and not free,
+            if_match=if_match,
+            content_type=content_type,
+            metadata=metadata,
+        )
 
     async def complete_upload(self, key, upload_id, parts, *, checksum, value="", create_only=True):  # type: ignore[no-untyped-def]
         free = key not in self.bucket.objects
         await asyncio.sleep(0)
         self.bucket.ignores = frozenset({"complete-if-none-match"} if free else ())
-        await super().complete_upload(key, upload_id, parts, checksum=checksum, value=value, create_only=create_only)
+        await super().complete_upload(
+            key, upload_id, parts, checksum=checksum, value=value, create_only=create_only
+        )
 
 
 async def test_a_store_that_keeps_conditions_only_in_sequence_is_refused() -> None:

@@ -1,4 +1,6 @@
-"""Many reports become one: nothing is counted twice, nothing missing goes unnoticed, and the page shows what the numbers say."""
+"""Many reports become one: nothing is counted twice, nothing missing goes unnoticed, and the page
+shows what the numbers say.
+"""
 
 import json
 import re
@@ -18,11 +20,25 @@ from support.shards import filled, settings
 
 
 def report(
-    shard: str = "0/1", *, code: int = 0, started: str = "2026-11-22T02:30:00+00:00", seconds: float = 60, prefix: str = "data/", **more: object
+    shard: str = "0/1",
+    *,
+    code: int = 0,
+    started: str = "2026-11-22T02:30:00+00:00",
+    seconds: float = 60,
+    prefix: str = "data/",
+    **more: object,
 ) -> Report:
     scope = ScopePart(bucket="b", prefixes=[prefix], layout="corporate", partitions=[], shard=shard)
     return Report.model_validate(
-        {"version": "1", "run_id": f"{shard}-{started}", "started": started, "seconds": seconds, "exit_code": code, "scope": scope, **more}
+        {
+            "version": "1",
+            "run_id": f"{shard}-{started}",
+            "started": started,
+            "seconds": seconds,
+            "exit_code": code,
+            "scope": scope,
+            **more,
+        }
     )
 
 
@@ -38,7 +54,18 @@ async def test_shards_reports_add_up_to_that_of_one_run() -> None:
 
 @pytest.mark.parametrize(
     ("codes", "code"),
-    [([0, 0], 0), ([0, 12], 12), ([11, 75], 75), ([75, 1], 1), ([1, 4], 4), ([4, 10], 10), ([0, 3], 0), ([3, 3], 3), ([1, 143], 143), ([10, 99], 99)],
+    [
+        ([0, 0], 0),
+        ([0, 12], 12),
+        ([11, 75], 75),
+        ([75, 1], 1),
+        ([1, 4], 4),
+        ([4, 10], 10),
+        ([0, 3], 0),
+        ([3, 3], 3),
+        ([1, 143], 143),
+        ([10, 99], 99),
+    ],
 )
 def test_the_worst_exit_code_wins(codes: list[int], code: int) -> None:
     """Nothing to do is only told if there was nothing anywhere; an unknown code is a failure."""
@@ -48,7 +75,9 @@ def test_the_worst_exit_code_wins(codes: list[int], code: int) -> None:
 def test_a_shard_without_a_report_is_noticed() -> None:
     merged = merge([report("0/3"), report("2/3"), report(prefix="other/")])
     assert merged.exit_code == 75
-    assert [(failure.code, "shard 1/3" in failure.message) for failure in merged.failures] == [("ReportMissing", True)]
+    assert [(failure.code, "shard 1/3" in failure.message) for failure in merged.failures] == [
+        ("ReportMissing", True)
+    ]
 
 
 def test_a_retry_counts_instead_of_the_try_before_it_and_both_did_their_work() -> None:
@@ -60,10 +89,20 @@ def test_a_retry_counts_instead_of_the_try_before_it_and_both_did_their_work() -
         failures=[Failure(code="x")],
         groups={"seen": 5, "failed": 1},
     )
-    second = report(started="2026-11-22T02:40:00+00:00", sources={"seen": 6, "joined": 6}, path_list={"before": 80, "after": 20}, groups={"seen": 3})
+    second = report(
+        started="2026-11-22T02:40:00+00:00",
+        sources={"seen": 6, "joined": 6},
+        path_list={"before": 80, "after": 20},
+        groups={"seen": 3},
+    )
     merged = merge([second, first])
     assert (merged.exit_code, merged.failures, merged.seconds) == (0, [], 660)
-    assert (merged.sources.seen, merged.sources.joined, merged.groups.seen, merged.groups.failed) == (10, 10, 5, 0)
+    assert (
+        merged.sources.seen,
+        merged.sources.joined,
+        merged.groups.seen,
+        merged.groups.failed,
+    ) == (10, 10, 5, 0)
     assert (merged.path_list.before, merged.path_list.after) == (100, 20)
     assert [run.superseded for run in merged.runs] == [True, False]
 
@@ -71,9 +110,18 @@ def test_a_retry_counts_instead_of_the_try_before_it_and_both_did_their_work() -
 def test_of_two_runs_of_one_shard_at_once_both_count() -> None:
     """The one that found the groups taken may be the last to end."""
     worker = report(path_list={"before": 100, "after": 30}, sources={"seen": 10, "joined": 8})
-    watcher = report(started="2026-11-22T02:30:01+00:00", path_list={"before": 100, "after": 95}, sources={"seen": 10, "joined": 2})
+    watcher = report(
+        started="2026-11-22T02:30:01+00:00",
+        path_list={"before": 100, "after": 95},
+        sources={"seen": 10, "joined": 2},
+    )
     merged = merge([worker, watcher])
-    assert (merged.path_list.before, merged.path_list.after, merged.sources.seen, merged.sources.joined) == (100, 25, 10, 10)
+    assert (
+        merged.path_list.before,
+        merged.path_list.after,
+        merged.sources.seen,
+        merged.sources.joined,
+    ) == (100, 25, 10, 10)
 
 
 class Page(HTMLParser):
@@ -89,7 +137,11 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("src", "href", "action") or name.startswith("on")]
+        self.links += [
+            value or ""
+            for name, value in attrs
+            if name in ("src", "href", "action") or name.startswith("on")
+        ]
         if tag not in ("meta", "rect"):
             self.open.append(tag)
 
@@ -110,8 +162,19 @@ def test_the_page_shows_everything_and_runs_nothing_that_a_name_could_hold() -> 
             report(
                 code=4,
                 prefix=f"{evil}/",
-                failures=[Failure(group=evil, key=evil, code="CorruptGzip", message=evil, hint="Look.")],
-                topics=[TopicPart(topic=evil, sources=1234567, bytes=99, joined=1234500, outputs=5, output_bytes=98)],
+                failures=[
+                    Failure(group=evil, key=evil, code="CorruptGzip", message=evil, hint="Look.")
+                ],
+                topics=[
+                    TopicPart(
+                        topic=evil,
+                        sources=1234567,
+                        bytes=99,
+                        joined=1234500,
+                        outputs=5,
+                        output_bytes=98,
+                    )
+                ],
                 sources={"seen": 1234567, "joined": 1234500, "left": {"young": 67}},
                 path_list={"before": 2**30, "after": 2**20},
                 requests={"GetObject": 1234567},
@@ -125,7 +188,19 @@ def test_the_page_shows_everything_and_runs_nothing_that_a_name_could_hold() -> 
     assert not {"script", "img", "link", "iframe", "object"} & set(shown.tags)
     assert shown.links == []
     assert not re.search(r"https?:|url\(|@import", text)
-    for word in (evil, "1,234,567", "1,234,500", "young", "67", "CorruptGzip", "50.00%", "exit code 4", "GetObject", "upload", "4,321.2"):
+    for word in (
+        evil,
+        "1,234,567",
+        "1,234,500",
+        "young",
+        "67",
+        "CorruptGzip",
+        "50.00%",
+        "exit code 4",
+        "GetObject",
+        "upload",
+        "4,321.2",
+    ):
         assert word in shown.said, word
     assert "prefers-color-scheme: dark" in text
 
@@ -135,16 +210,31 @@ async def test_every_request_of_a_run_belongs_to_one_stage() -> None:
     bucket = filled(12)
     shards = [await Run(MemoryStore(bucket), settings(f"{n}/2")).coalesce() for n in range(2)]
     for one in (*shards, merge(shards)):
-        assert sum(stage.requests for stage in one.stages.values()) == sum(one.requests.values()) > 0
+        assert (
+            sum(stage.requests for stage in one.stages.values()) == sum(one.requests.values()) > 0
+        )
     taken = [report(f"{n}/2", stages={"get": {"requests": 2, "seconds": 1.25}}) for n in range(2)]
     assert merge(taken).stages == {"get": StagePart(requests=4, seconds=2.5)}
 
 
 def test_bars_are_as_long_as_their_numbers() -> None:
-    topics = [TopicPart(topic="a", sources=100, joined=100, outputs=50), TopicPart(topic="b", sources=25)]
-    widths = [float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)"', page(merge([report(topics=topics)])))]
+    topics = [
+        TopicPart(topic="a", sources=100, joined=100, outputs=50),
+        TopicPart(topic="b", sources=25),
+    ]
+    widths = [
+        float(width)
+        for width in re.findall(
+            r'<rect [^>]*width="([\d.]+)"', page(merge([report(topics=topics)]))
+        )
+    ]
     assert widths[:2] != []
-    assert widths[-5:-1] == [480.0, 240.0, 120.0, 120.0] or widths[:4] == [480.0, 240.0, 120.0, 120.0]
+    assert widths[-5:-1] == [480.0, 240.0, 120.0, 120.0] or widths[:4] == [
+        480.0,
+        240.0,
+        120.0,
+        120.0,
+    ]
 
 
 def invoke(*arguments: str) -> tuple[int, str, str]:
@@ -155,16 +245,44 @@ def invoke(*arguments: str) -> tuple[int, str, str]:
 def test_the_command_merges_files_and_what_output_json_printed(tmp_path: Path) -> None:
     one, two = tmp_path / "1.json", tmp_path / "2.jsonl"
     one.write_text(json.dumps(report("0/2", sources={"joined": 3}).as_json(), indent=1))
-    two.write_text('{"type": "output"}\n' + json.dumps(report("1/2", code=1, sources={"joined": 4}).as_json() | {"added later": 1}) + "\n")
-    code, out, _ = invoke(str(one), str(two), "--html", str(tmp_path / "p.html"), "--json", str(tmp_path / "m.json"), "--output", "json")
+    two.write_text(
+        '{"type": "output"}\n'
+        + json.dumps(report("1/2", code=1, sources={"joined": 4}).as_json() | {"added later": 1})
+        + "\n"
+    )
+    code, out, _ = invoke(
+        str(one),
+        str(two),
+        "--html",
+        str(tmp_path / "p.html"),
+        "--json",
+        str(tmp_path / "m.json"),
+        "--output",
+        "json",
+    )
     merged = json.loads((tmp_path / "m.json").read_text())
-    assert (code, merged["exit_code"], merged["sources"]["joined"], len(merged["runs"])) == (1, 1, 7, 2)
+    assert (code, merged["exit_code"], merged["sources"]["joined"], len(merged["runs"])) == (
+        1,
+        1,
+        7,
+        2,
+    )
     assert json.loads(out) == merged
     assert (tmp_path / "p.html").read_text().startswith("<!doctype html>")
     assert load((tmp_path / "m.json").read_text(), "m").sources.joined == 7
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"type": "output"}', '{"type": "summary", "schema": 2}', '{"type": "summary", "schema": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"type": "output"}',
+        '{"type": "summary", "schema": 2}',
+        '{"type": "summary", "schema": 1}',
+    ],
+)
 def test_what_is_no_report_gets_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
     code, out, err = invoke(str(tmp_path / "x.json"))

@@ -14,11 +14,15 @@ from coalesce.storage.base import ObjectStore
 
 def settings(**more: object) -> Settings:
     weaker = os.environ.get("COALESCE_ACCEPT_WEAKER", "").split()
-    return Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0, "accept_weaker": weaker, **more})
+    return Settings.model_validate(
+        {"bucket": "b", "prefix": ["data"], "min_age": 0, "accept_weaker": weaker, **more}
+    )
 
 
 @pytest.mark.parametrize("layout", ["corporate", "manifest"])
-async def test_every_record_is_there_exactly_once_and_a_second_run_does_nothing(store: ObjectStore, layout: str) -> None:
+async def test_every_record_is_there_exactly_once_and_a_second_run_does_nothing(
+    store: ObjectStore, layout: str
+) -> None:
     """Both layouts, with gaps and overlaps."""
     await fill(store, Shape("data/", layout, objects=60, gaps=0.1, overlaps=0.1))
     before, _ = await inspect(store, "data/", layout)

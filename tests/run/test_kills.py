@@ -1,7 +1,8 @@
-"""The command as a process, killed with SIGKILL at a request to a real server: before the server has seen it, or when it has done it and nobody heard.
+"""The command as a process, killed with SIGKILL at a request to a real server: before the server
+has seen it, or when it has done it and nobody heard.
 
-A sample of the points; `test_crashes.py` has them all, in memory. COALESCE_KILLS=all takes every kind of request, before and after, as
-`make test-servers` does.
+A sample of the points; `test_crashes.py` has them all, in memory. COALESCE_KILLS=all takes every
+kind of request, before and after, as `make test-servers` does.
 """
 
 import asyncio
@@ -25,7 +26,9 @@ pytestmark = pytest.mark.timeout(180)
 
 @dataclass(frozen=True)
 class Point:
-    """The request at which the process dies: one of an operation whose key holds `where`, after `skip` others of them."""
+    """The request at which the process dies: one of an operation whose key holds `where`, after
+    `skip` others of them.
+    """
 
     operation: str
     where: str
@@ -51,12 +54,16 @@ POINTS = {
     "the end of a plan record": Point("DeleteObject", RECORD),
     "the end of the lease": Point("DeleteObject", "_coalesce/runs/"),
 }
-DELETES = {"a delete of sources": (Point("DeleteObjects", ""), Point("DeleteObject", DATA))}  # whichever the server is good for
+# whichever the server is good for
+DELETES = {"a delete of sources": (Point("DeleteObjects", ""), Point("DeleteObject", DATA))}
 SAMPLE = ["a later upload", "the first Complete", "a delete of sources", "the end of a plan record"]
 
 ALL = os.environ.get("COALESCE_KILLS") == "all"
 CHOSEN = [
-    (name, answered) for name in [*POINTS, *DELETES] for answered in (False, True) if ALL or (name in SAMPLE and answered is bool(SAMPLE.index(name) % 2))
+    (name, answered)
+    for name in [*POINTS, *DELETES]
+    for answered in (False, True)
+    if ALL or (name in SAMPLE and answered is bool(SAMPLE.index(name) % 2))
 ]
 
 
@@ -70,25 +77,62 @@ class Scene:
 
     async def start(self) -> asyncio.subprocess.Process:
         """The job through the proxy."""
-        return await asyncio.create_subprocess_exec(*self.command(), env=self.environment(self.proxy.url), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        return await asyncio.create_subprocess_exec(
+            *self.command(),
+            env=self.environment(self.proxy.url),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
 
     def command(self) -> list[str]:
         """Of one output for three sources at most, whose leases end soon."""
-        return [sys.executable, "-m", "coalesce", "run", "-b", self.name, "-p", "data", "--min-age", "0", "-f", "3", "--lease", "2s", "-t", "4"]
+        return [
+            sys.executable,
+            "-m",
+            "coalesce",
+            "run",
+            "-b",
+            self.name,
+            "-p",
+            "data",
+            "--min-age",
+            "0",
+            "-f",
+            "3",
+            "--lease",
+            "2s",
+            "-t",
+            "4",
+        ]
 
     def environment(self, url: str) -> dict[str, str]:
         """The way to the bucket, and the keys."""
-        keys = {"AWS_ACCESS_KEY_ID": KEYS["access_key"], "AWS_SECRET_ACCESS_KEY": KEYS["secret_key"], "AWS_EC2_METADATA_DISABLED": "true"}
-        return {**os.environ, **keys, "COALESCE_ENDPOINT_URL": url, "COALESCE_REGION": "us-east-1", "COALESCE_ADDRESSING": "path"}
+        keys = {
+            "AWS_ACCESS_KEY_ID": KEYS["access_key"],
+            "AWS_SECRET_ACCESS_KEY": KEYS["secret_key"],
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        return {
+            **os.environ,
+            **keys,
+            "COALESCE_ENDPOINT_URL": url,
+            "COALESCE_REGION": "us-east-1",
+            "COALESCE_ADDRESSING": "path",
+        }
 
     async def run(self) -> int:
         """The job to its end, around the proxy."""
-        process = await asyncio.create_subprocess_exec(*self.command(), env=self.environment(self.store.endpoint), stderr=subprocess.DEVNULL)
+        process = await asyncio.create_subprocess_exec(
+            *self.command(), env=self.environment(self.store.endpoint), stderr=subprocess.DEVNULL
+        )
         return await process.wait()
 
     async def look(self) -> dict[str, bytes]:
         """Every object, read around the proxy."""
-        return {entry.key: (await self.store.get(entry.key)).data for entry in (await self.store.list_page("")).objects}
+        return {
+            entry.key: (await self.store.get(entry.key)).data
+            for entry in (await self.store.list_page("")).objects
+        }
 
 
 SPOILT = "data/spoilt_0_20-29.jsonl.gz"
@@ -98,7 +142,12 @@ SPOILT = "data/spoilt_0_20-29.jsonl.gz"
 async def scene(server: str, request: pytest.FixtureRequest) -> AsyncIterator[Scene]:
     """Three groups of several outputs, one of them with a spoilt source."""
     name = bucket_of(request.node.name)
-    async with open_s3(S3Options(name, endpoint_url=server, region="us-east-1", addressing="path", **KEYS)) as store, proxy(server, **KEYS) as before:
+    async with (
+        open_s3(
+            S3Options(name, endpoint_url=server, region="us-east-1", addressing="path", **KEYS)
+        ) as store,
+        proxy(server, **KEYS) as before,
+    ):
         await store.create_bucket()
         for topic in ("db.core.a", "db.core.b", "spoilt"):
             for n in range(6):
@@ -113,8 +162,14 @@ def readable(held: dict[str, bytes]) -> dict[str, bytes]:
     return {key: body for key, body in held.items() if key != SPOILT and key.startswith("data/")}
 
 
-@pytest.mark.parametrize(("name", "answered"), CHOSEN, ids=[f"{name}-{'done, unheard' if answered else 'unseen'}" for name, answered in CHOSEN])
-async def test_killed_at_a_request_the_next_runs_end_with_every_record_once(scene: Scene, name: str, answered: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "answered"),
+    CHOSEN,
+    ids=[f"{name}-{'done, unheard' if answered else 'unseen'}" for name, answered in CHOSEN],
+)
+async def test_killed_at_a_request_the_next_runs_end_with_every_record_once(
+    scene: Scene, name: str, answered: bool
+) -> None:
     original = await scene.look()
     before = auditor.records(readable(original), "")
     process: asyncio.subprocess.Process | None = None
@@ -127,18 +182,26 @@ async def test_killed_at_a_request_the_next_runs_end_with_every_record_once(scen
         return None
 
     points = DELETES.get(name) or (POINTS[name],)
-    scene.proxy.rules = [Rule(point.operation, kill, point.where, 1, point.skip) for point in points]
+    scene.proxy.rules = [
+        Rule(point.operation, kill, point.where, 1, point.skip) for point in points
+    ]
     process = await scene.start()
     assert await process.wait() == -signal.SIGKILL, "the point was never reached"
     held = await scene.look()
     assert not before - auditor.records(readable(held), ""), "records unreadable at once"
 
-    begun = {call.key for call in scene.proxy.calls if call.operation == "CreateMultipartUpload" and call.key.startswith("data/")}
+    begun = {
+        call.key
+        for call in scene.proxy.calls
+        if call.operation == "CreateMultipartUpload" and call.key.startswith("data/")
+    }
     sweeps = await lists_uploads(scene.store)
     for _ in range(5):
         code = await scene.run()
         held = await scene.look()
-        uploads = [upload for key in begun if sweeps for upload in await scene.store.list_uploads(key)]
+        uploads = [
+            upload for key in begun if sweeps for upload in await scene.store.list_uploads(key)
+        ]
         if not uploads and all(key.startswith("data/") for key in held):
             break
     assert code in (0, 4)  # 4 while the spoilt source has a neighbour

@@ -1,4 +1,6 @@
-"""Whatever lies in the bucket, whatever the options say and whatever goes wrong: the records before are the records after."""
+"""Whatever lies in the bucket, whatever the options say and whatever goes wrong: the records before
+are the records after.
+"""
 
 import asyncio
 import gzip
@@ -44,7 +46,9 @@ LIMITS = ("max_groups", "max_bytes", "max_delete")
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to the `number`th request: refused, or its answer lost, or (of a read) one bit of it flipped; and to the `more` after it."""
+    """What happens to the `number`th request: refused, or its answer lost, or (of a read) one bit
+    of it flipped; and to the `more` after it.
+    """
 
     number: int
     kind: type[errors.CoalesceError]
@@ -71,7 +75,12 @@ class Job:
         for key, body in self.objects.items():
             if key in self.young:
                 continue
-            bucket.store(key, body, checksum=self._sum(body) if key in self.summed else {}, storage_class="GLACIER" if key in self.archived else "STANDARD")
+            bucket.store(
+                key,
+                body,
+                checksum=self._sum(body) if key in self.summed else {},
+                storage_class="GLACIER" if key in self.archived else "STANDARD",
+            )
         bucket.now += 1000
         for key in self.young:
             bucket.store(key, self.objects[key], checksum=self._sum(self.objects[key]))
@@ -81,10 +90,28 @@ class Job:
         return {"CRC64NVME": content.encoded(content.crc64([body]))}
 
 
-DIRECTORIES = ["data/", "data/2026/11/22/", "data/a b+c/", "data/ü%2F/", "data/x_1_2/", "data//", "data/\x01/", "data/../"]
+DIRECTORIES = [
+    "data/",
+    "data/2026/11/22/",
+    "data/a b+c/",
+    "data/ü%2F/",
+    "data/x_1_2/",
+    "data//",
+    "data/\x01/",
+    "data/../",
+]
 TOPICS = ["t", "t_1", "db.core.to-do", "_a-b_0"]
 WHOLE = ["one member", "two members", "empty member", "stored"]
-ANY = [*WHOLE, "no newline", "only empty members", "cut", "junk behind", "flipped", "not gzip", "nothing"]
+ANY = [
+    *WHOLE,
+    "no newline",
+    "only empty members",
+    "cut",
+    "junk behind",
+    "flipped",
+    "not gzip",
+    "nothing",
+]
 
 
 def body_of(kind: str, name: bytes, count: int, *, gzipped: bool) -> bytes:
@@ -94,7 +121,8 @@ def body_of(kind: str, name: bytes, count: int, *, gzipped: bool) -> bytes:
         return {"no newline": text[:-1], "nothing": b""}.get(kind, text)
     whole = gzip.compress(b"".join(lines), mtime=0)
     made = {
-        "two members": gzip.compress(lines[0], mtime=0) + gzip.compress(b"".join(lines[1:]), mtime=0),
+        "two members": gzip.compress(lines[0], mtime=0)
+        + gzip.compress(b"".join(lines[1:]), mtime=0),
         "empty member": gzip.compress(b"", mtime=0) + whole + gzip.compress(b"", mtime=0),
         "only empty members": gzip.compress(b"", mtime=0) * 2,
         "stored": gzip.compress(b"".join(lines), 0, mtime=0),
@@ -110,7 +138,10 @@ def body_of(kind: str, name: bytes, count: int, *, gzipped: bool) -> bytes:
 
 @st.composite
 def jobs(draw: st.DrawFn) -> Job:
-    """Buckets, options and faults. Without the content check only whole sources are joined rightly, so no others are drawn."""
+    """Buckets, options and faults.
+
+    Without the content check only whole sources are joined rightly, so no others are drawn.
+    """
     job = Job()
     gzipped, check = draw(st.booleans()), draw(st.booleans())
     job.part = draw(st.sampled_from([8 * 1024**2, 8 * 1024**2, 40, 100]))
@@ -118,15 +149,33 @@ def jobs(draw: st.DrawFn) -> Job:
         prefix = f"{draw(st.sampled_from(DIRECTORIES))}{draw(st.sampled_from(TOPICS))}_{draw(st.integers(0, 1))}_"
         for n in range(draw(st.integers(0, 7))):
             first, length = draw(st.integers(0, 60)), draw(st.integers(0, 12))
-            tail = f"{first + length}.jsonl.gz" if gzipped else f"{draw(st.sampled_from(['other', 't_1']))}_{draw(st.integers(0, 1))}_{first + length}.txt"
+            tail = (
+                f"{first + length}.jsonl.gz"
+                if gzipped
+                else f"{draw(st.sampled_from(['other', 't_1']))}_{draw(st.integers(0, 1))}_{first + length}.txt"
+            )
             key = f"{prefix}{first}{draw(st.sampled_from('-----_'))}{tail}"
             kind = draw(st.sampled_from(ANY if check else WHOLE))
-            job.objects[key] = body_of(kind, b"%d/%d" % (group, n), draw(st.integers(1, 4)), gzipped=gzipped)
+            job.objects[key] = body_of(
+                kind, b"%d/%d" % (group, n), draw(st.integers(1, 4)), gzipped=gzipped
+            )
             for chosen, share in ((job.archived, 12), (job.young, 8), (job.summed, 2)):
                 if draw(st.integers(1, share)) == 1:
                     chosen.add(key)
     job.archived -= job.young
-    for key in draw(st.sets(st.sampled_from(["data/README", "data/t_0_1-2.jsonl.gz.2", "other/t_0_1-2.jsonl.gz", "data", "_coalesce2/x"]))):
+    for key in draw(
+        st.sets(
+            st.sampled_from(
+                [
+                    "data/README",
+                    "data/t_0_1-2.jsonl.gz.2",
+                    "other/t_0_1-2.jsonl.gz",
+                    "data",
+                    "_coalesce2/x",
+                ]
+            )
+        )
+    ):
         job.objects[key] = key.encode()
     job.options = {
         "layout": "corporate" if gzipped else "manifest",
@@ -148,11 +197,22 @@ def jobs(draw: st.DrawFn) -> Job:
 
 
 def faults(*, bits: bool) -> st.SearchStrategy[Fault]:
-    """A lost answer is a 5xx or a broken connection. A bit that flips in a body is noticed by gzip; in text only by a stored checksum."""
+    """A lost answer is a 5xx or a broken connection.
+
+    A bit that flips in a body is noticed by gzip; in text only by a stored checksum.
+    """
     number, more = st.integers(1, 160), st.sampled_from([0, 0, 0, 3, 40])
     refused = st.builds(Fault, number, st.sampled_from(REFUSALS), more=more)
-    lost = st.builds(Fault, number, st.sampled_from([errors.Unavailable, errors.Throttled]), lost=st.just(True), more=more)
-    flipped = st.builds(Fault, number, st.just(errors.Unavailable), flipped=st.just(True), more=more)
+    lost = st.builds(
+        Fault,
+        number,
+        st.sampled_from([errors.Unavailable, errors.Throttled]),
+        lost=st.just(True),
+        more=more,
+    )
+    flipped = st.builds(
+        Fault, number, st.just(errors.Unavailable), flipped=st.just(True), more=more
+    )
     return refused | lost | flipped if bits else refused | lost
 
 
@@ -176,9 +236,15 @@ class Faulty(MemoryStore):
             if fault.strikes(request) and fault.lost:
                 raise fault.kind("made up", key=request.key, operation=request.operation)
 
-    async def get(self, key: str, *, etag: str = "", start: int = 0, length: int | None = None) -> Body:
+    async def get(
+        self, key: str, *, etag: str = "", start: int = 0, length: int | None = None
+    ) -> Body:
         body = await super().get(key, etag=etag, start=start, length=length)
-        if body.data and key.startswith("data/") and any(fault.flipped and fault.strikes(self._last) for fault in self._job.faults):
+        if (
+            body.data
+            and key.startswith("data/")
+            and any(fault.flipped and fault.strikes(self._last) for fault in self._job.faults)
+        ):
             return Body(body.data[:-1] + bytes([body.data[-1] ^ 1]), body.etag, body.checksum)
         return body
 
@@ -215,19 +281,36 @@ def test_the_records_before_are_the_records_after(job: Job) -> None:
     audit.check_quiet()
     gone = job.objects.keys() - bucket.objects.keys()
     assert not gone & job.archived
-    assert {key: bucket.objects[key].data for key in job.objects.keys() - gone} == {key: job.objects[key] for key in job.objects.keys() - gone}
+    assert {key: bucket.objects[key].data for key in job.objects.keys() - gone} == {
+        key: job.objects[key] for key in job.objects.keys() - gone
+    }
 
 
 def deleted_by_dead_runs(bucket: MemoryBucket) -> int:
-    """Sources of outputs on record that are gone already: whoever recovers counts them among its own."""
-    held = [record.decode(stored.data, key, "_coalesce/") for key, stored in bucket.objects.items() if key.startswith("_coalesce/groups/")]
-    joined = [entry.batch for plan in held for entry in plan.batches if entry.batch.output in bucket.objects]
+    """Sources of outputs on record that are gone already: whoever recovers counts them among its
+    own.
+    """
+    held = [
+        record.decode(stored.data, key, "_coalesce/")
+        for key, stored in bucket.objects.items()
+        if key.startswith("_coalesce/groups/")
+    ]
+    joined = [
+        entry.batch
+        for plan in held
+        for entry in plan.batches
+        if entry.batch.output in bucket.objects
+    ]
     return sum(source.key not in bucket.objects for batch in joined for source in batch.sources)
 
 
 def quiet(job: Job, bucket: MemoryBucket) -> None:
-    """Runs without faults or limits, until there is nothing to do: the reports must count what the bucket shows."""
-    options = {name: value for name, value in job.options.items() if name not in (*LIMITS, "delete")}
+    """Runs without faults or limits, until there is nothing to do: the reports must count what the
+    bucket shows.
+    """
+    options = {
+        name: value for name, value in job.options.items() if name not in (*LIMITS, "delete")
+    }
     for _ in range(4):
         bucket.now += 1000
         before = set(bucket.objects)

@@ -1,4 +1,7 @@
-"""A server that ignores every condition (s3rver does) is refused, and loses nothing by it. Run by `make test-servers SERVERS=s3rver`."""
+"""A server that ignores every condition (s3rver does) is refused, and loses nothing by it.
+
+Run by `make test-servers SERVERS=s3rver`.
+"""
 
 import gzip
 import os
@@ -12,12 +15,23 @@ from coalesce.settings import Settings
 from coalesce.storage.s3 import S3Options, S3Store, open_s3
 from support.servers import KEYS, bucket_of
 
-pytestmark = pytest.mark.skipif(not os.environ.get("COALESCE_TEST_REFUSED"), reason="COALESCE_TEST_REFUSED does not say that the server is one to be refused")
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("COALESCE_TEST_REFUSED"),
+    reason="COALESCE_TEST_REFUSED does not say that the server is one to be refused",
+)
 
 
 @pytest.fixture
 async def bucket(server: str, request: pytest.FixtureRequest) -> AsyncIterator[S3Store]:
-    async with open_s3(S3Options(bucket_of(request.node.name), endpoint_url=server, region="us-east-1", addressing="path", **KEYS)) as store:
+    async with open_s3(
+        S3Options(
+            bucket_of(request.node.name),
+            endpoint_url=server,
+            region="us-east-1",
+            addressing="path",
+            **KEYS,
+        )
+    ) as store:
         await store.create_bucket()
         yield store
 
@@ -33,7 +47,11 @@ SETTINGS = Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age"
 
 
 async def test_its_weaknesses_are_named(bucket: S3Store) -> None:
-    assert set(weaker_modes(await probe(bucket, "probe/"))) == {"no-exclusion", "overwrite-race", "delete-race"}
+    assert set(weaker_modes(await probe(bucket, "probe/"))) == {
+        "no-exclusion",
+        "overwrite-race",
+        "delete-race",
+    }
 
 
 async def test_a_run_is_refused_by_name_and_touches_nothing(bucket: S3Store) -> None:
@@ -42,11 +60,17 @@ async def test_a_run_is_refused_by_name_and_touches_nothing(bucket: S3Store) -> 
     report = await Run(bucket, SETTINGS).coalesce()
     assert report.exit_code == 10
     assert "--accept-weaker no-exclusion" in report.failures[0].hint
-    assert {entry.key: (await bucket.get(entry.key)).data for entry in (await bucket.list_page("")).objects} == held
+    assert {
+        entry.key: (await bucket.get(entry.key)).data
+        for entry in (await bucket.list_page("")).objects
+    } == held
 
 
 async def test_no_source_is_touched_where_its_listing_fails(bucket: S3Store) -> None:
     held = await sources(bucket, 6)
     report = await Run(bucket, SETTINGS).coalesce()
     assert report.exit_code == 10
-    assert {entry.key: (await bucket.get(entry.key)).data for entry in (await bucket.list_page("")).objects} == held
+    assert {
+        entry.key: (await bucket.get(entry.key)).data
+        for entry in (await bucket.list_page("")).objects
+    } == held

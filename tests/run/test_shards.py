@@ -1,4 +1,6 @@
-"""Many processes share the work: every group is one shard's, and nothing goes wrong where two of them believe otherwise."""
+"""Many processes share the work: every group is one shard's, and nothing goes wrong where two of
+them believe otherwise.
+"""
 
 import asyncio
 import gzip
@@ -33,30 +35,49 @@ groups = st.tuples(paths, segments, st.integers(0, 30))
 @pytest.mark.parametrize(
     ("key", "share", "of_16"),
     [
-        ("corporate_storage/ucfs_main/2026/11/22/db.core.topic_0_1-9.jsonl.gz", "corporate_storage/ucfs_main/2026/11/22/db.core.topic_0", 9),
+        (
+            "corporate_storage/ucfs_main/2026/11/22/db.core.topic_0_1-9.jsonl.gz",
+            "corporate_storage/ucfs_main/2026/11/22/db.core.topic_0",
+            9,
+        ),
         ("data/db.core.topic_12_", "data/db.core.topic_12", 6),
         ("a_1_b_0_5-9.jsonl.gz", "a_1", 13),
         ("README", "README", 12),
     ],
 )
 def test_the_shard_of_a_group_never_changes(key: str, share: str, of_16: int) -> None:
-    """These values are an interface: a shard that is run again by another version must own what it owned before."""
+    """These values are an interface: a shard that is run again by another version must own what it
+    owned before.
+    """
     assert share_of(key) == share
     assert [n for n in range(16) if Shard(n, 16).owns(key)] == [of_16]
 
 
 @given(groups, st.integers(1, 40), st.integers(0, 10**6))
-def test_every_key_of_a_group_is_the_same_one_shards(group: tuple[str, str, int], count: int, offset: int) -> None:
+def test_every_key_of_a_group_is_the_same_one_shards(
+    group: tuple[str, str, int], count: int, offset: int
+) -> None:
     directory, topic, partition = group
     prefix = f"{directory}{topic}_{partition}_"
-    for key in (prefix, f"{prefix}{offset}-{offset + 1}.jsonl.gz", f"{prefix}{offset}_{offset + 1}.jsonl.gz"):
-        assert [n for n in range(count) if Shard(n, count).owns(key)] == [n for n in range(count) if Shard(n, count).owns(prefix)]
+    for key in (
+        prefix,
+        f"{prefix}{offset}-{offset + 1}.jsonl.gz",
+        f"{prefix}{offset}_{offset + 1}.jsonl.gz",
+    ):
+        assert [n for n in range(count) if Shard(n, count).owns(key)] == [
+            n for n in range(count) if Shard(n, count).owns(prefix)
+        ]
     assert sum(Shard(n, count).owns(prefix) for n in range(count)) == 1
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.data())
-def test_shards_meet_and_lie_within_one_another_as_their_keys_do(first: int, second: int, data: st.DataObject) -> None:
-    one, other = Shard(data.draw(st.integers(0, first - 1)), first), Shard(data.draw(st.integers(0, second - 1)), second)
+def test_shards_meet_and_lie_within_one_another_as_their_keys_do(
+    first: int, second: int, data: st.DataObject
+) -> None:
+    one, other = (
+        Shard(data.draw(st.integers(0, first - 1)), first),
+        Shard(data.draw(st.integers(0, second - 1)), second),
+    )
     keys = [f"d/t-{n}_0_" for n in range(600)]
     owned = [{key for key in keys if shard.owns(key)} for shard in (one, other)]
     if owned[0] & owned[1]:
@@ -80,15 +101,25 @@ def test_shares_of_one_plan_never_meet_and_any_other_cut_may() -> None:
 class SmallPages(MemoryStore):
     """Fifty keys a page, so that small buckets are split as large ones are."""
 
-    async def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 50) -> Page:
-        return await super().list_page(prefix, delimiter=delimiter, token=token, max_keys=min(max_keys, 50))
+    async def list_page(
+        self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 50
+    ) -> Page:
+        return await super().list_page(
+            prefix, delimiter=delimiter, token=token, max_keys=min(max_keys, 50)
+        )
 
 
 @example([("", "my", n) for n in range(6)] + [("my_1_dir/", "t", n) for n in range(9)], 3, 40)
-@given(st.lists(groups, min_size=1, max_size=12, unique=True), st.integers(2, 5), st.integers(1, 40))
+@given(
+    st.lists(groups, min_size=1, max_size=12, unique=True), st.integers(2, 5), st.integers(1, 40)
+)
 @hypothesis.settings(max_examples=25, deadline=None)
-def test_shards_together_list_every_source_and_count_every_key_once(chosen: list[tuple[str, str, int]], count: int, sources: int) -> None:
-    """Whatever the names: topics that hold numbers, and directories that begin like groups, are the traps."""
+def test_shards_together_list_every_source_and_count_every_key_once(
+    chosen: list[tuple[str, str, int]], count: int, sources: int
+) -> None:
+    """Whatever the names: topics that hold numbers, and directories that begin like groups, are the
+    traps.
+    """
     bucket = MemoryBucket()
     for directory, topic, partition in chosen:
         for n in range(sources):
@@ -104,13 +135,28 @@ def test_shards_together_list_every_source_and_count_every_key_once(chosen: list
 
     async def all_shards() -> None:
         for n in range(count):
-            await list_groups(SmallPages(bucket), ("p/",), layout("corporate"), ignored="", found=take, failed=pytest.fail, shard=Shard(n, count))
+            await list_groups(
+                SmallPages(bucket),
+                ("p/",),
+                layout("corporate"),
+                ignored="",
+                found=take,
+                failed=pytest.fail,
+                shard=Shard(n, count),
+            )
 
     asyncio.run(all_shards())
-    named = {key for key in bucket.objects if (name := layout("corporate").parse(key)) and name.kind == "source"}
+    named = {
+        key
+        for key in bucket.objects
+        if (name := layout("corporate").parse(key)) and name.kind == "source"
+    }
     assert set(found) == named
     assert keys >= len(bucket.objects)
-    if not any(share_of(directory.rstrip("/") + "_0_") != directory.rstrip("/") + "_0" for directory, _, _ in chosen):
+    if not any(
+        share_of(directory.rstrip("/") + "_0_") != directory.rstrip("/") + "_0"
+        for directory, _, _ in chosen
+    ):
         assert set(found.values()) <= {1}
         assert keys == len(bucket.objects)
 
@@ -132,8 +178,18 @@ async def test_a_shard_lists_the_groups_of_the_others_not_at_all() -> None:
 
         store.before = before
         shard = Shard(n, 4)
-        await list_groups(store, ("p/",), layout("corporate"), ignored="", found=take, failed=pytest.fail, shard=shard)
-        assert {key for key in listed if share_of(key) != key} == {f"p/t_{p}_" for p in range(20) if shard.owns(f"p/t_{p}_")}
+        await list_groups(
+            store,
+            ("p/",),
+            layout("corporate"),
+            ignored="",
+            found=take,
+            failed=pytest.fail,
+            shard=shard,
+        )
+        assert {key for key in listed if share_of(key) != key} == {
+            f"p/t_{p}_" for p in range(20) if shard.owns(f"p/t_{p}_")
+        }
         asked.append(store.usage.requests["ListObjectsV2"])
     assert sum(asked) < 20 * 2 + 4 * 8
 
@@ -147,7 +203,9 @@ async def test_a_shard_lists_the_groups_of_the_others_not_at_all() -> None:
         ({"JOB_COMPLETION_INDEX": "1"}, "0/1"),
     ],
 )
-def test_schedulers_say_which_shard_a_job_is(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], shard: str) -> None:
+def test_schedulers_say_which_shard_a_job_is(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], shard: str
+) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     values = {"bucket": "b", "prefix": ["p"]}
@@ -165,7 +223,10 @@ def test_a_shard_that_makes_no_sense_is_refused(text: str) -> None:
 def test_work_is_cut_evenly(work: list[float], count: int) -> None:
     """No share exceeds the smallest by more than one piece."""
     shares = balanced(work, count)
-    loads = [sum(piece for piece, share in zip(work, shares, strict=True) if share == n) for n in range(count)]
+    loads = [
+        sum(piece for piece, share in zip(work, shares, strict=True) if share == n)
+        for n in range(count)
+    ]
     assert max(loads) - min(loads) <= max(work, default=0) + 1e-9
     assert balanced(work, count) == shares
 
@@ -177,12 +238,16 @@ async def test_a_shard_does_its_own_groups_and_its_report_says_so() -> None:
     report = await Run(MemoryStore(bucket), settings("1/3")).coalesce()
     assert (report.exit_code, report.scope.shard) == (0, "1/3")
     assert (report.groups.seen, report.sources.joined) == (len(own), 4 * len(own))
-    assert {key for key in bucket.objects if not auditor.SOURCE.fullmatch(key)} == {f"data/t_{group}_0_3.jsonl.gz" for group in own}
+    assert {key for key in bucket.objects if not auditor.SOURCE.fullmatch(key)} == {
+        f"data/t_{group}_0_3.jsonl.gz" for group in own
+    }
 
 
 async def test_a_shard_settles_and_sweeps_what_it_left_and_touches_nothing_of_the_others() -> None:
     bucket = filled(12)
-    original = auditor.records({key: stored.data for key, stored in bucket.objects.items()}, "data/")
+    original = auditor.records(
+        {key: stored.data for key, stored in bucket.objects.items()}, "data/"
+    )
     await died(bucket, "1/3", "CompleteMultipartUpload", "data/")
     records = [key for key in bucket.objects if "/groups/" in key]
     assert records
@@ -194,11 +259,16 @@ async def test_a_shard_settles_and_sweeps_what_it_left_and_touches_nothing_of_th
     assert not [key for key in bucket.objects if key.startswith("_coalesce/")]
     assert not bucket.uploads
     await Run(MemoryStore(bucket), settings("2/3")).coalesce()
-    assert auditor.records({key: stored.data for key, stored in bucket.objects.items()}, "data/") == original
+    assert (
+        auditor.records({key: stored.data for key, stored in bucket.objects.items()}, "data/")
+        == original
+    )
     assert len(bucket.objects) == 12
 
 
-async def test_a_shard_sweeps_its_uploads_while_another_is_at_work_and_leaves_the_others_alone() -> None:
+async def test_a_shard_sweeps_its_uploads_while_another_is_at_work_and_leaves_the_others_alone() -> (
+    None
+):
     """Uploads that no record names: the run died before it could write one."""
     bucket = filled(12)
     await died(bucket, "1/3", "PutObject", "/groups/")
@@ -227,34 +297,66 @@ async def test_a_shard_sweeps_its_uploads_while_another_is_at_work_and_leaves_th
     assert not bucket.uploads
 
 
-async def shard_process(url: str, bucket: str, index: int, count: int, *more: str) -> asyncio.subprocess.Process:
+async def shard_process(
+    url: str, bucket: str, index: int, count: int, *more: str
+) -> asyncio.subprocess.Process:
     variables = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("COALESCE_SHARD")},
+        **{
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("COALESCE_SHARD")
+        },
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
-        **{name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if name in os.environ},
+        **{
+            name: os.environ[name]
+            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+            if name in os.environ
+        },
         "COALESCE_ENDPOINT_URL": url,
         "COALESCE_REGION": "us-east-1",
         "COALESCE_ADDRESSING": "path",
         "AWS_BATCH_JOB_ARRAY_INDEX": str(index),
         "AWS_BATCH_JOB_ARRAY_SIZE": str(count),
     }
-    command = [sys.executable, "-m", "coalesce", "run", "-b", bucket, "-p", "data", "--min-age", "0", "--lease", "2s", "--output", "json", *more]
+    command = [
+        sys.executable,
+        "-m",
+        "coalesce",
+        "run",
+        "-b",
+        bucket,
+        "-p",
+        "data",
+        "--min-age",
+        "0",
+        "--lease",
+        "2s",
+        "--output",
+        "json",
+        *more,
+    ]
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(*command, env=variables, stdout=pipe, stderr=pipe)
 
 
 @pytest.mark.timeout(180)
-async def test_an_array_of_real_processes_does_everything_once_with_one_killed_and_one_started_twice(server: str, request: pytest.FixtureRequest) -> None:
+async def test_an_array_of_real_processes_does_everything_once_with_one_killed_and_one_started_twice(
+    server: str, request: pytest.FixtureRequest
+) -> None:
     from coalesce.storage.s3 import S3Options, open_s3
     from support.servers import KEYS
 
     name = bucket_of(request.node.name)
-    async with open_s3(S3Options(name, endpoint_url=server, region="us-east-1", addressing="path", **KEYS)) as store:
+    async with open_s3(
+        S3Options(name, endpoint_url=server, region="us-east-1", addressing="path", **KEYS)
+    ) as store:
         await store.create_bucket()
         for group in range(30):
             for n in range(3):
-                await store.put(f"data/t_{group}_{n}-{n}.jsonl.gz", gzip.compress(b"%d-%d\n" % (group, n)))
+                await store.put(
+                    f"data/t_{group}_{n}-{n}.jsonl.gz", gzip.compress(b"%d-%d\n" % (group, n))
+                )
         victim = await shard_process(server, name, 0, 3, "-t", "1")
         assert victim.stdout is not None
         await victim.stdout.readline()
@@ -268,7 +370,14 @@ async def test_an_array_of_real_processes_does_everything_once_with_one_killed_a
         held = {entry.key: (await store.get(entry.key)).data for entry in page.objects}
         assert not await store.list_uploads("")
     assert sorted(held) == sorted(f"data/t_{group}_0_2.jsonl.gz" for group in range(30))
-    assert auditor.records(held, "") == Counter(b"%d-%d" % (group, n) for group in range(30) for n in range(3))
-    written = Counter(json.loads(line)["key"] for out, _ in ended for line in out.splitlines() if b'"type": "output"' in line)
+    assert auditor.records(held, "") == Counter(
+        b"%d-%d" % (group, n) for group in range(30) for n in range(3)
+    )
+    written = Counter(
+        json.loads(line)["key"]
+        for out, _ in ended
+        for line in out.splitlines()
+        if b'"type": "output"' in line
+    )
     assert set(written.values()) == {1}, "no group was worked on by two"
     assert [summary["scope"]["shard"] for summary in summaries] == ["0/3", "1/3", "1/3", "2/3"]

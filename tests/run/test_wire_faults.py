@@ -1,4 +1,6 @@
-"""What goes wrong between the program and a real server: each fault, the exit code, how often it is tried, and what the bucket holds then and in the end."""
+"""What goes wrong between the program and a real server: each fault, the exit code, how often it is
+tried, and what the bucket holds then and in the end.
+"""
 
 import gzip
 import os
@@ -62,19 +64,28 @@ class Field:
 
     async def run(self, read_timeout: float = 60.0, **more: object) -> Report:
         """One run through the proxy."""
-        async with open_s3(replace(self.options, endpoint_url=self.proxy.url, read_timeout=read_timeout)) as store:
+        async with open_s3(
+            replace(self.options, endpoint_url=self.proxy.url, read_timeout=read_timeout)
+        ) as store:
             return await Run(store, settings(**more)).coalesce()
 
     async def look(self) -> dict[str, bytes]:
         """Every object, read around the proxy."""
-        return {entry.key: (await self.store.get(entry.key)).data for entry in (await self.store.list_page("")).objects}
+        return {
+            entry.key: (await self.store.get(entry.key)).data
+            for entry in (await self.store.list_page("")).objects
+        }
 
     async def check_settled(self, original: dict[str, bytes], left: int = 0) -> None:
-        """Undisturbed runs later, every record is there exactly once, `left` sources stay, and nothing else."""
+        """Undisturbed runs later, every record is there exactly once, `left` sources stay, and
+        nothing else.
+        """
         for _ in range(3):
             report = await Run(self.store, settings()).coalesce()
             held = await self.look()
-            uploads = self.sweeps and await self.store.list_uploads("data/db.core.topic_0_0_49.jsonl.gz")
+            uploads = self.sweeps and await self.store.list_uploads(
+                "data/db.core.topic_0_0_49.jsonl.gz"
+            )
             if not uploads and all(key.startswith("data/") for key in held):
                 break
         assert report.exit_code == 0, report.failures
@@ -86,26 +97,45 @@ class Field:
 
 def settings(**more: object) -> Settings:
     weaker = os.environ.get("COALESCE_ACCEPT_WEAKER", "").split()
-    return Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0, "accept_weaker": weaker, **more})
+    return Settings.model_validate(
+        {"bucket": "b", "prefix": ["data"], "min_age": 0, "accept_weaker": weaker, **more}
+    )
 
 
 @pytest.fixture
-async def there(server: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Field]:
-    """Two groups of five sources. Retries come at once: how long they wait is not what is tested."""
+async def there(
+    server: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Field]:
+    """Two groups of five sources.
+
+    Retries come at once: how long they wait is not what is tested.
+    """
     monkeypatch.setattr("random.uniform", lambda low, high: 0.0)
     monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0.0)
-    options = S3Options(bucket_of(request.node.name), endpoint_url=server, region="us-east-1", addressing="path", **KEYS)
+    options = S3Options(
+        bucket_of(request.node.name),
+        endpoint_url=server,
+        region="us-east-1",
+        addressing="path",
+        **KEYS,
+    )
     async with open_s3(options) as store, proxy(server, **KEYS) as before:
         await store.create_bucket()
         for group in range(2):
             for n in range(5):
                 body = gzip.compress(b'{"group": %d, "n": %d}\n' % (group, n), mtime=0)
-                await store.put(f"data/db.core.topic_{group}_{n * 10}-{n * 10 + 9}.jsonl.gz", body, content_type="application/gzip")
+                await store.put(
+                    f"data/db.core.topic_{group}_{n * 10}-{n * 10 + 9}.jsonl.gz",
+                    body,
+                    content_type="application/gzip",
+                )
         yield Field(before, options, store, await lists_uploads(store))
 
 
 def everywhere(handler: Handler, times: int = 1) -> list[Rule]:
-    """The fault for one request of each operation on a group's way, one after the other in one run."""
+    """The fault for one request of each operation on a group's way, one after the other in one
+    run.
+    """
     return [Rule(operation, handler, where, times) for operation, where in PLACES.items()]
 
 
@@ -116,10 +146,16 @@ PASSING = {
     "the connection lost before the effect": everywhere(lost_before),
     "the connection lost after the effect": everywhere(lost_after),
     "500 after the effect": everywhere(error_after(500, "InternalError")),
-    "200 with an error in it for Complete": [Rule("CompleteMultipartUpload", refusal(200, "InternalError"), OUTPUT)],
-    "200 with an error in it after Complete's effect": [Rule("CompleteMultipartUpload", error_after(200, "InternalError"), OUTPUT)],
+    "200 with an error in it for Complete": [
+        Rule("CompleteMultipartUpload", refusal(200, "InternalError"), OUTPUT)
+    ],
+    "200 with an error in it after Complete's effect": [
+        Rule("CompleteMultipartUpload", error_after(200, "InternalError"), OUTPUT)
+    ],
     "every answer to Complete lost": [Rule("CompleteMultipartUpload", lost_after, OUTPUT, ALWAYS)],
-    "409 for Complete": [Rule("CompleteMultipartUpload", refusal(409, "ConditionalRequestConflict"), OUTPUT)],
+    "409 for Complete": [
+        Rule("CompleteMultipartUpload", refusal(409, "ConditionalRequestConflict"), OUTPUT)
+    ],
     "a body cut short": [Rule("GetObject", cut, ODD)],
     "a body shorter than the object, its length agreeing": [Rule("GetObject", shortened, ODD)],
     "a length that is less than the body": [Rule("GetObject", understated, ODD)],
@@ -133,7 +169,9 @@ async def test_a_fault_that_passes_is_not_noticed(there: Field, fault: str) -> N
     there.proxy.rules = [replace(rule) for rule in PASSING[fault]]
     report = await there.run()
     assert report.exit_code == 0, report.failures
-    assert [rule.operation for rule in there.proxy.rules if rule.times > 0] == [], "a fault that never came proves nothing"
+    assert [rule.operation for rule in there.proxy.rules if rule.times > 0] == [], (
+        "a fault that never came proves nothing"
+    )
     assert report.retries <= 10 * len(there.proxy.rules)
     await there.check_settled(original)
 
@@ -162,13 +200,21 @@ async def same_token(call: Call) -> Answer:
     answer = await call.forward()
     sent = re.search(r"continuation-token=([^&]*)", call.target)
     token = f"<NextContinuationToken>{unquote(sent[1]) if sent else ''}</NextContinuationToken><IsTruncated>true</IsTruncated>"
-    body = re.sub(rb"<NextContinuationToken>.*?</NextContinuationToken>|<IsTruncated>.*?</IsTruncated>", b"", answer.body)
-    return replace(answer, body=body.replace(b"</ListBucketResult>", f"{token}</ListBucketResult>".encode()))
+    body = re.sub(
+        rb"<NextContinuationToken>.*?</NextContinuationToken>|<IsTruncated>.*?</IsTruncated>",
+        b"",
+        answer.body,
+    )
+    return replace(
+        answer, body=body.replace(b"</ListBucketResult>", f"{token}</ListBucketResult>".encode())
+    )
 
 
 @dataclass(frozen=True)
 class Lasting:
-    """A fault that does not pass: the exit code, how often the request is tried, and the sources that stay even in the end."""
+    """A fault that does not pass: the exit code, how often the request is tried, and the sources
+    that stay even in the end.
+    """
 
     operation: str
     handler: Handler
@@ -189,11 +235,17 @@ LASTING = {
     "500 for a part": Lasting("UploadPart", refusal(500, "InternalError"), 75, 5),
     "500 for a plan record": Lasting("PutObject", refusal(500, "InternalError"), 75, 5),
     "500 for Complete": Lasting("CompleteMultipartUpload", refusal(500, "InternalError"), 75, 20),
-    "200 with an error in it for Complete": Lasting("CompleteMultipartUpload", refusal(200, "InternalError"), 75, 20),
-    "the connection lost before Complete's effect": Lasting("CompleteMultipartUpload", lost_before, 75, 20),
+    "200 with an error in it for Complete": Lasting(
+        "CompleteMultipartUpload", refusal(200, "InternalError"), 75, 20
+    ),
+    "the connection lost before Complete's effect": Lasting(
+        "CompleteMultipartUpload", lost_before, 75, 20
+    ),
     "the connection lost at one source": Lasting("GetObject", lost_before, 75, 10),
     "a body cut short": Lasting("GetObject", cut, 75, 5),
-    "a body shorter than the object, its length agreeing": Lasting("GetObject", shortened, 4, 2, left=1),
+    "a body shorter than the object, its length agreeing": Lasting(
+        "GetObject", shortened, 4, 2, left=1
+    ),
     "a length that is less than the body": Lasting("GetObject", understated, 4, 2, left=1),
     "one bit of a source's body flipped": Lasting("GetObject", flipped_answer, 4, 2, left=1),
     "one bit of a part flipped": Lasting("UploadPart", flipped_request, 1, 1),
@@ -202,20 +254,36 @@ LASTING = {
     "403 for Complete": Lasting("CompleteMultipartUpload", refusal(403, "AccessDenied"), 1, 1),
     "403 for the output's HEAD": Lasting("HeadObject", refusal(403, "AccessDenied"), 1, 1),
     "expired credentials at one source": Lasting("GetObject", refusal(400, "ExpiredToken"), 10, 1),
-    "expired credentials at Complete": Lasting("CompleteMultipartUpload", refusal(400, "ExpiredToken"), 10, 1),
+    "expired credentials at Complete": Lasting(
+        "CompleteMultipartUpload", refusal(400, "ExpiredToken"), 10, 1
+    ),
     "NoSuchUpload for a part": Lasting("UploadPart", refusal(404, "NoSuchUpload"), 1, 1),
-    "NoSuchUpload for Complete": Lasting("CompleteMultipartUpload", refusal(404, "NoSuchUpload"), 1, 1),
-    "409 for Complete": Lasting("CompleteMultipartUpload", refusal(409, "ConditionalRequestConflict"), 1, 3),
-    "412 for Complete, and no output": Lasting("CompleteMultipartUpload", refusal(412, "PreconditionFailed"), 1, 3),
+    "NoSuchUpload for Complete": Lasting(
+        "CompleteMultipartUpload", refusal(404, "NoSuchUpload"), 1, 1
+    ),
+    "409 for Complete": Lasting(
+        "CompleteMultipartUpload", refusal(409, "ConditionalRequestConflict"), 1, 3
+    ),
+    "412 for Complete, and no output": Lasting(
+        "CompleteMultipartUpload", refusal(412, "PreconditionFailed"), 1, 3
+    ),
     "500 for a listing": Lasting("ListObjectsV2", refusal(500, "InternalError"), 1, 5),
-    "500 for a listing's second page": Lasting("ListObjectsV2", second_page(refusal(500, "InternalError")), 1, 6),
-    "403 for a listing's second page": Lasting("ListObjectsV2", second_page(refusal(403, "AccessDenied")), 1, 2),
-    "a listing's second page that leads to itself": Lasting("ListObjectsV2", second_page(same_token), 1, 5),
+    "500 for a listing's second page": Lasting(
+        "ListObjectsV2", second_page(refusal(500, "InternalError")), 1, 6
+    ),
+    "403 for a listing's second page": Lasting(
+        "ListObjectsV2", second_page(refusal(403, "AccessDenied")), 1, 2
+    ),
+    "a listing's second page that leads to itself": Lasting(
+        "ListObjectsV2", second_page(same_token), 1, 5
+    ),
 }
 
 
 @pytest.mark.parametrize("fault", LASTING)
-async def test_a_fault_that_stays_is_told_costs_no_record_and_no_endless_tries(there: Field, fault: str) -> None:
+async def test_a_fault_that_stays_is_told_costs_no_record_and_no_endless_tries(
+    there: Field, fault: str
+) -> None:
     """The other group is none the worse for it, unless nothing at all can be done any more."""
     case = LASTING[fault]
     original = await there.look()
@@ -239,7 +307,10 @@ async def test_a_listing_that_gives_a_key_twice_is_not_believed(there: Field) ->
 
     async def twice(call: Call) -> Answer:
         answer = await call.forward()
-        return replace(answer, body=re.sub(rb"<Contents>.*?</Contents>", rb"\g<0>\g<0>", answer.body, flags=re.DOTALL))
+        return replace(
+            answer,
+            body=re.sub(rb"<Contents>.*?</Contents>", rb"\g<0>\g<0>", answer.body, flags=re.DOTALL),
+        )
 
     there.proxy.rules = [Rule("ListObjectsV2", twice, "data/", ALWAYS)]
     report = await there.run()
@@ -250,23 +321,34 @@ async def test_a_listing_that_gives_a_key_twice_is_not_believed(there: Field) ->
 
 async def refuse_one(call: Call) -> Answer:
     """One key of a DeleteObjects is not deleted, and the answer says so."""
-    call.body = re.sub(rb"<Object>(?:(?!</Object>).)*topic_0_20-.*?</Object>", b"", call.body, flags=re.DOTALL)
+    call.body = re.sub(
+        rb"<Object>(?:(?!</Object>).)*topic_0_20-.*?</Object>", b"", call.body, flags=re.DOTALL
+    )
     answer = await call.forward()
     refused = b"<Error><Key>data/db.core.topic_0_20-29.jsonl.gz</Key><Code>AccessDenied</Code><Message>made up</Message></Error>"
-    return replace(answer, body=answer.body.replace(b"</DeleteResult>", refused + b"</DeleteResult>"))
+    return replace(
+        answer, body=answer.body.replace(b"</DeleteResult>", refused + b"</DeleteResult>")
+    )
 
 
 async def silent_on_one(call: Call) -> Answer:
     """One key of a DeleteObjects is neither deleted nor mentioned."""
-    call.body = re.sub(rb"<Object>(?:(?!</Object>).)*topic_0_20-.*?</Object>", b"", call.body, flags=re.DOTALL)
+    call.body = re.sub(
+        rb"<Object>(?:(?!</Object>).)*topic_0_20-.*?</Object>", b"", call.body, flags=re.DOTALL
+    )
     return await call.forward()
 
 
 @pytest.mark.parametrize("many", [refuse_one, silent_on_one])
-async def test_a_source_that_cannot_be_deleted_is_told_and_its_record_stays(there: Field, many: Handler) -> None:
+async def test_a_source_that_cannot_be_deleted_is_told_and_its_record_stays(
+    there: Field, many: Handler
+) -> None:
     """Whether the program deletes one by one on this server, or many at once."""
     original = await there.look()
-    there.proxy.rules = [Rule("DeleteObjects", many, times=ALWAYS), Rule("DeleteObject", refusal(403, "AccessDenied"), ODD, ALWAYS)]
+    there.proxy.rules = [
+        Rule("DeleteObjects", many, times=ALWAYS),
+        Rule("DeleteObject", refusal(403, "AccessDenied"), ODD, ALWAYS),
+    ]
     report = await there.run()
     held = await there.look()
     assert (report.exit_code, report.sources.left["delete_refused"]) == (1, 1)

@@ -1,4 +1,7 @@
-"""`--processes N`: the same job in several processes, on a real server. What one of them does not live to do, the next run does."""
+"""`--processes N`: the same job in several processes, on a real server.
+
+What one of them does not live to do, the next run does.
+"""
 
 import asyncio
 import json
@@ -17,7 +20,9 @@ from support.command import coalesce, environment, fill, job, look, summary
 pytestmark = pytest.mark.timeout(180)
 
 
-async def test_groups_are_spread_over_processes_with_one_report_and_one_exit_code(bucket: S3Store) -> None:
+async def test_groups_are_spread_over_processes_with_one_report_and_one_exit_code(
+    bucket: S3Store,
+) -> None:
     await fill(bucket, 6, 4)
     before = auditor.records(await look(bucket), "")
     done = coalesce(bucket, *job(bucket, "--processes", "2", "--output", "json"))
@@ -28,15 +33,26 @@ async def test_groups_are_spread_over_processes_with_one_report_and_one_exit_cod
     report = summary(done.stdout)
     assert report["sources"]["joined"] == report["sources"]["deleted"] == 24  # type: ignore[index]
     assert report["requests"]["GetObject"] >= 24  # type: ignore[index]
-    assert {name for name, stage in report["stages"].items() if stage["seconds"] > 0} == {"list", "get", "check", "upload", "commit", "delete"}  # type: ignore[attr-defined]
+    assert {name for name, stage in report["stages"].items() if stage["seconds"] > 0} == {
+        "list",
+        "get",
+        "check",
+        "upload",
+        "commit",
+        "delete",
+    }  # type: ignore[attr-defined]
     assert report["stages"]["get"]["requests"] == report["requests"]["GetObject"]  # type: ignore[index]
     assert report["concurrency"]["reads"] == 4  # type: ignore[index]  what -t 4 allows both together
-    assert [json.loads(line)["type"] for line in done.stdout.splitlines()] == ["output"] * 6 + ["summary"]
+    assert [json.loads(line)["type"] for line in done.stdout.splitlines()] == ["output"] * 6 + [
+        "summary"
+    ]
 
 
 async def test_limits_hold_over_all_processes(bucket: S3Store) -> None:
     await fill(bucket, 4, 3)
-    done = coalesce(bucket, *job(bucket, "--processes", "2", "--max-delete", "6", "--output", "json"))
+    done = coalesce(
+        bucket, *job(bucket, "--processes", "2", "--max-delete", "6", "--output", "json")
+    )
     assert (done.returncode, summary(done.stdout)["sources"]["deleted"]) == (12, 6)  # type: ignore[index]
 
 
@@ -50,8 +66,17 @@ async def test_a_spoilt_source_is_told_by_whichever_process_met_it(bucket: S3Sto
     assert (await look(bucket))[key] == spoilt
 
 
-@pytest.mark.parametrize("arguments", [["--endpoint-url", "http://127.0.0.1:1"], ["-b", "no-such-bucket"], ["--profile", "none-such"]])
-async def test_a_run_that_cannot_begin_ends_at_once_with_all_its_processes(bucket: S3Store, arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--endpoint-url", "http://127.0.0.1:1"],
+        ["-b", "no-such-bucket"],
+        ["--profile", "none-such"],
+    ],
+)
+async def test_a_run_that_cannot_begin_ends_at_once_with_all_its_processes(
+    bucket: S3Store, arguments: list[str]
+) -> None:
     done = coalesce(bucket, *job(bucket, "--processes", "2", *arguments))
     assert done.returncode == 10, done.stderr
     assert "Traceback" not in done.stderr
@@ -64,8 +89,18 @@ def children(pid: int) -> list[int]:
 
 async def begun(bucket: S3Store, *more: str) -> asyncio.subprocess.Process:
     """A run of two workers that has told of its first output."""
-    command = [sys.executable, "-m", "coalesce", *job(bucket, "--processes", "2", "--lease", "2s", "-t", "2", "--output", "json", *more)]
-    process = await asyncio.create_subprocess_exec(*command, env=environment(bucket), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
+    command = [
+        sys.executable,
+        "-m",
+        "coalesce",
+        *job(bucket, "--processes", "2", "--lease", "2s", "-t", "2", "--output", "json", *more),
+    ]
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=environment(bucket),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
     assert process.stdout is not None
     await process.stdout.readline()
     return process
@@ -104,7 +139,9 @@ async def test_a_worker_that_dies_fails_its_groups_and_not_the_run(bucket: S3Sto
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
-async def test_a_signal_ends_all_processes_and_leaves_nothing_that_the_next_run_does_not_mend(bucket: S3Store, number: signal.Signals) -> None:
+async def test_a_signal_ends_all_processes_and_leaves_nothing_that_the_next_run_does_not_mend(
+    bucket: S3Store, number: signal.Signals
+) -> None:
     await fill(bucket, 40, 3)
     before = await look(bucket)
     process = await begun(bucket)

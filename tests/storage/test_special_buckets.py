@@ -1,4 +1,7 @@
-"""Buckets and objects that are not plain ones: versions, locks, other keys, archive tiers. What no server here can show stands in `docs/reliability.md`."""
+"""Buckets and objects that are not plain ones: versions, locks, other keys, archive tiers.
+
+What no server here can show stands in `docs/reliability.md`.
+"""
 
 import gzip
 from collections.abc import AsyncIterator
@@ -24,25 +27,38 @@ class Bucket:
     def __init__(self, url: str, name: str, store: S3Store) -> None:
         self.name = name
         self.store = store
-        keys = {"aws_access_key_id": KEYS["access_key"], "aws_secret_access_key": KEYS["secret_key"]}
+        keys = {
+            "aws_access_key_id": KEYS["access_key"],
+            "aws_secret_access_key": KEYS["secret_key"],
+        }
         config = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1})
-        self.client: Any = boto3.client("s3", endpoint_url=url, region_name="us-east-1", config=config, **keys)
+        self.client: Any = boto3.client(
+            "s3", endpoint_url=url, region_name="us-east-1", config=config, **keys
+        )
 
     def fill(self, count: int = 5, **more: object) -> dict[str, bytes]:
-        bodies = {f"data/t_0_{n}-{n}.jsonl.gz": gzip.compress(b'{"n": %d}\n' % n, mtime=0) for n in range(count)}
+        bodies = {
+            f"data/t_0_{n}-{n}.jsonl.gz": gzip.compress(b'{"n": %d}\n' % n, mtime=0)
+            for n in range(count)
+        }
         for key, body in bodies.items():
             self.client.put_object(Bucket=self.name, Key=key, Body=body, **more)
         return bodies
 
     def look(self) -> dict[str, bytes]:
         listed = self.client.list_objects_v2(Bucket=self.name).get("Contents", [])
-        return {entry["Key"]: self.client.get_object(Bucket=self.name, Key=entry["Key"])["Body"].read() for entry in listed}
+        return {
+            entry["Key"]: self.client.get_object(Bucket=self.name, Key=entry["Key"])["Body"].read()
+            for entry in listed
+        }
 
     def versions(self) -> dict[str, list[bytes]]:
         """Every version of every object that is kept."""
         found: dict[str, list[bytes]] = {}
         for entry in self.client.list_object_versions(Bucket=self.name).get("Versions", []):
-            body = self.client.get_object(Bucket=self.name, Key=entry["Key"], VersionId=entry["VersionId"])["Body"].read()
+            body = self.client.get_object(
+                Bucket=self.name, Key=entry["Key"], VersionId=entry["VersionId"]
+            )["Body"].read()
             found.setdefault(entry["Key"], []).append(body)
         return found
 
@@ -50,14 +66,18 @@ class Bucket:
 @pytest.fixture
 async def bucket(ministack: str, request: pytest.FixtureRequest) -> AsyncIterator[Bucket]:
     name = bucket_of(request.node.name)
-    async with open_s3(S3Options(name, endpoint_url=ministack, region="us-east-1", addressing="path", **KEYS)) as store:
+    async with open_s3(
+        S3Options(name, endpoint_url=ministack, region="us-east-1", addressing="path", **KEYS)
+    ) as store:
         yield Bucket(ministack, name, store)
 
 
 async def test_a_versioned_bucket_keeps_every_source_as_an_old_version(bucket: Bucket) -> None:
     """What readers see is joined; what was there before can be brought back."""
     bucket.client.create_bucket(Bucket=bucket.name)
-    bucket.client.put_bucket_versioning(Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"})
+    bucket.client.put_bucket_versioning(
+        Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"}
+    )
     sources = bucket.fill()
     report = await Run(bucket.store, SETTINGS).coalesce()
     assert report.exit_code == 0, report.failures
@@ -86,7 +106,10 @@ async def test_archived_sources_stay_and_the_others_are_joined(bucket: Bucket, k
     key = "data/t_0_2-2.jsonl.gz"
     bucket.client.put_object(Bucket=bucket.name, Key=key, Body=sources[key], StorageClass=kind)
     report = await Run(bucket.store, SETTINGS).coalesce()
-    listed = {entry["Key"]: entry["StorageClass"] for entry in bucket.client.list_objects_v2(Bucket=bucket.name)["Contents"]}
+    listed = {
+        entry["Key"]: entry["StorageClass"]
+        for entry in bucket.client.list_objects_v2(Bucket=bucket.name)["Contents"]
+    }
     assert (report.exit_code, report.sources.left["archived"]) == (0, 1)
     assert listed == {key: kind, "data/t_0_0_4.jsonl.gz": "STANDARD"}
 
@@ -99,7 +122,9 @@ async def test_sources_under_a_customers_key_stay(bucket: Bucket) -> None:
         bucket.client.get_object(Bucket=bucket.name, Key="data/t_0_0-0.jsonl.gz")
     report = await Run(bucket.store, SETTINGS).coalesce()
     assert (report.exit_code, bool(report.failures)) == (1, True)
-    listed = [entry["Key"] for entry in bucket.client.list_objects_v2(Bucket=bucket.name)["Contents"]]
+    listed = [
+        entry["Key"] for entry in bucket.client.list_objects_v2(Bucket=bucket.name)["Contents"]
+    ]
     assert listed == list(sources)
 
 

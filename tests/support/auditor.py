@@ -1,4 +1,6 @@
-"""What a bucket holds and what is done to it, judged by code that shares nothing with the program: Python's own gzip, and the readers' regular expressions."""
+"""What a bucket holds and what is done to it, judged by code that shares nothing with the program:
+Python's own gzip, and the readers' regular expressions.
+"""
 
 import functools
 import gzip
@@ -11,8 +13,12 @@ from typing import Any
 
 from coalesce.storage.memory import MemoryBucket, StoredObject
 
-SOURCE = re.compile(r"(.*/)?[\w.-]+_\d+_\d+-\d+\.jsonl\.gz|(.*/)?[\w.-]+_\d+_\d+-[\w.-]+_\d+_\d+\.txt")
-OUTPUT = re.compile(r"(.*/)?[\w.-]+_\d+_\d+_\d+\.jsonl\.gz|(.*/)?[\w.-]+_\d+_\d+_[\w.-]+_\d+_\d+\.txt")
+SOURCE = re.compile(
+    r"(.*/)?[\w.-]+_\d+_\d+-\d+\.jsonl\.gz|(.*/)?[\w.-]+_\d+_\d+-[\w.-]+_\d+_\d+\.txt"
+)
+OUTPUT = re.compile(
+    r"(.*/)?[\w.-]+_\d+_\d+_\d+\.jsonl\.gz|(.*/)?[\w.-]+_\d+_\d+_[\w.-]+_\d+_\d+\.txt"
+)
 
 
 @functools.lru_cache(50_000)
@@ -40,20 +46,27 @@ def sources(keys: Iterable[str]) -> list[str]:
 
 
 class Auditor:
-    """Stands beside a bucket from now on, sees every change, and writes down whatever breaks a promise.
+    """Stands beside a bucket from now on, sees every change, and writes down whatever breaks a
+    promise.
 
-    A record is `owed` as often as it lay there when the audit began, or as others have added it since. What others take away or write over is owed no more;
-    what they write twice may be there more than once. `excused` records may be missing: others took them in an instant in which no program can notice.
+    A record is `owed` as often as it lay there when the audit began, or as others have added it
+    since. What others take away or write over is owed no more; what they write twice may be there
+    more than once. `excused` records may be missing: others took them in an instant in which no
+    program can notice.
     """
 
-    def __init__(self, bucket: MemoryBucket, prefix: str = "data/", state: str = "_coalesce/") -> None:
+    def __init__(
+        self, bucket: MemoryBucket, prefix: str = "data/", state: str = "_coalesce/"
+    ) -> None:
         self.wrong: list[str] = []
         self.changes = 0
         self._bucket = bucket
         self._prefix = prefix
         self._state = state
         self._others = False
-        self._present = records({key: stored.data for key, stored in bucket.objects.items()}, prefix)
+        self._present = records(
+            {key: stored.data for key, stored in bucket.objects.items()}, prefix
+        )
         self._owed = Counter(self._present)
         self._more: Counter[bytes] = Counter()
         bucket.objects = _Watched(bucket.objects, self._object_put, self._object_removed)
@@ -86,16 +99,22 @@ class Auditor:
         assert not self.wrong, f"{context}: {self.wrong}"
 
     def check_quiet(self, context: str = "") -> None:
-        """That every record is there exactly once, and nothing else is: no record of a plan, no lease, no upload."""
+        """That every record is there exactly once, and nothing else is: no record of a plan, no
+        lease, no upload.
+        """
         self.check(context)
-        assert {r: n for r, n in self._owed.items() if self._present[r] < n} == {}, f"{context}: lost"
+        assert {r: n for r, n in self._owed.items() if self._present[r] < n} == {}, (
+            f"{context}: lost"
+        )
         most = self._owed + self._more
         assert {r: n for r, n in self._present.items() if most[r] < n} == {}, f"{context}: repeated"
         assert [key for key in self._bucket.objects if key.startswith(self._state)] == [], context
         assert self._bucket.uploads == {}, context
 
     def check_report(self, report: Any, context: str = "") -> None:
-        """That the report of a run from `begin` to now, undisturbed and with nothing to recover, says what was seen. Its numbers are counted here anew."""
+        """That the report of a run from `begin` to now, undisturbed and with nothing to recover,
+        says what was seen. Its numbers are counted here anew.
+        """
         before, after = self._found, self._keys()
         joined = set(sources(before)) - set(sources(after))
         seen = {
@@ -134,9 +153,13 @@ class Auditor:
         self.changes += 1
         ours = key.startswith(self._prefix)
         if not self._others:
-            self._held(ours or key.startswith(self._state), f"{key} was written outside of the prefixes")
+            self._held(
+                ours or key.startswith(self._state), f"{key} was written outside of the prefixes"
+            )
             self._held(not ours or old is None, f"{key} was written over")
-            self._held(not ours or bool(OUTPUT.fullmatch(key)), f"{key} was written and is no output")
+            self._held(
+                not ours or bool(OUTPUT.fullmatch(key)), f"{key} was written and is no output"
+            )
         if not ours:
             return
         if old is not None:
@@ -153,8 +176,12 @@ class Auditor:
         self.changes += 1
         ours = key.startswith(self._prefix)
         if not self._others:
-            self._held(ours or key.startswith(self._state), f"{key} was deleted outside of the prefixes")
-            self._held(not ours or bool(SOURCE.fullmatch(key)), f"{key} was deleted and is no source")
+            self._held(
+                ours or key.startswith(self._state), f"{key} was deleted outside of the prefixes"
+            )
+            self._held(
+                not ours or bool(SOURCE.fullmatch(key)), f"{key} was deleted and is no source"
+            )
             self.removed += [key] if ours else []
         if ours:
             self._gone(key, old)
@@ -166,10 +193,16 @@ class Auditor:
             if missing > 0 and self._others:
                 self._owed[record] -= missing
                 self._more[record] += missing
-            self._held(missing <= 0 or self._others, f"{key} was deleted, and {record[:60]!r} cannot be read")
+            self._held(
+                missing <= 0 or self._others,
+                f"{key} was deleted, and {record[:60]!r} cannot be read",
+            )
 
     def _upload_begun(self, _: str, __: object, upload: Any) -> None:
-        self._held(upload.key.startswith((self._prefix, self._state)), f"an upload to {upload.key} was begun outside of the prefixes")
+        self._held(
+            upload.key.startswith((self._prefix, self._state)),
+            f"an upload to {upload.key} was begun outside of the prefixes",
+        )
 
     def _held(self, kept: bool, broken: str) -> None:
         if not kept:
@@ -179,7 +212,12 @@ class Auditor:
 class _Watched(dict[str, Any]):
     """A dictionary that tells of its changes."""
 
-    def __init__(self, held: Mapping[str, Any], put: Callable[[str, Any, Any], None], removed: Callable[[str, Any], None]) -> None:
+    def __init__(
+        self,
+        held: Mapping[str, Any],
+        put: Callable[[str, Any, Any], None],
+        removed: Callable[[str, Any], None],
+    ) -> None:
         super().__init__(held)
         self._put = put
         self._removed = removed

@@ -1,6 +1,8 @@
-"""An HTTP proxy before a real S3 server: it numbers the requests by their S3 operations, and does to each what a test asks for.
+"""An HTTP proxy before a real S3 server: it numbers the requests by their S3 operations, and does
+to each what a test asks for.
 
-What it changes it signs anew, so a server that checks signatures cannot tell. Path-style addresses only.
+What it changes it signs anew, so a server that checks signatures cannot tell. Path-style addresses
+only.
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ class Answer:
 
 @dataclass(slots=True)
 class Call:
-    """One request on its way: the `number`th of all, from 1; of a listing, `key` is its prefix. All of it may be changed before `forward`."""
+    """One request on its way: the `number`th of all, from 1; of a listing, `key` is its prefix.
+
+    All of it may be changed before `forward`.
+    """
 
     number: int
     operation: str
@@ -54,7 +59,8 @@ Handler = Callable[[Call], Awaitable[Answer | None]]
 
 @dataclass(slots=True)
 class Rule:
-    """What is done to requests of an operation whose key holds `where`: the first `times` of them (-1: all) once `skip` of them have passed.
+    """What is done to requests of an operation whose key holds `where`: the first `times` of them
+    (-1: all) once `skip` of them have passed.
 
     The probe's requests are not meant, unless `where` says so.
     """
@@ -79,7 +85,11 @@ class Rule:
 
 @dataclass(slots=True)
 class Proxy:
-    """`url` is where clients go. `calls` are all requests so far; of `rules` the first that applies is followed; `always` sees every request."""
+    """`url` is where clients go.
+
+    `calls` are all requests so far; of `rules` the first that applies is followed; `always` sees
+    every request.
+    """
 
     url: str = ""
     rules: list[Rule] = field(default_factory=list)
@@ -88,7 +98,10 @@ class Proxy:
 
     def sent(self, operation: str, where: str = "") -> int:
         """How many requests of an operation came, outside of the probe."""
-        return sum(call.operation == operation and where in call.key and "/probe/" not in call.key for call in self.calls)
+        return sum(
+            call.operation == operation and where in call.key and "/probe/" not in call.key
+            for call in self.calls
+        )
 
     async def handle(self, call: Call) -> Answer | None:
         """What becomes of one request."""
@@ -106,7 +119,9 @@ async def proxy(server: str, access_key: str, secret_key: str) -> AsyncIterator[
     credentials = Credentials(access_key, secret_key)
     failures: list[Exception] = []
     added = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
-    async with aiohttp.ClientSession(auto_decompress=False, skip_auto_headers=added, connector=aiohttp.TCPConnector(limit=0)) as session:
+    async with aiohttp.ClientSession(
+        auto_decompress=False, skip_auto_headers=added, connector=aiohttp.TCPConnector(limit=0)
+    ) as session:
 
         async def respond(request: web.BaseRequest) -> web.StreamResponse:
             if "Expect" in request.headers and request.transport is not None:
@@ -115,8 +130,17 @@ async def proxy(server: str, access_key: str, secret_key: str) -> AsyncIterator[
             before = (call.target, call.headers.copy(), call.body)
 
             async def forward() -> Answer:
-                headers = call.headers if (call.target, call.headers, call.body) == before else _signed(call, server, credentials)
-                async with session.request(call.method, URL(f"{server}{call.target}", encoded=True), headers=headers, data=call.body) as answer:
+                headers = (
+                    call.headers
+                    if (call.target, call.headers, call.body) == before
+                    else _signed(call, server, credentials)
+                )
+                async with session.request(
+                    call.method,
+                    URL(f"{server}{call.target}", encoded=True),
+                    headers=headers,
+                    data=call.body,
+                ) as answer:
                     return Answer(answer.status, CIMultiDict(answer.headers), await answer.read())
 
             call.forward = forward
@@ -150,8 +174,14 @@ def _call(request: web.BaseRequest, body: bytes, number: int) -> Call:
     path, _, query = request.raw_path.partition("?")
     _, _, key = unquote(path).removeprefix("/").partition("/")
     key = key or parse_qs(query).get("prefix", [""])[0]
-    headers = CIMultiDict((name, value) for name, value in request.headers.items() if name.title() not in (*_HOP_BY_HOP, "Expect"))
-    operation = operation_of(request.method, path.rstrip("/").count("/") > 1, query, "x-amz-copy-source" in headers)
+    headers = CIMultiDict(
+        (name, value)
+        for name, value in request.headers.items()
+        if name.title() not in (*_HOP_BY_HOP, "Expect")
+    )
+    operation = operation_of(
+        request.method, path.rstrip("/").count("/") > 1, query, "x-amz-copy-source" in headers
+    )
     return Call(number, operation, key, request.method, request.raw_path, headers, body, _never)
 
 
@@ -166,7 +196,11 @@ def operation_of(method: str, keyed: bool, query: str, copies: bool) -> str:
         case "POST", False:
             return "DeleteObjects"
         case "PUT", True:
-            return ("UploadPartCopy" if copies else "UploadPart") if "partNumber" in names else "PutObject"
+            return (
+                ("UploadPartCopy" if copies else "UploadPart")
+                if "partNumber" in names
+                else "PutObject"
+            )
         case "POST", True:
             return "CreateMultipartUpload" if "uploads" in names else "CompleteMultipartUpload"
         case "DELETE", True:
@@ -198,14 +232,23 @@ async def _give(request: web.BaseRequest, answer: Answer | None) -> web.StreamRe
         if request.transport is not None:
             request.transport.abort()
         return web.Response()
-    headers = CIMultiDict((name, value) for name, value in answer.headers.items() if name.title() not in _HOP_BY_HOP)
+    headers = CIMultiDict(
+        (name, value) for name, value in answer.headers.items() if name.title() not in _HOP_BY_HOP
+    )
     if answer.length < 0:
         if request.method != "HEAD":
             headers["Content-Length"] = str(len(answer.body))
-        return web.Response(status=answer.status, headers=headers, body=None if request.method == "HEAD" else answer.body)
+        return web.Response(
+            status=answer.status,
+            headers=headers,
+            body=None if request.method == "HEAD" else answer.body,
+        )
     headers["Content-Length"], headers["Connection"] = str(answer.length), "close"
     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    request.transport.write(f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n{head}\r\n".encode() + answer.body)
+    request.transport.write(
+        f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n{head}\r\n".encode()
+        + answer.body
+    )
     request.transport.close()
     return web.Response()
 
@@ -277,7 +320,9 @@ async def flipped_answer(call: Call) -> Answer:
 
 
 async def flipped_request(call: Call) -> Answer:
-    """One bit of the request's body is another one, and what the client said of it is not changed."""
+    """One bit of the request's body is another one, and what the client said of it is not
+    changed.
+    """
     call.body = _flip(call.body)
     return await call.forward()
 
@@ -288,12 +333,19 @@ def _flip(data: bytes) -> bytes:
 
 
 def without(operation: str, *headers: str) -> Callable[[Call], None]:
-    """Takes headers from all requests of an operation: the server never hears of the condition. A name that ends with `*` is a beginning."""
+    """Takes headers from all requests of an operation: the server never hears of the condition.
+
+    A name that ends with `*` is a beginning.
+    """
 
     def change(call: Call) -> None:
         if call.operation == operation:
             for name in list(call.headers):
-                if any(name.lower() == header or (header.endswith("*") and name.lower().startswith(header[:-1])) for header in headers):
+                if any(
+                    name.lower() == header
+                    or (header.endswith("*") and name.lower().startswith(header[:-1]))
+                    for header in headers
+                ):
                     call.headers.popall(name, None)
 
     return change

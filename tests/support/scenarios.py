@@ -1,4 +1,6 @@
-"""Jobs on which the program is killed, frozen, raced and lied to; and what must be true of the bucket all the while."""
+"""Jobs on which the program is killed, frozen, raced and lied to; and what must be true of the
+bucket all the while.
+"""
 
 import gzip
 from collections import Counter
@@ -22,7 +24,11 @@ class AuditedBucket(MemoryBucket):
 
 @dataclass
 class Scenario:
-    """A bucket to be coalesced, and how. `killed_at` is where an earlier run died, and left what it had begun: (operation, prefix of the key, how many)."""
+    """A bucket to be coalesced, and how.
+
+    `killed_at` is where an earlier run died, and left what it had begun: (operation, prefix of the
+    key, how many).
+    """
 
     fill: Callable[[MemoryBucket], None]
     settings: dict[str, object] = field(default_factory=dict)
@@ -39,8 +45,14 @@ class Killed(BaseException):
 def corporate(bucket: MemoryBucket, groups: int = 2, sources: int = 5, size: int = 0) -> None:
     for group in range(groups):
         for n in range(sources):
-            body = gzip.compress(b'{"group": %d, "n": %d, "more": "%b"}\n' % (group, n, b"x" * size), mtime=0)
-            bucket.store(f"data/db.core.topic_{group}_{n * 10}-{n * 10 + 9}.jsonl.gz", body, content_type="application/gzip")
+            body = gzip.compress(
+                b'{"group": %d, "n": %d, "more": "%b"}\n' % (group, n, b"x" * size), mtime=0
+            )
+            bucket.store(
+                f"data/db.core.topic_{group}_{n * 10}-{n * 10 + 9}.jsonl.gz",
+                body,
+                content_type="application/gzip",
+            )
 
 
 def spoilt(bucket: MemoryBucket) -> None:
@@ -61,9 +73,13 @@ def taken(bucket: MemoryBucket) -> None:
 
 
 def copied(bucket: MemoryBucket) -> None:
-    """Where parts may be of 1,000 bytes: the first is copied, the second streamed with the beginning of the third, whose rest is copied."""
+    """Where parts may be of 1,000 bytes: the first is copied, the second streamed with the
+    beginning of the third, whose rest is copied.
+    """
     for n, size in enumerate((1500, 100, 2500, 50)):
-        bucket.store(f"data/t_0_{n}-{n}.jsonl.gz", gzip.compress(b"%d:%b\n" % (n, b"x" * size), 0, mtime=0))
+        bucket.store(
+            f"data/t_0_{n}-{n}.jsonl.gz", gzip.compress(b"%d:%b\n" % (n, b"x" * size), 0, mtime=0)
+        )
 
 
 def long_group(bucket: MemoryBucket) -> None:
@@ -80,19 +96,37 @@ SCENARIOS = {
     "a large source that the store copies": Scenario(copied, {"check": False}, min_part_bytes=1000),
     "a group of several rounds": Scenario(long_group, {"max_files": 2}, round_batches=2),
     "outputs without deletes": Scenario(corporate, {"max_files": 3, "delete": False}),
-    "a store that deletes one by one": Scenario(corporate, {"max_files": 3}, ignores="delete-many-etag"),
-    "a store that keeps no checksums": Scenario(corporate, {"max_files": 3}, ignores="checksum copy-if-match"),
-    "after a death among new uploads": Scenario(corporate, {"max_files": 3}, killed_at=("CreateMultipartUpload", "data/", 3)),
-    "after a death with the plan recorded": Scenario(corporate, {"max_files": 3}, killed_at=("PutObject", "_coalesce/groups/", 2)),
-    "after a death between two outputs": Scenario(corporate, {"max_files": 3}, killed_at=("CompleteMultipartUpload", "data/", 2)),
-    "after a death among the deletes": Scenario(corporate, {"max_files": 3}, killed_at=("DeleteObjects", "data/", 2)),
-    "after a death around a spoilt source": Scenario(spoilt, killed_at=("PutObject", "_coalesce/groups/", 2)),
-    "after a death before the last record goes": Scenario(corporate, {"max_files": 3}, killed_at=("DeleteObject", "_coalesce/groups/", 1)),
+    "a store that deletes one by one": Scenario(
+        corporate, {"max_files": 3}, ignores="delete-many-etag"
+    ),
+    "a store that keeps no checksums": Scenario(
+        corporate, {"max_files": 3}, ignores="checksum copy-if-match"
+    ),
+    "after a death among new uploads": Scenario(
+        corporate, {"max_files": 3}, killed_at=("CreateMultipartUpload", "data/", 3)
+    ),
+    "after a death with the plan recorded": Scenario(
+        corporate, {"max_files": 3}, killed_at=("PutObject", "_coalesce/groups/", 2)
+    ),
+    "after a death between two outputs": Scenario(
+        corporate, {"max_files": 3}, killed_at=("CompleteMultipartUpload", "data/", 2)
+    ),
+    "after a death among the deletes": Scenario(
+        corporate, {"max_files": 3}, killed_at=("DeleteObjects", "data/", 2)
+    ),
+    "after a death around a spoilt source": Scenario(
+        spoilt, killed_at=("PutObject", "_coalesce/groups/", 2)
+    ),
+    "after a death before the last record goes": Scenario(
+        corporate, {"max_files": 3}, killed_at=("DeleteObject", "_coalesce/groups/", 1)
+    ),
 }
 
 
 def grow(bucket: AuditedBucket) -> Counter[bytes]:
-    """A producer adds a source to the first group, so that a plan made from now on is another one; the record in it."""
+    """A producer adds a source to the first group, so that a plan made from now on is another one;
+    the record in it.
+    """
     manifest = any(key.endswith(".txt") for key in bucket.objects)
     topic = "db.core.topic" if any("topic" in key for key in bucket.objects) else "t"
     key = f"data/{topic}_0_800-" + ("db.core.other_1_807.txt" if manifest else "809.jsonl.gz")
@@ -103,13 +137,23 @@ def grow(bucket: AuditedBucket) -> Counter[bytes]:
 
 
 def settings(scenario: Scenario) -> Settings:
-    return Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0, "layout": "corporate", **scenario.settings})
+    return Settings.model_validate(
+        {
+            "bucket": "b",
+            "prefix": ["data"],
+            "min_age": 0,
+            "layout": "corporate",
+            **scenario.settings,
+        }
+    )
 
 
 def prepared(name: str) -> tuple[AuditedBucket, Settings]:
     """A scenario's bucket, as it was before anybody touched it."""
     scenario = SCENARIOS[name]
-    bucket = AuditedBucket(min_part_bytes=scenario.min_part_bytes, ignores=frozenset(scenario.ignores.split()))
+    bucket = AuditedBucket(
+        min_part_bytes=scenario.min_part_bytes, ignores=frozenset(scenario.ignores.split())
+    )
     scenario.fill(bucket)
     bucket.now += 1000
     bucket.audit = Auditor(bucket)
@@ -127,7 +171,9 @@ async def haunted(name: str) -> tuple[AuditedBucket, Settings]:
     return bucket, chosen
 
 
-async def _run_to_its_death(bucket: MemoryBucket, chosen: Settings, operation: str, prefix: str, times: int) -> None:
+async def _run_to_its_death(
+    bucket: MemoryBucket, chosen: Settings, operation: str, prefix: str, times: int
+) -> None:
     store = MemoryStore(bucket)
     met = 0
 
@@ -157,7 +203,9 @@ async def run(store: MemoryStore, chosen: Settings, **more: Callable[[], float])
 
 
 def _only_killed(error: BaseException) -> bool:
-    return isinstance(error, Killed) or (isinstance(error, BaseExceptionGroup) and all(map(_only_killed, error.exceptions)))
+    return isinstance(error, Killed) or (
+        isinstance(error, BaseExceptionGroup) and all(map(_only_killed, error.exceptions))
+    )
 
 
 def contents(bucket: MemoryBucket) -> dict[str, bytes]:
@@ -170,7 +218,10 @@ def readable(data: dict[str, bytes]) -> Counter[bytes]:
 
 
 async def points(name: str) -> list[tuple[int, Request]]:
-    """Every request that the job sends, with its number. The probe's are the same in every job, so only the first job has them all."""
+    """Every request that the job sends, with its number.
+
+    The probe's are the same in every job, so only the first job has them all.
+    """
     bucket, chosen = await haunted(name)
     store = MemoryStore(bucket)
     sent: list[Request] = []
@@ -184,8 +235,12 @@ async def points(name: str) -> list[tuple[int, Request]]:
     return [point for point in enumerate(sent, 1) if name == FIRST or "/probe/" not in point[1].key]
 
 
-async def check_settled(bucket: MemoryBucket, chosen: Settings, before: Counter[bytes], context: str) -> None:
-    """Further runs, until one finds nothing to do: then every record is there exactly once, and nothing else."""
+async def check_settled(
+    bucket: MemoryBucket, chosen: Settings, before: Counter[bytes], context: str
+) -> None:
+    """Further runs, until one finds nothing to do: then every record is there exactly once, and
+    nothing else.
+    """
     finishing = chosen.model_copy(update={"delete": True})
     for _ in range(3):
         bucket.now += 1000
@@ -199,7 +254,9 @@ async def check_settled(bucket: MemoryBucket, chosen: Settings, before: Counter[
 
 
 def dying(store: MemoryStore, at: int, *, answered: bool) -> MemoryStore:
-    """Kills the process at its request number `at`: before it has an effect, or after it, with the answer lost."""
+    """Kills the process at its request number `at`: before it has an effect, or after it, with the
+    answer lost.
+    """
 
     async def before(request: Request) -> None:
         if request.number > at or (request.number == at and not answered):

@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
-EMPTY_LISTING = b"<ListBucketResult><IsTruncated>false</IsTruncated><KeyCount>0</KeyCount></ListBucketResult>"
+EMPTY_LISTING = (
+    b"<ListBucketResult><IsTruncated>false</IsTruncated><KeyCount>0</KeyCount></ListBucketResult>"
+)
 
 
 @dataclass
@@ -28,7 +30,12 @@ class Request:
 
     @property
     def query(self) -> dict[str, str]:
-        return {name: values[0] for name, values in parse_qs(urlsplit(self.target).query, keep_blank_values=True).items()}
+        return {
+            name: values[0]
+            for name, values in parse_qs(
+                urlsplit(self.target).query, keep_blank_values=True
+            ).items()
+        }
 
     @property
     def locates(self) -> bool:
@@ -50,14 +57,18 @@ class Peer:
         lines = (await self.reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
         method, target, _ = lines[0].decode("latin-1").split(" ", 2)
         named = (line.decode("latin-1").partition(":") for line in lines[1:-2])
-        request = Request(method, target, {name.lower(): value.strip() for name, _, value in named}, line=lines[0])
+        request = Request(
+            method, target, {name.lower(): value.strip() for name, _, value in named}, line=lines[0]
+        )
         self.server.requests.append(request)
         return request
 
     async def request(self) -> Request:
         """The next request, whole."""
         request = await self.head()
-        request.body = await self.reader.readexactly(int(request.headers.get("content-length", "0")))
+        request.body = await self.reader.readexactly(
+            int(request.headers.get("content-length", "0"))
+        )
         return request
 
     async def send(self, data: bytes) -> None:
@@ -89,8 +100,13 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(script: Callable[[Peer], Awaitable[None]], tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
-    """Runs `script` on each connection that is made, until the end of the block. A client that leaves is no failure; whatever else the script raises is."""
+async def serving(
+    script: Callable[[Peer], Awaitable[None]], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Server]:
+    """Runs `script` on each connection that is made, until the end of the block.
+
+    A client that leaves is no failure; whatever else the script raises is.
+    """
     server = Server()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -125,8 +141,12 @@ async def serving(script: Callable[[Peer], Awaitable[None]], tls: ssl.SSLContext
 
 def answer(body: bytes = b"", status: str = "200 OK", **headers: str) -> bytes:
     """An answer of known length; underscores in header names stand for hyphens."""
-    said = {"content-length": str(len(body)), "date": "Sun, 22 Nov 2026 12:00:00 GMT"} | {name.replace("_", "-"): value for name, value in headers.items()}
-    head = "\r\n".join([f"HTTP/1.1 {status}", *[f"{name}: {value}" for name, value in said.items()]])
+    said = {"content-length": str(len(body)), "date": "Sun, 22 Nov 2026 12:00:00 GMT"} | {
+        name.replace("_", "-"): value for name, value in headers.items()
+    }
+    head = "\r\n".join(
+        [f"HTTP/1.1 {status}", *[f"{name}: {value}" for name, value in said.items()]]
+    )
     return f"{head}\r\n\r\n".encode("latin-1") + body
 
 
@@ -136,7 +156,9 @@ def refusal(status: str, code: str, message: str = "made up") -> bytes:
 
 
 def in_turn(*answers: bytes) -> Callable[[Peer], Awaitable[None]]:
-    """A script that gives these answers, whichever connections the requests come on, and the last one for ever."""
+    """A script that gives these answers, whichever connections the requests come on, and the last
+    one for ever.
+    """
     left = list(answers)
 
     async def script(peer: Peer) -> None:

@@ -6,7 +6,10 @@ import zlib
 
 from coalesce.storage.base import Checksum, ObjectStore
 
-KEYS = {"access_key": os.environ.get("AWS_ACCESS_KEY_ID", "test"), "secret_key": os.environ.get("AWS_SECRET_ACCESS_KEY", "test")}
+KEYS = {
+    "access_key": os.environ.get("AWS_ACCESS_KEY_ID", "test"),
+    "secret_key": os.environ.get("AWS_SECRET_ACCESS_KEY", "test"),
+}
 
 
 def bucket_of(name: str) -> str:
@@ -15,7 +18,10 @@ def bucket_of(name: str) -> str:
 
 
 async def lists_uploads(store: ObjectStore) -> bool:
-    """Whether ListMultipartUploads finds uploads by the beginning of their keys. MinIO knows whole keys only: there no run can sweep what no record names."""
+    """Whether ListMultipartUploads finds uploads by the beginning of their keys.
+
+    MinIO knows whole keys only: there no run can sweep what no record names.
+    """
     upload_id = await store.create_upload("uploads/one", checksum=Checksum.NONE, metadata={})
     found = await store.list_uploads("uploads/")
     await store.abort_upload("uploads/one", upload_id)

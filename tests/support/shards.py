@@ -12,13 +12,17 @@ def filled(groups: int) -> MemoryBucket:
     bucket = MemoryBucket()
     for group in range(groups):
         for n in range(4):
-            bucket.store(f"data/t_{group}_{n}-{n}.jsonl.gz", gzip.compress(b"%d-%d\n" % (group, n), mtime=0))
+            bucket.store(
+                f"data/t_{group}_{n}-{n}.jsonl.gz", gzip.compress(b"%d-%d\n" % (group, n), mtime=0)
+            )
     bucket.now += 1000
     return bucket
 
 
 def settings(shard: str) -> Settings:
-    return Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0, "shard": shard})
+    return Settings.model_validate(
+        {"bucket": "b", "prefix": ["data"], "min_age": 0, "shard": shard}
+    )
 
 
 async def died(bucket: MemoryBucket, shard: str, at: str, where: str) -> None:

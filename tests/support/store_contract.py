@@ -1,4 +1,6 @@
-"""What every store must do alike: in memory, on embedded servers, and on the one that COALESCE_TEST_ENDPOINT names."""
+"""What every store must do alike: in memory, on embedded servers, and on the one that
+COALESCE_TEST_ENDPOINT names.
+"""
 
 import pytest
 
@@ -12,7 +14,9 @@ PART = b"x" * (5 * 1024**2)
 
 @pytest.fixture
 async def keeps(store: ObjectStore) -> Capabilities:
-    """What the probe saw; a test of a guarantee that it did not see has nothing to say about this store."""
+    """What the probe saw; a test of a guarantee that it did not see has nothing to say about this
+    store.
+    """
     return await probe(store, "probe/")
 
 
@@ -22,15 +26,27 @@ def needs(keeps: Capabilities, name: str) -> None:
 
 
 async def upload(store: ObjectStore, key: str, *bodies: bytes, checksum: Checksum = Checksum.NONE):  # type: ignore[no-untyped-def]
-    upload_id = await store.create_upload(key, checksum=checksum, metadata={"coalesce-plan": "d"}, content_type="application/gzip")
+    upload_id = await store.create_upload(
+        key, checksum=checksum, metadata={"coalesce-plan": "d"}, content_type="application/gzip"
+    )
     parts = [
-        await store.upload_part(key, upload_id, n, [body], checksum=checksum, value=content.part_checksum([body], checksum)) for n, body in enumerate(bodies, 1)
+        await store.upload_part(
+            key,
+            upload_id,
+            n,
+            [body],
+            checksum=checksum,
+            value=content.part_checksum([body], checksum),
+        )
+        for n, body in enumerate(bodies, 1)
     ]
     return upload_id, parts
 
 
 async def test_a_listing_gives_every_key_once_in_pages(store: ObjectStore) -> None:
-    keys = sorted([f"a/{name}" for name in ("1", "2 3", "4%5", "6+7", "8/9", "ü", "z=1&b=2")], key=str.encode)
+    keys = sorted(
+        [f"a/{name}" for name in ("1", "2 3", "4%5", "6+7", "8/9", "ü", "z=1&b=2")], key=str.encode
+    )
     for key in keys:
         await store.put(key, b"1")
     seen, token = [], None
@@ -100,16 +116,30 @@ async def test_a_range_is_those_bytes(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("checksum", list(Checksum))
-async def test_an_upload_becomes_one_object_with_its_metadata(store: ObjectStore, keeps: Capabilities, checksum: Checksum) -> None:
+async def test_an_upload_becomes_one_object_with_its_metadata(
+    store: ObjectStore, keeps: Capabilities, checksum: Checksum
+) -> None:
     if checksum not in (Checksum.NONE, keeps.checksum):
         pytest.skip(f"the probe measured {keeps.checksum} on this store")
     upload_id, parts = await upload(store, "k", PART, b"tail", checksum=checksum)
     assert await store.head("k") is None
-    assert [(found.key, found.upload_id) for found in await store.list_uploads("k")] == [("k", upload_id)]
-    await store.complete_upload("k", upload_id, parts, checksum=checksum, value=content.encoded(content.crc64([PART, b"tail"])))
+    assert [(found.key, found.upload_id) for found in await store.list_uploads("k")] == [
+        ("k", upload_id)
+    ]
+    await store.complete_upload(
+        "k",
+        upload_id,
+        parts,
+        checksum=checksum,
+        value=content.encoded(content.crc64([PART, b"tail"])),
+    )
     head = await store.head("k")
     assert head is not None
-    assert (head.size, head.metadata.get("coalesce-plan"), head.content_type) == (len(PART) + 4, "d", "application/gzip")
+    assert (head.size, head.metadata.get("coalesce-plan"), head.content_type) == (
+        len(PART) + 4,
+        "d",
+        "application/gzip",
+    )
     assert (await store.get("k")).data == PART + b"tail"
     assert not await store.list_uploads("k")
 
@@ -144,16 +174,22 @@ async def test_a_small_part_before_the_last_is_refused_or_joined_whole(store: Ob
         assert (await store.get("k")).data == b"smalllast"
 
 
-async def test_a_wrong_checksum_of_the_whole_is_refused(store: ObjectStore, keeps: Capabilities) -> None:
+async def test_a_wrong_checksum_of_the_whole_is_refused(
+    store: ObjectStore, keeps: Capabilities
+) -> None:
     if keeps.checksum is not Checksum.CRC64NVME:
         pytest.skip(f"the probe measured {keeps.checksum} on this store")
     upload_id, parts = await upload(store, "k", b"data", checksum=Checksum.CRC64NVME)
     with pytest.raises(errors.StorageError):
-        await store.complete_upload("k", upload_id, parts, checksum=Checksum.CRC64NVME, value=content.encoded(1))
+        await store.complete_upload(
+            "k", upload_id, parts, checksum=Checksum.CRC64NVME, value=content.encoded(1)
+        )
     assert await store.head("k") is None
 
 
-async def test_a_delete_of_another_version_keeps_the_object(store: ObjectStore, keeps: Capabilities) -> None:
+async def test_a_delete_of_another_version_keeps_the_object(
+    store: ObjectStore, keeps: Capabilities
+) -> None:
     needs(keeps, "conditional_delete")
     old = await store.put("k", b"first")
     new = await store.put("k", b"second")
@@ -162,17 +198,24 @@ async def test_a_delete_of_another_version_keeps_the_object(store: ObjectStore, 
     assert (await store.delete("k")).deleted in (Deleted.DONE, Deleted.ABSENT)
 
 
-async def test_a_bulk_delete_accounts_for_every_key(store: ObjectStore, keeps: Capabilities) -> None:
+async def test_a_bulk_delete_accounts_for_every_key(
+    store: ObjectStore, keeps: Capabilities
+) -> None:
     needs(keeps, "conditional_delete_many")
     old = await store.put("changed", b"first")
     await store.put("changed", b"second")
     same = await store.put("same", b"same")
     results = await store.delete_many([("changed", old), ("same", same)])
-    assert [(result.key, result.deleted) for result in results] == [("changed", Deleted.CHANGED), ("same", Deleted.DONE)]
+    assert [(result.key, result.deleted) for result in results] == [
+        ("changed", Deleted.CHANGED),
+        ("same", Deleted.DONE),
+    ]
     assert (await store.get("changed")).data == b"second"
 
 
-async def test_a_copied_part_is_of_the_version_that_was_meant(store: ObjectStore, keeps: Capabilities) -> None:
+async def test_a_copied_part_is_of_the_version_that_was_meant(
+    store: ObjectStore, keeps: Capabilities
+) -> None:
     needs(keeps, "copy_condition")
     old = await store.put("source", b"first!")
     new = await store.put("source", PART)
@@ -181,5 +224,11 @@ async def test_a_copied_part_is_of_the_version_that_was_meant(store: ObjectStore
     with pytest.raises(errors.PreconditionFailed):
         await store.copy_part("k", upload_id, 1, etag=old, length=6, **copy)  # type: ignore[arg-type]
     part = await store.copy_part("k", upload_id, 1, etag=new, length=len(PART), **copy)  # type: ignore[arg-type]
-    await store.complete_upload("k", upload_id, [part], checksum=Checksum.CRC64NVME, value=content.encoded(content.crc64([PART])))
+    await store.complete_upload(
+        "k",
+        upload_id,
+        [part],
+        checksum=Checksum.CRC64NVME,
+        value=content.encoded(content.crc64([PART])),
+    )
     assert (await store.get("k")).data == PART

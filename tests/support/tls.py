@@ -17,4 +17,8 @@ def local_names(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     import socket
 
     real = socket.getaddrinfo
-    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: real("127.0.0.1" if host in names else host, *rest, **more))
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda host, *rest, **more: real("127.0.0.1" if host in names else host, *rest, **more),
+    )

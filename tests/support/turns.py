@@ -10,7 +10,9 @@ from support.scenarios import AuditedBucket, grow
 
 
 class Turns:
-    """Lets one request of all processes through at a time, in an order that a seed decides. Whoever sleeps gets its turn too: the clock is then set on.
+    """Lets one request of all processes through at a time, in an order that a seed decides.
+
+    Whoever sleeps gets its turn too: the clock is then set on.
 
     At one of the turns a producer adds a source, so that not all processes plan the same.
     """
@@ -36,7 +38,8 @@ class Turns:
     async def give_until(self, processes: list[asyncio.Task[Report]]) -> None:
         while not all(process.done() for process in processes):
             idle = 0
-            while idle < 4:  # until every process waits for its turn, or for another of its own requests
+            # until every process waits for its turn, or for another of its own requests
+            while idle < 4:
                 before = len(self._requests)
                 await asyncio.sleep(0)
                 idle = idle + 1 if len(self._requests) == before else 0

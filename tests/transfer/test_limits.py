@@ -1,4 +1,6 @@
-"""How many requests are in flight: as many as the store and this process bear, in the order of asking."""
+"""How many requests are in flight: as many as the store and this process bear, in the order of
+asking.
+"""
 
 import asyncio
 
@@ -39,8 +41,14 @@ def test_a_refusal_lets_it_fall_at_once_and_good_answers_let_it_rise_again() -> 
     assert fallen < level.limit < before
 
 
-@given(st.lists(st.tuples(st.floats(0.0001, 10), st.booleans()), max_size=300), st.integers(1, 64), st.integers(1, 300))
-def test_whatever_is_answered_it_stays_between_one_and_its_highest(answers: list[tuple[float, bool]], start: int, highest: int) -> None:
+@given(
+    st.lists(st.tuples(st.floats(0.0001, 10), st.booleans()), max_size=300),
+    st.integers(1, 64),
+    st.integers(1, 300),
+)
+def test_whatever_is_answered_it_stays_between_one_and_its_highest(
+    answers: list[tuple[float, bool]], start: int, highest: int
+) -> None:
     level = Level(start, highest)
     for seconds, throttled in answers:
         level.answered(seconds, throttled=throttled)

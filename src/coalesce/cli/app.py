@@ -1,4 +1,7 @@
-"""The `coalesce` command. What a command does is imported when it is asked for: `--help` should be there at once."""
+"""The `coalesce` command.
+
+What a command does is imported when it is asked for: `--help` should be there at once.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ from coalesce.cli.exits import exit_with
 
 
 class _Commands(TyperGroup):
-    """Lists the commands in plain text: rich and its Markdown take longer to load than everything else here."""
+    """Lists the commands in plain text: rich and its Markdown take longer to load than everything
+    else here.
+    """
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         self.rich_markup_mode = None
@@ -24,7 +29,10 @@ class _Commands(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_Commands, help="Join many small S3 objects into few large ones; prove it; delete the small ones.", no_args_is_help=True, pretty_exceptions_enable=False
+    cls=_Commands,
+    help="Join many small S3 objects into few large ones; prove it; delete the small ones.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
 
 _GENERAL = frozenset({"--help", "--version", "--install-completion", "--show-completion"})
@@ -39,7 +47,11 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version")] = False) -> None:
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version")
+    ] = False,
+) -> None:
     """Joins small objects."""
 
 
@@ -106,7 +118,9 @@ def _job(name: str, help: str) -> None:
         given = dict(locals())
 
         def work() -> int:
-            gc.disable()  # what is loaded here stays: the collector would walk over all of it again and again, now and during the run
+            # what is loaded here stays: the collector would walk over all of it again and again,
+            # now and during the run
+            gc.disable()
             from coalesce.cli.jobs import run_job
 
             gc.freeze()
@@ -131,8 +145,12 @@ app.command("demo")(demo.command)
 
 
 def main() -> None:
-    """The `coalesce` command. Options without a command are those of `run`: so existing job definitions give them."""
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # a container's first process would ignore it until the run listens
+    """The `coalesce` command.
+
+    Options without a command are those of `run`: so existing job definitions give them.
+    """
+    # a container's first process would ignore it until the run listens
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     arguments = sys.argv[1:]
     if arguments and arguments[0].startswith("-") and arguments[0] not in _GENERAL:
         arguments.insert(0, "run")

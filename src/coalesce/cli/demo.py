@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from coalesce.storage.s3 import S3Store
 
 
-def command(objects: Annotated[int, o.option("--objects", help="objects to join (default 5000)")] = 5000) -> None:
+def command(
+    objects: Annotated[int, o.option("--objects", help="objects to join (default 5000)")] = 5000,
+) -> None:
     """The whole job on an embedded S3 server: no account, no Docker."""
     exit_with(lambda: asyncio.run(_demonstrate(objects)))
 
@@ -28,14 +30,29 @@ async def _demonstrate(count: int) -> int:
     from coalesce.settings import Settings
     from coalesce.storage.s3 import S3Options, open_s3
 
-    shape = Shape("storage/", days=("2026/11/20/", "2026/11/21/", "2026/11/22/"), topics=3, partitions=4, objects=count)
+    shape = Shape(
+        "storage/",
+        days=("2026/11/20/", "2026/11/21/", "2026/11/22/"),
+        topics=3,
+        partitions=4,
+        objects=count,
+    )
     settings = Settings.model_validate({"bucket": "demo", "prefix": ["storage"], "min_age": 0})
     voice = voice_of({"log_format": "text"})
     with demo.embedded_server() as url:
-        store_options = S3Options("demo", endpoint_url=url, region="us-east-1", access_key="test", secret_key="test", addressing="path")
+        store_options = S3Options(
+            "demo",
+            endpoint_url=url,
+            region="us-east-1",
+            access_key="test",
+            secret_key="test",
+            addressing="path",
+        )
         async with open_s3(store_options) as store:
             await store.create_bucket()
-            typer.echo(f"Writing {count:,} small objects of {shape.records} records each to {url}/demo/storage/")
+            typer.echo(
+                f"Writing {count:,} small objects of {shape.records} records each to {url}/demo/storage/"
+            )
             await demo.fill(store, shape)
             before, first = await demo.inspect(store, "storage/", "corporate")
             await _show(store, settings)
@@ -53,7 +70,11 @@ async def _demonstrate(count: int) -> int:
             await _show(store, settings)
     typer.echo(f"\nAfter:  {last}")
     whole = before == after and max(after.values()) == 1 and not state and not uploads
-    typer.echo("Proof:  read anew from the bucket, every record is there exactly once" if whole else "Proof:  FAILED: the records before and after differ")
+    typer.echo(
+        "Proof:  read anew from the bucket, every record is there exactly once"
+        if whole
+        else "Proof:  FAILED: the records before and after differ"
+    )
     return report.exit_code if whole else 4
 
 

@@ -10,7 +10,9 @@ from coalesce.errors import CoalesceError
 
 
 def exit_with(work: Callable[[], int]) -> None:
-    """Ends the process with what the work says, or one line for what stopped it before there was a report."""
+    """Ends the process with what the work says, or one line for what stopped it before there was a
+    report.
+    """
     try:
         code = work()
     except CoalesceError as error:

@@ -23,7 +23,9 @@ def bucket_of(path: str) -> str:
 
 
 async def read_texts(path: str, options: S3Options) -> list[tuple[str, str]]:
-    """(name, text) of a file or an object; of every `.json` object under an `s3://` URL that ends with a slash. Raises CoalesceError, OSError, ValueError."""
+    """(name, text) of a file or an object; of every `.json` object under an `s3://` URL that ends
+    with a slash. Raises CoalesceError, OSError, ValueError.
+    """
     if not remote(path):
         async with aiofiles.open(path, encoding="utf-8") as file:
             return [(path, await file.read())]
@@ -31,11 +33,20 @@ async def read_texts(path: str, options: S3Options) -> list[tuple[str, str]]:
     async with open_s3(options.for_bucket(bucket)) as store:
         keys = [key]
         if not key or key.endswith("/"):
-            keys = [entry.key async for page in all_pages(store, key) for entry in page.objects if entry.key.endswith(".json")]
-        return [(f"{_REMOTE}{bucket}/{found}", (await store.get(found)).data.decode()) for found in keys]
+            keys = [
+                entry.key
+                async for page in all_pages(store, key)
+                for entry in page.objects
+                if entry.key.endswith(".json")
+            ]
+        return [
+            (f"{_REMOTE}{bucket}/{found}", (await store.get(found)).data.decode()) for found in keys
+        ]
 
 
-async def write_text(path: str, text: str, options: S3Options, content_type: str = "application/json") -> None:
+async def write_text(
+    path: str, text: str, options: S3Options, content_type: str = "application/json"
+) -> None:
     """Writes a file, or an object through the same credentials. Raises CoalesceError, OSError."""
     if remote(path):
         bucket, _, key = path.removeprefix(_REMOTE).partition("/")

@@ -1,4 +1,6 @@
-"""`coalesce run`, `plan` and `recover`: what was typed becomes a run, and its report an exit code."""
+"""`coalesce run`, `plan` and `recover`: what was typed becomes a run, and its report an exit
+code.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,10 @@ _JOBS = {"run": Run.coalesce, "plan": Run.plan, "recover": Run.recover}
 
 
 def run_job(given: dict[str, Any], job: str) -> int:
-    """One of `run`, `plan` and `recover`; its exit code. Raises UsageError or ConfigurationError before there is a report."""
+    """One of `run`, `plan` and `recover`; its exit code.
+
+    Raises UsageError or ConfigurationError before there is a report.
+    """
     values = gathered(given)
     voice = voice_of(values)
     if given["summaries"] is not None or given["parallelise"]:
@@ -42,13 +47,26 @@ def run_job(given: dict[str, Any], job: str) -> int:
     if saved and job != "plan":
         raise UsageError(f"--save-plan is for `plan`, not for `{job}`")
     planned = asyncio.run(read_plan(plan, values)) if plan else None
-    settings = planned_settings(values, planned, dt.datetime.now(dt.UTC).date()) if planned else settings_of(values)
+    settings = (
+        planned_settings(values, planned, dt.datetime.now(dt.UTC).date())
+        if planned
+        else settings_of(values)
+    )
     if saved and settings.shard != WHOLE:
-        raise UsageError("a plan is written for all shards at once", hint="Leave --shard to `run --plan`, or say --shard 0/1.")
+        raise UsageError(
+            "a plan is written for all shards at once",
+            hint="Leave --shard to `run --plan`, or say --shard 0/1.",
+        )
     store_options = store_options_of({**values, "bucket": settings.bucket})
     processes = processes_for(settings.processes, settings.memory) if job == "run" else 1
-    with Workers(processes, partial(open_s3, store_options)) if processes > 1 else nullcontext() as workers:
-        return asyncio.run(_report(settings, store_options, job, voice, path, saved, planned, workers))
+    with (
+        Workers(processes, partial(open_s3, store_options))
+        if processes > 1
+        else nullcontext() as workers
+    ):
+        return asyncio.run(
+            _report(settings, store_options, job, voice, path, saved, planned, workers)
+        )
 
 
 async def _report(
@@ -67,7 +85,9 @@ async def _report(
             store = await stack.enter_async_context(open_s3(store_options))
         except CoalesceError as error:
             return await _told(refused(settings, error, voice.emit), voice, path, store_options)
-        run = Run(store, settings, voice.emit, endpoint=store.endpoint, planned=planned, workers=workers)
+        run = Run(
+            store, settings, voice.emit, endpoint=store.endpoint, planned=planned, workers=workers
+        )
         try:
             await _until_stopped(run, _JOBS[job], voice)
             if saved and not run.report.exit_code:
@@ -101,7 +121,10 @@ async def _until_stopped(run: Run, job: Callable[[Run], Awaitable[Report]], voic
         if run.stop.code > 128:
             task.cancel()
         else:
-            _log.warning("%s: ending after what is under way; once more to end at once", signal.Signals(number).name)
+            _log.warning(
+                "%s: ending after what is under way; once more to end at once",
+                signal.Signals(number).name,
+            )
         run.interrupt(128 + number)
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -21,11 +21,19 @@ def command(
     region: o.Region = None,
     report: o.ReportTo = None,
     config: o.Config = None,
-    kms_key: Annotated[list[str] | None, o.option("--kms-key", help="ARN of the bucket's KMS key; repeatable")] = None,
-    for_bucket: Annotated[bool, o.option("--bucket-policy", help="the policy of the bucket instead of the role's")] = False,
-    role: Annotated[str | None, o.option("--role", help="ARN of the job's role, for --bucket-policy")] = None,
+    kms_key: Annotated[
+        list[str] | None, o.option("--kms-key", help="ARN of the bucket's KMS key; repeatable")
+    ] = None,
+    for_bucket: Annotated[
+        bool, o.option("--bucket-policy", help="the policy of the bucket instead of the role's")
+    ] = False,
+    role: Annotated[
+        str | None, o.option("--role", help="ARN of the job's role, for --bucket-policy")
+    ] = None,
 ) -> None:
-    """Print the least policy of the job's role; or one of the bucket that enforces conditional writes and deletes."""
+    """Print the least policy of the job's role; or one of the bucket that enforces conditional
+    writes and deletes.
+    """
     given = dict(locals())
 
     def work() -> int:
@@ -43,9 +51,15 @@ def command(
             document = bucket_policy(arn, prefixes, settings.state_prefix, role)
         else:
             path = str(values.get("report") or "")
-            written = f"{arn.rpartition(':')[0]}:{path.removeprefix('s3://')}" if path.startswith("s3://") else ""
+            written = (
+                f"{arn.rpartition(':')[0]}:{path.removeprefix('s3://')}"
+                if path.startswith("s3://")
+                else ""
+            )
             written = written.replace("{shard}", "*").replace("{run_id}", "*")
-            document = role_policy(arn, prefixes, settings.state_prefix, report=written, kms_keys=kms_key or ())
+            document = role_policy(
+                arn, prefixes, settings.state_prefix, report=written, kms_keys=kms_key or ()
+            )
         typer.echo(json.dumps(document, indent=2))
         return 0
 

@@ -38,7 +38,10 @@ async def _probed(given: dict[str, Any]) -> int:
     values = gathered(given)
     async with open_s3(store_options_of(values)) as store:
         await store.check_access()
-        state, run_id = as_directory(values.get("state", Settings.model_fields["state"].default)), new_run_id()
+        state, run_id = (
+            as_directory(values.get("state", Settings.model_fields["state"].default)),
+            new_run_id(),
+        )
         async with Lease(store, state, LeaseRecord(run_id=run_id), time.monotonic).held():
             seen = await probe(store, probe_prefix(state, run_id))
     needs = weaker_modes(seen)

@@ -11,13 +11,24 @@ import typer
 from coalesce.cli import options as o
 from coalesce.cli.exits import exit_with
 
-Files = Annotated[list[str], typer.Argument(help="JSON reports: files or s3:// URLs; one that ends with a slash means all .json under it", show_default=False)]
+Files = Annotated[
+    list[str],
+    typer.Argument(
+        help="JSON reports: files or s3:// URLs; one that ends with a slash means all .json under it",
+        show_default=False,
+    ),
+]
 
 
 def command(
     files: Files,
-    html: Annotated[str | None, o.option("--html", help="write one self-contained page to this file or s3:// URL")] = None,
-    to_json: Annotated[str | None, o.option("--json", help="write the merged report to this file or s3:// URL")] = None,
+    html: Annotated[
+        str | None,
+        o.option("--html", help="write one self-contained page to this file or s3:// URL"),
+    ] = None,
+    to_json: Annotated[
+        str | None, o.option("--json", help="write the merged report to this file or s3:// URL")
+    ] = None,
     output: o.Output = None,
     endpoint_url: o.Endpoint = None,
     region: o.Region = None,
@@ -25,7 +36,10 @@ def command(
     addressing: o.Addressing = None,
     localstack: o.Localstack = False,
 ) -> None:
-    """Merge reports of shards, tries and locations. The exit code is the worst of theirs; 75 if a shard has none."""
+    """Merge reports of shards, tries and locations.
+
+    The exit code is the worst of theirs; 75 if a shard has none.
+    """
     given = dict(locals())
     exit_with(lambda: asyncio.run(_merged(given)))
 
@@ -52,15 +66,23 @@ async def _merged(given: dict[str, Any]) -> int:
         except UsageError:
             raise
         except (OSError, ValueError, CoalesceError) as error:
-            raise UsageError(f"the report {path!r} cannot be read: {error}", hint="Leave it out to merge the others; its shard is then missing.") from error
+            raise UsageError(
+                f"the report {path!r} cannot be read: {error}",
+                hint="Leave it out to merge the others; its shard is then missing.",
+            ) from error
     merged = merge(reports)
     text = json.dumps(merged.as_json(), indent=1) + "\n"
-    for path, content, kind in ((given["html"], page(merged), "text/html; charset=utf-8"), (given["to_json"], text, "application/json")):
+    for path, content, kind in (
+        (given["html"], page(merged), "text/html; charset=utf-8"),
+        (given["to_json"], text, "application/json"),
+    ):
         try:
             if path:
                 await write_text(path, content, options, kind)
         except (OSError, CoalesceError) as error:
-            raise ConfigurationError(f"{path!r} cannot be written: {error}", hint="Choose another place.") from error
+            raise ConfigurationError(
+                f"{path!r} cannot be written: {error}", hint="Choose another place."
+            ) from error
     if wants_json(values):
         typer.echo(json.dumps(merged.as_json()))
     else:

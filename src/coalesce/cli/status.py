@@ -50,7 +50,10 @@ def command(
     localstack: o.Localstack = False,
     output: o.Output = None,
 ) -> None:
-    """Say what lies under the prefixes now, what is unfinished, and what a run would change. Writes nothing."""
+    """Say what lies under the prefixes now, what is unfinished, and what a run would change.
+
+    Writes nothing.
+    """
     given = dict(locals())
     exit_with(lambda: asyncio.run(_looked(given)))
 
@@ -88,16 +91,26 @@ def status_table(status: Status) -> RenderableType:
     for heading in ("small objects", "bytes", "outputs", "bytes", "would be joined", "into"):
         table.add_column(heading, justify="right")
     for topic in status.topics:
-        numbers = (topic.sources.count, topic.sources.bytes, topic.outputs.count, topic.outputs.bytes, topic.would_join, topic.would_write)
+        numbers = (
+            topic.sources.count,
+            topic.sources.bytes,
+            topic.outputs.count,
+            topic.outputs.bytes,
+            topic.would_join,
+            topic.would_write,
+        )
         table.add_row(topic.topic, *(f"{number:,}" for number in numbers))
     alive = sum(line.alive for line in status.unfinished)
     rows = {
         "small objects": f"{status.sources.count:,} of {status.sources.bytes:,} bytes",
         "outputs": f"{status.outputs.count:,} of {status.outputs.bytes:,} bytes",
         "other keys": f"{status.other.count:,} of {status.other.bytes:,} bytes",
-        "would be left": ", ".join(f"{count:,} {why}" for why, count in status.left.items()) or "none",
+        "would be left": ", ".join(f"{count:,} {why}" for why, count in status.left.items())
+        or "none",
         "unfinished": f"{len(status.unfinished):,} groups, {alive:,} of them worked on now; {status.leftovers:,} small objects whose output is there",
-        "open uploads": "the store does not list them" if status.uploads is None else f"{status.uploads:,}",
+        "open uploads": "the store does not list them"
+        if status.uploads is None
+        else f"{status.uploads:,}",
         "leases": f"{sum(lease.alive for lease in status.leases):,} alive, {sum(not lease.alive for lease in status.leases):,} ended",
         "path list": _bar(status.path_list.before, status.path_list.limit, "now"),
         "": _bar(status.path_list.after, status.path_list.limit, "after a run"),

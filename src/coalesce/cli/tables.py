@@ -19,7 +19,10 @@ def summary_table(report: Report) -> Table:
         "offsets": f"{report.offsets.gaps:,} gaps, {report.offsets.overlaps:,} overlaps",
         "path list": _path_list(report),
         "requests": f"{sum(report.requests.values()):,} (${report.cost_usd:.4f}); {report.retries:,} retries, {report.throttled:,} throttled",
-        "stages": ", ".join(f"{name} {stage.seconds:.1f} s" for name, stage in report.stages.items()) + " (those under way at once added up)",
+        "stages": ", ".join(
+            f"{name} {stage.seconds:.1f} s" for name, stage in report.stages.items()
+        )
+        + " (those under way at once added up)",
         "time": f"{report.seconds:.1f} s, CPU {report.cpu_seconds:.1f} s, peak memory {report.peak_rss_bytes // 2**20:,} MiB",
         "store": _store(report),
         "exit code": str(report.exit_code),
@@ -37,7 +40,10 @@ def plan_table(report: Report) -> Table:
     for topic in plan.topics:
         numbers = (topic.sources, topic.bytes, topic.joined, topic.outputs, topic.output_bytes)
         table.add_row(topic.topic, *(f"{number:,}" for number in numbers))
-    left = ", ".join(f"{count:,} {why}" for why, count in report.sources.left.items() if count) or "none"
+    left = (
+        ", ".join(f"{count:,} {why}" for why, count in report.sources.left.items() if count)
+        or "none"
+    )
     rows = {
         "left": left,
         "path list": _path_list(report),
@@ -53,9 +59,15 @@ def plan_table(report: Report) -> Table:
 
 
 def _store(report: Report) -> str:
-    """Its mode, and by which checksum its outputs are proven; merged reports of several stores have modes only."""
+    """Its mode, and by which checksum its outputs are proven; merged reports of several stores have
+    modes only.
+    """
     checksum = report.store.capabilities.get("checksum")
-    return f"{report.store.mode}, checksum {checksum}" if checksum else report.store.mode or "not tried"
+    return (
+        f"{report.store.mode}, checksum {checksum}"
+        if checksum
+        else report.store.mode or "not tried"
+    )
 
 
 def _path_list(report: Report) -> str:

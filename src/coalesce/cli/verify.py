@@ -24,7 +24,9 @@ def command(
     topic: o.Topic = None,
     include: o.Include = None,
     exclude: o.Exclude = None,
-    deep: Annotated[bool, o.option("--deep", help="read every output: members, records, CRC64NVME")] = False,
+    deep: Annotated[
+        bool, o.option("--deep", help="read every output: members, records, CRC64NVME")
+    ] = False,
     memory: o.Memory = None,
     shard: o.ShardOf = None,
     state: o.State = None,
@@ -41,7 +43,10 @@ def command(
     localstack: o.Localstack = False,
     output: o.Output = None,
 ) -> None:
-    """Prove earlier outputs by their metadata and HEAD, or with --deep by their content. Exit code 4 if any fails. Writes nothing."""
+    """Prove earlier outputs by their metadata and HEAD, or with --deep by their content.
+
+    Exit code 4 if any fails. Writes nothing.
+    """
     given = dict(locals())
     exit_with(lambda: asyncio.run(_verified(given)))
 
@@ -71,7 +76,8 @@ async def _verified(given: dict[str, Any]) -> int:
         return result.exit_code
     rows = {
         "outputs": f"{result.outputs:,} seen, {result.proven:,} proven, {result.failed:,} failed",
-        "of them": f"{result.bytes:,} bytes from {result.sources:,} sources" + ("" if result.records is None else f", {result.records:,} records"),
+        "of them": f"{result.bytes:,} bytes from {result.sources:,} sources"
+        + ("" if result.records is None else f", {result.records:,} records"),
         "how": "read again" if result.deep else "by metadata and HEAD",
         "without CRC64NVME": f"{result.unsummed:,}",
         "exit code": str(result.exit_code),

@@ -1,8 +1,9 @@
 """What a source's bytes must be, and how they become an output's bytes.
 
-A joiner takes one source's body in pieces and gives back what goes into the output. Members and lines are checked as they pass, in one pass; nothing
-is recompressed. The rules follow from what readers do with each layout: Hadoop fails a job on anything behind a member, the JDK hides every record
-behind it, and a missing newline fuses two records.
+A joiner takes one source's body in pieces and gives back what goes into the output. Members and
+lines are checked as they pass, in one pass; nothing is recompressed. The rules follow from what
+readers do with each layout: Hadoop fails a job on anything behind a member, the JDK hides every
+record behind it, and a missing newline fuses two records.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from coalesce.storage.base import Checksum
 _INFLATED = 1024**2
 _SLICE = 256 * 1024
 
-# Flags of a member's header (RFC 1952, 2.3.1). Reserved ones must be zero: zlib and Hadoop refuse such a member.
+# Flags of a member's header (RFC 1952, 2.3.1). Reserved ones must be zero: zlib and Hadoop refuse
+# such a member.
 _FHCRC, _FEXTRA, _FNAME, _FCOMMENT = 2, 4, 8, 16
 _MAGIC, _RESERVED = b"\x1f\x8b\x08", b"\x20"
 
@@ -33,16 +35,25 @@ EMPTY_MEMBER = gzip.compress(b"", mtime=0)
 
 
 class Joiner(Protocol):
-    """One source on its way into an output. `records` counts what has passed so far; None where nothing is looked at."""
+    """One source on its way into an output.
+
+    `records` counts what has passed so far; None where nothing is looked at.
+    """
 
     records: int | None
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The next bytes of the source; what of them goes into the output now. Raises ContentError."""
+        """The next bytes of the source; what of them goes into the output now.
+
+        Raises ContentError.
+        """
         ...
 
     def finish(self) -> list[bytes]:
-        """The end of the source; what is still to be written. Raises ContentError if the source is not whole."""
+        """The end of the source; what is still to be written.
+
+        Raises ContentError if the source is not whole.
+        """
         ...
 
 
@@ -83,8 +94,8 @@ class Lines:
 class Members:
     """Gzip members of newline-ended text, each with its header, CRC and length (RFC 1952).
 
-    Members that hold nothing are left out: thousands in a row overflow the stack of the JDK's reader. A missing last newline is supplied as a member of
-    its own.
+    Members that hold nothing are left out: thousands in a row overflow the stack of the JDK's
+    reader. A missing last newline is supplied as a member of its own.
     """
 
     def __init__(self, key: str) -> None:
@@ -123,16 +134,30 @@ class Members:
     def finish(self) -> list[bytes]:
         """See `Joiner`."""
         if self._inflater is not None or self._begun:
-            raise ContentError(f"{self._key}: the last gzip member is cut short", key=self._key, code="TruncatedGzip")
+            raise ContentError(
+                f"{self._key}: the last gzip member is cut short",
+                key=self._key,
+                code="TruncatedGzip",
+            )
         if not self._members:
             raise ContentError(f"{self._key}: holds no gzip member", key=self._key, code="NotGzip")
         return [] if self._last == b"\n" else [NEWLINE_MEMBER]
 
     def _header_is_there(self, data: bytes, at: int) -> bool:
-        """Whether a whole header begins at this byte: isal misreads one that it gets in pieces, and does not look at reserved flags."""
+        """Whether a whole header begins at this byte: isal misreads one that it gets in pieces, and
+        does not look at reserved flags.
+        """
         end = header_end(data, at)
-        if not _MAGIC.startswith(data[at : at + 3]) or data[at + 3 : at + 4] >= _RESERVED or (end or len(data)) - at > _SLICE:
-            raise ContentError(f"{self._key}: not whole gzip: no header where a member should begin", key=self._key, code="CorruptGzip")
+        if (
+            not _MAGIC.startswith(data[at : at + 3])
+            or data[at + 3 : at + 4] >= _RESERVED
+            or (end or len(data)) - at > _SLICE
+        ):
+            raise ContentError(
+                f"{self._key}: not whole gzip: no header where a member should begin",
+                key=self._key,
+                code="CorruptGzip",
+            )
         return bool(end)
 
     def _inflate(self, data: bytes) -> int:
@@ -146,7 +171,9 @@ class Members:
                 out = inflater.decompress(inflater.unconsumed_tail, _INFLATED)
                 self._look_at(out)
         except (isal_zlib.error, zlib.error) as error:  # type: ignore[misc]  # its stub says object
-            raise ContentError(f"{self._key}: not whole gzip: {error}", key=self._key, code="CorruptGzip") from error
+            raise ContentError(
+                f"{self._key}: not whole gzip: {error}", key=self._key, code="CorruptGzip"
+            ) from error
         return len(data) - len(inflater.unused_data)
 
     def _look_at(self, out: bytes) -> None:
@@ -189,7 +216,9 @@ def header_end(data: bytes, at: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How the bytes of sources become an output's: gzip members or plain lines, checked on their way or not."""
+    """How the bytes of sources become an output's: gzip members or plain lines, checked on their
+    way or not.
+    """
 
     gzipped: bool
     check: bool
@@ -231,7 +260,9 @@ def part_checksum(pieces: list[bytes], checksum: Checksum) -> str:
 
 
 def composite(parts: list[str]) -> str:
-    """The composite CRC32 that S3 shows for parts with these base64 CRC32s: the CRC32 of their bytes, and their number."""
+    """The composite CRC32 that S3 shows for parts with these base64 CRC32s: the CRC32 of their
+    bytes, and their number.
+    """
     value = zlib.crc32(b"".join(base64.b64decode(part) for part in parts))
     return f"{base64.b64encode(value.to_bytes(4)).decode()}-{len(parts)}"
 
@@ -247,8 +278,20 @@ def decoded(value: str) -> int:
 
 
 def check_stored(key: str, data: bytes, stored: Mapping[str, str]) -> None:
-    """Holds a body against the checksums stored with its object, as far as they cover the whole object. Raises ContentError."""
-    for name, function, width in (("CRC64NVME", checksums.crc64nvme, 8), ("CRC32C", checksums.crc32c, 4), ("CRC32", checksums.crc32, 4)):
+    """Holds a body against the checksums stored with its object, as far as they cover the whole
+    object. Raises ContentError.
+    """
+    for name, function, width in (
+        ("CRC64NVME", checksums.crc64nvme, 8),
+        ("CRC32C", checksums.crc32c, 4),
+        ("CRC32", checksums.crc32, 4),
+    ):
         value = stored.get(name)
-        if value and "-" not in value and base64.b64encode(function(data).to_bytes(width)).decode() != value:
-            raise ContentError(f"{key}: the body does not have its stored {name}", key=key, code="ChecksumMismatch")
+        if (
+            value
+            and "-" not in value
+            and base64.b64encode(function(data).to_bytes(width)).decode() != value
+        ):
+            raise ContentError(
+                f"{key}: the body does not have its stored {name}", key=key, code="ChecksumMismatch"
+            )

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What to make: objects in all, spread over days, topics and partitions; `gaps`, `overlaps` and `spoilt` are shares of objects (0 to 1)."""
+    """What to make: objects in all, spread over days, topics and partitions; `gaps`, `overlaps` and
+    `spoilt` are shares of objects (0 to 1).
+    """
 
     prefix: str
     layout: str = "corporate"
@@ -30,7 +32,12 @@ class Shape:
 def objects(shape: Shape) -> Iterator[tuple[str, bytes]]:
     """(key, body) of every object. Every record is unique over the whole set."""
     chance = random.Random(shape.seed)
-    lanes = [(day, topic, partition) for day in shape.days for topic in range(shape.topics) for partition in range(shape.partitions)]
+    lanes = [
+        (day, topic, partition)
+        for day in shape.days
+        for topic in range(shape.topics)
+        for partition in range(shape.partitions)
+    ]
     offsets = dict.fromkeys(lanes, 0)
     for n in range(shape.objects):
         lane = lanes[n % len(lanes)]
@@ -41,22 +48,46 @@ def objects(shape: Shape) -> Iterator[tuple[str, bytes]]:
             first -= 1
         last = first + shape.records - 1
         offsets[lane] = last + 1
-        key, body = _manifest(shape, lane, n, first, last) if shape.layout == "manifest" else _corporate(shape, lane, n, first, last, chance)
-        yield key, body[: len(body) * 2 // 3] if shape.spoilt and chance.random() < shape.spoilt else body
+        key, body = (
+            _manifest(shape, lane, n, first, last)
+            if shape.layout == "manifest"
+            else _corporate(shape, lane, n, first, last, chance)
+        )
+        yield (
+            key,
+            body[: len(body) * 2 // 3] if shape.spoilt and chance.random() < shape.spoilt else body,
+        )
 
 
-def _corporate(shape: Shape, lane: tuple[str, int, int], n: int, first: int, last: int, chance: random.Random) -> tuple[str, bytes]:
+def _corporate(
+    shape: Shape, lane: tuple[str, int, int], n: int, first: int, last: int, chance: random.Random
+) -> tuple[str, bytes]:
     day, topic, partition = lane
     lines = []
     for offset in range(first, last + 1):
-        payload = chance.randbytes(max(1, (shape.record_bytes - 120) * 3 // 4)).hex()[: max(1, shape.record_bytes - 120)]
-        lines.append(json.dumps({"traceId": f"{shape.seed}-{n}-{offset}", "message": {"dbObject": payload, "partition": partition, "offset": offset}}) + "\n")
+        payload = chance.randbytes(max(1, (shape.record_bytes - 120) * 3 // 4)).hex()[
+            : max(1, shape.record_bytes - 120)
+        ]
+        lines.append(
+            json.dumps(
+                {
+                    "traceId": f"{shape.seed}-{n}-{offset}",
+                    "message": {"dbObject": payload, "partition": partition, "offset": offset},
+                }
+            )
+            + "\n"
+        )
     key = f"{shape.prefix}{day}database/collection_{topic}/db.database.collection-{topic}_{partition}_{first}-{last}.jsonl.gz"
     return key, gzip.compress("".join(lines).encode(), 1, mtime=0)
 
 
-def _manifest(shape: Shape, lane: tuple[str, int, int], n: int, first: int, last: int) -> tuple[str, bytes]:
+def _manifest(
+    shape: Shape, lane: tuple[str, int, int], n: int, first: int, last: int
+) -> tuple[str, bytes]:
     day, topic, partition = lane
-    rows = [f"{shape.seed}-{n}-{offset}|1600000000000|database|collection-{topic}|STREAMED|K2HB|{n}|KAFKA_RECORD\n" for offset in range(first, last + 1)]
+    rows = [
+        f"{shape.seed}-{n}-{offset}|1600000000000|database|collection-{topic}|STREAMED|K2HB|{n}|KAFKA_RECORD\n"
+        for offset in range(first, last + 1)
+    ]
     name = f"db.database.collection-{topic}_{partition}"
     return f"{shape.prefix}{day}{name}_{first}-{name}_{last}.txt", "".join(rows).encode()

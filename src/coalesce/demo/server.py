@@ -26,17 +26,30 @@ from coalesce.storage.base import ObjectStore
 
 @contextlib.contextmanager
 def embedded_server() -> Iterator[str]:
-    """A MiniStack on a free loopback port, its data in a temporary folder; its URL. Raises ConfigurationError if it is not installed."""
+    """A MiniStack on a free loopback port, its data in a temporary folder; its URL.
+
+    Raises ConfigurationError if it is not installed.
+    """
     if find_spec("ministack") is None:
-        raise ConfigurationError("the demo needs the extra 'demo'", hint="Install coalesce-s3[demo], or use `make demo`.")
+        raise ConfigurationError(
+            "the demo needs the extra 'demo'", hint="Install coalesce-s3[demo], or use `make demo`."
+        )
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        local = {"GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "MINISTACK_HOST": "localhost", "SERVICES": "s3", "LOG_LEVEL": "ERROR"}
+        local = {
+            "GATEWAY_PORT": str(port),
+            "BIND_HOST": "127.0.0.1",
+            "MINISTACK_HOST": "localhost",
+            "SERVICES": "s3",
+            "LOG_LEVEL": "ERROR",
+        }
         data = {"S3_PERSIST": "1", "S3_DATA_DIR": f"{folder}/s3", "STATE_DIR": f"{folder}/state"}
         program = Path(sys.executable).with_name("ministack")
         with Path(folder, "log").open("wb") as log:
-            server = subprocess.Popen([str(program)], env=os.environ | local | data, stdout=log, stderr=log)
+            server = subprocess.Popen(
+                [str(program)], env=os.environ | local | data, stdout=log, stderr=log
+            )
         try:
             _wait(port, server)
             yield f"http://127.0.0.1:{port}"
@@ -51,7 +64,10 @@ def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.05)
-    raise ConfigurationError("the embedded S3 server did not start", hint="Try again, or use `coalesce generate` and `coalesce run` on a server of yours.")
+    raise ConfigurationError(
+        "the embedded S3 server did not start",
+        hint="Try again, or use `coalesce generate` and `coalesce run` on a server of yours.",
+    )
 
 
 async def fill(store: ObjectStore, shape: Shape) -> int:
@@ -86,8 +102,12 @@ class Sight:
         return f"{self.objects:,} objects, {self.bytes:,} bytes, {self.records:,} records, a path list of {self.path_list:,} characters"
 
 
-async def inspect(store: ObjectStore, prefix: str, layout_name: str) -> tuple[Counter[bytes], Sight]:
-    """Every record under a prefix with how often it is there: read from the bucket anew, by Python's own gzip."""
+async def inspect(
+    store: ObjectStore, prefix: str, layout_name: str
+) -> tuple[Counter[bytes], Sight]:
+    """Every record under a prefix with how often it is there: read from the bucket anew, by
+    Python's own gzip.
+    """
     records: Counter[bytes] = Counter()
     size = count = characters = 0
     gzipped = layout(layout_name).gzip

@@ -15,50 +15,104 @@ _KEYS = ["kms:Decrypt", "kms:GenerateDataKey"]
 
 def arn_of(bucket: str, region: str) -> str:
     """The bucket's ARN, in the partition that the region belongs to."""
-    partition = "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
+    partition = (
+        "aws-cn"
+        if region.startswith("cn-")
+        else "aws-us-gov"
+        if region.startswith("us-gov-")
+        else "aws"
+    )
     return f"arn:{partition}:s3:::{bucket}"
 
 
-def role_policy(arn: str, prefixes: Sequence[str], state: str, *, report: str = "", kms_keys: Sequence[str] = ()) -> Document:
-    """Rights of the job's role on the bucket of this ARN: under the prefixes and the state prefix, and to write one report. No versions, no settings, no ACLs.
+def role_policy(
+    arn: str, prefixes: Sequence[str], state: str, *, report: str = "", kms_keys: Sequence[str] = ()
+) -> Document:
+    """Rights of the job's role on the bucket of this ARN: under the prefixes and the state prefix,
+    and to write one report. No versions, no settings, no ACLs.
 
-    The condition on listings lets requests pass that name no prefix: S3 asks for the same right when it answers a HEAD for an absent key, and without it
-    says 403, which is no answer to whether an output is there.
+    The condition on listings lets requests pass that name no prefix: S3 asks for the same right
+    when it answers a HEAD for an absent key, and without it says 403, which is no answer to whether
+    an output is there.
     """
     where = [f"{arn}/{prefix}*" for prefix in (*prefixes, state)]
     listed = [f"{prefix}*" for prefix in (*prefixes, state)]
     statements: list[Document] = [
-        {"Sid": "List", "Effect": "Allow", "Action": "s3:ListBucket", "Resource": arn, "Condition": {"StringLikeIfExists": {"s3:prefix": listed}}},
-        {"Sid": "FindUploads", "Effect": "Allow", "Action": "s3:ListBucketMultipartUploads", "Resource": arn},
+        {
+            "Sid": "List",
+            "Effect": "Allow",
+            "Action": "s3:ListBucket",
+            "Resource": arn,
+            "Condition": {"StringLikeIfExists": {"s3:prefix": listed}},
+        },
+        {
+            "Sid": "FindUploads",
+            "Effect": "Allow",
+            "Action": "s3:ListBucketMultipartUploads",
+            "Resource": arn,
+        },
         {"Sid": "ReadWriteDelete", "Effect": "Allow", "Action": _OBJECTS, "Resource": where},
     ]
     if report:
-        statements.append({"Sid": "Report", "Effect": "Allow", "Action": "s3:PutObject", "Resource": report})
+        statements.append(
+            {"Sid": "Report", "Effect": "Allow", "Action": "s3:PutObject", "Resource": report}
+        )
     if kms_keys:
-        statements.append({"Sid": "Key", "Effect": "Allow", "Action": _KEYS, "Resource": list(kms_keys)})
+        statements.append(
+            {"Sid": "Key", "Effect": "Allow", "Action": _KEYS, "Resource": list(kms_keys)}
+        )
     return _document(statements)
 
 
 def bucket_policy(arn: str, prefixes: Sequence[str], state: str, role: str) -> Document:
-    """What makes a defect of this program end in 403 instead of in loss: under the prefixes the role creates only, and deletes only by ETag.
+    """What makes a defect of this program end in 403 instead of in loss: under the prefixes the
+    role creates only, and deletes only by ETag.
 
-    Plan records may also be replaced, by ETag. Leases and the probe's objects are free: they are each one run's own, and the probe tries what a store does
-    with requests that name no condition. Other writers are not concerned.
+    Plan records may also be replaced, by ETag. Leases and the probe's objects are free: they are
+    each one run's own, and the probe tries what a store does with requests that name no condition.
+    Other writers are not concerned.
     """
     data, records = [f"{arn}/{prefix}*" for prefix in prefixes], f"{arn}/{records_prefix(state)}*"
     # Starting an upload and its parts cannot carry a condition.
     writes = {"Bool": {"s3:ObjectCreationOperation": "true"}}
     return _document(
         [
-            _denied("JobCreatesOnly", role, "s3:PutObject", data, {"Null": {"s3:if-none-match": "true"}, **writes}),
-            _denied("JobDeletesByETagOnly", role, "s3:DeleteObject", [*data, records], {"Null": {"s3:if-match": "true"}}),
-            _denied("JobReplacesRecordsByETagOnly", role, "s3:PutObject", records, {"Null": {"s3:if-none-match": "true", "s3:if-match": "true"}, **writes}),
+            _denied(
+                "JobCreatesOnly",
+                role,
+                "s3:PutObject",
+                data,
+                {"Null": {"s3:if-none-match": "true"}, **writes},
+            ),
+            _denied(
+                "JobDeletesByETagOnly",
+                role,
+                "s3:DeleteObject",
+                [*data, records],
+                {"Null": {"s3:if-match": "true"}},
+            ),
+            _denied(
+                "JobReplacesRecordsByETagOnly",
+                role,
+                "s3:PutObject",
+                records,
+                {"Null": {"s3:if-none-match": "true", "s3:if-match": "true"}, **writes},
+            ),
         ]
     )
 
 
-def _denied(sid: str, role: str, action: str, resource: str | list[str], condition: Document) -> Document:
-    return {"Sid": sid, "Effect": "Deny", "Principal": {"AWS": role}, "Action": action, "Resource": resource, "Condition": condition}
+def _denied(
+    sid: str, role: str, action: str, resource: str | list[str], condition: Document
+) -> Document:
+    return {
+        "Sid": sid,
+        "Effect": "Deny",
+        "Principal": {"AWS": role},
+        "Action": action,
+        "Resource": resource,
+        "Condition": condition,
+    }
 
 
 def _document(statements: list[Document]) -> Document:

@@ -18,7 +18,14 @@ from coalesce.planning import batches as planning
 from coalesce.planning.batches import Limits, Scope
 from coalesce.protocol.record import HeldRecord, group_of
 from coalesce.protocol.recovery import Ground, survey
-from coalesce.report.report import Failure, PathListPart, ScopePart, exit_code_of, path_characters, worst
+from coalesce.report.report import (
+    Failure,
+    PathListPart,
+    ScopePart,
+    exit_code_of,
+    path_characters,
+    worst,
+)
 from coalesce.settings import Settings
 from coalesce.storage.base import ObjectStore
 
@@ -36,7 +43,9 @@ class Pile(BaseModel):
 
 
 class TopicStatus(BaseModel):
-    """One topic: its small objects and its outputs; how many small ones a run would join, and into how many outputs."""
+    """One topic: its small objects and its outputs; how many small ones a run would join, and into
+    how many outputs.
+    """
 
     topic: str
     sources: Pile = Field(default_factory=Pile)
@@ -46,7 +55,10 @@ class TopicStatus(BaseModel):
 
 
 class Unfinished(BaseModel):
-    """A group with a plan record. `alive`: its run still renews its lease. `leftovers` are sources whose output is there already."""
+    """A group with a plan record. `alive`: its run still renews its lease.
+
+    `leftovers` are sources whose output is there already.
+    """
 
     group: str
     run_id: str = ""
@@ -66,7 +78,10 @@ class Lease(BaseModel):
 
 
 class Status(BaseModel):
-    """All of it. `path_list.before` is now, `after` is what a run would leave. `uploads` is None where the store does not list them."""
+    """All of it. `path_list.before` is now, `after` is what a run would leave.
+
+    `uploads` is None where the store does not list them.
+    """
 
     type: Literal["status"] = "status"
     schema_version: int = Field(default=1, alias="schema")
@@ -87,24 +102,51 @@ class Status(BaseModel):
 
 
 async def look(store: ObjectStore, settings: Settings) -> Status:
-    """The state of a scope. What a failed listing would have shown is missing, and said among the failures. Raises CoalesceError if nothing can be seen."""
+    """The state of a scope.
+
+    What a failed listing would have shown is missing, and said among the failures. Raises
+    CoalesceError if nothing can be seen.
+    """
     await store.check_access()
     prefixes = settings.prefixes(dt.datetime.now(dt.UTC).date())
-    scope = ScopePart(bucket=settings.bucket, prefixes=list(prefixes), layout=settings.layout, partitions=list(settings.partition), shard=str(settings.shard))
+    scope = ScopePart(
+        bucket=settings.bucket,
+        prefixes=list(prefixes),
+        layout=settings.layout,
+        partitions=list(settings.partition),
+        shard=str(settings.shard),
+    )
     view = _View(store, settings, Status(scope=scope), layout(settings.layout))
     await view.records(prefixes)
-    await list_groups(store, prefixes, view.layout, ignored=settings.state_prefix, found=view.found, failed=view.failed, shard=settings.shard)
+    await list_groups(
+        store,
+        prefixes,
+        view.layout,
+        ignored=settings.state_prefix,
+        found=view.found,
+        failed=view.failed,
+        shard=settings.shard,
+    )
     await view.uploads(prefixes)
     return view.closed()
 
 
 class _View:
-    def __init__(self, store: ObjectStore, settings: Settings, status: Status, names: Layout) -> None:
+    def __init__(
+        self, store: ObjectStore, settings: Settings, status: Status, names: Layout
+    ) -> None:
         self.layout = names
         self._store = store
         self._settings = settings
         self._status = status
-        self._limits = Limits(settings.max_files, settings.max_size, settings.min_files, settings.min_age, settings.include, settings.exclude)
+        self._limits = Limits(
+            settings.max_files,
+            settings.max_size,
+            settings.min_files,
+            settings.min_age,
+            settings.include,
+            settings.exclude,
+        )
         self._scope = Scope(settings.partition, settings.topic)
         self._topics: dict[str, TopicStatus] = {}
         self._left: Counter[str] = Counter()
@@ -112,29 +154,56 @@ class _View:
         self._lines: dict[GroupId, Unfinished] = {}
 
     def failed(self, error: CoalesceError) -> None:
-        failure = Failure(key=error.key, code=error.code, request_id=error.request_id, message=error.message, hint=error.hint)
+        failure = Failure(
+            key=error.key,
+            code=error.code,
+            request_id=error.request_id,
+            message=error.message,
+            hint=error.hint,
+        )
         self._status.failures.append(failure)
         self._status.exit_code = worst(self._status.exit_code, exit_code_of(error))
 
     async def records(self, prefixes: tuple[str, ...]) -> None:
         """Plan records and leases."""
         state, status = self._settings.state_prefix, self._status
-        left = await survey(self._store, state, Ground(self.layout.name, prefixes, self._settings.shard, self._settings.shard.owns))
+        left = await survey(
+            self._store,
+            state,
+            Ground(self.layout.name, prefixes, self._settings.shard, self._settings.shard.owns),
+        )
         for rival in left.rivals:
             lease = rival.record
-            status.leases.append(Lease(run_id=lease.run_id, owner=lease.owner, alive=rival.left > 0, prefixes=list(lease.prefixes), shard=lease.shard))
+            status.leases.append(
+                Lease(
+                    run_id=lease.run_id,
+                    owner=lease.owner,
+                    alive=rival.left > 0,
+                    prefixes=list(lease.prefixes),
+                    shard=lease.shard,
+                )
+            )
         alive = {lease.run_id for lease in status.leases if lease.alive}
         for key in left.records:
             try:
                 held = await HeldRecord.read(self._store, state, key)
                 group = group_of(state, key)
             except (RecordDamaged, ValueError) as error:
-                self.failed(error if isinstance(error, CoalesceError) else RecordDamaged(f"the plan record {key!r} is no group's", key=key))
+                self.failed(
+                    error
+                    if isinstance(error, CoalesceError)
+                    else RecordDamaged(f"the plan record {key!r} is no group's", key=key)
+                )
                 continue
             if held is not None:
                 self._recorded[group] = held
                 run_id = held.record.run_id
-                self._lines[group] = Unfinished(group=str(group), run_id=run_id, alive=run_id in alive, outputs=len(held.record.batches))
+                self._lines[group] = Unfinished(
+                    group=str(group),
+                    run_id=run_id,
+                    alive=run_id in alive,
+                    outputs=len(held.record.batches),
+                )
 
     async def found(self, listed: Listed) -> None:
         """A piece of the key space."""
@@ -150,7 +219,10 @@ class _View:
     def _group(self, group: Group) -> None:
         status, bucket = self._status, self._status.scope.bucket
         topic = self._topics.setdefault(group.id.topic, TopicStatus(topic=group.id.topic))
-        sizes = sum(Sources.of(group.id.prefix, group.sources).sizes()), sum(output.size for output in group.outputs)
+        sizes = (
+            sum(Sources.of(group.id.prefix, group.sources).sizes()),
+            sum(output.size for output in group.outputs),
+        )
         for pile in (topic.sources, status.sources):
             pile.add(len(group.sources), sizes[0])
         for pile in (topic.outputs, status.outputs):
@@ -161,21 +233,28 @@ class _View:
             topic.would_join += len(batch.sources)
             topic.would_write += 1
             status.path_list.after += path_characters(bucket, 1, len(batch.output))
-            status.path_list.after -= path_characters(bucket, len(batch.sources), sum(len(source.key) for source in batch.sources))
+            status.path_list.after -= path_characters(
+                bucket, len(batch.sources), sum(len(source.key) for source in batch.sources)
+            )
         if group.id in self._recorded:
             self._lines[group.id].leftovers = _leftovers(group, self._recorded[group.id])
 
     async def uploads(self, prefixes: tuple[str, ...]) -> None:
         """Open uploads of outputs."""
         try:
-            found = [upload for prefix in prefixes for upload in await self._store.list_uploads(prefix)]
+            found = [
+                upload for prefix in prefixes for upload in await self._store.list_uploads(prefix)
+            ]
         except NotImplementedByStore:
             return
         except CoalesceError as error:
             self.failed(error)
             return
         named = [(self.layout.parse(upload.key), upload.key) for upload in found]
-        self._status.uploads = sum(name is not None and name.kind == "output" and self._settings.shard.owns(key) for name, key in named)
+        self._status.uploads = sum(
+            name is not None and name.kind == "output" and self._settings.shard.owns(key)
+            for name, key in named
+        )
 
     def closed(self) -> Status:
         """With everything that is known only at the end."""
@@ -189,5 +268,10 @@ class _View:
 
 def _leftovers(group: Group, held: HeldRecord) -> int:
     outputs = {output.key for output in group.outputs}
-    joined = {source.key for entry in held.record.batches if entry.batch.output in outputs for source in entry.batch.sources}
+    joined = {
+        source.key
+        for entry in held.record.batches
+        if entry.batch.output in outputs
+        for source in entry.batch.sources
+    }
     return sum(source.key in joined for source in group.sources) if joined else 0

@@ -1,4 +1,6 @@
-"""Earlier outputs, proved again: by what they say of themselves and what the store says of them; or by reading every byte."""
+"""Earlier outputs, proved again: by what they say of themselves and what the store says of them; or
+by reading every byte.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ _AT_ONCE = 32
 
 
 class Verified(BaseModel):
-    """What was checked. `unsummed` outputs have no full-object CRC64NVME in the store: there only content and length could be.
+    """What was checked.
+
+    `unsummed` outputs have no full-object CRC64NVME in the store: there only content and length
+    could be.
 
     `records` is None unless `deep`.
     """
@@ -51,14 +56,36 @@ class Verified(BaseModel):
     exit_code: int = 0
 
 
-async def verify(store: ObjectStore, settings: Settings, *, deep: bool, emit: Callable[[dict[str, Any]], None] = lambda _: None) -> Verified:
-    """Checks every output in scope. Memory is one part for each that is read at once, within the budget. Raises CoalesceError where nothing can be seen."""
+async def verify(
+    store: ObjectStore,
+    settings: Settings,
+    *,
+    deep: bool,
+    emit: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> Verified:
+    """Checks every output in scope.
+
+    Memory is one part for each that is read at once, within the budget. Raises CoalesceError where
+    nothing can be seen.
+    """
     await store.check_access()
     prefixes = settings.prefixes(dt.datetime.now(dt.UTC).date())
-    scope = ScopePart(bucket=settings.bucket, prefixes=list(prefixes), layout=settings.layout, partitions=list(settings.partition), shard=str(settings.shard))
+    scope = ScopePart(
+        bucket=settings.bucket,
+        prefixes=list(prefixes),
+        layout=settings.layout,
+        partitions=list(settings.partition),
+        shard=str(settings.shard),
+    )
     # A part on its way in, its text while it is inflated: two parts each.
     workers = max(1, min(_AT_ONCE, settings.memory // (2 * PART_BYTES))) if deep else _AT_ONCE
-    job = _Verification(store, settings, Verified(scope=scope, deep=deep, records=0 if deep else None), emit, workers)
+    job = _Verification(
+        store,
+        settings,
+        Verified(scope=scope, deep=deep, records=0 if deep else None),
+        emit,
+        workers,
+    )
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(job.produce(prefixes))
         for _ in range(workers):
@@ -67,7 +94,14 @@ async def verify(store: ObjectStore, settings: Settings, *, deep: bool, emit: Ca
 
 
 class _Verification:
-    def __init__(self, store: ObjectStore, settings: Settings, result: Verified, emit: Callable[[dict[str, Any]], None], workers: int) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        settings: Settings,
+        result: Verified,
+        emit: Callable[[dict[str, Any]], None],
+        workers: int,
+    ) -> None:
         self.result = result
         self._store = store
         self._settings = settings
@@ -81,7 +115,15 @@ class _Verification:
     async def produce(self, prefixes: tuple[str, ...]) -> None:
         """Lists all outputs."""
         ignored, shard = self._settings.state_prefix, self._settings.shard
-        await list_groups(self._store, prefixes, self._layout, ignored=ignored, found=self._found, failed=self._failed, shard=shard)
+        await list_groups(
+            self._store,
+            prefixes,
+            self._layout,
+            ignored=ignored,
+            found=self._found,
+            failed=self._failed,
+            shard=shard,
+        )
         for _ in range(self._workers):
             await self._queue.put(None)
 
@@ -112,26 +154,56 @@ class _Verification:
         result.sources += sources
         if result.records is not None:
             result.records += records or 0
-        self._emit({"type": "verified", "key": head.key, "bytes": head.size, "sources": sources, "records": records})
+        self._emit(
+            {
+                "type": "verified",
+                "key": head.key,
+                "bytes": head.size,
+                "sources": sources,
+                "records": records,
+            }
+        )
 
     def _failed(self, error: CoalesceError) -> None:
-        failure = Failure(key=error.key, code=error.code, request_id=error.request_id, message=error.message, hint=error.hint)
+        failure = Failure(
+            key=error.key,
+            code=error.code,
+            request_id=error.request_id,
+            message=error.message,
+            hint=error.hint,
+        )
         self.result.failures.append(failure)
         self.result.exit_code = worst(self.result.exit_code, exit_code_of(error))
         self._emit({"type": "failure", **failure.model_dump()})
 
 
 async def _proven(store: ObjectStore, output: ExistingOutput) -> Head:
-    """What HEAD says, if that is an output of this program as it was listed. Raises IntegrityError, StorageError."""
+    """What HEAD says, if that is an output of this program as it was listed.
+
+    Raises IntegrityError, StorageError.
+    """
     head = await store.head(output.key)
     if head is None:
-        raise IntegrityError(f"{output.key}: is gone since it was listed", key=output.key, hint="Outputs are never deleted by this program.")
+        raise IntegrityError(
+            f"{output.key}: is gone since it was listed",
+            key=output.key,
+            hint="Outputs are never deleted by this program.",
+        )
     if head.size != output.size:
-        raise IntegrityError(f"{output.key}: has {head.size} bytes, was listed with {output.size}", key=output.key)
+        raise IntegrityError(
+            f"{output.key}: has {head.size} bytes, was listed with {output.size}", key=output.key
+        )
     count = head.metadata.get(COUNT, "")
-    if not _DIGEST.fullmatch(head.metadata.get(DIGEST, "")) or not (count.isdecimal() and int(count)):
+    if not _DIGEST.fullmatch(head.metadata.get(DIGEST, "")) or not (
+        count.isdecimal() and int(count)
+    ):
         hint = "Another program wrote or copied it; --deep reads only what can be proven, and --exclude leaves it out."
-        raise IntegrityError(f"{output.key}: does not say which sources it holds", key=output.key, code="NoPlanDigest", hint=hint)
+        raise IntegrityError(
+            f"{output.key}: does not say which sources it holds",
+            key=output.key,
+            code="NoPlanDigest",
+            hint=hint,
+        )
     return head
 
 
@@ -141,7 +213,9 @@ async def _read(store: ObjectStore, head: Head, names: Layout) -> int:
     crc = 0
     try:
         for start in range(0, head.size, PART_BYTES):
-            body = await store.get(head.key, etag=head.etag, start=start, length=min(PART_BYTES, head.size - start))
+            body = await store.get(
+                head.key, etag=head.etag, start=start, length=min(PART_BYTES, head.size - start)
+            )
             crc = content.crc64([body.data], crc)
             await asyncio.to_thread(joiner.feed, body.data)
         supplied = joiner.finish()
@@ -149,10 +223,20 @@ async def _read(store: ObjectStore, head: Head, names: Layout) -> int:
         raise IntegrityError(error.message, key=head.key, code=error.code) from error
     stored = head.checksum.get("CRC64NVME", content.encoded(crc))
     if stored != content.encoded(crc):
-        raise IntegrityError(f"{head.key}: has the CRC64NVME {content.encoded(crc)}, the store says {stored}", key=head.key, code="ChecksumMismatch")
+        raise IntegrityError(
+            f"{head.key}: has the CRC64NVME {content.encoded(crc)}, the store says {stored}",
+            key=head.key,
+            code="ChecksumMismatch",
+        )
     if supplied:
-        raise IntegrityError(f"{head.key}: its last record has no end", key=head.key, code="NoLastNewline")
+        raise IntegrityError(
+            f"{head.key}: its last record has no end", key=head.key, code="NoLastNewline"
+        )
     records = joiner.records or 0
     if head.metadata.get(RECORDS, str(records)) != str(records):
-        raise IntegrityError(f"{head.key}: holds {records} records, says {head.metadata[RECORDS]}", key=head.key, code="RecordsMissing")
+        raise IntegrityError(
+            f"{head.key}: holds {records} records, says {head.metadata[RECORDS]}",
+            key=head.key,
+            code="RecordsMissing",
+        )
     return records

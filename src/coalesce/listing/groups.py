@@ -1,7 +1,9 @@
-"""Groups, found by listing prefixes: many at once, each group complete when its own part of the key space is.
+"""Groups, found by listing prefixes: many at once, each group complete when its own part of the key
+space is.
 
-A prefix is listed flat; one that does not fit a page is split where S3 splits it (`Delimiter`), as long as its pieces are worth a request of their own.
-The split only cuts the key space: keys are grouped by what they say, and no order is trusted.
+A prefix is listed flat; one that does not fit a page is split where S3 splits it (`Delimiter`), as
+long as its pieces are worth a request of their own. The split only cuts the key space: keys are
+grouped by what they say, and no order is trusted.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from coalesce.naming.shards import WHOLE, Shard
 from coalesce.naming.sources import SourcesBuilder
 from coalesce.storage.base import ObjectStore, Page
 
-# A page is 1,000 keys; below this many keys per piece, listing on costs fewer requests than listing every piece.
+# A page is 1,000 keys; below this many keys per piece, listing on costs fewer requests than listing
+# every piece.
 _WORTH_A_REQUEST = 50
 
 # A prefix that ends like this may be a group: below it nothing is split.
@@ -29,7 +32,9 @@ _MAY_BE_GROUP = re.compile(r"_\d+_$", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """What one piece of the key space held of a shard's own: groups with sources, those with outputs only, and keys that are neither."""
+    """What one piece of the key space held of a shard's own: groups with sources, those with
+    outputs only, and keys that are neither.
+    """
 
     groups: tuple[Group, ...]
     finished: tuple[Group, ...]
@@ -84,8 +89,19 @@ class _Piece:
             if (key := sources.repeated_key()) is not None:
                 raise ListingError(f"{key!r} is listed twice", key=key)
             groups.append(Group(group, sources, tuple(self.outputs.get(group, ())), self.date))
-        finished = tuple(Group(group, (), tuple(outputs), self.date) for group, outputs in sorted(self.outputs.items()) if group not in self.sources)
-        return Listed(tuple(groups), finished, self.other_keys, self.other_bytes, self.keys, self.key_characters)
+        finished = tuple(
+            Group(group, (), tuple(outputs), self.date)
+            for group, outputs in sorted(self.outputs.items())
+            if group not in self.sources
+        )
+        return Listed(
+            tuple(groups),
+            finished,
+            self.other_keys,
+            self.other_bytes,
+            self.keys,
+            self.key_characters,
+        )
 
 
 async def list_groups(
@@ -99,10 +115,13 @@ async def list_groups(
     shard: Shard = WHOLE,
     at_once: int = 16,
 ) -> None:
-    """Lists every prefix and hands each piece to `found`. A piece whose listing fails is unknown: it goes to `failed`, the others go on.
+    """Lists every prefix and hands each piece to `found`.
 
-    `ignored` is the state prefix, whose keys are nobody's sources. Of a listing that is split down to groups, only the `shard`'s own are listed. At most
-    `at_once` pieces are listed, or wait for `found` to take them.
+    A piece whose listing fails is unknown: it goes to `failed`, the others go on.
+
+    `ignored` is the state prefix, whose keys are nobody's sources. Of a listing that is split down
+    to groups, only the `shard`'s own are listed. At most `at_once` pieces are listed, or wait for
+    `found` to take them.
     """
     lanes = asyncio.Semaphore(at_once)
 
@@ -112,7 +131,14 @@ async def list_groups(
                 piece, split = await _list_piece(store, prefix, layout, ignored, shard)
                 listed = piece.listed()
             except StorageError as error:
-                failed(ListingError(f"listing {prefix!r}: {error.message}", key=prefix, code=error.code, request_id=error.request_id))
+                failed(
+                    ListingError(
+                        f"listing {prefix!r}: {error.message}",
+                        key=prefix,
+                        code=error.code,
+                        request_id=error.request_id,
+                    )
+                )
                 return
             if piece.keys:
                 await found(listed)
@@ -129,10 +155,13 @@ async def list_groups(
         raise first_failure(group) from group
 
 
-async def _list_piece(store: ObjectStore, prefix: str, layout: Layout, ignored: str, shard: Shard) -> tuple[_Piece, set[str]]:
+async def _list_piece(
+    store: ObjectStore, prefix: str, layout: Layout, ignored: str, shard: Shard
+) -> tuple[_Piece, set[str]]:
     """A piece's own keys, and the pieces to be listed apart.
 
-    What may be a group is one shard's as a whole: so is a directory that happens to begin like one, which no other shard gets to see.
+    What may be a group is one shard's as a whole: so is a directory that happens to begin like one,
+    which no other shard gets to see.
     """
     owner = WHOLE if _MAY_BE_GROUP.search(prefix) else shard
     page = await _page(store, prefix, "", None)
@@ -153,11 +182,18 @@ async def _list_piece(store: ObjectStore, prefix: str, layout: Layout, ignored: 
 
 
 class _Repeated(ListingError):
-    """The store hands out a token again (MinIO does, with a delimiter): such a listing would never end."""
+    """The store hands out a token again (MinIO does, with a delimiter): such a listing would never
+    end.
+    """
 
 
-async def all_pages(store: ObjectStore, prefix: str, *, delimiter: str = "", token: str | None = None) -> AsyncIterator[Page]:
-    """The pages from a token on. Raises ListingError where they contradict themselves, StorageError."""
+async def all_pages(
+    store: ObjectStore, prefix: str, *, delimiter: str = "", token: str | None = None
+) -> AsyncIterator[Page]:
+    """The pages from a token on.
+
+    Raises ListingError where they contradict themselves, StorageError.
+    """
     seen = {token}
     while True:
         page = await _page(store, prefix, delimiter, token)
@@ -171,7 +207,9 @@ async def all_pages(store: ObjectStore, prefix: str, *, delimiter: str = "", tok
 
 
 async def _page(store: ObjectStore, prefix: str, delimiter: str, token: str | None) -> Page:
-    """One page, with nothing in it that is not under the prefix, or that would be listed again as its own piece."""
+    """One page, with nothing in it that is not under the prefix, or that would be listed again as
+    its own piece.
+    """
     page = await store.list_page(prefix, delimiter=delimiter, token=token)
     stray = [entry.key for entry in page.objects if not entry.key.startswith(prefix)]
     stray += [child for child in page.prefixes if child == prefix or not child.startswith(prefix)]
@@ -181,7 +219,9 @@ async def _page(store: ObjectStore, prefix: str, delimiter: str, token: str | No
 
 
 def _delimiter(prefix: str, page: Page, shard: Shard) -> str:
-    """Where to split a prefix whose first page is this, or nothing if that page shows pieces too small to be listed apart."""
+    """Where to split a prefix whose first page is this, or nothing if that page shows pieces too
+    small to be listed apart.
+    """
     if _MAY_BE_GROUP.search(prefix):
         return ""
     rests = [entry.key[len(prefix) :] for entry in page.objects]
@@ -190,6 +230,8 @@ def _delimiter(prefix: str, page: Page, shard: Shard) -> str:
         direct = sum(delimiter not in rest for rest in rests)
         if pieces and direct < len(rests) // 2:
             # Each shard lists all of a prefix that is not split, and only its share of one that is.
-            worth = max(2, _WORTH_A_REQUEST // shard.count) if delimiter == "_" else _WORTH_A_REQUEST
+            worth = (
+                max(2, _WORTH_A_REQUEST // shard.count) if delimiter == "_" else _WORTH_A_REQUEST
+            )
             return delimiter if len(rests) >= len(pieces) * worth else ""
     return ""

@@ -1,1 +1,3 @@
-"""Keys and what they say: which group a key belongs to, which shard owns it, and the sources of a group."""
+"""Keys and what they say: which group a key belongs to, which shard owns it, and the sources of a
+group.
+"""

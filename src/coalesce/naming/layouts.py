@@ -1,6 +1,8 @@
-"""Keys and what they say: a layout parses the key of a source or an output, and formats the key of an output.
+"""Keys and what they say: a layout parses the key of a source or an output, and formats the key of
+an output.
 
-A key that could be read both ways, or in two ways, is read in none: it is left alone. So source and output patterns never overlap.
+A key that could be read both ways, or in two ways, is read in none: it is left alone. So source and
+output patterns never overlap.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ _OFFSETS = 2**63
 
 
 class Named(NamedTuple):
-    """What one key says. `tail` is a manifest's last topic-partition-offset as written, empty elsewhere."""
+    """What one key says.
+
+    `tail` is a manifest's last topic-partition-offset as written, empty elsewhere.
+    """
 
     kind: Literal["source", "output"]
     group: GroupId
@@ -38,24 +43,33 @@ class Layout(Protocol):
     comparable_offsets: bool
 
     def parse(self, key: str) -> Named | None:
-        """What the key says, or None if it is neither a source nor an output of this layout, or not clearly one."""
+        """What the key says, or None if it is neither a source nor an output of this layout, or not
+        clearly one.
+        """
         ...
 
     def output_key(self, group: GroupId, sources: Sequence[Source], taken: Container[str]) -> str:
-        """The key of the output of these ordered sources; a taken name gets leading zeros on its last offset."""
+        """The key of the output of these ordered sources; a taken name gets leading zeros on its
+        last offset.
+        """
         ...
 
 
 class Corporate:
-    r"""`<dir>/<topic>_<partition>_<first>-<last>.jsonl.gz` becomes `<dir>/<topic>_<partition>_<first>_<last>.jsonl.gz`.
+    r"""`<dir>/<topic>_<partition>_<first>-<last>.jsonl.gz` becomes
+    `<dir>/<topic>_<partition>_<first>_<last>.jsonl.gz`.
 
-    The readers' filter is `_\d+_\d+[-_](\d+|uuid)\.jsonl\.gz$`, and they pick the codec by the suffix: outputs must end as sources do.
+    The readers' filter is `_\d+_\d+[-_](\d+|uuid)\.jsonl\.gz$`, and they pick the codec by the
+    suffix: outputs must end as sources do.
     """
 
     name = "corporate"
     gzip = True
     comparable_offsets = True
-    _pattern = re.compile(rf"(?P<topic>{_TOPIC})_(?P<partition>\d+)_(?P<first>\d+)(?P<sep>[-_])(?P<last>\d+)\.jsonl\.gz", re.ASCII)
+    _pattern = re.compile(
+        rf"(?P<topic>{_TOPIC})_(?P<partition>\d+)_(?P<first>\d+)(?P<sep>[-_])(?P<last>\d+)\.jsonl\.gz",
+        re.ASCII,
+    )
 
     def parse(self, key: str) -> Named | None:
         """See `Layout.parse`."""
@@ -73,9 +87,11 @@ class Corporate:
 
 
 class Manifest:
-    """`<dir>/<topic>_<p>_<offset>-<topic>_<p>_<offset>.txt` becomes `<dir>/<topic>_<p>_<offset>_<topic>_<p>_<offset>.txt`.
+    """`<dir>/<topic>_<p>_<offset>-<topic>_<p>_<offset>.txt` becomes
+    `<dir>/<topic>_<p>_<offset>_<topic>_<p>_<offset>.txt`.
 
-    The group is the first topic and partition. The two offsets may belong to different topic-partitions, so they are not comparable.
+    The group is the first topic and partition. The two offsets may belong to different
+    topic-partitions, so they are not comparable.
     """
 
     name = "manifest"
@@ -111,12 +127,23 @@ def layout(name: str) -> Layout:
     try:
         return LAYOUTS[name]
     except KeyError:
-        raise UsageError(f"unknown layout {name!r}", hint=f"Known layouts: {', '.join(LAYOUTS)}.") from None
+        raise UsageError(
+            f"unknown layout {name!r}", hint=f"Known layouts: {', '.join(LAYOUTS)}."
+        ) from None
 
 
 def source_of(named: Named, entry: ObjectInfo) -> Source:
     """The source that a listing entry is, by what its key says."""
-    return Source(entry.key, entry.size, entry.etag, entry.modified, entry.storage_class, named.first, named.last, named.tail)
+    return Source(
+        entry.key,
+        entry.size,
+        entry.etag,
+        entry.modified,
+        entry.storage_class,
+        named.first,
+        named.last,
+        named.tail,
+    )
 
 
 def output_of(named: Named, entry: ObjectInfo) -> ExistingOutput:
@@ -129,7 +156,9 @@ def _split(key: str) -> tuple[str, str]:
     return key[:cut], key[cut:]
 
 
-def _named(separator: str, directory: str, topic: str, partition: str, first: int, last: int, tail: str) -> Named | None:
+def _named(
+    separator: str, directory: str, topic: str, partition: str, first: int, last: int, tail: str
+) -> Named | None:
     group = _group(directory, topic, partition)
     if group is None or first >= _OFFSETS or last >= _OFFSETS:
         return None
@@ -138,7 +167,9 @@ def _named(separator: str, directory: str, topic: str, partition: str, first: in
 
 @lru_cache(4096)
 def _group(directory: str, topic: str, partition: str) -> GroupId | None:
-    """None where the group's prefix could not be rebuilt from the number: `07` is not partition 7's."""
+    """None where the group's prefix could not be rebuilt from the number: `07` is not partition
+    7's.
+    """
     return GroupId(directory, topic, int(partition)) if partition == str(int(partition)) else None
 
 

@@ -1,4 +1,6 @@
-"""Which of N processes owns what: by a stable hash of the key, or by an even cut of a written plan."""
+"""Which of N processes owns what: by a stable hash of the key, or by an even cut of a written
+plan.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,12 @@ _FIRST_GROUP = re.compile(r"_\d+_", re.ASCII)
 
 
 def share_of(key: str) -> str:
-    """The text whose hash decides which shard a key belongs to: up to the first `_<number>` of its last segment, else all of it.
+    """The text whose hash decides which shard a key belongs to: up to the first `_<number>` of its
+    last segment, else all of it.
 
-    That is the key's group, `<directory><topic>_<partition>`. A topic that itself holds a `_<number>_` shares with the shorter name: so whatever lies
-    below one prefix of a split listing belongs to one shard, which alone lists it.
+    That is the key's group, `<directory><topic>_<partition>`. A topic that itself holds a
+    `_<number>_` shares with the shorter name: so whatever lies below one prefix of a split listing
+    belongs to one shard, which alone lists it.
     """
     begin = key.rfind("/") + 1
     match = _FIRST_GROUP.search(key, begin)
@@ -25,7 +29,10 @@ def share_of(key: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Share `index` (from 0) of `count`. `of` is the plan that was cut, by its hash; empty where the keys' own hashes decide."""
+    """Share `index` (from 0) of `count`.
+
+    `of` is the plan that was cut, by its hash; empty where the keys' own hashes decide.
+    """
 
     index: int = 0
     count: int = 1
@@ -36,14 +43,18 @@ class Shard:
         """The one that `I/N` names. Raises ValueError."""
         match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip(), re.ASCII)
         if match is None or not int(match[1]) < int(match[2]):
-            raise ValueError(f"{text!r} is not a shard; write I/N with I from 0 to N-1, such as 0/4")
+            raise ValueError(
+                f"{text!r} is not a shard; write I/N with I from 0 to N-1, such as 0/4"
+            )
         return cls(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
 
     def owns(self, key: str) -> bool:
-        """Whether a key, and so its whole group, is this shard's: BLAKE2b-64 of its share as a big-endian number, modulo `count`. Never changes."""
+        """Whether a key, and so its whole group, is this shard's: BLAKE2b-64 of its share as a
+        big-endian number, modulo `count`. Never changes.
+        """
         if self.count == 1:
             return True
         digest = hashlib.blake2b(share_of(key).encode(), digest_size=8).digest()
@@ -53,10 +64,19 @@ class Shard:
         """Whether all that this shard owns is the other's too."""
         if other == Shard() or self == other:
             return True
-        return not self.of and not other.of and self.count % other.count == 0 and self.index % other.count == other.index
+        return (
+            not self.of
+            and not other.of
+            and self.count % other.count == 0
+            and self.index % other.count == other.index
+        )
 
     def meets(self, other: Shard) -> bool:
-        """Whether something may be owned by both. Shares of one cut never meet; of numbers of shards with a common divisor, only those that agree on it."""
+        """Whether something may be owned by both.
+
+        Shares of one cut never meet; of numbers of shards with a common divisor, only those that
+        agree on it.
+        """
         if self.of != other.of:
             return True
         if self.of:
@@ -68,7 +88,9 @@ WHOLE = Shard()
 
 
 def balanced(work: Sequence[float], count: int) -> list[int]:
-    """For each piece of work the share it goes to: the largest first, each to the share with the least so far. The same for the same work."""
+    """For each piece of work the share it goes to: the largest first, each to the share with the
+    least so far. The same for the same work.
+    """
     loads = [0.0] * count
     shares = [0] * len(work)
     for at in sorted(range(len(work)), key=lambda at: (-work[at], at)):

@@ -19,10 +19,22 @@ _Kind = tuple[str, str, str]
 class _Rows:
     """A growing table: numbers, and the ETag's sixteen bytes.
 
-    A key is put together from its numbers again; a source for which that cannot be done, or whose ETag is no MD5, is kept as it is.
+    A key is put together from its numbers again; a source for which that cannot be done, or whose
+    ETag is no MD5, is kept as it is.
     """
 
-    __slots__ = ("etags", "firsts", "kinds", "kinds_of", "lasts", "modified", "numbers", "odd", "prefix", "sizes")
+    __slots__ = (
+        "etags",
+        "firsts",
+        "kinds",
+        "kinds_of",
+        "lasts",
+        "modified",
+        "numbers",
+        "odd",
+        "prefix",
+        "sizes",
+    )
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
@@ -53,7 +65,9 @@ class _Rows:
         key = f"{self.prefix}{first}{between}{last}{behind}"
         etag = f'"{self.etags[row * 16 : row * 16 + 16].hex()}"'
         tail = f"{between[1:]}{last}" if len(between) > 1 else ""
-        return Source(key, self.sizes[row], etag, self.modified[row], storage_class, first, last, tail)
+        return Source(
+            key, self.sizes[row], etag, self.modified[row], storage_class, first, last, tail
+        )
 
     def _kind(self, source: Source) -> int | None:
         """The number of the source's kind; None if it cannot be put together from a row."""
@@ -61,7 +75,11 @@ class _Rows:
         between = f"-{source.tail.removesuffix(last)}"
         begin = len(self.prefix) + len(first) + len(between)
         behind = source.key[begin + len(last) :]
-        if source.key != f"{self.prefix}{first}{between}{last}{behind}" or source.tail not in ("", f"{between[1:]}{last}") or not _MD5.fullmatch(source.etag):
+        if (
+            source.key != f"{self.prefix}{first}{between}{last}{behind}"
+            or source.tail not in ("", f"{between[1:]}{last}")
+            or not _MD5.fullmatch(source.etag)
+        ):
             return None
         kind = (between, behind, source.storage_class)
         number = self.numbers.setdefault(kind, len(self.kinds))
@@ -71,7 +89,10 @@ class _Rows:
 
 
 class Sources(Sequence[Source]):
-    """Sources of one group in some order; each is made when it is asked for. Slices share the table: 50 bytes a source, and 4 for its place."""
+    """Sources of one group in some order; each is made when it is asked for.
+
+    Slices share the table: 50 bytes a source, and 4 for its place.
+    """
 
     __slots__ = ("_order", "_rows")
 
@@ -113,7 +134,10 @@ class Sources(Sequence[Source]):
         rows = self._rows
         order = array("I", _sorted(self._order, rows.firsts))
         for begin, end in _ties(order, rows.firsts):
-            order[begin:end] = array("I", sorted(order[begin:end], key=lambda row: (rows.lasts[row], rows.source(row).key)))
+            order[begin:end] = array(
+                "I",
+                sorted(order[begin:end], key=lambda row: (rows.lasts[row], rows.source(row).key)),
+            )
         return Sources(rows, order)
 
     def repeated_key(self) -> str | None:
@@ -146,7 +170,11 @@ class SourcesBuilder:
 
 
 def _sorted(order: Sequence[int], firsts: Sequence[int]) -> Iterable[int]:
-    """Rows by first offset. A listing has its numbers by their digits: those with as many digits are in order, and need no memory to be put there."""
+    """Rows by first offset.
+
+    A listing has its numbers by their digits: those with as many digits are in order, and need no
+    memory to be put there.
+    """
     lengths: dict[int, array[int]] = {}
     for row in order:
         lengths.setdefault(len(str(firsts[row])), array("I")).append(row)

@@ -1,4 +1,6 @@
-"""What is to be done with a group, decided from its listing alone: pure, and the same for the same listing."""
+"""What is to be done with a group, decided from its listing alone: pure, and the same for the same
+listing.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,21 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from coalesce.model import Batch, Copy, ExistingOutput, Group, GroupId, Left, Part, Plan, Source, Span, Stream, WholeSpans, Why
+from coalesce.model import (
+    Batch,
+    Copy,
+    ExistingOutput,
+    Group,
+    GroupId,
+    Left,
+    Part,
+    Plan,
+    Source,
+    Span,
+    Stream,
+    WholeSpans,
+    Why,
+)
 from coalesce.naming.layouts import Layout
 from coalesce.naming.sources import Sources
 
@@ -21,16 +37,21 @@ MAX_OBJECT_BYTES = 50 * 10**12
 # S3 refuses to read these without a restore (GetObject, InvalidObjectState).
 ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 
-# S3 DeleteObjects takes 1,000 keys; each counts as one write against the request rate, so pages are kept smaller (as Hadoop's S3A does).
+# S3 DeleteObjects takes 1,000 keys; each counts as one write against the request rate, so pages are
+# kept smaller (as Hadoop's S3A does).
 DELETE_PAGE = 250
 
-# One GET or one upload part at the most that passes through memory in one piece, unless 10,000 parts would not hold the output.
+# One GET or one upload part at the most that passes through memory in one piece, unless 10,000
+# parts would not hold the output.
 PART_BYTES = 8 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The rules of a plan: sources and bytes per output, and what is left alone. `copy` allows server-side copies."""
+    """The rules of a plan: sources and bytes per output, and what is left alone.
+
+    `copy` allows server-side copies.
+    """
 
     max_files: int = 1_000_000
     max_size: int = 128_000_000
@@ -43,7 +64,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which groups are worked on at all. Empty means all; topics are shell patterns; `only` are the groups of a plan."""
+    """Which groups are worked on at all.
+
+    Empty means all; topics are shell patterns; `only` are the groups of a plan.
+    """
 
     partitions: tuple[int, ...] = ()
     topics: tuple[str, ...] = ()
@@ -59,7 +83,10 @@ class Scope:
 
 
 def plan(group: Group, layout: Layout, limits: Limits, taken: Container[str] = ()) -> Plan:
-    """Batches of a group, and what stays with its reason. `taken` are output names in use besides the group's own listing."""
+    """Batches of a group, and what stays with its reason.
+
+    `taken` are output names in use besides the group's own listing.
+    """
     chosen, left = usable(group, layout, limits)
     outputs = {output.key for output in group.outputs}
     batches, single = _batches(group.id, chosen, layout, limits, _Names(taken, outputs))
@@ -69,7 +96,9 @@ def plan(group: Group, layout: Layout, limits: Limits, taken: Container[str] = (
 
 
 def usable(group: Group, layout: Layout, limits: Limits) -> tuple[Sources, list[Left]]:
-    """The sources of a group that may be joined, in order; and what stays whatever its neighbours are."""
+    """The sources of a group that may be joined, in order; and what stays whatever its neighbours
+    are.
+    """
     ordered = Sources.of(group.id.prefix, group.sources).in_order()
     coverage = _Coverage(group.outputs if layout.comparable_offsets else ())
     places = array("I")
@@ -84,8 +113,17 @@ def usable(group: Group, layout: Layout, limits: Limits) -> tuple[Sources, list[
     return (ordered if len(places) == len(ordered) else ordered.chosen(places)), left
 
 
-def split(group: GroupId, batch: Batch, without: Source, layout: Layout, limits: Limits, taken: Container[str]) -> tuple[tuple[Batch, ...], tuple[Source, ...]]:
-    """The batch planned again around one source that must not be joined: smaller batches, never across it, and what stays single."""
+def split(
+    group: GroupId,
+    batch: Batch,
+    without: Source,
+    layout: Layout,
+    limits: Limits,
+    taken: Container[str],
+) -> tuple[tuple[Batch, ...], tuple[Source, ...]]:
+    """The batch planned again around one source that must not be joined: smaller batches, never
+    across it, and what stays single.
+    """
     sources = Sources.of(group.prefix, batch.sources)
     at = sources.index(without)
     names = _Names(taken, set())
@@ -108,7 +146,8 @@ def digest(sources: Iterable[Source]) -> str:
 
 
 def part_bytes(size: int) -> int:
-    """Bytes of an upload part for an output of `size` bytes: PART_BYTES, or more where 10,000 of them would not do.
+    """Bytes of an upload part for an output of `size` bytes: PART_BYTES, or more where 10,000 of
+    them would not do.
 
     One part in ten is kept back: supplied newlines make an output longer than its sources.
     """
@@ -116,9 +155,11 @@ def part_bytes(size: int) -> int:
 
 
 def lay_out(sources: Sequence[Source], *, copy: bool) -> tuple[Part, ...]:
-    """The parts of an output: everything streamed, or with `copy` whatever the store can copy by itself.
+    """The parts of an output: everything streamed, or with `copy` whatever the store can copy by
+    itself.
 
-    A copied part and every part but the last need 5 MiB, so a stream in front of a copy is topped up by cutting the source that would be copied.
+    A copied part and every part but the last need 5 MiB, so a stream in front of a copy is topped
+    up by cutting the source that would be copied.
     """
     if not copy:
         return (Stream(WholeSpans(sources)),)
@@ -156,7 +197,9 @@ def count_gaps(sources: Iterable[Source]) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What working off plans will ask of the store, by S3 operation, and of the machine: bytes read, seconds, bytes of memory."""
+    """What working off plans will ask of the store, by S3 operation, and of the machine: bytes
+    read, seconds, bytes of memory.
+    """
 
     requests: dict[str, int]
     bytes: int
@@ -164,7 +207,8 @@ class Forecast:
     memory: int
 
 
-# Measured on loopback with `make bench`: CPU seconds per source object and per byte that one process spends, and its memory besides the budget.
+# Measured on loopback with `make bench`: CPU seconds per source object and per byte that one
+# process spends, and its memory besides the budget.
 _SECONDS_PER_SOURCE = 0.0015
 _SECONDS_PER_BYTE = 4e-9
 _PROCESS_BYTES = 100 * 1024**2
@@ -176,9 +220,22 @@ def work_seconds(sources: int, size: int) -> float:
 
 
 def forecast(plans: Iterable[Plan], memory: int) -> Forecast:
-    """What a run at full guarantees will cost. Its own probe and lease, some 60 requests, are left out; retries too."""
+    """What a run at full guarantees will cost.
+
+    Its own probe and lease, some 60 requests, are left out; retries too.
+    """
     requests = dict.fromkeys(
-        ("CreateMultipartUpload", "CompleteMultipartUpload", "UploadPart", "GetObject", "HeadObject", "DeleteObjects", "DeleteObject", "PutObject"), 0
+        (
+            "CreateMultipartUpload",
+            "CompleteMultipartUpload",
+            "UploadPart",
+            "GetObject",
+            "HeadObject",
+            "DeleteObjects",
+            "DeleteObject",
+            "PutObject",
+        ),
+        0,
     )
     sources = size = 0
     for plan in plans:
@@ -233,7 +290,9 @@ def selected(key: str, limits: Limits) -> bool:
 
 
 class _Coverage:
-    """Whether sources, asked for in the order of their first offsets, lie wholly inside existing outputs."""
+    """Whether sources, asked for in the order of their first offsets, lie wholly inside existing
+    outputs.
+    """
 
     def __init__(self, outputs: Iterable[ExistingOutput]) -> None:
         self._outputs = sorted(outputs, key=lambda output: output.first, reverse=True)
@@ -245,7 +304,9 @@ class _Coverage:
         return source.last <= self._reach
 
 
-def _batches(group: GroupId, usable: Sources, layout: Layout, limits: Limits, names: _Names) -> tuple[tuple[Batch, ...], list[Source]]:
+def _batches(
+    group: GroupId, usable: Sources, layout: Layout, limits: Limits, names: _Names
+) -> tuple[tuple[Batch, ...], list[Source]]:
     batches: list[Batch] = []
     single: list[Source] = []
     sizes = array("q", usable.sizes())
@@ -265,7 +326,9 @@ def _batches(group: GroupId, usable: Sources, layout: Layout, limits: Limits, na
 
 
 def _cut(sizes: Sequence[int], limits: Limits) -> Iterator[tuple[int, int]]:
-    """Runs of neighbours within the limits, as few as a greedy walk needs, and evened out so that none is left small: where each begins and ends."""
+    """Runs of neighbours within the limits, as few as a greedy walk needs, and evened out so that
+    none is left small: where each begins and ends.
+    """
     fewest = sum(1 for _ in _greedy(sizes, limits.max_files, limits.max_size))
     if fewest <= 1:
         return _greedy(sizes, limits.max_files, limits.max_size)
@@ -273,7 +336,9 @@ def _cut(sizes: Sequence[int], limits: Limits) -> Iterator[tuple[int, int]]:
 
 
 def _evened(sizes: Sequence[int], limits: Limits, fewest: int) -> tuple[int, int]:
-    """The smallest (files, bytes) limits, in proportion to one another, that still need no more runs than `fewest`."""
+    """The smallest (files, bytes) limits, in proportion to one another, that still need no more
+    runs than `fewest`.
+    """
     low_files, low_size = -(-len(sizes) // fewest), -(-sum(sizes) // fewest)
     low, high = 0, 64
     while low < high:
@@ -287,7 +352,9 @@ def _evened(sizes: Sequence[int], limits: Limits, fewest: int) -> tuple[int, int
 
 def _between(files: int, size: int, limits: Limits, step: int) -> tuple[int, int]:
     """Limits `step` sixty-fourths of the way from these to the full ones."""
-    return files + (limits.max_files - files) * step // 64, size + (limits.max_size - size) * step // 64
+    return files + (limits.max_files - files) * step // 64, size + (
+        limits.max_size - size
+    ) * step // 64
 
 
 def _greedy(sizes: Sequence[int], max_files: int, max_size: int) -> Iterator[tuple[int, int]]:

@@ -1,4 +1,6 @@
-"""A group on its way: its batches recorded, transferred, committed and deleted, a bounded number in each round (commit protocol, steps 3 to 6)."""
+"""A group on its way: its batches recorded, transferred, committed and deleted, a bounded number in
+each round (commit protocol, steps 3 to 6).
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,15 @@ from coalesce.errors import (
 )
 from coalesce.model import Batch, Delivery, Left, Plan, Source, Transferred, Why
 from coalesce.planning import batches as planning
-from coalesce.protocol.commit import Committed, Next, Terms, complete, delete_sources, fenced, metadata_of
+from coalesce.protocol.commit import (
+    Committed,
+    Next,
+    Terms,
+    complete,
+    delete_sources,
+    fenced,
+    metadata_of,
+)
 from coalesce.protocol.record import HeldRecord, PlanRecord, RecordedBatch
 from coalesce.stop import Stop
 from coalesce.transfer.stream import transfer
@@ -41,7 +51,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class GroupOutcome:
-    """What became of a group. Failures are reported, never raised: the other groups go on. `unsettled`: its plan record stays.
+    """What became of a group. Failures are reported, never raised: the other groups go on.
+
+    `unsettled`: its plan record stays.
 
     Deliveries are told one by one: a group may take hours.
     """
@@ -59,10 +71,15 @@ class GroupOutcome:
         self.tell(delivery)
 
 
-async def work_off(terms: Terms, plan: Plan, taken: Iterable[str], stop: Stop, outcome: GroupOutcome) -> None:
-    """Works off a plan, adding to `outcome` what fails of it. `taken` are names of outputs in use; `stop` is asked before every batch.
+async def work_off(
+    terms: Terms, plan: Plan, taken: Iterable[str], stop: Stop, outcome: GroupOutcome
+) -> None:
+    """Works off a plan, adding to `outcome` what fails of it.
 
-    Raises GroupOwned if another run's record stands on the group; LeaseLost and ConfigurationError, which end the whole run.
+    `taken` are names of outputs in use; `stop` is asked before every batch.
+
+    Raises GroupOwned if another run's record stands on the group; LeaseLost and ConfigurationError,
+    which end the whole run.
     """
     try:
         await _work_rounds(terms, plan, set(taken), stop, outcome)
@@ -73,10 +90,18 @@ async def work_off(terms: Terms, plan: Plan, taken: Iterable[str], stop: Stop, o
     except Exception as error:
         # A defect met in one group must not keep the others from their turn.
         _log.exception("%s", plan.group)
-        outcome.failures.append(CoalesceError(f"{type(error).__name__}: {error}", code="Defect", hint="Please report it with the log."))
+        outcome.failures.append(
+            CoalesceError(
+                f"{type(error).__name__}: {error}",
+                code="Defect",
+                hint="Please report it with the log.",
+            )
+        )
 
 
-async def _work_rounds(terms: Terms, plan: Plan, taken: set[str], stop: Stop, outcome: GroupOutcome) -> None:
+async def _work_rounds(
+    terms: Terms, plan: Plan, taken: set[str], stop: Stop, outcome: GroupOutcome
+) -> None:
     outcome.left += plan.left
     taken |= {batch.output for batch in plan.batches}
     # Without deletes the record stays after its round, and there is no room for a second one.
@@ -93,7 +118,10 @@ async def _work_rounds(terms: Terms, plan: Plan, taken: set[str], stop: Stop, ou
 def _rounds(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
     chosen: list[Batch] = []
     for batch in batches:
-        if chosen and (len(chosen) == ROUND_BATCHES or sum(len(b.sources) for b in chosen) + len(batch.sources) > ROUND_SOURCES):
+        if chosen and (
+            len(chosen) == ROUND_BATCHES
+            or sum(len(b.sources) for b in chosen) + len(batch.sources) > ROUND_SOURCES
+        ):
             yield chosen
             chosen = []
         chosen.append(batch)
@@ -114,12 +142,15 @@ class _Round:
     async def run(self, batches: list[Batch]) -> None:
         uploads = await self._create_uploads(batches)
         try:
-            self.held = await HeldRecord.create(self.terms.store, self.terms.state, self._record(batches, uploads))
+            self.held = await HeldRecord.create(
+                self.terms.store, self.terms.state, self._record(batches, uploads)
+            )
         except GroupOwned:
             await self._abort(batches, uploads)
             raise
         except StorageError:
-            # Whether the record stands is unknown, so its uploads stay; if it does not, the lease says that they may be there.
+            # Whether the record stands is unknown, so its uploads stay; if it does not, the lease
+            # says that they may be there.
             self.terms.lease.leave()
             raise
         try:
@@ -138,7 +169,10 @@ class _Round:
         return PlanRecord(self.terms.run_id, self.terms.layout.name, self.plan.group, entries)
 
     async def _work(self, batch: Batch, upload_id: str) -> None:
-        """One batch to its end. What fails is written down; only what concerns the whole run is raised."""
+        """One batch to its end.
+
+        What fails is written down; only what concerns the whole run is raised.
+        """
         if self.stop.interrupted:
             await self._drop(batch, upload_id)
             return
@@ -182,7 +216,11 @@ class _Round:
         await self._give_up(batch, upload_id, "a concurrent change at every try")
 
     async def _give_up(self, batch: Batch, upload_id: str, why: str) -> None:
-        self.outcome.failures.append(Conflict(f"{batch.output}: {why}", key=batch.output, hint="Sources were kept; run again."))
+        self.outcome.failures.append(
+            Conflict(
+                f"{batch.output}: {why}", key=batch.output, hint="Sources were kept; run again."
+            )
+        )
         await self._drop(batch, upload_id)
 
     async def _transfer(self, batch: Batch, upload_id: str) -> Transferred:
@@ -204,23 +242,34 @@ class _Round:
         self.outcome.add(delivery(committed, deleted, left, records=transferred.records))
 
     async def _around(self, batch: Batch, upload_id: str, error: CoalesceError) -> None:
-        """Plans a batch again without the source that must not be joined, and works the pieces off: never across it, never a batch minus one source."""
+        """Plans a batch again without the source that must not be joined, and works the pieces off:
+        never across it, never a batch minus one source.
+        """
         source = next(source for source in batch.sources if source.key == error.key)
         self.outcome.left.append(Left(source.key, why_left(error)))
         if not isinstance(error, SourceChanged):
             self.outcome.failures.append(error)
-        pieces, single = planning.split(self.plan.group, batch, source, self.terms.layout, self.terms.limits, self.taken)
+        pieces, single = planning.split(
+            self.plan.group, batch, source, self.terms.layout, self.terms.limits, self.taken
+        )
         self.taken |= {piece.output for piece in pieces}
         self.outcome.left += [Left(alone.key, Why.SINGLE) for alone in single]
         uploads = await self._replace(batch, upload_id, pieces)
         for piece in pieces:
             await self._work(piece, uploads[piece.digest])
 
-    async def _replace(self, batch: Batch, upload_id: str, pieces: Sequence[Batch]) -> dict[str, str]:
-        """Puts other batches in a batch's place, their uploads first, then the record. Raises Fenced if the record is not ours any more."""
+    async def _replace(
+        self, batch: Batch, upload_id: str, pieces: Sequence[Batch]
+    ) -> dict[str, str]:
+        """Puts other batches in a batch's place, their uploads first, then the record.
+
+        Raises Fenced if the record is not ours any more.
+        """
         uploads = await self._create_uploads(pieces)
         try:
-            ours = await self._rewrite(batch, [RecordedBatch(piece, uploads[piece.digest]) for piece in pieces])
+            ours = await self._rewrite(
+                batch, [RecordedBatch(piece, uploads[piece.digest]) for piece in pieces]
+            )
         except StorageError:
             self.terms.lease.leave()
             raise
@@ -236,7 +285,9 @@ class _Round:
             self.outcome.unsettled = True
 
     async def _abort_quietly(self, batch: Batch, upload_id: str) -> bool:
-        """Aborts an upload; one that may still be there is for the run that sweeps after this one."""
+        """Aborts an upload; one that may still be there is for the run that sweeps after this
+        one.
+        """
         try:
             await self.terms.store.abort_upload(batch.output, upload_id)
         except StorageError:
@@ -254,7 +305,9 @@ class _Round:
     async def _rewrite(self, without: Batch, entries: Sequence[RecordedBatch]) -> bool:
         assert self.held is not None
         async with self.lock:
-            kept = tuple(entry for entry in self.held.record.batches if entry.batch.digest != without.digest)
+            kept = tuple(
+                entry for entry in self.held.record.batches if entry.batch.digest != without.digest
+            )
             return await self.held.rewrite(replace(self.held.record, batches=(*kept, *entries)))
 
     async def _create_uploads(self, batches: Sequence[Batch]) -> dict[str, str]:
@@ -264,7 +317,10 @@ class _Round:
             async with self.terms.lanes.writes.turn():
                 kind = await self._content_type(batch.sources[0])
                 uploads[batch.digest] = await self.terms.store.create_upload(
-                    batch.output, checksum=self.terms.capabilities.checksum, metadata=metadata_of(batch, self.terms.version), content_type=kind
+                    batch.output,
+                    checksum=self.terms.capabilities.checksum,
+                    metadata=metadata_of(batch, self.terms.version),
+                    content_type=kind,
                 )
 
         try:
@@ -284,13 +340,34 @@ class _Round:
         await asyncio.gather(*(self._drop(batch, uploads[batch.digest]) for batch in batches))
 
 
-def delivery(committed: Committed, deleted: int, left: tuple[Left, ...], *, records: int | None, recovered: bool = False) -> Delivery:
+def delivery(
+    committed: Committed,
+    deleted: int,
+    left: tuple[Left, ...],
+    *,
+    records: int | None,
+    recovered: bool = False,
+) -> Delivery:
     """What is reported of a committed batch."""
     batch = committed.batch
     first, last = batch.sources[0].first, max(source.last for source in batch.sources)
     kept = {entry.key for entry in left}
-    freed = sum(len(source.key) for source in batch.sources if source.key not in kept) if deleted else 0
-    return Delivery(batch.output, len(batch.sources), committed.size, records, first, last, committed.checksum, deleted, freed, left, recovered)
+    freed = (
+        sum(len(source.key) for source in batch.sources if source.key not in kept) if deleted else 0
+    )
+    return Delivery(
+        batch.output,
+        len(batch.sources),
+        committed.size,
+        records,
+        first,
+        last,
+        committed.checksum,
+        deleted,
+        freed,
+        left,
+        recovered,
+    )
 
 
 def why_left(error: CoalesceError) -> Why:

@@ -41,7 +41,10 @@ _TRIES = 4
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a run works under, the same for all its groups. `delete` off commits outputs and keeps sources and records."""
+    """What a run works under, the same for all its groups.
+
+    `delete` off commits outputs and keeps sources and records.
+    """
 
     store: ObjectStore
     state: str
@@ -60,7 +63,10 @@ _WITNESS = object()
 
 
 class Committed:
-    """Proof that this process has itself just read the output back and found it to be the batch. Made by `read_back` and `recognise` alone."""
+    """Proof that this process has itself just read the output back and found it to be the batch.
+
+    Made by `read_back` and `recognise` alone.
+    """
 
     __slots__ = ("batch", "checksum", "size")
 
@@ -93,7 +99,9 @@ class Next(enum.Enum):
 
 
 def decide(answer: StorageError | None, seen: ReadBack) -> Next:
-    """The decision after Complete: what is there counts, the answer only tells how to go on where nothing is."""
+    """The decision after Complete: what is there counts, the answer only tells how to go on where
+    nothing is.
+    """
     if seen is ReadBack.MATCHES:
         return Next.COMMITTED
     if seen is ReadBack.FOREIGN:
@@ -115,17 +123,31 @@ def metadata_of(batch: Batch, version: str) -> dict[str, str]:
     return {DIGEST: batch.digest, COUNT: str(len(batch.sources)), VERSION: version}
 
 
-async def complete(terms: Terms, batch: Batch, upload_id: str, transferred: Transferred) -> Committed | Next:
-    """Completes an upload create-only and reads it back, until the outcome is known or cannot be. Raises LeaseLost, IntegrityError, StorageError."""
+async def complete(
+    terms: Terms, batch: Batch, upload_id: str, transferred: Transferred
+) -> Committed | Next:
+    """Completes an upload create-only and reads it back, until the outcome is known or cannot be.
+
+    Raises LeaseLost, IntegrityError, StorageError.
+    """
     checksum = terms.capabilities.checksum
     for _ in range(_TRIES):
         terms.lease.check()
         answer: StorageError | None = None
-        if not terms.capabilities.create_only_complete and await terms.store.head(batch.output) is not None:
+        if (
+            not terms.capabilities.create_only_complete
+            and await terms.store.head(batch.output) is not None
+        ):
             answer = PreconditionFailed(f"{batch.output}: exists", key=batch.output)
         else:
             try:
-                await terms.store.complete_upload(batch.output, upload_id, transferred.parts, checksum=checksum, value=content.encoded(transferred.crc64))
+                await terms.store.complete_upload(
+                    batch.output,
+                    upload_id,
+                    transferred.parts,
+                    checksum=checksum,
+                    value=content.encoded(transferred.crc64),
+                )
             except StorageError as error:
                 answer = error
         committed, seen = await read_back(terms, batch, transferred)
@@ -133,16 +155,22 @@ async def complete(terms: Terms, batch: Batch, upload_id: str, transferred: Tran
         if committed is not None:
             return committed
         if following is Next.REFUSED or following is Next.UNKNOWN:
-            raise answer or IntegrityError(f"{batch.output}: completed, but not there", key=batch.output)
+            raise answer or IntegrityError(
+                f"{batch.output}: completed, but not there", key=batch.output
+            )
         if following is not Next.REPEAT:
             return following
     raise answer or IntegrityError(f"{batch.output}: completed, but not there", key=batch.output)
 
 
-async def read_back(terms: Terms, batch: Batch, transferred: Transferred) -> tuple[Committed | None, ReadBack]:
-    """What is at the output's key, and the proof if it is this batch with the size and checksum that were sent.
+async def read_back(
+    terms: Terms, batch: Batch, transferred: Transferred
+) -> tuple[Committed | None, ReadBack]:
+    """What is at the output's key, and the proof if it is this batch with the size and checksum
+    that were sent.
 
-    Raises IntegrityError if it is this batch by name but not by size or checksum, StorageError if nothing can be known.
+    Raises IntegrityError if it is this batch by name but not by size or checksum, StorageError if
+    nothing can be known.
     """
     head = await terms.store.head(batch.output)
     if head is None:
@@ -150,29 +178,38 @@ async def read_back(terms: Terms, batch: Batch, transferred: Transferred) -> tup
     if head.metadata.get(DIGEST) != batch.digest:
         return None, ReadBack.FOREIGN
     if head.size != transferred.size:
-        raise IntegrityError(f"{batch.output}: has {head.size} bytes, {transferred.size} were sent", key=batch.output)
+        raise IntegrityError(
+            f"{batch.output}: has {head.size} bytes, {transferred.size} were sent", key=batch.output
+        )
     value = await _stored_checksum(terms, head, transferred)
     return Committed(batch, head.size, value, _WITNESS), ReadBack.MATCHES
 
 
 async def recognise(terms: Terms, batch: Batch) -> Committed | None:
-    """The proof for a batch whose transfer was another process's: by its digest, and by a size that its sources can give.
+    """The proof for a batch whose transfer was another process's: by its digest, and by a size that
+    its sources can give.
 
-    Where the store does not hold a Complete against the whole's checksum, the output is read again and its content checked.
+    Where the store does not hold a Complete against the whole's checksum, the output is read again
+    and its content checked.
     """
     head = await terms.store.head(batch.output)
     if head is None or head.metadata.get(DIGEST) != batch.digest:
         return None
     supplied = len(NEWLINE_MEMBER) * len(batch.sources)
     if head.size > batch.size + supplied or (not terms.layout.gzip and head.size < batch.size):
-        raise IntegrityError(f"{batch.output}: {head.size} bytes cannot come from sources of {batch.size}", key=batch.output)
+        raise IntegrityError(
+            f"{batch.output}: {head.size} bytes cannot come from sources of {batch.size}",
+            key=batch.output,
+        )
     if terms.capabilities.checksum is not Checksum.CRC64NVME:
         await _read_again(terms, head)
     return Committed(batch, head.size, head.checksum.get("CRC64NVME", ""), _WITNESS)
 
 
 async def delete_sources(terms: Terms, committed: Committed) -> tuple[int, tuple[Left, ...]]:
-    """Deletes what was joined, each source only as the version that was read: (gone, left). Every key is accounted for.
+    """Deletes what was joined, each source only as the version that was read: (gone, left).
+
+    Every key is accounted for.
 
     Raises LeaseLost, and StorageError where the outcome stays unknown.
     """
@@ -184,7 +221,12 @@ async def delete_sources(terms: Terms, committed: Committed) -> tuple[int, tuple
             if result.deleted in (Deleted.DONE, Deleted.ABSENT):
                 gone += 1
             else:
-                left.append(Left(result.key, Why.CHANGED if result.deleted is Deleted.CHANGED else Why.DELETE_REFUSED))
+                left.append(
+                    Left(
+                        result.key,
+                        Why.CHANGED if result.deleted is Deleted.CHANGED else Why.DELETE_REFUSED,
+                    )
+                )
     return gone, tuple(left)
 
 
@@ -201,20 +243,31 @@ async def _delete_page(terms: Terms, sources: Sequence[Source]) -> list[DeleteRe
                 raise
             continue
         results |= {result.key: result for result in answers}
-        todo = [source for source in todo if results[source.key].deleted is Deleted.REFUSED and results[source.key].code in _TRANSIENT]
+        todo = [
+            source
+            for source in todo
+            if results[source.key].deleted is Deleted.REFUSED
+            and results[source.key].code in _TRANSIENT
+        ]
         if not todo:
             break
     return list(results.values())
 
 
-_TRANSIENT = frozenset({"InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "NotMentioned"})
+_TRANSIENT = frozenset(
+    {"InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "NotMentioned"}
+)
 
 
 async def _delete_once(terms: Terms, sources: Sequence[Source]) -> list[DeleteResult]:
     if terms.capabilities.conditional_delete_many:
         plain = [source for source in sources if source.key.isprintable()]
         odd = [source for source in sources if not source.key.isprintable()]
-        answers = await terms.store.delete_many([(source.key, source.etag) for source in plain]) if plain else []
+        answers = (
+            await terms.store.delete_many([(source.key, source.etag) for source in plain])
+            if plain
+            else []
+        )
         return answers + await _delete_singly(terms, odd)
     return await _delete_singly(terms, sources)
 
@@ -226,7 +279,10 @@ async def _delete_singly(terms: Terms, sources: Sequence[Source]) -> list[Delete
                 return await terms.store.delete(source.key, etag=source.etag)
             if terms.capabilities.conditional_delete_many:  # which cannot name this key
                 return DeleteResult(
-                    source.key, Deleted.REFUSED, "NoConditionalDelete", "the store has a condition only for deletes whose XML cannot hold this key"
+                    source.key,
+                    Deleted.REFUSED,
+                    "NoConditionalDelete",
+                    "the store has a condition only for deletes whose XML cannot hold this key",
                 )
             head = await terms.store.head(source.key)
             if head is None:
@@ -251,14 +307,18 @@ async def _stored_checksum(terms: Terms, head: Head, transferred: Transferred) -
         case Checksum.NONE:
             found = content.encoded(await _crc_of(terms, head))
     if found != expected:
-        raise IntegrityError(f"{head.key}: has the checksum {found!r}, {expected!r} was sent", key=head.key)
+        raise IntegrityError(
+            f"{head.key}: has the checksum {found!r}, {expected!r} was sent", key=head.key
+        )
     return content.encoded(transferred.crc64)
 
 
 async def _crc_of(terms: Terms, head: Head) -> int:
     crc = 0
     for start in range(0, head.size, PART_BYTES):
-        body = await terms.store.get(head.key, etag=head.etag, start=start, length=min(PART_BYTES, head.size - start))
+        body = await terms.store.get(
+            head.key, etag=head.etag, start=start, length=min(PART_BYTES, head.size - start)
+        )
         crc = content.crc64([body.data], crc)
     return crc
 
@@ -267,7 +327,9 @@ async def _read_again(terms: Terms, head: Head) -> None:
     joiner = Rules(gzipped=terms.layout.gzip, check=True).joiner(head.key)
     try:
         for start in range(0, head.size, PART_BYTES):
-            body = await terms.store.get(head.key, etag=head.etag, start=start, length=min(PART_BYTES, head.size - start))
+            body = await terms.store.get(
+                head.key, etag=head.etag, start=start, length=min(PART_BYTES, head.size - start)
+            )
             await asyncio.to_thread(joiner.feed, body.data)
         supplied = joiner.finish()
     except ContentError as error:
@@ -278,4 +340,7 @@ async def _read_again(terms: Terms, head: Head) -> None:
 
 def fenced(batch: Batch) -> Fenced:
     """What is raised where another run has made this batch's upload unusable."""
-    return Fenced(f"{batch.output}: its upload is gone and no output is there: another run took the group over", key=batch.output)
+    return Fenced(
+        f"{batch.output}: its upload is gone and no output is there: another run took the group over",
+        key=batch.output,
+    )

@@ -1,6 +1,9 @@
-"""A run's right to its plan records: economy, not safety. While it is renewed, other runs leave the run's groups alone.
+"""A run's right to its plan records: economy, not safety.
 
-A lease that stands after its end also says that its run did not end in order: it may have left uploads that no record names.
+While it is renewed, other runs leave the run's groups alone.
+
+A lease that stands after its end also says that its run did not end in order: it may have left
+uploads that no record names.
 """
 
 from __future__ import annotations
@@ -31,10 +34,14 @@ LONGEST = 86_400
 
 
 class LeaseRecord(BaseModel):
-    """What stands in the bucket. `seconds` is how long after its last write the lease holds; the store's clock says when that was.
+    """What stands in the bucket.
 
-    `layout`, `prefixes`, `shard` and `plan` (the hash of the plan that the shard is a share of, if any) are where its run works: who sweeps after it must
-    look there. A run that only probes works nowhere but under the state prefix.
+    `seconds` is how long after its last write the lease holds; the store's clock says when that
+    was.
+
+    `layout`, `prefixes`, `shard` and `plan` (the hash of the plan that the shard is a share of, if
+    any) are where its run works: who sweeps after it must look there. A run that only probes works
+    nowhere but under the state prefix.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,7 +68,9 @@ class LeaseRecord(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """Another run's lease, as it was seen. `left` is how many seconds it holds at least, if it is not renewed.
+    """Another run's lease, as it was seen.
+
+    `left` is how many seconds it holds at least, if it is not renewed.
 
     One that is not `readable` counts as a lease of a minute, anywhere.
     """
@@ -82,16 +91,23 @@ class Claim(Protocol):
     """A run's lease as those see it who work under it."""
 
     def check(self) -> None:
-        """Raises LeaseLost if the lease is no longer certain to hold. Asked before every Complete and every delete."""
+        """Raises LeaseLost if the lease is no longer certain to hold.
+
+        Asked before every Complete and every delete.
+        """
         ...
 
     def leave(self) -> None:
-        """This run may leave an upload that no record names: its lease will stay behind, ended, to say so."""
+        """This run may leave an upload that no record names: its lease will stay behind, ended, to
+        say so.
+        """
         ...
 
 
 class Expiry(Protocol):
-    """When a lease ends, by the clock of the run: where other processes of the run can see it too."""
+    """When a lease ends, by the clock of the run: where other processes of the run can see it
+    too.
+    """
 
     value: float
 
@@ -99,7 +115,14 @@ class Expiry(Protocol):
 class Lease:
     """This run's lease, as the run that holds it sees it: see `Claim`."""
 
-    def __init__(self, store: ObjectStore, state: str, record: LeaseRecord, clock: Callable[[], float], expiry: Expiry | None = None) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        state: str,
+        record: LeaseRecord,
+        clock: Callable[[], float],
+        expiry: Expiry | None = None,
+    ) -> None:
         self._store = store
         self._key = lease_key(state, record.run_id)
         self._record = record.model_copy(update={"owner": f"{socket.gethostname()}:{os.getpid()}"})
@@ -119,7 +142,10 @@ class Lease:
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[Lease]:
-        """The lease, renewed until the block ends. Raises PreconditionFailed if another run has the same id."""
+        """The lease, renewed until the block ends.
+
+        Raises PreconditionFailed if another run has the same id.
+        """
         asked = self._clock()
         self._etag = await self._store.put(self._key, self._body(), if_none_match=True)
         self._expiry.value = asked + self._record.seconds
@@ -152,7 +178,9 @@ class Lease:
             self._expiry.value = asked + self._record.seconds
 
     async def _written_after_all(self) -> bool:
-        """Whether the lease in the bucket is the one just written: a repeated request is refused because of its own first try."""
+        """Whether the lease in the bucket is the one just written: a repeated request is refused
+        because of its own first try.
+        """
         with suppress(StorageError):
             body = await self._store.get(self._key)
             if body.data == self._body():
@@ -184,13 +212,23 @@ async def read_rival(store: ObjectStore, entry: ObjectInfo, date: float) -> Riva
         record = LeaseRecord.model_validate_json(body.data)
     except ValidationError:
         record, readable = LeaseRecord(run_id=run_id, prefixes=("",)), False
-    # A lease renewed between the listing and the read only seems to end earlier than it does; `outlived` looks again.
+    # A lease renewed between the listing and the read only seems to end earlier than it does;
+    # `outlived` looks again.
     left = entry.modified + record.seconds + _PRECISION - date if record.seconds else 0.0
-    return Rival(entry.key, body.etag, record.model_copy(update={"run_id": run_id}), left if body.etag == entry.etag else record.seconds, readable)
+    return Rival(
+        entry.key,
+        body.etag,
+        record.model_copy(update={"run_id": run_id}),
+        left if body.etag == entry.etag else record.seconds,
+        readable,
+    )
 
 
 async def outlived(store: ObjectStore, rival: Rival) -> bool:
-    """Whether a lease ends without being renewed. One renewal shows that its run lives; its own length without one, that the run is dead."""
+    """Whether a lease ends without being renewed.
+
+    One renewal shows that its run lives; its own length without one, that the run is dead.
+    """
     for _ in range(_LOOKS):
         if rival.left <= 0:
             return True

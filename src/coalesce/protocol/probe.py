@@ -1,4 +1,5 @@
-"""Which guarantees a store really keeps: tried under the state prefix, and judged by looking afterwards, since a 200 proves nothing.
+"""Which guarantees a store really keeps: tried under the state prefix, and judged by looking
+afterwards, since a 200 proves nothing.
 
 A probe shows that a guarantee is there, never that it is atomic.
 """
@@ -11,7 +12,16 @@ from collections.abc import Awaitable
 from dataclasses import asdict, dataclass
 
 from coalesce.content import members as content
-from coalesce.errors import AccessDenied, BadRequest, ConditionIgnored, NotFound, NotImplementedByStore, StorageError, StoreRefused, Unavailable
+from coalesce.errors import (
+    AccessDenied,
+    BadRequest,
+    ConditionIgnored,
+    NotFound,
+    NotImplementedByStore,
+    StorageError,
+    StoreRefused,
+    Unavailable,
+)
 from coalesce.model import UploadedPart
 from coalesce.storage.base import Checksum, ObjectStore, OpenUpload
 
@@ -20,7 +30,10 @@ _RACERS = 5
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What was seen to hold. `checksum` is the strongest protection of an upload that the store keeps."""
+    """What was seen to hold.
+
+    `checksum` is the strongest protection of an upload that the store keeps.
+    """
 
     create_only_put: bool
     conditional_put: bool
@@ -34,38 +47,59 @@ class Capabilities:
 
     def as_dict(self) -> dict[str, bool | str]:
         """For the report."""
-        return {name: value.value if isinstance(value, Checksum) else value for name, value in asdict(self).items()}
+        return {
+            name: value.value if isinstance(value, Checksum) else value
+            for name, value in asdict(self).items()
+        }
 
 
 _DEMANDS = (
     ("create_only_put", "no-exclusion", "create-only writes (If-None-Match on PutObject)"),
     ("conditional_put", "no-exclusion", "conditional replacement (If-Match on PutObject)"),
     ("fence", "no-exclusion", "the end of an aborted upload (a Complete after it made an object)"),
-    ("create_only_complete", "overwrite-race", "create-only outputs (If-None-Match on CompleteMultipartUpload)"),
+    (
+        "create_only_complete",
+        "overwrite-race",
+        "create-only outputs (If-None-Match on CompleteMultipartUpload)",
+    ),
 )
 
 
 def weaker_modes(capabilities: Capabilities) -> dict[str, str]:
-    """The modes that a user would have to accept on such a store, and the guarantee that each is missing."""
-    modes = {mode: what for name, mode, what in reversed(_DEMANDS) if not getattr(capabilities, name)}
+    """The modes that a user would have to accept on such a store, and the guarantee that each is
+    missing.
+    """
+    modes = {
+        mode: what for name, mode, what in reversed(_DEMANDS) if not getattr(capabilities, name)
+    }
     if not (capabilities.conditional_delete or capabilities.conditional_delete_many):
-        modes["delete-race"] = "conditional deletes (If-Match on DeleteObject, ETag in DeleteObjects)"
+        modes["delete-race"] = (
+            "conditional deletes (If-Match on DeleteObject, ETag in DeleteObjects)"
+        )
     return modes
 
 
 def admit(capabilities: Capabilities, accepted: tuple[str, ...]) -> str:
-    """The mode of a run on this store: `full`, or the accepted weaker ones. Raises StoreRefused, naming what would have to be accepted."""
+    """The mode of a run on this store: `full`, or the accepted weaker ones.
+
+    Raises StoreRefused, naming what would have to be accepted.
+    """
     needed = weaker_modes(capabilities)
     missing = [mode for mode in needed if mode not in accepted]
     if missing:
         what = "; ".join(needed[mode] for mode in missing)
         options = " ".join(f"--accept-weaker {mode}" for mode in missing)
-        raise StoreRefused(f"this store does not keep {what}", hint=f"If you can rule out the races that this leaves open: {options}")
+        raise StoreRefused(
+            f"this store does not keep {what}",
+            hint=f"If you can rule out the races that this leaves open: {options}",
+        )
     return "+".join(sorted(needed)) or "full"
 
 
 async def probe(store: ObjectStore, prefix: str) -> Capabilities:
-    """Tries every guarantee with small objects under `prefix`, and removes them. Raises StorageError where the store cannot even be tried.
+    """Tries every guarantee with small objects under `prefix`, and removes them.
+
+    Raises StorageError where the store cannot even be tried.
 
     A guarantee that seems missing while answers were lost is tried once more.
     """
@@ -79,20 +113,32 @@ async def _try_all(store: ObjectStore, prefix: str) -> tuple[Capabilities, bool]
     trial = _Trial(store, prefix)
     try:
         put, matching, getting, complete = await asyncio.gather(
-            trial.create_only_put(), trial.conditional_put(), trial.conditional_get(), trial.create_only_complete()
+            trial.create_only_put(),
+            trial.conditional_put(),
+            trial.conditional_get(),
+            trial.create_only_complete(),
         )
         fence, single, many, copying, checksum = await asyncio.gather(
-            trial.fence(), trial.conditional_delete(), trial.conditional_delete_many(), trial.copy_condition(), trial.checksum()
+            trial.fence(),
+            trial.conditional_delete(),
+            trial.conditional_delete_many(),
+            trial.copy_condition(),
+            trial.checksum(),
         )
     finally:
         await trial.tidy_up()
     if trial.untidy and await open_uploads(store, prefix):
         store.usage.orphans += 1
-    return Capabilities(put, matching, getting, complete, fence, single, many, copying, checksum), trial.doubtful
+    return Capabilities(
+        put, matching, getting, complete, fence, single, many, copying, checksum
+    ), trial.doubtful
 
 
 async def open_uploads(store: ObjectStore, prefix: str) -> list[OpenUpload]:
-    """The open uploads under a prefix; none where the store cannot list them. Raises StorageError."""
+    """The open uploads under a prefix; none where the store cannot list them.
+
+    Raises StorageError.
+    """
     try:
         return await store.list_uploads(prefix)
     except NotImplementedByStore:
@@ -113,23 +159,40 @@ class _Trial:
         self._keys.append(key)
         return key
 
-    async def _upload(self, name: str, data: bytes, checksum: Checksum = Checksum.NONE) -> tuple[str, str, UploadedPart]:
+    async def _upload(
+        self, name: str, data: bytes, checksum: Checksum = Checksum.NONE
+    ) -> tuple[str, str, UploadedPart]:
         key = self._key(name)
         upload = await self._store.create_upload(key, checksum=checksum, metadata={})
         self._uploads.append((key, upload))
         value = content.part_checksum([data], checksum)
-        return key, upload, await self._store.upload_part(key, upload, 1, [data], checksum=checksum, value=value)
+        return (
+            key,
+            upload,
+            await self._store.upload_part(key, upload, 1, [data], checksum=checksum, value=value),
+        )
 
     async def tidy_up(self) -> None:
-        """Removes what was tried: all of it that can be, then raises StorageError for the rest. Objects last: an upload can no longer put one back."""
-        aborted = await asyncio.gather(*(self._abort(key, upload) for key, upload in self._uploads), return_exceptions=True)
-        deleted = await asyncio.gather(*(self._store.delete(key) for key in dict.fromkeys(self._keys)), return_exceptions=True)
-        failures = [outcome for outcome in (*aborted, *deleted) if isinstance(outcome, BaseException)]
+        """Removes what was tried: all of it that can be, then raises StorageError for the rest.
+
+        Objects last: an upload can no longer put one back.
+        """
+        aborted = await asyncio.gather(
+            *(self._abort(key, upload) for key, upload in self._uploads), return_exceptions=True
+        )
+        deleted = await asyncio.gather(
+            *(self._store.delete(key) for key in dict.fromkeys(self._keys)), return_exceptions=True
+        )
+        failures = [
+            outcome for outcome in (*aborted, *deleted) if isinstance(outcome, BaseException)
+        ]
         if failures:
             raise failures[0]
 
     async def _abort(self, key: str, upload: str) -> None:
-        """Of an upload that was completed some stores say neither that it is gone nor that it is none."""
+        """Of an upload that was completed some stores say neither that it is gone nor that it is
+        none.
+        """
         try:
             await self._store.abort_upload(key, upload)
         except (AccessDenied, BadRequest):
@@ -158,7 +221,12 @@ class _Trial:
         await self._store.put(key, b"first")
         await self._tried(self._store.put(key, b"second", if_none_match=True))
         raced = self._key("put-race")
-        won = await asyncio.gather(*(self._tried(self._store.put(raced, b"%d" % n, if_none_match=True)) for n in range(_RACERS)))
+        won = await asyncio.gather(
+            *(
+                self._tried(self._store.put(raced, b"%d" % n, if_none_match=True))
+                for n in range(_RACERS)
+            )
+        )
         return await self._data(key) == b"first" and sum(won) == 1
 
     async def conditional_put(self) -> bool:
@@ -191,7 +259,12 @@ class _Trial:
         if await self._data(key) != b"first":
             return False
         racers = [await self._upload("complete-race", b"%d" % n) for n in range(_RACERS)]
-        won = await asyncio.gather(*(self._tried(self._store.complete_upload(k, u, [p], checksum=Checksum.NONE)) for k, u, p in racers))
+        won = await asyncio.gather(
+            *(
+                self._tried(self._store.complete_upload(k, u, [p], checksum=Checksum.NONE))
+                for k, u, p in racers
+            )
+        )
         return sum(won) == 1
 
     async def fence(self) -> bool:
@@ -220,13 +293,17 @@ class _Trial:
         return await self._data(changed) == b"second" and await self._data(same) is None
 
     async def copy_condition(self) -> bool:
-        """Also that a copied part's sum is answered: the whole's expected sum is combined from it."""
+        """Also that a copied part's sum is answered: the whole's expected sum is combined from
+        it.
+        """
         source = self._key("copy-source")
         old = await self._store.put(source, b"first")
         new = await self._store.put(source, b"second")
         target = self._key("copy-target")
         try:
-            upload = await self._store.create_upload(target, checksum=Checksum.CRC64NVME, metadata={})
+            upload = await self._store.create_upload(
+                target, checksum=Checksum.CRC64NVME, metadata={}
+            )
         except StorageError as error:
             self._note(error)
             return False
@@ -255,18 +332,30 @@ class _Trial:
         except StorageError as error:
             self._note(error)
             return False
-        await self._tried(self._store.complete_upload(key, upload, [part], checksum=Checksum.CRC64NVME, value=wrong))
+        await self._tried(
+            self._store.complete_upload(
+                key, upload, [part], checksum=Checksum.CRC64NVME, value=wrong
+            )
+        )
         if await self._data(key) is not None:
             return False
         key, upload, part = await self._upload("full-object-right", b"right", Checksum.CRC64NVME)
-        await self._tried(self._store.complete_upload(key, upload, [part], checksum=Checksum.CRC64NVME, value=right))
+        await self._tried(
+            self._store.complete_upload(
+                key, upload, [part], checksum=Checksum.CRC64NVME, value=right
+            )
+        )
         return await self._data(key) == b"right"
 
     async def _composite(self) -> bool:
         try:
             key, upload, part = await self._upload("composite", b"right", Checksum.CRC32)
             wrong = content.part_checksum([b"wrong"], Checksum.CRC32)
-            if await self._tried(self._store.upload_part(key, upload, 2, [b"right"], checksum=Checksum.CRC32, value=wrong)):
+            if await self._tried(
+                self._store.upload_part(
+                    key, upload, 2, [b"right"], checksum=Checksum.CRC32, value=wrong
+                )
+            ):
                 return False
             await self._store.complete_upload(key, upload, [part], checksum=Checksum.CRC32)
             head = await self._store.head(key)

@@ -1,4 +1,7 @@
-"""Plan records: a group's plan as it stands in the bucket while the group is worked on. Whoever holds the record owns the group."""
+"""Plan records: a group's plan as it stands in the bucket while the group is worked on.
+
+Whoever holds the record owns the group.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,12 @@ from coalesce.storage.base import ObjectStore
 _CONTENT_TYPE = "application/zlib"
 _INFLATED = 512 * 1024**2
 _WRITTEN_AT_ONCE = 1000
-_OTHER_VERSION = "Another version of coalesce wrote it; `recover` with that version, or one from after it."
+_OTHER_VERSION = (
+    "Another version of coalesce wrote it; `recover` with that version, or one from after it."
+)
 
-# What goes into a request's headers and query. Empty ones would turn a conditional delete, and the abort of an upload, into a delete of whatever is there.
+# What goes into a request's headers and query. Empty ones would turn a conditional delete, and the
+# abort of an upload, into a delete of whatever is there.
 Sent = Annotated[str, Field(pattern=r"^[\x20-\x7e]+$")]
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -57,7 +63,8 @@ class StoredRecord(BaseModel):
 class RecordedBatch:
     """A batch, and the upload that alone may make it appear.
 
-    `doubted` is an output that was read back and is not what was sent: nobody deletes its sources on the strength of it.
+    `doubted` is an output that was read back and is not what was sent: nobody deletes its sources
+    on the strength of it.
     """
 
     batch: Batch
@@ -93,22 +100,42 @@ def group_of(state: str, key: str) -> GroupId:
 
 
 def encode(record: PlanRecord) -> bytes:
-    """A record as stored. It may name a million sources, so its JSON is written and deflated little by little."""
+    """A record as stored.
+
+    It may name a million sources, so its JSON is written and deflated little by little.
+    """
     deflater = zlib.compressobj()
-    return b"".join([*(deflater.compress(text.encode()) for text in _json(record)), deflater.flush()])
+    return b"".join(
+        [*(deflater.compress(text.encode()) for text in _json(record)), deflater.flush()]
+    )
 
 
 def _json(record: PlanRecord) -> Iterator[str]:
     group = record.group
     yield _opened(
-        "batches", schema_version=1, run_id=record.run_id, layout=record.layout, directory=group.directory, topic=group.topic, partition=group.partition
+        "batches",
+        schema_version=1,
+        run_id=record.run_id,
+        layout=record.layout,
+        directory=group.directory,
+        topic=group.topic,
+        partition=group.partition,
     )
     for number, entry in enumerate(record.batches):
         batch = entry.batch
         yield "," * (number > 0)
-        yield _opened("sources", output=batch.output, upload_id=entry.upload_id, digest=batch.digest, doubted=entry.doubted)
+        yield _opened(
+            "sources",
+            output=batch.output,
+            upload_id=entry.upload_id,
+            digest=batch.digest,
+            doubted=entry.doubted,
+        )
         for start in range(0, len(batch.sources), _WRITTEN_AT_ONCE):
-            rows = [(s.key, s.etag, s.size, s.first, s.last, s.tail) for s in batch.sources[start : start + _WRITTEN_AT_ONCE]]
+            rows = [
+                (s.key, s.etag, s.size, s.first, s.last, s.tail)
+                for s in batch.sources[start : start + _WRITTEN_AT_ONCE]
+            ]
             yield "," * (start > 0) + json.dumps(rows)[1:-1]
         yield "]}"
     yield "]}"
@@ -120,25 +147,45 @@ def _opened(name: str, **fields: object) -> str:
 
 
 def decode(data: bytes, key: str, state: str) -> PlanRecord:
-    """A stored record, held against its key. Raises RecordDamaged where it cannot be read or names anything outside its group."""
+    """A stored record, held against its key.
+
+    Raises RecordDamaged where it cannot be read or names anything outside its group.
+    """
     stored = _parsed(data, key)
     group = GroupId(stored.directory, stored.topic, stored.partition)
     if record_key(state, group) != key:
         raise RecordDamaged(f"the plan record {key!r} is about another group", key=key)
     outputs = [batch.output for batch in stored.batches]
     sources = [source[0] for batch in stored.batches for source in batch.sources]
-    if not (_are("output", outputs, stored.layout, group) and _are("source", sources, stored.layout, group)):
-        raise RecordDamaged(f"the plan record {key!r} names keys outside its group, or some twice", key=key)
-    record = PlanRecord(stored.run_id, stored.layout, group, tuple(_recorded(group, batch) for batch in stored.batches))
+    if not (
+        _are("output", outputs, stored.layout, group)
+        and _are("source", sources, stored.layout, group)
+    ):
+        raise RecordDamaged(
+            f"the plan record {key!r} names keys outside its group, or some twice", key=key
+        )
+    record = PlanRecord(
+        stored.run_id,
+        stored.layout,
+        group,
+        tuple(_recorded(group, batch) for batch in stored.batches),
+    )
     if any(digest(entry.batch.sources) != entry.batch.digest for entry in record.batches):
         raise RecordDamaged(f"the plan record {key!r} does not have its digest", key=key)
     return record
 
 
 def _recorded(group: GroupId, stored: StoredBatch) -> RecordedBatch:
-    rows = (Source(key, size, etag, 0.0, "STANDARD", first, last, tail) for key, etag, size, first, last, tail in stored.sources)
+    rows = (
+        Source(key, size, etag, 0.0, "STANDARD", first, last, tail)
+        for key, etag, size, first, last, tail in stored.sources
+    )
     sources = Sources.of(group.prefix, rows)
-    return RecordedBatch(Batch(stored.output, sources, sum(sources.sizes()), stored.digest), stored.upload_id, stored.doubted)
+    return RecordedBatch(
+        Batch(stored.output, sources, sum(sources.sizes()), stored.digest),
+        stored.upload_id,
+        stored.doubted,
+    )
 
 
 def _parsed(data: bytes, key: str) -> StoredRecord:
@@ -149,22 +196,40 @@ def _parsed(data: bytes, key: str) -> StoredRecord:
             raise ValueError("not whole")
         stored = StoredRecord.model_validate_json(text)
     except (zlib.error, ValueError) as error:
-        if isinstance(error, ValidationError) and any(found["loc"] == ("schema_version",) for found in error.errors()):
-            raise RecordDamaged(f"the plan record {key!r} has another schema than this version reads", key=key, hint=_OTHER_VERSION) from error
-        raise RecordDamaged(f"the plan record {key!r} cannot be read: {type(error).__name__}", key=key) from error
+        if isinstance(error, ValidationError) and any(
+            found["loc"] == ("schema_version",) for found in error.errors()
+        ):
+            raise RecordDamaged(
+                f"the plan record {key!r} has another schema than this version reads",
+                key=key,
+                hint=_OTHER_VERSION,
+            ) from error
+        raise RecordDamaged(
+            f"the plan record {key!r} cannot be read: {type(error).__name__}", key=key
+        ) from error
     if stored.layout not in LAYOUTS:
-        raise RecordDamaged(f"the plan record {key!r} has a layout that this version does not know", key=key, hint=_OTHER_VERSION)
+        raise RecordDamaged(
+            f"the plan record {key!r} has a layout that this version does not know",
+            key=key,
+            hint=_OTHER_VERSION,
+        )
     return stored
 
 
 def _are(kind: str, keys: list[str], layout: str, group: GroupId) -> bool:
-    """Whether all of these are keys of this kind, of the record's own group, and each is there once."""
+    """Whether all of these are keys of this kind, of the record's own group, and each is there
+    once.
+    """
     named = map(LAYOUTS[layout].parse, keys)
-    return len(set(keys)) == len(keys) and all(name is not None and (name.kind, name.group) == (kind, group) for name in named)
+    return len(set(keys)) == len(keys) and all(
+        name is not None and (name.kind, name.group) == (kind, group) for name in named
+    )
 
 
 class HeldRecord:
-    """A plan record of this run's own, or one taken over: its ETag is what every change must match."""
+    """A plan record of this run's own, or one taken over: its ETag is what every change must
+    match.
+    """
 
     def __init__(self, store: ObjectStore, state: str, record: PlanRecord, etag: str) -> None:
         self.record = record
@@ -181,7 +246,9 @@ class HeldRecord:
         except StorageError as error:
             written = await _written(store, key, data)
             if not written and isinstance(error, PreconditionFailed):
-                raise GroupOwned(f"{record.group}: another run's plan record stands on it", key=key) from None
+                raise GroupOwned(
+                    f"{record.group}: another run's plan record stands on it", key=key
+                ) from None
             if not written:
                 raise
             etag = written
@@ -200,7 +267,9 @@ class HeldRecord:
         """Replaces it; False if it is not ours any more."""
         data = encode(record)
         try:
-            self._etag = await self._store.put(self._key, data, if_match=self._etag, content_type=_CONTENT_TYPE)
+            self._etag = await self._store.put(
+                self._key, data, if_match=self._etag, content_type=_CONTENT_TYPE
+            )
         except StorageError as error:
             written = await _written(self._store, self._key, data)
             if not written and isinstance(error, PreconditionFailed | NotFound):
@@ -212,7 +281,10 @@ class HeldRecord:
         return True
 
     async def remove(self, *, conditional: bool) -> None:
-        """Removes it if it is still ours; somebody else's stays. A store without `conditional` deletes is looked at first."""
+        """Removes it if it is still ours; somebody else's stays.
+
+        A store without `conditional` deletes is looked at first.
+        """
         if not conditional:
             head = await self._store.head(self._key)
             if head is None or head.etag != self._etag:
@@ -221,7 +293,8 @@ class HeldRecord:
 
 
 async def _written(store: ObjectStore, key: str, data: bytes) -> str:
-    """After a lost answer, or the 412 that a repeated request gets from its own first try: the ETag if this was written after all, else nothing.
+    """After a lost answer, or the 412 that a repeated request gets from its own first try: the ETag
+    if this was written after all, else nothing.
 
     Upload ids make it unmistakable.
     """

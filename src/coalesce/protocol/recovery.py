@@ -1,4 +1,6 @@
-"""What earlier runs left unfinished, finished or undone before anything new (commit protocol, step 2)."""
+"""What earlier runs left unfinished, finished or undone before anything new (commit protocol, step
+2).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from coalesce.storage.base import ObjectStore
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """What stands under the state prefix: keys of plan records of groups in scope, and runs' leases."""
+    """What stands under the state prefix: keys of plan records of groups in scope, and runs'
+    leases.
+    """
 
     records: tuple[str, ...]
     rivals: tuple[Rival, ...]
@@ -27,7 +31,10 @@ class Leftovers:
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """Where a run works. `owns` says of any key whether its group is the run's: one of its `shard`."""
+    """Where a run works.
+
+    `owns` says of any key whether its group is the run's: one of its `shard`.
+    """
 
     layout: str
     prefixes: tuple[str, ...]
@@ -35,19 +42,26 @@ class Ground:
     owns: Callable[[str], bool]
 
     def holds(self, rival: Rival) -> bool:
-        """Whether another run works, or worked, nowhere but here: then this one can clean up after it. One without prefixes only probed."""
+        """Whether another run works, or worked, nowhere but here: then this one can clean up after
+        it. One without prefixes only probed.
+        """
         theirs = rival.record.prefixes
         here = rival.record.layout == self.layout and rival.record.share.within(self.shard)
         return not theirs or (here and all(prefix.startswith(self.prefixes) for prefix in theirs))
 
     def meets(self, rival: Rival) -> bool:
         """Whether another run works here too."""
-        nearby = any(a.startswith(b) or b.startswith(a) for a in rival.record.prefixes for b in self.prefixes)
+        nearby = any(
+            a.startswith(b) or b.startswith(a) for a in rival.record.prefixes for b in self.prefixes
+        )
         return nearby and rival.record.share.meets(self.shard)
 
 
 async def survey(store: ObjectStore, state: str, ground: Ground) -> Leftovers:
-    """One request where nothing is unfinished, and one more per lease. Raises StorageError; keys that end with a slash are folders of somebody's console."""
+    """One request where nothing is unfinished, and one more per lease.
+
+    Raises StorageError; keys that end with a slash are folders of somebody's console.
+    """
     groups = records_prefix(state)
     records: list[str] = []
     leases: list[ObjectInfo] = []
@@ -65,9 +79,11 @@ async def survey(store: ObjectStore, state: str, ground: Ground) -> Leftovers:
 
 
 async def recover(terms: Terms, key: str, alive: Container[str], outcome: GroupOutcome) -> None:
-    """Settles the record at `key`: outputs that are there lose their sources, the rest is made impossible, and the record goes.
+    """Settles the record at `key`: outputs that are there lose their sources, the rest is made
+    impossible, and the record goes.
 
-    Raises GroupOwned while the record's run is among the `alive`, LeaseLost. Everything else is added to the outcome.
+    Raises GroupOwned while the record's run is among the `alive`, LeaseLost. Everything else is
+    added to the outcome.
     """
     try:
         held = await HeldRecord.read(terms.store, terms.state, key)
@@ -87,17 +103,24 @@ async def recover(terms: Terms, key: str, alive: Container[str], outcome: GroupO
 
 
 async def sweep(terms: Terms, ground: Ground, dead: Sequence[Rival]) -> None:
-    """Removes what ended runs left outside of any record: uploads they had begun, probe objects, and at last their leases.
+    """Removes what ended runs left outside of any record: uploads they had begun, probe objects,
+    and at last their leases.
 
-    Only for runs that worked nowhere but here, and only once no other run that works here is alive and all records are settled. A run writes its lease
-    before it begins an upload. So uploads that were open before a look at the leases are nobody's if that look shows no run but the dead ones; if it does
-    show one, everything stays for a later run.
+    Only for runs that worked nowhere but here, and only once no other run that works here is alive
+    and all records are settled. A run writes its lease before it begins an upload. So uploads that
+    were open before a look at the leases are nobody's if that look shows no run but the dead ones;
+    if it does show one, everything stays for a later run.
     """
     store = terms.store
     swept = [rival for rival in dead if ground.holds(rival)]
     if not swept:
         return
-    left = [upload for prefix in ground.prefixes for upload in await open_uploads(store, prefix) if _is_ours(terms, ground, upload.key)]
+    left = [
+        upload
+        for prefix in ground.prefixes
+        for upload in await open_uploads(store, prefix)
+        if _is_ours(terms, ground, upload.key)
+    ]
     if left and await _others(terms, ground, dead):
         return
     for upload in left:
@@ -108,7 +131,9 @@ async def sweep(terms: Terms, ground: Ground, dead: Sequence[Rival]) -> None:
             await store.abort_upload(upload.key, upload.upload_id)
         for entry in (await store.list_page(trial)).objects:
             await store.delete(entry.key)
-        await store.delete(rival.key, etag=rival.etag if terms.capabilities.conditional_delete else "")
+        await store.delete(
+            rival.key, etag=rival.etag if terms.capabilities.conditional_delete else ""
+        )
 
 
 def _is_ours(terms: Terms, ground: Ground, key: str) -> bool:
@@ -117,10 +142,17 @@ def _is_ours(terms: Terms, ground: Ground, key: str) -> bool:
 
 
 async def _others(terms: Terms, ground: Ground, dead: Sequence[Rival]) -> bool:
-    """Whether a run that works here is neither this one nor one of the `dead`, as they were seen to be."""
+    """Whether a run that works here is neither this one nor one of the `dead`, as they were seen to
+    be.
+    """
     known = {(rival.key, rival.etag) for rival in dead}
     rivals = (await survey(terms.store, terms.state, ground)).rivals
-    return any(ground.meets(rival) for rival in rivals if rival.key != lease_key(terms.state, terms.run_id) and (rival.key, rival.etag) not in known)
+    return any(
+        ground.meets(rival)
+        for rival in rivals
+        if rival.key != lease_key(terms.state, terms.run_id)
+        and (rival.key, rival.etag) not in known
+    )
 
 
 async def _settle(terms: Terms, held: HeldRecord, outcome: GroupOutcome) -> None:
@@ -154,5 +186,8 @@ async def _committed(terms: Terms, entry: RecordedBatch) -> Committed | None:
         await terms.store.abort_upload(batch.output, entry.upload_id)
         committed = await recognise(terms, batch)
     if committed is not None and entry.doubted:
-        raise IntegrityError(f"{batch.output}: the run that wrote it did not find in it what it had sent", key=batch.output)
+        raise IntegrityError(
+            f"{batch.output}: the run that wrote it did not find in it what it had sent",
+            key=batch.output,
+        )
     return committed

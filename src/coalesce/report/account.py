@@ -1,4 +1,6 @@
-"""What a run says of itself while it goes: the report is added up here, and the events leave from here."""
+"""What a run says of itself while it goes: the report is added up here, and the events leave from
+here.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +18,45 @@ from coalesce.naming.sources import Sources
 from coalesce.planning.batches import Forecast
 from coalesce.protocol.batch import GroupOutcome
 from coalesce.protocol.lease import Rival
-from coalesce.report.report import ConcurrencyPart, PlanPart, Report, ScopePart, TopicPart, cost, path_characters, stages
+from coalesce.report.report import (
+    ConcurrencyPart,
+    PlanPart,
+    Report,
+    ScopePart,
+    TopicPart,
+    cost,
+    path_characters,
+    stages,
+)
 from coalesce.report.usage import cpu_seconds
 from coalesce.run.workers import Spent
 
 Event = dict[str, Any]
 
 
-def opened(run_id: str, *, bucket: str, prefixes: Iterable[str], layout: str, partitions: Iterable[int], shard: Shard = WHOLE) -> Report:
+def opened(
+    run_id: str,
+    *,
+    bucket: str,
+    prefixes: Iterable[str],
+    layout: str,
+    partitions: Iterable[int],
+    shard: Shard = WHOLE,
+) -> Report:
     """The report of a run that begins now."""
-    scope = ScopePart(bucket=bucket, prefixes=list(prefixes), layout=layout, partitions=list(partitions), shard=str(shard))
-    return Report(version=__version__, run_id=run_id, started=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), scope=scope)
+    scope = ScopePart(
+        bucket=bucket,
+        prefixes=list(prefixes),
+        layout=layout,
+        partitions=list(partitions),
+        shard=str(shard),
+    )
+    return Report(
+        version=__version__,
+        run_id=run_id,
+        started=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        scope=scope,
+    )
 
 
 class Account:
@@ -70,8 +100,18 @@ class Account:
             topic.outputs += 1
             topic.output_bytes += batch.size
             report.path_list.after += self._characters(1, len(batch.output))
-            report.path_list.after -= self._characters(len(batch.sources), sum(len(source.key) for source in batch.sources))
-            self._emit({"type": "planned", "group": str(group.id), "key": batch.output, "sources": len(batch.sources), "bytes": batch.size})
+            report.path_list.after -= self._characters(
+                len(batch.sources), sum(len(source.key) for source in batch.sources)
+            )
+            self._emit(
+                {
+                    "type": "planned",
+                    "group": str(group.id),
+                    "key": batch.output,
+                    "sources": len(batch.sources),
+                    "bytes": batch.size,
+                }
+            )
         if not plan.batches:
             report.groups.left += 1
 
@@ -80,7 +120,12 @@ class Account:
         topics, self._topics = [self._topics[name] for name in sorted(self._topics)], {}
         usd = cost(Counter(forecast.requests))
         self.report.plan = PlanPart(
-            topics=topics, requests=forecast.requests, bytes=forecast.bytes, cost_usd=usd, seconds=forecast.seconds, memory_bytes=forecast.memory
+            topics=topics,
+            requests=forecast.requests,
+            bytes=forecast.bytes,
+            cost_usd=usd,
+            seconds=forecast.seconds,
+            memory_bytes=forecast.memory,
         )
 
     def outcome(self, group: str) -> GroupOutcome:
@@ -106,17 +151,24 @@ class Account:
     def leased(self, error: GroupOwned) -> None:
         """A group that another run owns."""
         self.report.groups.leased += 1
-        self._emit({"type": "leased", "key": error.key, "message": error.message, "hint": error.hint})
+        self._emit(
+            {"type": "leased", "key": error.key, "message": error.message, "hint": error.hint}
+        )
 
     def unfinished_elsewhere(self, rival: Rival) -> None:
         """A run that ended badly, with a scope that this one may not clean up."""
         lease = rival.record
-        where = " ".join(f"-p {prefix}" if prefix else "--whole-bucket" for prefix in lease.prefixes)
+        where = " ".join(
+            f"-p {prefix}" if prefix else "--whole-bucket" for prefix in lease.prefixes
+        )
         where += f" --shard {lease.shard}" if lease.shard != str(WHOLE) else ""
         message = f"run {lease.run_id} did not end in order, and worked elsewhere than this one, or with another layout"
         hint = f"Its next run, or `coalesce recover {where}` with its layout, cleans up."
         if not rival.readable:
-            message, hint = f"the lease {rival.key!r} has ended and cannot be read", "Remove it when no run of that name is alive."
+            message, hint = (
+                f"the lease {rival.key!r} has ended and cannot be read",
+                "Remove it when no run of that name is alive.",
+            )
         self._emit({"type": "unfinished", "key": lease.run_id, "message": message, "hint": hint})
 
     def failed(self, error: CoalesceError, group: str = "") -> None:
@@ -132,7 +184,11 @@ class Account:
             report.worsen(11)
         if stopped:
             report.worsen(stopped)
-        if error_on_nothing and report.exit_code == 0 and not (report.outputs.written or report.outputs.recovered):
+        if (
+            error_on_nothing
+            and report.exit_code == 0
+            and not (report.outputs.written or report.outputs.recovered)
+        ):
             report.exit_code = 3
         report.topics = [self._topics[name] for name in sorted(self._topics)]
         report.seconds = round(seconds, 3)

@@ -81,7 +81,9 @@ def _tiles(report: Merged) -> str:
     return f'<div class="tiles">{shown}<div><b>${report.cost_usd:,.4f}</b>at list price</div></div>'
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, classes: Sequence[str] = ()) -> str:
+def _table(
+    headings: Sequence[str], rows: Iterable[Sequence[object]], *, classes: Sequence[str] = ()
+) -> str:
     """Cells that are numbers are set right."""
     body = []
     numbers: set[int] = set()
@@ -93,10 +95,17 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, classes
                 cells.append(f'<td class="n">{cell:,}</td>')
             else:
                 cells.append(f"<td>{escape(str(cell))}</td>")
-        body.append(f'<tr class="{classes[at]}">{"".join(cells)}</tr>' if classes else f"<tr>{''.join(cells)}</tr>")
+        body.append(
+            f'<tr class="{classes[at]}">{"".join(cells)}</tr>'
+            if classes
+            else f"<tr>{''.join(cells)}</tr>"
+        )
     if not body:
         return ""
-    head = "".join(f'<th class="n">{escape(name)}</th>' if column in numbers else f"<th>{escape(name)}</th>" for column, name in enumerate(headings))
+    head = "".join(
+        f'<th class="n">{escape(name)}</th>' if column in numbers else f"<th>{escape(name)}</th>"
+        for column, name in enumerate(headings)
+    )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
 
 
@@ -110,13 +119,25 @@ def _bars(rows: Sequence[tuple[str, float, float | None]], unit: str, label: str
     drawn = []
     for at, (name, before, after) in enumerate(rows):
         y = at * step
-        drawn.append(f'<text x="0" y="{y + 14}">{escape(name if len(name) <= 44 else f"{name[:43]}…")}</text>')
-        for row, (value, kind) in enumerate(((before, "before" if pairs else "after"), (after, "after"))):
+        drawn.append(
+            f'<text x="0" y="{y + 14}">{escape(name if len(name) <= 44 else f"{name[:43]}…")}</text>'
+        )
+        for row, (value, kind) in enumerate(
+            ((before, "before" if pairs else "after"), (after, "after"))
+        ):
             if value is not None:
                 width = max(1.0, 480 * value / largest) if value else 0
-                drawn.append(f'<rect class="{kind}" x="300" y="{y + 3 + 17 * row}" width="{width:.1f}" height="14" rx="2"/>')
-                drawn.append(f'<text class="v" x="{306 + width:.1f}" y="{y + 14 + 17 * row}">{value:,.0f} {escape(unit)}</text>')
-    key = '<p class="key"><span style="background:var(--before)"></span>before<span style="background:var(--after)"></span>after</p>' if pairs else ""
+                drawn.append(
+                    f'<rect class="{kind}" x="300" y="{y + 3 + 17 * row}" width="{width:.1f}" height="14" rx="2"/>'
+                )
+                drawn.append(
+                    f'<text class="v" x="{306 + width:.1f}" y="{y + 14 + 17 * row}">{value:,.0f} {escape(unit)}</text>'
+                )
+    key = (
+        '<p class="key"><span style="background:var(--before)"></span>before<span style="background:var(--after)"></span>after</p>'
+        if pairs
+        else ""
+    )
     return f'{key}<svg viewBox="0 0 940 {len(rows) * step}" role="img" aria-label="{escape(label)}">{"".join(drawn)}</svg>'
 
 
@@ -129,14 +150,22 @@ def _path_list(report: Merged) -> str:
 
 def _objects(report: Merged) -> str:
     topics = sorted(report.topics, key=lambda topic: -topic.sources)
-    rows = [(topic.topic, float(topic.sources), float(topic.sources - topic.joined + topic.outputs)) for topic in topics[:_MOST]]
+    rows = [
+        (topic.topic, float(topic.sources), float(topic.sources - topic.joined + topic.outputs))
+        for topic in topics[:_MOST]
+    ]
     return _bars(rows, "objects", "objects by topic before and after") + _rest(len(topics))
 
 
 def _bytes(report: Merged) -> str:
     topics = sorted(report.topics, key=lambda topic: -topic.bytes)
-    rows = [(topic.topic, topic.sources, topic.bytes, topic.joined, topic.outputs, topic.output_bytes) for topic in topics[:_MOST]]
-    return _table(("topic", "small objects", "bytes", "joined", "outputs", "bytes of outputs"), rows)
+    rows = [
+        (topic.topic, topic.sources, topic.bytes, topic.joined, topic.outputs, topic.output_bytes)
+        for topic in topics[:_MOST]
+    ]
+    return _table(
+        ("topic", "small objects", "bytes", "joined", "outputs", "bytes of outputs"), rows
+    )
 
 
 def _rest(count: int) -> str:
@@ -144,11 +173,22 @@ def _rest(count: int) -> str:
 
 
 def _left(report: Merged) -> str:
-    return _bars([(why.replace("_", " "), float(count), None) for why, count in report.sources.left.items() if count], "", "what was left, by reason")
+    return _bars(
+        [
+            (why.replace("_", " "), float(count), None)
+            for why, count in report.sources.left.items()
+            if count
+        ],
+        "",
+        "what was left, by reason",
+    )
 
 
 def _time(report: Merged) -> str:
-    rows = [(f"{run.scope.layout} {' '.join(run.scope.prefixes)} {run.scope.shard}", run.seconds, None) for run in report.runs]
+    rows = [
+        (f"{run.scope.layout} {' '.join(run.scope.prefixes)} {run.scope.shard}", run.seconds, None)
+        for run in report.runs
+    ]
     return _bars(rows, "s", "seconds of each run")
 
 
@@ -168,19 +208,45 @@ def _runs(report: Merged) -> str:
         for run in report.runs
     ]
     classes = ["old" if run.superseded else "bad" if run.exit_code else "" for run in report.runs]
-    return _table(("where", "layout", "shard", "started", "seconds", "joined", "outputs", "failures", "exit code"), rows, classes=classes)
+    return _table(
+        (
+            "where",
+            "layout",
+            "shard",
+            "started",
+            "seconds",
+            "joined",
+            "outputs",
+            "failures",
+            "exit code",
+        ),
+        rows,
+        classes=classes,
+    )
 
 
 def _failures(report: Merged) -> str:
-    rows = [(f.code, f.group, f.key, f"{f.message}. {f.hint}", f.request_id) for f in report.failures[:_MOST]]
-    more = f"<p>{len(report.failures) - _MOST:,} more are in the JSON.</p>" if len(report.failures) > _MOST else ""
+    rows = [
+        (f.code, f.group, f.key, f"{f.message}. {f.hint}", f.request_id)
+        for f in report.failures[:_MOST]
+    ]
+    more = (
+        f"<p>{len(report.failures) - _MOST:,} more are in the JSON.</p>"
+        if len(report.failures) > _MOST
+        else ""
+    )
     return _table(("code", "group", "key", "what happened", "request id"), rows) + more
 
 
 def _stages(report: Merged) -> str:
-    rows = [(name, stage.requests, f"{stage.seconds:,.1f}") for name, stage in report.stages.items()]
+    rows = [
+        (name, stage.requests, f"{stage.seconds:,.1f}") for name, stage in report.stages.items()
+    ]
     return _table(("stage", "requests", "seconds, those under way at once added up"), rows)
 
 
 def _requests(report: Merged) -> str:
-    return _table(("operation", "requests"), sorted(report.requests.items(), key=lambda item: (item[1], item[0]), reverse=True))
+    return _table(
+        ("operation", "requests"),
+        sorted(report.requests.items(), key=lambda item: (item[1], item[0]), reverse=True),
+    )

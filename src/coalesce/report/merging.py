@@ -49,31 +49,49 @@ class RunPart(BaseModel):
 
 
 class Merged(Report):
-    """The sum of all runs. `exit_code` is the worst of those that count: the last to end of each shard; 75 at least if a shard has no report."""
+    """The sum of all runs.
+
+    `exit_code` is the worst of those that count: the last to end of each shard; 75 at least if a
+    shard has no report.
+    """
 
     merged: Literal[True] = True
     runs: list[RunPart]
 
 
 def load(text: str, name: str) -> Report:
-    """The report in a file: one JSON object, or the last line of what `--output json` printed. Raises UsageError."""
+    """The report in a file: one JSON object, or the last line of what `--output json` printed.
+
+    Raises UsageError.
+    """
     try:
-        data = json.loads(text if text.lstrip().startswith("{\n") else (text.strip().splitlines() or [""])[-1])
+        data = json.loads(
+            text if text.lstrip().startswith("{\n") else (text.strip().splitlines() or [""])[-1]
+        )
         if not isinstance(data, dict) or data.get("type") != "summary" or data.get("schema") != 1:
             raise ValueError("no summary")
         return Report.model_validate(data)
     except (ValueError, ValidationError) as error:
-        raise UsageError(f"{name!r} is no report of this program", hint="Give files that --report wrote, or what --output json printed.") from error
+        raise UsageError(
+            f"{name!r} is no report of this program",
+            hint="Give files that --report wrote, or what --output json printed.",
+        ) from error
 
 
 def merge(reports: Sequence[Report]) -> Merged:
-    """All of them as one. What was done adds up; what was seen and what was left is told by the first and the last run of each shard. Raises UsageError."""
+    """All of them as one.
+
+    What was done adds up; what was seen and what was left is told by the first and the last run of
+    each shard. Raises UsageError.
+    """
     if not reports:
         raise UsageError("there is no report to merge")
     jobs: dict[_Job, dict[str, list[Report]]] = defaultdict(lambda: defaultdict(list))
     for report in sorted(reports, key=_ended):
         scope = report.scope
-        jobs[scope.bucket, tuple(scope.prefixes), scope.layout, tuple(scope.partitions)][scope.shard].append(report)
+        jobs[scope.bucket, tuple(scope.prefixes), scope.layout, tuple(scope.partitions)][
+            scope.shard
+        ].append(report)
     tries = [runs for shards in jobs.values() for runs in shards.values()]
     last = [runs[-1] for runs in tries]
     missing = [failure for job, shards in jobs.items() for failure in _missing(job, shards)]
@@ -83,21 +101,38 @@ def merge(reports: Sequence[Report]) -> Merged:
         requests.update(report.requests)
     return Merged(
         version=last[-1].version,
-        run_id=", ".join(sorted({report.run_id for report in reports})) if len(reports) <= 4 else f"{len(reports)} runs",
+        run_id=", ".join(sorted({report.run_id for report in reports}))
+        if len(reports) <= 4
+        else f"{len(reports)} runs",
         started=begun.isoformat(timespec="seconds"),
         seconds=round((max(map(_ended, reports)) - begun).total_seconds(), 3),
         exit_code=worst(*(report.exit_code for report in last), *(MISSING for _ in missing)),
         scope=_scope(reports),
-        store=last[-1].store if len({report.store.mode for report in last}) == 1 else StorePart(mode=", ".join(sorted({r.store.mode for r in last}))),
+        store=last[-1].store
+        if len({report.store.mode for report in last}) == 1
+        else StorePart(mode=", ".join(sorted({r.store.mode for r in last}))),
         groups=_groups(tries),
         sources=_sources(tries),
-        outputs=OutputsPart(**{name: sum(getattr(report.outputs, name) for report in reports) for name in OutputsPart.model_fields}),
-        offsets=OffsetsPart(**{name: sum(getattr(runs[0].offsets, name) for runs in tries) for name in OffsetsPart.model_fields}),
+        outputs=OutputsPart(
+            **{
+                name: sum(getattr(report.outputs, name) for report in reports)
+                for name in OutputsPart.model_fields
+            }
+        ),
+        offsets=OffsetsPart(
+            **{
+                name: sum(getattr(runs[0].offsets, name) for runs in tries)
+                for name in OffsetsPart.model_fields
+            }
+        ),
         path_list=_path_list(tries),
         topics=_topics(tries),
         requests=dict(sorted(requests.items())),
         stages=_stages(reports),
-        **{name: sum(getattr(report, name) for report in reports) for name in ("retries", "throttled", "bytes_in", "bytes_out")},
+        **{
+            name: sum(getattr(report, name) for report in reports)
+            for name in ("retries", "throttled", "bytes_in", "bytes_out")
+        },
         cost_usd=round(sum(report.cost_usd for report in reports), 6),
         peak_rss_bytes=max(report.peak_rss_bytes for report in reports),
         cpu_seconds=round(sum(report.cpu_seconds for report in reports), 3),
@@ -111,7 +146,10 @@ def _stages(reports: Sequence[Report]) -> dict[str, StagePart]:
     for report in reports:
         for name, stage in report.stages.items():
             before = total.get(name, StagePart())
-            total[name] = StagePart(requests=before.requests + stage.requests, seconds=round(before.seconds + stage.seconds, 3))
+            total[name] = StagePart(
+                requests=before.requests + stage.requests,
+                seconds=round(before.seconds + stage.seconds, 3),
+            )
     return total
 
 
@@ -127,10 +165,16 @@ def _missing(job: _Job, shards: Iterable[str]) -> Iterable[Failure]:
     """The shards of a job of which there is no report."""
     seen = [Shard.parse(shard) for shard in shards]
     for count in sorted({shard.count for shard in seen}):
-        for index in sorted(set(range(count)) - {shard.index for shard in seen if shard.count == count}):
+        for index in sorted(
+            set(range(count)) - {shard.index for shard in seen if shard.count == count}
+        ):
             bucket, prefixes, layout, _ = job
             message = f"there is no report of shard {index}/{count} of {layout} s3://{bucket}/ {' '.join(prefixes)}"
-            yield Failure(code="ReportMissing", message=message, hint="Look whether that job was started and how it ended; run it again.")
+            yield Failure(
+                code="ReportMissing",
+                message=message,
+                hint="Look whether that job was started and how it ended; run it again.",
+            )
 
 
 def _scope(reports: Sequence[Report]) -> ScopePart:
@@ -172,7 +216,10 @@ def _path_list(tries: Iterable[list[Report]]) -> PathListPart:
     for runs in tries:
         before = max(report.path_list.before for report in runs)
         total.before += before
-        total.after += before + sum(report.path_list.after - report.path_list.before for report in runs)  # each tells what it changed itself
+        # each tells what it changed itself
+        total.after += before + sum(
+            report.path_list.after - report.path_list.before for report in runs
+        )
     return total
 
 

@@ -21,7 +21,8 @@ from coalesce.errors import (
 )
 from coalesce.model import Delivery, Left, Why
 
-# The worst by this severity wins. An interruption tells less than a set-up or content that needs a person, and more than what the next run mends.
+# The worst by this severity wins. An interruption tells less than a set-up or content that needs a
+# person, and more than what the next run mends.
 SEVERITY = (10, 4, 143, 130, 1, 75, 12, 11, 0, 3)
 
 PATH_LIST_LIMIT = 2**31 - 1
@@ -29,17 +30,34 @@ PATH_LIST_LIMIT = 2**31 - 1
 # S3 Standard, us-east-1: per request. DELETE is free.
 _WRITE_USD = 0.005 / 1000
 _READ_USD = 0.0004 / 1000
-# The stages of a run, in their order, and their requests. The few GETs of the probe, of records and of small read-backs count as GETs.
+# The stages of a run, in their order, and their requests. The few GETs of the probe, of records and
+# of small read-backs count as GETs.
 _STAGES = {
     "list": ("ListObjectsV2",),
     "get": ("GetObject",),
     "check": (),
     "upload": ("UploadPart", "UploadPartCopy"),
-    "commit": ("CreateMultipartUpload", "PutObject", "CompleteMultipartUpload", "HeadObject", "AbortMultipartUpload", "ListMultipartUploads"),
+    "commit": (
+        "CreateMultipartUpload",
+        "PutObject",
+        "CompleteMultipartUpload",
+        "HeadObject",
+        "AbortMultipartUpload",
+        "ListMultipartUploads",
+    ),
     "delete": ("DeleteObjects", "DeleteObject"),
 }
 _WRITES = frozenset(
-    {"PutObject", "CopyObject", "ListObjectsV2", "CreateMultipartUpload", "UploadPart", "UploadPartCopy", "CompleteMultipartUpload", "ListMultipartUploads"}
+    {
+        "PutObject",
+        "CopyObject",
+        "ListObjectsV2",
+        "CreateMultipartUpload",
+        "UploadPart",
+        "UploadPartCopy",
+        "CompleteMultipartUpload",
+        "ListMultipartUploads",
+    }
 )
 
 
@@ -109,7 +127,10 @@ class PathListPart(_Part):
 
 
 class TopicPart(_Part):
-    """One topic: what lies there, and what became of it, or would in a dry run. There the bytes of outputs are those of their sources."""
+    """One topic: what lies there, and what became of it, or would in a dry run.
+
+    There the bytes of outputs are those of their sources.
+    """
 
     topic: str
     sources: int = 0
@@ -120,7 +141,9 @@ class TopicPart(_Part):
 
 
 class PlanPart(_Part):
-    """What a dry run expects of the real one: requests by S3 operation, bytes read, list price, time of one process, memory."""
+    """What a dry run expects of the real one: requests by S3 operation, bytes read, list price,
+    time of one process, memory.
+    """
 
     topics: list[TopicPart]
     requests: dict[str, int]
@@ -138,7 +161,9 @@ class ConcurrencyPart(_Part):
 
 
 class StagePart(_Part):
-    """One kind of work: its requests, and the seconds that they took, those under way at once added up."""
+    """One kind of work: its requests, and the seconds that they took, those under way at once added
+    up.
+    """
 
     requests: int = 0
     seconds: float = 0.0
@@ -203,7 +228,14 @@ class Report(_Part):
 
     def add_failure(self, error: CoalesceError, group: str = "") -> Failure:
         """Notes a failure, and makes the exit code at least as severe as it."""
-        failure = Failure(group=group, key=error.key, code=error.code, request_id=error.request_id, message=error.message, hint=error.hint)
+        failure = Failure(
+            group=group,
+            key=error.key,
+            code=error.code,
+            request_id=error.request_id,
+            message=error.message,
+            hint=error.hint,
+        )
         self.failures.append(failure)
         self.worsen(exit_code_of(error))
         return failure
@@ -245,10 +277,18 @@ def cost(requests: Counter[str]) -> float:
     return round(writes * _WRITE_USD + reads * _READ_USD, 6)
 
 
-def stages(requests: Counter[str], seconds: Mapping[str, float], checking: float) -> dict[str, StagePart]:
-    """Where the time went, stage by stage. The check has no requests, and its seconds are of CPU."""
+def stages(
+    requests: Counter[str], seconds: Mapping[str, float], checking: float
+) -> dict[str, StagePart]:
+    """Where the time went, stage by stage.
+
+    The check has no requests, and its seconds are of CPU.
+    """
     parts = {
-        stage: StagePart(requests=sum(requests[name] for name in operations), seconds=round(sum(seconds.get(name, 0.0) for name in operations), 3))
+        stage: StagePart(
+            requests=sum(requests[name] for name in operations),
+            seconds=round(sum(seconds.get(name, 0.0) for name in operations), 3),
+        )
         for stage, operations in _STAGES.items()
     }
     parts["check"].seconds = round(checking, 3)

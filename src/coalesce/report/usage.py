@@ -13,7 +13,9 @@ _STATUS = Path("/proc/self/status")
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may use: its affinity, and the quota of its container (cgroup v2, cpu.max)."""
+    """CPUs that this process may use: its affinity, and the quota of its container (cgroup v2,
+    cpu.max).
+    """
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with suppress(OSError, ValueError):
         quota, period = _QUOTA.read_text().split()
@@ -28,7 +30,9 @@ def cpu_seconds() -> float:
 
 
 def peak_rss_bytes() -> int:
-    """Getrusage's figure starts from that of the process which started this one; Linux knows better (proc(5), VmHWM)."""
+    """Getrusage's figure starts from that of the process which started this one; Linux knows better
+    (proc(5), VmHWM).
+    """
     with suppress(OSError), _STATUS.open() as status:
         for line in status:
             if line.startswith("VmHWM:"):

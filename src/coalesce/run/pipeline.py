@@ -1,4 +1,6 @@
-"""The whole run: list, plan, and work off groups, from one producer through a bounded queue to a pool of workers."""
+"""The whole run: list, plan, and work off groups, from one producer through a bounded queue to a
+pool of workers.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,14 @@ def refused(settings: Settings, error: CoalesceError, emit: Callable[[Event], No
 
 def _opened(settings: Settings, run_id: str) -> Report:
     prefixes = settings.prefixes(dt.datetime.now(dt.UTC).date())
-    return opened(run_id, bucket=settings.bucket, prefixes=prefixes, layout=settings.layout, partitions=settings.partition, shard=settings.shard)
+    return opened(
+        run_id,
+        bucket=settings.bucket,
+        prefixes=prefixes,
+        layout=settings.layout,
+        partitions=settings.partition,
+        shard=settings.shard,
+    )
 
 
 class Run:
@@ -70,7 +79,12 @@ class Run:
         workers: Workers | None = None,
     ) -> None:
         self.run_id = run_id or new_run_id()
-        self.stop = Stop(RunLimits(settings.max_groups, settings.max_bytes, settings.max_delete, settings.deadline), clock)
+        self.stop = Stop(
+            RunLimits(
+                settings.max_groups, settings.max_bytes, settings.max_delete, settings.deadline
+            ),
+            clock,
+        )
         self._store = store
         self._workers = workers
         self._lanes: Lanes | None = None
@@ -78,15 +92,33 @@ class Run:
         self._clock = clock
         self._begun = clock()
         self._layout = layout(settings.layout)
-        self._limits = Limits(settings.max_files, settings.max_size, settings.min_files, settings.min_age, settings.include, settings.exclude)
-        self._planned = None if planned is None else {line.id: line for line in planned.share(settings.shard)}
-        self._scope = Scope(settings.partition, settings.topic, None if self._planned is None else frozenset(self._planned))
+        self._limits = Limits(
+            settings.max_files,
+            settings.max_size,
+            settings.min_files,
+            settings.min_age,
+            settings.include,
+            settings.exclude,
+        )
+        self._planned = (
+            None if planned is None else {line.id: line for line in planned.share(settings.shard)}
+        )
+        self._scope = Scope(
+            settings.partition,
+            settings.topic,
+            None if self._planned is None else frozenset(self._planned),
+        )
         self.lines: list[PlannedGroup] = []  # what a dry run would do
-        self._not_ours: set[str] = set()  # keys of plan records that stand: their groups are not to be touched
+        # keys of plan records that stand: their groups are not to be touched
+        self._not_ours: set[str] = set()
         report = _opened(settings, self.run_id)
         report.store.endpoint = endpoint
         self._prefixes = tuple(report.scope.prefixes)
-        shard = settings.shard if planned is None else dataclasses.replace(settings.shard, of=planned.header.sha256)
+        shard = (
+            settings.shard
+            if planned is None
+            else dataclasses.replace(settings.shard, of=planned.header.sha256)
+        )
         self._ground = Ground(settings.layout, self._prefixes, shard, self._owns)
         self._account = Account(report, emit)
 
@@ -122,9 +154,16 @@ class Run:
     async def _coalesce(self) -> None:
         async with self._terms() as (terms, leftovers):
             async with self._recovered(terms, leftovers) as late:
-                await self._work_prefixes(terms, self._prefixes if self._planned is None else tuple(group.prefix for group in self._planned))
+                await self._work_prefixes(
+                    terms,
+                    self._prefixes
+                    if self._planned is None
+                    else tuple(group.prefix for group in self._planned),
+                )
             if late:
-                await self._work_prefixes(terms, tuple(group.prefix for group in late), only=frozenset(late))
+                await self._work_prefixes(
+                    terms, tuple(group.prefix for group in late), only=frozenset(late)
+                )
 
     async def _recover_only(self) -> None:
         async with self._terms() as (terms, leftovers), self._recovered(terms, leftovers):
@@ -165,7 +204,12 @@ class Run:
         spent = Spent.by_this_process(usage, self._lanes)
         if self._workers is not None:
             spent.add(self._workers.spent)
-        self._account.close(spent, seconds=self._clock() - self._begun, stopped=self.stop.code, error_on_nothing=self._settings.error_on_nothing)
+        self._account.close(
+            spent,
+            seconds=self._clock() - self._begun,
+            stopped=self.stop.code,
+            error_on_nothing=self._settings.error_on_nothing,
+        )
 
     @asynccontextmanager
     async def _terms(self) -> AsyncIterator[tuple[Terms, Leftovers]]:
@@ -173,14 +217,26 @@ class Run:
         settings, state = self._settings, self._settings.state_prefix
         leftovers = await survey(self._store, state, self._ground)
         claim = LeaseRecord(
-            run_id=self.run_id, seconds=settings.lease, layout=self._layout.name, prefixes=self._prefixes, shard=str(settings.shard), plan=self._ground.shard.of
+            run_id=self.run_id,
+            seconds=settings.lease,
+            layout=self._layout.name,
+            prefixes=self._prefixes,
+            shard=str(settings.shard),
+            plan=self._ground.shard.of,
         )
         expiry = self._workers.expiry if self._workers else None
-        async with Lease(self._store, state, claim, self._clock, expiry).held() as lease, AsyncExitStack() as stack:
+        async with (
+            Lease(self._store, state, claim, self._clock, expiry).held() as lease,
+            AsyncExitStack() as stack,
+        ):
             capabilities = await probe(self._store, probe_prefix(state, self.run_id))
             self.report.store.capabilities = capabilities.as_dict()
             self.report.store.mode = admit(capabilities, settings.accept_weaker)
-            copying = not settings.check and capabilities.copy_condition and capabilities.checksum is Checksum.CRC64NVME
+            copying = (
+                not settings.check
+                and capabilities.copy_condition
+                and capabilities.checksum is Checksum.CRC64NVME
+            )
             orders = Orders(
                 state=state,
                 run_id=self.run_id,
@@ -192,7 +248,9 @@ class Run:
                 memory=settings.memory,
                 check=settings.check,
                 delete=settings.delete,
-                deadline=None if settings.deadline is None else settings.deadline - (self._clock() - self._begun),
+                deadline=None
+                if settings.deadline is None
+                else settings.deadline - (self._clock() - self._begun),
             )
             if self._workers is not None:
                 await stack.enter_async_context(self._workers.working(orders, lease.leave))
@@ -202,9 +260,13 @@ class Run:
 
     @asynccontextmanager
     async def _recovered(self, terms: Terms, leftovers: Leftovers) -> AsyncIterator[list[GroupId]]:
-        """Settles what dead runs left, before the block; and after it what was left by runs whose leases ended meanwhile: these groups are then in the list."""
+        """Settles what dead runs left, before the block; and after it what was left by runs whose
+        leases ended meanwhile: these groups are then in the list.
+        """
         dead = [rival for rival in leftovers.rivals if rival.left <= 0]
-        waiting = [rival for rival in leftovers.rivals if rival.left > 0 and self._ground.meets(rival)]
+        waiting = [
+            rival for rival in leftovers.rivals if rival.left > 0 and self._ground.meets(rival)
+        ]
         for rival in dead:
             if not self._ground.holds(rival):
                 self._account.unfinished_elsewhere(rival)
@@ -221,7 +283,9 @@ class Run:
             dead += [rival for rival, over in zip(waiting, ended, strict=True) if over]
             alive = [rival for rival, over in zip(waiting, ended, strict=True) if not over]
             await self._settle(terms, open_records, alive, last=True)
-            late += [group_of(terms.state, key) for key in open_records if key not in self._not_ours]
+            late += [
+                group_of(terms.state, key) for key in open_records if key not in self._not_ours
+            ]
             if not alive:
                 await sweep(terms, self._ground, dead)
         finally:
@@ -229,8 +293,12 @@ class Run:
                 watch.cancel()
             await asyncio.gather(*watches, return_exceptions=True)
 
-    async def _settle(self, terms: Terms, keys: tuple[str, ...], alive: list[Rival], *, last: bool = False) -> tuple[str, ...]:
-        """Settles the records of all runs but the `alive` ones, whose keys are returned; after the `last` try these count as leased."""
+    async def _settle(
+        self, terms: Terms, keys: tuple[str, ...], alive: list[Rival], *, last: bool = False
+    ) -> tuple[str, ...]:
+        """Settles the records of all runs but the `alive` ones, whose keys are returned; after the
+        `last` try these count as leased.
+        """
         run_ids = {rival.record.run_id for rival in alive}
         owned: list[str] = []
         lane = asyncio.Semaphore(_WORKERS)
@@ -258,13 +326,25 @@ class Run:
                 tasks.create_task(one(key))
         return tuple(owned)
 
-    async def _work_prefixes(self, terms: Terms, prefixes: tuple[str, ...], only: frozenset[GroupId] | None = None) -> None:
-        """Lists the prefixes, and works off every group in scope; of groups listed again, `only` these."""
+    async def _work_prefixes(
+        self, terms: Terms, prefixes: tuple[str, ...], only: frozenset[GroupId] | None = None
+    ) -> None:
+        """Lists the prefixes, and works off every group in scope; of groups listed again, `only`
+        these.
+        """
         queue: asyncio.Queue[Group | None] = asyncio.Queue(_QUEUED)
         consumers = _WORKERS * (self._workers.count if self._workers else 1)
 
         async def found(listed: Listed) -> None:
-            groups = self._in_scope(listed) if only is None else [group for group in listed.groups if group.id in only and self._scope.covers(group.id)]
+            groups = (
+                self._in_scope(listed)
+                if only is None
+                else [
+                    group
+                    for group in listed.groups
+                    if group.id in only and self._scope.covers(group.id)
+                ]
+            )
             for group in groups:
                 if not self.stop:
                     await queue.put(group)
@@ -290,7 +370,9 @@ class Run:
         if self._planned is None:
             plan, stale = planning.plan(group, self._layout, terms.limits), 0
         else:
-            plan, stale = planfile.matched(group, self._planned[group.id], self._layout, terms.limits)
+            plan, stale = planfile.matched(
+                group, self._planned[group.id], self._layout, terms.limits
+            )
         self._account.planned(plan)
         if plan.batches and not self.stop.admits_group():
             return
@@ -300,11 +382,20 @@ class Run:
             self._account.leased(error)
             return
         if stale:
-            outcome.failures.append(PlanStale(f"{group.id}: {stale} outputs of the plan do not match the bucket any more", key=group.id.prefix))
+            outcome.failures.append(
+                PlanStale(
+                    f"{group.id}: {stale} outputs of the plan do not match the bucket any more",
+                    key=group.id.prefix,
+                )
+            )
         self._account.worked(outcome, str(group.id))
 
-    async def _work_off(self, terms: Terms, group: Group, plan: Plan, outcome: GroupOutcome) -> None:
-        """Here, or in another process: which does not know the run's limits, so its batches are admitted before."""
+    async def _work_off(
+        self, terms: Terms, group: Group, plan: Plan, outcome: GroupOutcome
+    ) -> None:
+        """Here, or in another process: which does not know the run's limits, so its batches are
+        admitted before.
+        """
         taken = frozenset(output.key for output in group.outputs)
         if self._workers is None or not plan.batches:
             await work_off(terms, plan, taken, self.stop, outcome)
@@ -312,9 +403,19 @@ class Run:
         admitted = tuple(batch for batch in plan.batches if self.stop.admits(batch))
         await self._workers.work(dataclasses.replace(plan, batches=admitted), taken, outcome)
 
-    async def _list(self, prefixes: tuple[str, ...], found: Callable[[Listed], Awaitable[None]]) -> None:
+    async def _list(
+        self, prefixes: tuple[str, ...], found: Callable[[Listed], Awaitable[None]]
+    ) -> None:
         shard = self._settings.shard
-        await list_groups(self._store, prefixes, self._layout, ignored=self._settings.state_prefix, found=found, failed=self._account.failed, shard=shard)
+        await list_groups(
+            self._store,
+            prefixes,
+            self._layout,
+            ignored=self._settings.state_prefix,
+            found=found,
+            failed=self._account.failed,
+            shard=shard,
+        )
 
     def _in_scope(self, listed: Listed) -> list[Group]:
         groups = [group for group in listed.groups if self._scope.covers(group.id)]

@@ -1,8 +1,11 @@
-"""Groups worked off in other processes: as many as there are CPUs. Everything else stays with the process that began the run.
+"""Groups worked off in other processes: as many as there are CPUs.
 
-A worker is told once what it works under, then gets one plan after another; it tells of every output as it is committed, and at the end what became of
-the group. It has its own connections to the bucket, and no lease of its own: how long the run's lease holds stands in memory that all of them see.
-A worker that loses its run ends at once, as if it had been killed with it.
+Everything else stays with the process that began the run.
+
+A worker is told once what it works under, then gets one plan after another; it tells of every
+output as it is committed, and at the end what became of the group. It has its own connections to
+the bucket, and no lease of its own: how long the run's lease holds stands in memory that all of
+them see. A worker that loses its run ends at once, as if it had been killed with it.
 """
 
 from __future__ import annotations
@@ -45,13 +48,17 @@ _PATIENCE_SECONDS = 5.0
 
 
 def processes_for(wanted: int, memory: int) -> int:
-    """How many processes a run gets that wants so many, 0 for all CPUs: no more than its memory is enough for."""
+    """How many processes a run gets that wants so many, 0 for all CPUs: no more than its memory is
+    enough for.
+    """
     return max(1, min(wanted or usable_cpus(), memory // _LEAST_MEMORY))
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What all groups of a run are worked off under, in whichever process. `concurrency` and `memory` are for all processes together.
+    """What all groups of a run are worked off under, in whichever process.
+
+    `concurrency` and `memory` are for all processes together.
 
     `deadline` is in seconds from now on, None for no end.
     """
@@ -70,7 +77,11 @@ class Orders:
 
     def terms(self, store: ObjectStore, lease: Claim, processes: int = 1) -> Terms:
         """The same, with a bucket to work on, for one of so many processes."""
-        lanes = Lanes.of(-(-self.concurrency // processes), self.memory // processes, lambda: store.usage.throttled)
+        lanes = Lanes.of(
+            -(-self.concurrency // processes),
+            self.memory // processes,
+            lambda: store.usage.throttled,
+        )
         return Terms(
             store=store,
             state=self.state,
@@ -88,7 +99,9 @@ class Orders:
 
 @dataclass(slots=True)
 class Spent:
-    """What a process has asked of the store and taken of the machine so far; `reads` and `writes` are the requests in flight that it now allows itself."""
+    """What a process has asked of the store and taken of the machine so far; `reads` and `writes`
+    are the requests in flight that it now allows itself.
+    """
 
     usage: Usage = field(default_factory=Usage)
     cpu_seconds: float = 0.0
@@ -163,7 +176,9 @@ class _Worker:
     writer: asyncio.StreamWriter | None = None
 
     def end(self) -> None:
-        """Sees to it that the process is gone: without its run it ends by itself, or else is killed."""
+        """Sees to it that the process is gone: without its run it ends by itself, or else is
+        killed.
+        """
         self.socket.close()
         self.process.join(_PATIENCE_SECONDS)
         if self.process.is_alive():
@@ -172,14 +187,20 @@ class _Worker:
 
 
 class Workers:
-    """The worker processes of a run, as a block. They are started before there is an event loop or a thread, and none outlives the block."""
+    """The worker processes of a run, as a block.
+
+    They are started before there is an event loop or a thread, and none outlives the block.
+    """
 
     def __init__(self, count: int, open_store: OpenStore) -> None:
         context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
         self.expiry: Expiry = context.Value("d", 0.0, lock=False)
         self._numbers = 0
         pairs = [socket.socketpair() for _ in range(count)]
-        self._workers = [_Worker(self._start(context, theirs, pairs, open_store, count), ours) for ours, theirs in pairs]
+        self._workers = [
+            _Worker(self._start(context, theirs, pairs, open_store, count), ours)
+            for ours, theirs in pairs
+        ]
         for _, theirs in pairs:
             theirs.close()
 
@@ -191,10 +212,21 @@ class Workers:
             worker.end()
 
     def _start(
-        self, context: Any, theirs: socket.socket, pairs: Sequence[tuple[socket.socket, socket.socket]], open_store: OpenStore, count: int
+        self,
+        context: Any,
+        theirs: socket.socket,
+        pairs: Sequence[tuple[socket.socket, socket.socket]],
+        open_store: OpenStore,
+        count: int,
     ) -> BaseProcess:
-        others = [end for pair in pairs for end in pair if end is not theirs] if context.get_start_method() == "fork" else []
-        process: BaseProcess = context.Process(target=_main, args=(theirs, others, open_store, self.expiry, count), daemon=True)
+        others = (
+            [end for pair in pairs for end in pair if end is not theirs]
+            if context.get_start_method() == "fork"
+            else []
+        )
+        process: BaseProcess = context.Process(
+            target=_main, args=(theirs, others, open_store, self.expiry, count), daemon=True
+        )
         process.start()
         return process
 
@@ -204,8 +236,13 @@ class Workers:
         return len(self._workers)
 
     @asynccontextmanager
-    async def working(self, orders: Orders, leave_lease: Callable[[], None]) -> AsyncIterator[Workers]:
-        """Gives the orders, and takes in what is told until the block ends. `leave_lease` is called for uploads that no record may name."""
+    async def working(
+        self, orders: Orders, leave_lease: Callable[[], None]
+    ) -> AsyncIterator[Workers]:
+        """Gives the orders, and takes in what is told until the block ends.
+
+        `leave_lease` is called for uploads that no record may name.
+        """
         listeners = []
         for worker in self._workers:
             reader, worker.writer = await asyncio.open_unix_connection(sock=worker.socket)
@@ -223,7 +260,10 @@ class Workers:
             await asyncio.gather(*(asyncio.to_thread(worker.end) for worker in self._workers))
 
     async def work(self, plan: Plan, taken: frozenset[str], outcome: GroupOutcome) -> None:
-        """Has a plan worked off by the worker that has the least to do. Raises what ends the whole run, or GroupOwned."""
+        """Has a plan worked off by the worker that has the least to do.
+
+        Raises what ends the whole run, or GroupOwned.
+        """
         worker = min((w for w in self._workers if not w.lost), key=lambda w: w.busy, default=None)
         if worker is None or worker.writer is None:
             outcome.failures.append(_died(plan))
@@ -261,7 +301,9 @@ class Workers:
         return total
 
 
-async def _listen(worker: _Worker, reader: asyncio.StreamReader, leave_lease: Callable[[], None]) -> None:
+async def _listen(
+    worker: _Worker, reader: asyncio.StreamReader, leave_lease: Callable[[], None]
+) -> None:
     """Takes in what a worker tells, to its end. Whatever that is, nobody goes on waiting for it."""
     try:
         while True:
@@ -304,7 +346,12 @@ class _WorkerDied(Exception):
 
 def _died(plan: Plan) -> CoalesceError:
     hint = "Its sources are all there, joined or not; the next run settles what was begun. Was the container out of memory?"
-    return CoalesceError(f"{plan.group}: the process that worked on it has died", key=plan.group.prefix, code="WorkerDied", hint=hint)
+    return CoalesceError(
+        f"{plan.group}: the process that worked on it has died",
+        key=plan.group.prefix,
+        code="WorkerDied",
+        hint=hint,
+    )
 
 
 class _SharedLease:
@@ -322,7 +369,13 @@ class _SharedLease:
         self.untidy = True
 
 
-def _main(ours: socket.socket, others: Sequence[socket.socket], open_store: OpenStore, expiry: Expiry, processes: int) -> None:
+def _main(
+    ours: socket.socket,
+    others: Sequence[socket.socket],
+    open_store: OpenStore,
+    expiry: Expiry,
+    processes: int,
+) -> None:
     """A worker's life. Signals are for the run, which passes them on in its own way."""
     for end in others:
         end.close()
@@ -331,7 +384,9 @@ def _main(ours: socket.socket, others: Sequence[socket.socket], open_store: Open
     asyncio.run(_serve(ours, open_store, expiry, processes))
 
 
-async def _serve(ours: socket.socket, open_store: OpenStore, expiry: Expiry, processes: int) -> None:
+async def _serve(
+    ours: socket.socket, open_store: OpenStore, expiry: Expiry, processes: int
+) -> None:
     reader, writer = await asyncio.open_unix_connection(sock=ours)
     orders: Orders = await _heard(reader)
     lease = _SharedLease(expiry)
@@ -341,7 +396,12 @@ async def _serve(ours: socket.socket, open_store: OpenStore, expiry: Expiry, pro
         terms = orders.terms(store, lease, processes)
 
         def say(number: int, **more: Any) -> None:
-            _send(writer, _Word(number, Spent.by_this_process(store.usage, terms.lanes), lease.untidy, **more))
+            _send(
+                writer,
+                _Word(
+                    number, Spent.by_this_process(store.usage, terms.lanes), lease.untidy, **more
+                ),
+            )
 
         async def work(job: _Job) -> None:
             outcome = GroupOutcome(lambda delivery: say(job.number, delivery=delivery))
@@ -350,7 +410,14 @@ async def _serve(ours: socket.socket, open_store: OpenStore, expiry: Expiry, pro
                 await work_off(terms, job.plan, job.taken, stop, outcome)
             except CoalesceError as error:
                 fatal = error
-            say(job.number, ended=True, left=tuple(outcome.left), failures=tuple(outcome.failures), unsettled=outcome.unsettled, fatal=fatal)
+            say(
+                job.number,
+                ended=True,
+                left=tuple(outcome.left),
+                failures=tuple(outcome.failures),
+                unsettled=outcome.unsettled,
+                fatal=fatal,
+            )
 
         while True:
             message = await _heard(reader)
@@ -363,7 +430,11 @@ async def _serve(ours: socket.socket, open_store: OpenStore, expiry: Expiry, pro
 
 
 async def _heard(reader: asyncio.StreamReader) -> Any:
-    """What the run says next. A run that is over, or dead, takes its workers along: nothing that is still under way may go on without it."""
+    """What the run says next.
+
+    A run that is over, or dead, takes its workers along: nothing that is still under way may go on
+    without it.
+    """
     try:
         return await _receive(reader)
     except (asyncio.IncompleteReadError, ConnectionError):

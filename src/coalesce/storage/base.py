@@ -1,7 +1,8 @@
 """The narrow protocol between the job and an object store.
 
-Every method is one S3 request (or its own bounded retries) against one bucket. All of them raise `StorageError` or a subclass, never anything of the
-library underneath; a failure that is not one of the named subclasses means that the effect is unknown. ETags are passed as the store lists them,
+Every method is one S3 request (or its own bounded retries) against one bucket. All of them raise
+`StorageError` or a subclass, never anything of the library underneath; a failure that is not one of
+the named subclasses means that the effect is unknown. ETags are passed as the store lists them,
 quotes included.
 """
 
@@ -21,14 +22,19 @@ from coalesce.model import ObjectInfo, UploadedPart
 class Checksum(enum.Enum):
     """How an upload is protected: the algorithm of its parts, and what Complete is held against."""
 
-    CRC64NVME = "CRC64NVME"  # full object: the store refuses a Complete whose whole-object CRC is not the expected one
-    CRC32 = "CRC32"  # composite: each part is checked on arrival, HEAD returns the CRC of the parts' CRCs
+    # full object: the store refuses a Complete whose whole-object CRC is not the expected one
+    CRC64NVME = "CRC64NVME"
+    # composite: each part is checked on arrival, HEAD returns the CRC of the parts' CRCs
+    CRC32 = "CRC32"
     NONE = "NONE"  # the store keeps none that could be trusted
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One answer to ListObjectsV2. `token` is None on the last page; `date` is the answer's Date header in seconds since the epoch."""
+    """One answer to ListObjectsV2.
+
+    `token` is None on the last page; `date` is the answer's Date header in seconds since the epoch.
+    """
 
     objects: tuple[ObjectInfo, ...]
     prefixes: tuple[str, ...]
@@ -38,7 +44,11 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """Bytes of one GET. `checksum` maps algorithm names to base64 values, only for a whole object with a full-object checksum."""
+    """Bytes of one GET.
+
+    `checksum` maps algorithm names to base64 values, only for a whole object with a full-object
+    checksum.
+    """
 
     data: bytes
     etag: str
@@ -47,7 +57,10 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What HEAD says of an object. `checksum` as in `Body`, composite values (`...-N`) included; metadata names are lower case."""
+    """What HEAD says of an object.
+
+    `checksum` as in `Body`, composite values (`...-N`) included; metadata names are lower case.
+    """
 
     key: str
     size: int
@@ -86,10 +99,12 @@ class DeleteResult:
 
 @dataclass(slots=True)
 class Usage:
-    """What was asked of the store so far: sent requests by S3 operation name, and body bytes both ways.
+    """What was asked of the store so far: sent requests by S3 operation name, and body bytes both
+    ways.
 
-    `seconds` is how long the answers took, by operation, those under way at once added up; `checking` is the CPU time of looking at bodies, in seconds.
-    `orphans` are uploads that may be open with nobody knowing their ids: begun by a request whose answer was lost.
+    `seconds` is how long the answers took, by operation, those under way at once added up;
+    `checking` is the CPU time of looking at bodies, in seconds. `orphans` are uploads that may be
+    open with nobody knowing their ids: begun by a request whose answer was lost.
     """
 
     requests: Counter[str] = field(default_factory=Counter)
@@ -129,19 +144,26 @@ class ObjectStore(Protocol):
     usage: Usage
 
     async def check_access(self) -> None:
-        """Raises ConfigurationError where nothing can be done in the bucket: not there, credentials, network."""
+        """Raises ConfigurationError where nothing can be done in the bucket: not there,
+        credentials, network.
+        """
         ...
 
-    async def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000) -> Page:
+    async def list_page(
+        self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000
+    ) -> Page:
         """ListObjectsV2: at most `max_keys` keys and common prefixes that begin with `prefix`."""
         ...
 
-    async def get(self, key: str, *, etag: str = "", start: int = 0, length: int | None = None) -> Body:
+    async def get(
+        self, key: str, *, etag: str = "", start: int = 0, length: int | None = None
+    ) -> Body:
         """GetObject with If-Match `etag`; with `length`, only the bytes [start, start + length).
 
-        A body that breaks off or differs in length from what its headers announce is a retried and then raised `Unavailable`.
-        Raises PreconditionFailed where the object has another ETag (also when the store ignores If-Match: the answer's ETag is compared),
-        NotFound, Archived, AccessDenied.
+        A body that breaks off or differs in length from what its headers announce is a retried and
+        then raised `Unavailable`. Raises PreconditionFailed where the object has another ETag (also
+        when the store ignores If-Match: the answer's ETag is compared), NotFound, Archived,
+        AccessDenied.
         """
         ...
 
@@ -161,20 +183,51 @@ class ObjectStore(Protocol):
     ) -> str:
         """PutObject, create-only with `if_none_match`, replace-only with `if_match`; the new ETag.
 
-        Raises PreconditionFailed (412), Conflict (409), NotFound (`if_match` and the key is absent).
+        Raises PreconditionFailed (412), Conflict (409), NotFound (`if_match` and the key is
+        absent).
         """
         ...
 
-    async def create_upload(self, key: str, *, checksum: Checksum, metadata: Mapping[str, str], content_type: str = "") -> str:
-        """CreateMultipartUpload (CRC64NVME as FULL_OBJECT, CRC32 as COMPOSITE); the upload id. A lost answer counts among the orphans."""
+    async def create_upload(
+        self, key: str, *, checksum: Checksum, metadata: Mapping[str, str], content_type: str = ""
+    ) -> str:
+        """CreateMultipartUpload (CRC64NVME as FULL_OBJECT, CRC32 as COMPOSITE); the upload id.
+
+        A lost answer counts among the orphans.
+        """
         ...
 
-    async def upload_part(self, key: str, upload_id: str, number: int, pieces: Sequence[bytes], *, checksum: Checksum, value: str) -> UploadedPart:
-        """UploadPart of the joined `pieces`, with their checksum `value` (base64) in the upload's algorithm. Raises NoSuchUpload, BadRequest."""
+    async def upload_part(
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        pieces: Sequence[bytes],
+        *,
+        checksum: Checksum,
+        value: str,
+    ) -> UploadedPart:
+        """UploadPart of the joined `pieces`, with their checksum `value` (base64) in the upload's
+        algorithm. Raises NoSuchUpload, BadRequest.
+        """
         ...
 
-    async def copy_part(self, key: str, upload_id: str, number: int, *, source: str, etag: str, start: int, length: int, checksum: Checksum) -> UploadedPart:
-        """UploadPartCopy of [start, start + length) of `source` under x-amz-copy-source-if-match. Raises PreconditionFailed, NotFound, NoSuchUpload."""
+    async def copy_part(
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        *,
+        source: str,
+        etag: str,
+        start: int,
+        length: int,
+        checksum: Checksum,
+    ) -> UploadedPart:
+        """UploadPartCopy of [start, start + length) of `source` under x-amz-copy-source-if-match.
+
+        Raises PreconditionFailed, NotFound, NoSuchUpload.
+        """
         ...
 
     async def complete_upload(
@@ -187,9 +240,11 @@ class ObjectStore(Protocol):
         value: str = "",
         create_only: bool = True,
     ) -> None:
-        """CompleteMultipartUpload, If-None-Match: * with `create_only`; for CRC64NVME with the expected full-object `value` (base64).
+        """CompleteMultipartUpload, If-None-Match: * with `create_only`; for CRC64NVME with the
+        expected full-object `value` (base64).
 
-        Raises PreconditionFailed (412), Conflict (409), NoSuchUpload, BadRequest, AccessDenied; anything else leaves the effect unknown.
+        Raises PreconditionFailed (412), Conflict (409), NoSuchUpload, BadRequest, AccessDenied;
+        anything else leaves the effect unknown.
         """
         ...
 
@@ -202,12 +257,17 @@ class ObjectStore(Protocol):
         ...
 
     async def delete(self, key: str, *, etag: str = "") -> DeleteResult:
-        """DeleteObject, with If-Match where `etag` is given. Refusals are results, lost answers are raised."""
+        """DeleteObject, with If-Match where `etag` is given.
+
+        Refusals are results, lost answers are raised.
+        """
         ...
 
     async def delete_many(self, targets: Sequence[tuple[str, str]]) -> list[DeleteResult]:
-        """DeleteObjects of at most 1,000 (key, ETag) pairs, verbose; an empty ETag means unconditional.
+        """DeleteObjects of at most 1,000 (key, ETag) pairs, verbose; an empty ETag means
+        unconditional.
 
-        One result for every target, in their order; a key that the answer does not mention is REFUSED.
+        One result for every target, in their order; a key that the answer does not mention is
+        REFUSED.
         """
         ...

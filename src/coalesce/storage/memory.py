@@ -1,6 +1,8 @@
-"""A bucket in memory, as strict as S3 where the commit protocol leans on S3: for tests, which also make it fail, freeze or forget a guarantee.
+"""A bucket in memory, as strict as S3 where the commit protocol leans on S3: for tests, which also
+make it fail, freeze or forget a guarantee.
 
-Rules and their sources: S3 API reference (conditional requests, multipart upload limits, checking object integrity).
+Rules and their sources: S3 API reference (conditional requests, multipart upload limits, checking
+object integrity).
 """
 
 from __future__ import annotations
@@ -17,7 +19,16 @@ from awscrt import checksums
 from coalesce import errors
 from coalesce.model import ObjectInfo, UploadedPart
 from coalesce.planning.batches import MAX_PARTS, MIN_PART_BYTES
-from coalesce.storage.base import Body, Checksum, Deleted, DeleteResult, Head, OpenUpload, Page, Usage
+from coalesce.storage.base import (
+    Body,
+    Checksum,
+    Deleted,
+    DeleteResult,
+    Head,
+    OpenUpload,
+    Page,
+    Usage,
+)
 
 T = TypeVar("T")
 
@@ -62,8 +73,9 @@ async def _pass(_: Request) -> None:
 class MemoryBucket:
     """What all clients of one bucket share. `now` is the store's clock.
 
-    `ignores` names conditions that the store accepts and forgets: `put-if-none-match`, `put-if-match`, `get-if-match`, `complete-if-none-match`,
-    `delete-if-match`, `delete-many-etag`, `copy-if-match`, `abort`, `checksum` (all of them), `full-object-checksum` (that of the whole).
+    `ignores` names conditions that the store accepts and forgets: `put-if-none-match`,
+    `put-if-match`, `get-if-match`, `complete-if-none-match`, `delete-if-match`, `delete-many-etag`,
+    `copy-if-match`, `abort`, `checksum` (all of them), `full-object-checksum` (that of the whole).
     """
 
     now: float = 1_700_000_000.0
@@ -85,9 +97,20 @@ class MemoryBucket:
         checksum: Mapping[str, str] | None = None,
         storage_class: str = "STANDARD",
     ) -> str:
-        """Puts an object where it is, without a request: for whoever else writes into the bucket. Its ETag."""
+        """Puts an object where it is, without a request: for whoever else writes into the bucket.
+
+        Its ETag.
+        """
         etag = etag or f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
-        self.objects[key] = StoredObject(data, etag, self.now, dict(metadata or {}), content_type or "binary/octet-stream", dict(checksum or {}), storage_class)
+        self.objects[key] = StoredObject(
+            data,
+            etag,
+            self.now,
+            dict(metadata or {}),
+            content_type or "binary/octet-stream",
+            dict(checksum or {}),
+            storage_class,
+        )
         self.changes += 1
         return etag
 
@@ -101,8 +124,8 @@ class MemoryBucket:
 class MemoryStore:
     """See `ObjectStore`: one client of a bucket.
 
-    `before` is awaited ahead of every request, and may raise: the request then has no effect. `after` is awaited when it has had its effect, and may
-    raise too: that is an answer lost.
+    `before` is awaited ahead of every request, and may raise: the request then has no effect.
+    `after` is awaited when it has had its effect, and may raise too: that is an answer lost.
     """
 
     def __init__(self, bucket: MemoryBucket) -> None:
@@ -115,15 +138,21 @@ class MemoryStore:
     async def check_access(self) -> None:
         """See `ObjectStore`."""
 
-    async def list_page(self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000) -> Page:
+    async def list_page(
+        self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000
+    ) -> Page:
         """See `ObjectStore`."""
-        return await self._answer("ListObjectsV2", prefix, lambda: self._list(prefix, delimiter, token or "", max_keys))
+        return await self._answer(
+            "ListObjectsV2", prefix, lambda: self._list(prefix, delimiter, token or "", max_keys)
+        )
 
     def _list(self, prefix: str, delimiter: str, after: str, max_keys: int) -> Page:
         found: list[ObjectInfo] = []
         prefixes: list[str] = []
         last = ""
-        for key in sorted((key for key in self.bucket.objects if key.startswith(prefix)), key=str.encode):
+        for key in sorted(
+            (key for key in self.bucket.objects if key.startswith(prefix)), key=str.encode
+        ):
             cut = key.find(delimiter, len(prefix)) if delimiter else -1
             name = key if cut < 0 else key[: cut + len(delimiter)]
             if name.encode() <= after.encode() or name == last:
@@ -132,13 +161,23 @@ class MemoryStore:
                 return Page(tuple(found), tuple(prefixes), last, float(int(self.bucket.now)))
             if cut < 0:
                 stored = self.bucket.objects[key]
-                found.append(ObjectInfo(key, len(stored.data), stored.etag, float(int(stored.modified)), stored.storage_class))
+                found.append(
+                    ObjectInfo(
+                        key,
+                        len(stored.data),
+                        stored.etag,
+                        float(int(stored.modified)),
+                        stored.storage_class,
+                    )
+                )
             else:
                 prefixes.append(name)
             last = name
         return Page(tuple(found), tuple(prefixes), None, float(int(self.bucket.now)))
 
-    async def get(self, key: str, *, etag: str = "", start: int = 0, length: int | None = None) -> Body:
+    async def get(
+        self, key: str, *, etag: str = "", start: int = 0, length: int | None = None
+    ) -> Body:
         """See `ObjectStore`."""
         return await self._answer("GetObject", key, lambda: self._get(key, etag, start, length))
 
@@ -152,7 +191,13 @@ class MemoryStore:
             raise errors.ConditionIgnored(f"{key}: the answer has another ETag", key=key)
         data = stored.data if length is None else stored.data[start : start + length]
         self.usage.bytes_in += len(data)
-        return Body(data, stored.etag, {} if length is not None else {k: v for k, v in stored.checksum.items() if "-" not in v})
+        return Body(
+            data,
+            stored.etag,
+            {}
+            if length is not None
+            else {k: v for k, v in stored.checksum.items() if "-" not in v},
+        )
 
     async def head(self, key: str) -> Head | None:
         """See `ObjectStore`."""
@@ -160,10 +205,28 @@ class MemoryStore:
 
     def _head(self, key: str) -> Head | None:
         stored = self.bucket.objects.get(key)
-        return None if stored is None else Head(key, len(stored.data), stored.etag, stored.metadata, stored.content_type, stored.checksum)
+        return (
+            None
+            if stored is None
+            else Head(
+                key,
+                len(stored.data),
+                stored.etag,
+                stored.metadata,
+                stored.content_type,
+                stored.checksum,
+            )
+        )
 
     async def put(
-        self, key: str, body: bytes, *, if_none_match: bool = False, if_match: str = "", content_type: str = "", metadata: Mapping[str, str] | None = None
+        self,
+        key: str,
+        body: bytes,
+        *,
+        if_none_match: bool = False,
+        if_match: str = "",
+        content_type: str = "",
+        metadata: Mapping[str, str] | None = None,
     ) -> str:
         """See `ObjectStore`."""
 
@@ -181,13 +244,17 @@ class MemoryStore:
 
         return await self._answer("PutObject", key, apply)
 
-    async def create_upload(self, key: str, *, checksum: Checksum, metadata: Mapping[str, str], content_type: str = "") -> str:
+    async def create_upload(
+        self, key: str, *, checksum: Checksum, metadata: Mapping[str, str], content_type: str = ""
+    ) -> str:
         """See `ObjectStore`."""
 
         def apply() -> str:
             self.bucket.changes += 1
             upload_id = f"upload-{self.bucket.changes}"
-            self.bucket.uploads[upload_id] = _Upload(key, checksum, dict(metadata), content_type, self.bucket.changes)
+            self.bucket.uploads[upload_id] = _Upload(
+                key, checksum, dict(metadata), content_type, self.bucket.changes
+            )
             return upload_id
 
         try:
@@ -196,19 +263,41 @@ class MemoryStore:
             self.usage.orphans += 1
             raise
 
-    async def upload_part(self, key: str, upload_id: str, number: int, pieces: Sequence[bytes], *, checksum: Checksum, value: str) -> UploadedPart:
+    async def upload_part(
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        pieces: Sequence[bytes],
+        *,
+        checksum: Checksum,
+        value: str,
+    ) -> UploadedPart:
         """See `ObjectStore`."""
         data = b"".join(pieces)
 
         def apply() -> UploadedPart:
             if value and value != _sum(data, checksum) and "checksum" not in self.bucket.ignores:
-                raise errors.BadRequest(f"{key}: part {number} does not have its checksum", key=key, code="BadDigest")
+                raise errors.BadRequest(
+                    f"{key}: part {number} does not have its checksum", key=key, code="BadDigest"
+                )
             self.usage.bytes_out += len(data)
             return self._add_part(key, upload_id, number, data)
 
         return await self._answer("UploadPart", key, apply)
 
-    async def copy_part(self, key: str, upload_id: str, number: int, *, source: str, etag: str, start: int, length: int, checksum: Checksum) -> UploadedPart:
+    async def copy_part(
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        *,
+        source: str,
+        etag: str,
+        start: int,
+        length: int,
+        checksum: Checksum,
+    ) -> UploadedPart:
         """See `ObjectStore`."""
 
         def apply() -> UploadedPart:
@@ -216,7 +305,9 @@ class MemoryStore:
             if stored.etag != etag and "copy-if-match" not in self.bucket.ignores:
                 raise errors.PreconditionFailed(f"{source}: another ETag", key=source)
             if start + length > len(stored.data):
-                raise errors.BadRequest(f"{source}: the range ends behind it", key=source, code="InvalidRange")
+                raise errors.BadRequest(
+                    f"{source}: the range ends behind it", key=source, code="InvalidRange"
+                )
             return self._add_part(key, upload_id, number, stored.data[start : start + length])
 
         return await self._answer("UploadPartCopy", key, apply)
@@ -224,18 +315,36 @@ class MemoryStore:
     def _add_part(self, key: str, upload_id: str, number: int, data: bytes) -> UploadedPart:
         upload = self._open(key, upload_id)
         if not 1 <= number <= MAX_PARTS:
-            raise errors.BadRequest(f"{key}: there is no part {number}", key=key, code="InvalidArgument")
-        etag, value = f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"', _sum(data, upload.checksum)
+            raise errors.BadRequest(
+                f"{key}: there is no part {number}", key=key, code="InvalidArgument"
+            )
+        etag, value = (
+            f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"',
+            _sum(data, upload.checksum),
+        )
         upload.parts[number] = (data, etag, value)
         return UploadedPart(number, len(data), etag, value)
 
     async def complete_upload(
-        self, key: str, upload_id: str, parts: Sequence[UploadedPart], *, checksum: Checksum, value: str = "", create_only: bool = True
+        self,
+        key: str,
+        upload_id: str,
+        parts: Sequence[UploadedPart],
+        *,
+        checksum: Checksum,
+        value: str = "",
+        create_only: bool = True,
     ) -> None:
         """See `ObjectStore`."""
-        await self._answer("CompleteMultipartUpload", key, lambda: self._complete(key, upload_id, parts, value, create_only))
+        await self._answer(
+            "CompleteMultipartUpload",
+            key,
+            lambda: self._complete(key, upload_id, parts, value, create_only),
+        )
 
-    def _complete(self, key: str, upload_id: str, parts: Sequence[UploadedPart], value: str, create_only: bool) -> None:
+    def _complete(
+        self, key: str, upload_id: str, parts: Sequence[UploadedPart], value: str, create_only: bool
+    ) -> None:
         upload = self._open(key, upload_id)
         if create_only and "complete-if-none-match" not in self.bucket.ignores:
             if key in self.bucket.objects:
@@ -244,24 +353,43 @@ class MemoryStore:
                 raise errors.Conflict(f"{key}: deleted since the upload began", key=key)
         chosen = [self._listed(upload, part, is_last=part is parts[-1]) for part in parts]
         if not chosen or [part.number for part in parts] != sorted({part.number for part in parts}):
-            raise errors.BadRequest(f"{key}: the parts are not in order", key=key, code="InvalidPartOrder")
+            raise errors.BadRequest(
+                f"{key}: the parts are not in order", key=key, code="InvalidPartOrder"
+            )
         data = b"".join(part for part, _ in chosen)
         stored = _whole_sum(data, [value for _, value in chosen], upload.checksum)
-        if upload.checksum is Checksum.CRC64NVME and value and value != stored["CRC64NVME"] and not {"checksum", "full-object-checksum"} & self.bucket.ignores:
+        if (
+            upload.checksum is Checksum.CRC64NVME
+            and value
+            and value != stored["CRC64NVME"]
+            and not {"checksum", "full-object-checksum"} & self.bucket.ignores
+        ):
             raise errors.BadRequest(f"{key}: does not have its checksum", key=key, code="BadDigest")
         digests = b"".join(hashlib.md5(part, usedforsecurity=False).digest() for part, _ in chosen)
         etag = f'"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(chosen)}"'
-        self.bucket.store(key, data, upload.metadata, upload.content_type, etag=etag, checksum=stored)
+        self.bucket.store(
+            key, data, upload.metadata, upload.content_type, etag=etag, checksum=stored
+        )
         del self.bucket.uploads[upload_id]
 
     def _listed(self, upload: _Upload, part: UploadedPart, *, is_last: bool) -> tuple[bytes, str]:
         data, etag, value = upload.parts.get(part.number, (b"", "", ""))
         if etag != part.etag:
-            raise errors.BadRequest(f"{upload.key}: part {part.number} is not there", key=upload.key, code="InvalidPart")
+            raise errors.BadRequest(
+                f"{upload.key}: part {part.number} is not there", key=upload.key, code="InvalidPart"
+            )
         if part.checksum and part.checksum != value and "checksum" not in self.bucket.ignores:
-            raise errors.BadRequest(f"{upload.key}: part {part.number} has another checksum", key=upload.key, code="InvalidPart")
+            raise errors.BadRequest(
+                f"{upload.key}: part {part.number} has another checksum",
+                key=upload.key,
+                code="InvalidPart",
+            )
         if len(data) < self.bucket.min_part_bytes and not is_last:
-            raise errors.BadRequest(f"{upload.key}: part {part.number} is too small", key=upload.key, code="EntityTooSmall")
+            raise errors.BadRequest(
+                f"{upload.key}: part {part.number} is too small",
+                key=upload.key,
+                code="EntityTooSmall",
+            )
         return data, value
 
     async def abort_upload(self, key: str, upload_id: str) -> None:
@@ -278,17 +406,29 @@ class MemoryStore:
         return await self._answer(
             "ListMultipartUploads",
             prefix,
-            lambda: [OpenUpload(upload.key, name) for name, upload in self.bucket.uploads.items() if upload.key.startswith(prefix)],
+            lambda: [
+                OpenUpload(upload.key, name)
+                for name, upload in self.bucket.uploads.items()
+                if upload.key.startswith(prefix)
+            ],
         )
 
     async def delete(self, key: str, *, etag: str = "") -> DeleteResult:
         """See `ObjectStore`."""
-        return await self._answer("DeleteObject", key, lambda: self._delete(key, etag if "delete-if-match" not in self.bucket.ignores else ""))
+        return await self._answer(
+            "DeleteObject",
+            key,
+            lambda: self._delete(key, etag if "delete-if-match" not in self.bucket.ignores else ""),
+        )
 
     async def delete_many(self, targets: Sequence[tuple[str, str]]) -> list[DeleteResult]:
         """See `ObjectStore`."""
         conditional = "delete-many-etag" not in self.bucket.ignores
-        return await self._answer("DeleteObjects", targets[0][0], lambda: [self._delete(key, etag if conditional else "") for key, etag in targets])
+        return await self._answer(
+            "DeleteObjects",
+            targets[0][0],
+            lambda: [self._delete(key, etag if conditional else "") for key, etag in targets],
+        )
 
     def _delete(self, key: str, etag: str) -> DeleteResult:
         stored = self.bucket.objects.get(key)

@@ -1,4 +1,6 @@
-"""How much may be under way at once: requests in flight, which find their own level, and bytes in memory, which have a fixed one."""
+"""How much may be under way at once: requests in flight, which find their own level, and bytes in
+memory, which have a fixed one.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +16,23 @@ _WRITES = 64
 
 _RECORDED = 100_000
 
-# Answers that take so many times as long as the quickest waited for one another, in the store or in this process: more requests would only wait longer.
+# Answers that take so many times as long as the quickest waited for one another, in the store or in
+# this process: more requests would only wait longer.
 _CROWDED = 1.5
 _MUCH_TOO_CROWDED = 4.0
 _FALL = 0.7
 
-# The quickest round is forgotten little by little: objects of another size, or another time of day, take longer.
+# The quickest round is forgotten little by little: objects of another size, or another time of day,
+# take longer.
 _FORGET = 1.02
 
 
 class Level:
     """How many requests may be in flight. Decided once for each round of as many answers.
 
-    Doubles while answers come as quickly as the quickest ones, then rises by a sixteenth (additive increase); falls where the store asks for less, or
-    where answers take much longer (multiplicative decrease, RFC 5681). For slow answers alone it does not fall below its start.
+    Doubles while answers come as quickly as the quickest ones, then rises by a sixteenth (additive
+    increase); falls where the store asks for less, or where answers take much longer
+    (multiplicative decrease, RFC 5681). For slow answers alone it does not fall below its start.
     """
 
     def __init__(self, start: int = _START, highest: int = _HIGHEST) -> None:
@@ -40,7 +45,9 @@ class Level:
         self._seconds = 0.0
 
     def answered(self, seconds: float, *, throttled: bool) -> None:
-        """One answer, after `seconds`; `throttled` if the store has asked for less since the last one."""
+        """One answer, after `seconds`; `throttled` if the store has asked for less since the last
+        one.
+        """
         self._answers += 1
         self._seconds += seconds
         if throttled:
@@ -56,7 +63,10 @@ class Level:
         if mean > self._quickest * _CROWDED:
             self._doubling = False
         else:
-            self.limit = min(self._highest, self.limit * 2 if self._doubling else self.limit + max(1, self.limit // 16))
+            self.limit = min(
+                self._highest,
+                self.limit * 2 if self._doubling else self.limit + max(1, self.limit // 16),
+            )
         self._answers, self._seconds = 0, 0.0
 
     def _fall(self, factor: float, lowest: int) -> None:
@@ -66,7 +76,10 @@ class Level:
 
 
 class Lane:
-    """Requests of one kind, let through in the order of asking. `throttled` counts what the store has refused so far."""
+    """Requests of one kind, let through in the order of asking.
+
+    `throttled` counts what the store has refused so far.
+    """
 
     def __init__(self, level: Level, throttled: Callable[[], int]) -> None:
         self.level = level
@@ -117,7 +130,9 @@ class Lane:
 
 
 class Budget:
-    """Bytes, or anything else that is counted, that may be held at once: given out in the order of asking."""
+    """Bytes, or anything else that is counted, that may be held at once: given out in the order of
+    asking.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -166,8 +181,9 @@ class Budget:
 class Lanes:
     """What all groups of a run share.
 
-    `reads` and `writes` are requests in flight; `memory` is for bodies, in bytes. `sources` are those that batches may be about to read: a batch is read
-    before the next but one begins, rather than all at once at the end. `recorded` are those in plan records that this run holds in memory.
+    `reads` and `writes` are requests in flight; `memory` is for bodies, in bytes. `sources` are
+    those that batches may be about to read: a batch is read before the next but one begins, rather
+    than all at once at the end. `recorded` are those in plan records that this run holds in memory.
     """
 
     reads: Lane
@@ -178,8 +194,14 @@ class Lanes:
 
     @classmethod
     def of(cls, concurrency: int, memory: int, throttled: Callable[[], int]) -> Lanes:
-        """`concurrency` GETs in flight at most, 0 for as many as the store bears; `memory` in bytes; `throttled` counts the store's refusals."""
+        """`concurrency` GETs in flight at most, 0 for as many as the store bears; `memory` in
+        bytes; `throttled` counts the store's refusals.
+        """
         reads = Level(concurrency, concurrency) if concurrency else Level()
         return cls(
-            Lane(reads, throttled), Lane(Level(highest=_WRITES), throttled), Budget(2 * (concurrency or _HIGHEST // 2)), Budget(_RECORDED), Budget(memory)
+            Lane(reads, throttled),
+            Lane(Level(highest=_WRITES), throttled),
+            Budget(2 * (concurrency or _HIGHEST // 2)),
+            Budget(_RECORDED),
+            Budget(memory),
         )

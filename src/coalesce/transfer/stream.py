@@ -1,4 +1,6 @@
-"""The bytes of a batch, from its sources into the parts of its upload: many reads in flight, in order, in bounded memory."""
+"""The bytes of a batch, from its sources into the parts of its upload: many reads in flight, in
+order, in bounded memory.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,14 @@ from dataclasses import dataclass, field
 
 from coalesce.content import members as content
 from coalesce.content.members import Joiner, Rules
-from coalesce.errors import Archived, ContentError, NotFound, PreconditionFailed, SourceChanged, first_failure
+from coalesce.errors import (
+    Archived,
+    ContentError,
+    NotFound,
+    PreconditionFailed,
+    SourceChanged,
+    first_failure,
+)
 from coalesce.model import Batch, Copy, Part, Source, Span, Stream, Transferred, UploadedPart
 from coalesce.planning.batches import MIN_PART_BYTES, PART_BYTES, part_bytes
 from coalesce.storage.base import Body, Checksum, ObjectStore
@@ -18,16 +27,20 @@ from coalesce.transfer.limits import Budget, Lanes
 # Bodies that are looked at in one go.
 _RUN_BYTES = 1024**2
 
-# So many bytes of bodies are looked at on the event loop, a matter of milliseconds. A thread would fight with the loop for the interpreter: 10,000
-# sources of 100 KB took a sixth more CPU that way, and no less time. Whoever has CPUs to spare gives them with more processes.
+# So many bytes of bodies are looked at on the event loop, a matter of milliseconds. A thread would
+# fight with the loop for the interpreter: 10,000 sources of 100 KB took a sixth more CPU that way,
+# and no less time. Whoever has CPUs to spare gives them with more processes.
 _INLINE_BYTES = 2 * _RUN_BYTES
 
-# Readers of one batch: each has one source on its way. How many of them may ask at once is the lane's to say.
+# Readers of one batch: each has one source on its way. How many of them may ask at once is the
+# lane's to say.
 _READERS = 256
 
 
 def window_bytes(batch: Batch, budget: int) -> int:
-    """Bytes of source bodies that one batch may hold: all of a small one; else two parts, and a read beside them, or a quarter of the budget."""
+    """Bytes of source bodies that one batch may hold: all of a small one; else two parts, and a
+    read beside them, or a quarter of the budget.
+    """
     part = part_bytes(batch.size)
     return min(batch.size, max(2 * part + MIN_PART_BYTES + PART_BYTES, budget // 4))
 
@@ -44,7 +57,8 @@ async def transfer(
 ) -> Transferred:
     """Sends all parts of a batch; nothing of it becomes visible.
 
-    Raises SourceChanged or Archived (with the source's key), ContentError for a source that is not whole, StorageError.
+    Raises SourceChanged or Archived (with the source's key), ContentError for a source that is not
+    whole, StorageError.
     """
     window = window_bytes(batch, lanes.memory.size)
     async with lanes.memory.held(window):
@@ -72,7 +86,8 @@ class _Transfer:
     _pending: list[bytes] = field(default_factory=list)
     _pending_size: int = 0
     _held: int = 0  # bytes of the window that what is pending holds
-    _open: tuple[Joiner, int] | None = None  # the joiner and raw CRC of a source that is read in several spans
+    # the joiner and raw CRC of a source that is read in several spans
+    _open: tuple[Joiner, int] | None = None
 
     async def run(self, tasks: asyncio.TaskGroup, parts: Iterable[Part]) -> Transferred:
         copied = False
@@ -87,17 +102,28 @@ class _Transfer:
             self._append([self.rules.nothing], 0)
             self._flush(tasks, self._pending_size)
         receipts = tuple([await task for task in self.parts])
-        return Transferred(receipts, sum(receipt.size for receipt in receipts), self._combined(receipts) if copied else self.crc, self.records)
+        return Transferred(
+            receipts,
+            sum(receipt.size for receipt in receipts),
+            self._combined(receipts) if copied else self.crc,
+            self.records,
+        )
 
     def _combined(self, receipts: tuple[UploadedPart, ...]) -> int:
-        """The whole's CRC from the parts': of a copied part nothing but its sum has come through here."""
+        """The whole's CRC from the parts': of a copied part nothing but its sum has come through
+        here.
+        """
         crc = 0
         for receipt in receipts:
             crc = content.combined(crc, content.decoded(receipt.checksum), receipt.size)
         return crc
 
     async def _stream(self, tasks: asyncio.TaskGroup, spans: Iterable[Span]) -> None:
-        """Reads ahead, and joins in order. What is left for the last part of a stream is never too small for a part that is not the upload's last."""
+        """Reads ahead, and joins in order.
+
+        What is left for the last part of a stream is never too small for a part that is not the
+        upload's last.
+        """
         part_size = part_bytes(self.batch.size)
         reads = _Reads(self.store, self.lanes, self.window, _pieces(spans))
         await self.lanes.sources.acquire(len(self.batch.sources))
@@ -105,20 +131,31 @@ class _Transfer:
         while run := await reads.next_run():
             for read, joined in zip(run, await self._joined(run), strict=True):
                 self._append(joined.pieces, read.span.length)
-                self.records = None if joined.records is None or self.records is None else self.records + joined.records
+                self.records = (
+                    None
+                    if joined.records is None or self.records is None
+                    else self.records + joined.records
+                )
             while self._pending_size >= part_size + MIN_PART_BYTES:
                 self._flush(tasks, part_size)
         await asyncio.gather(*ahead)
         self._flush(tasks, self._pending_size)
 
     async def _joined(self, run: list[_Read]) -> list[_Joined]:
-        """What becomes of some bodies. One that looks spoilt is read once more: the fault may be the network's."""
+        """What becomes of some bodies.
+
+        One that looks spoilt is read once more: the fault may be the network's.
+        """
         done: list[_Joined] = []
         again = None
         while len(done) < len(run):
             rest = run[len(done) :]
-            inline = not self.rules.check or sum(len(read.body.data) for read in rest) < _INLINE_BYTES
-            joined, failure, seconds = self._join(rest) if inline else await asyncio.to_thread(self._join, rest)
+            inline = (
+                not self.rules.check or sum(len(read.body.data) for read in rest) < _INLINE_BYTES
+            )
+            joined, failure, seconds = (
+                self._join(rest) if inline else await asyncio.to_thread(self._join, rest)
+            )
             self.store.usage.checking += seconds
             done += joined
             if failure is None:
@@ -147,7 +184,10 @@ class _Transfer:
     def _join_one(self, read: _Read) -> _Joined:
         span, data = read.span, read.body.data
         if len(data) != span.length:
-            raise ContentError(f"{span.source.key}: has {len(data)} bytes, listed with {span.length} under the same ETag", key=span.source.key)
+            raise ContentError(
+                f"{span.source.key}: has {len(data)} bytes, listed with {span.length} under the same ETag",
+                key=span.source.key,
+            )
         if span.whole:
             joiner = self.rules.joiner(span.source.key)
             if self.rules.check:
@@ -165,7 +205,9 @@ class _Transfer:
         return _Joined(pieces, None if joiner.records is None else joiner.records - before)
 
     async def _check_stored(self, run: list[_Read]) -> None:
-        """S3 gives no whole-object checksum with a range, so a source read in ranges costs one HEAD."""
+        """S3 gives no whole-object checksum with a range, so a source read in ranges costs one
+        HEAD.
+        """
         for read in run:
             if read.crc is None or not self.rules.check:
                 continue
@@ -173,10 +215,17 @@ class _Transfer:
             head = await self.store.head(source.key)
             stored = head.checksum.get("CRC64NVME") if head and head.etag == source.etag else None
             if stored and stored != content.encoded(read.crc):
-                raise ContentError(f"{source.key}: the body does not have its stored CRC64NVME", key=source.key, code="ChecksumMismatch")
+                raise ContentError(
+                    f"{source.key}: the body does not have its stored CRC64NVME",
+                    key=source.key,
+                    code="ChecksumMismatch",
+                )
 
     def _append(self, pieces: list[bytes], length: int) -> None:
-        """Adds what `length` bytes of a source came to. Bytes that were left out are the window's again."""
+        """Adds what `length` bytes of a source came to.
+
+        Bytes that were left out are the window's again.
+        """
         self.crc = content.crc64(pieces, self.crc)
         self._pending += pieces
         added = sum(map(len, pieces))
@@ -201,7 +250,14 @@ class _Transfer:
     async def _upload(self, number: int, pieces: list[bytes], held: int) -> UploadedPart:
         value = content.part_checksum(pieces, self.checksum)
         async with self.lanes.writes.turn():
-            receipt = await self.store.upload_part(self.batch.output, self.upload_id, number, pieces, checksum=self.checksum, value=value)
+            receipt = await self.store.upload_part(
+                self.batch.output,
+                self.upload_id,
+                number,
+                pieces,
+                checksum=self.checksum,
+                value=value,
+            )
         self.window.release(held)
         return receipt
 
@@ -223,7 +279,9 @@ class _Transfer:
 
 @dataclass(slots=True)
 class _Read:
-    """A span and its body; `crc` is set with the last span of a source that is read in several: of all of it."""
+    """A span and its body; `crc` is set with the last span of a source that is read in several: of
+    all of it.
+    """
 
     span: Span
     body: Body
@@ -239,9 +297,14 @@ class _Joined:
 
 
 class _Reads:
-    """Bodies of spans, read by many readers at once, given out in order. The window is asked for bytes in that order too, so none waits for a later one."""
+    """Bodies of spans, read by many readers at once, given out in order.
 
-    def __init__(self, store: ObjectStore, lanes: Lanes, window: Budget, spans: Iterator[Span]) -> None:
+    The window is asked for bytes in that order too, so none waits for a later one.
+    """
+
+    def __init__(
+        self, store: ObjectStore, lanes: Lanes, window: Budget, spans: Iterator[Span]
+    ) -> None:
         self._store = store
         self._lanes = lanes
         self._window = window
@@ -252,9 +315,15 @@ class _Reads:
         self._news: asyncio.Future[None] | None = None
 
     def begin(self, tasks: asyncio.TaskGroup, sources: int) -> list[asyncio.Task[None]]:
-        """Starts the readers. `sources` are held of the lanes' budget, and given back as the last ones are read."""
+        """Starts the readers.
+
+        `sources` are held of the lanes' budget, and given back as the last ones are read.
+        """
         self._readers = min(sources, _READERS)
-        return [tasks.create_task(self._read(sources // self._readers + (n < sources % self._readers))) for n in range(self._readers)]
+        return [
+            tasks.create_task(self._read(sources // self._readers + (n < sources % self._readers)))
+            for n in range(self._readers)
+        ]
 
     async def next_run(self) -> list[_Read]:
         """The next bodies that are there, at least one; none at the end."""
@@ -294,7 +363,10 @@ class _Reads:
 
 
 async def read_body(store: ObjectStore, span: Span) -> Body:
-    """The bytes of a span, of the listed version of its source. Raises SourceChanged or Archived (with the source's key), StorageError."""
+    """The bytes of a span, of the listed version of its source.
+
+    Raises SourceChanged or Archived (with the source's key), StorageError.
+    """
     source = span.source
     with _as_changed(source):
         if span.whole:
@@ -316,13 +388,18 @@ def _cut(pieces: list[bytes], size: int) -> tuple[list[bytes], list[bytes]]:
     """The first `size` bytes, and the rest."""
     for at, piece in enumerate(pieces):
         if len(piece) > size:
-            return ([*pieces[:at], piece[:size]] if size else pieces[:at]), [piece[size:], *pieces[at + 1 :]]
+            return ([*pieces[:at], piece[:size]] if size else pieces[:at]), [
+                piece[size:],
+                *pieces[at + 1 :],
+            ]
         size -= len(piece)
     return pieces, []
 
 
 class _as_changed:  # noqa: N801  used as a block
-    """Turns what the store says of a source that is not the listed one any more into SourceChanged."""
+    """Turns what the store says of a source that is not the listed one any more into
+    SourceChanged.
+    """
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -330,9 +407,15 @@ class _as_changed:  # noqa: N801  used as a block
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
         if isinstance(error, PreconditionFailed | NotFound):
             key = self._source.key
-            raise SourceChanged(f"{key}: changed or vanished since it was listed", key=key, request_id=error.request_id) from error
+            raise SourceChanged(
+                f"{key}: changed or vanished since it was listed",
+                key=key,
+                request_id=error.request_id,
+            ) from error
         if isinstance(error, Archived):
             error.key = self._source.key

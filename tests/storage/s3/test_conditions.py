@@ -1,4 +1,6 @@
-"""What really goes to the server, and what is made of its answers: every condition that the protocol leans on, seen from the server's side."""
+"""What really goes to the server, and what is made of its answers: every condition that the
+protocol leans on, seen from the server's side.
+"""
 
 import re
 from collections.abc import AsyncIterator
@@ -26,7 +28,10 @@ class Server:
 
     async def answer(self, request: web.Request) -> web.Response:
         if request.query.get("list-type") and "<ListBucketResult>" not in self.body:
-            return web.Response(text="<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>", content_type="application/xml")
+            return web.Response(
+                text="<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>",
+                content_type="application/xml",
+            )
         self.asked = {name.lower(): value for name, value in request.headers.items()}
         self.sent = (await request.read()).decode(errors="replace")
         return web.Response(status=self.status, text=self.body or None, headers=self.headers)
@@ -46,7 +51,15 @@ async def store(server: Server) -> AsyncIterator[S3Store]:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    async with open_s3(S3Options("b", endpoint_url=f"http://127.0.0.1:{port}", region="us-east-1", addressing="path", **KEYS)) as opened:
+    async with open_s3(
+        S3Options(
+            "b",
+            endpoint_url=f"http://127.0.0.1:{port}",
+            region="us-east-1",
+            addressing="path",
+            **KEYS,
+        )
+    ) as opened:
         yield opened
     await runner.cleanup()
 
@@ -63,9 +76,17 @@ async def test_a_replacing_put_names_the_version(store: S3Store, server: Server)
     assert server.asked["if-match"] == '"old"'
 
 
-async def test_a_complete_is_create_only_and_held_against_the_sum_of_the_whole(store: S3Store, server: Server) -> None:
+async def test_a_complete_is_create_only_and_held_against_the_sum_of_the_whole(
+    store: S3Store, server: Server
+) -> None:
     server.body = "<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>"
-    await store.complete_upload("k", "u", [UploadedPart(1, 4, '"p"', "AAAAAAAAAAA=")], checksum=Checksum.CRC64NVME, value="BBBBBBBBBBA=")
+    await store.complete_upload(
+        "k",
+        "u",
+        [UploadedPart(1, 4, '"p"', "AAAAAAAAAAA=")],
+        checksum=Checksum.CRC64NVME,
+        value="BBBBBBBBBBA=",
+    )
     assert server.asked["if-none-match"] == "*"
     assert server.asked["x-amz-checksum-crc64nvme"] == "BBBBBBBBBBA="
     assert server.asked["x-amz-checksum-type"] == "FULL_OBJECT"
@@ -74,13 +95,19 @@ async def test_a_complete_is_create_only_and_held_against_the_sum_of_the_whole(s
 
 async def test_a_part_carries_its_sum(store: S3Store, server: Server) -> None:
     server.headers = {"ETag": '"p"'}
-    await store.upload_part("k", "u", 1, [b"data"], checksum=Checksum.CRC64NVME, value="BBBBBBBBBBA=")
+    await store.upload_part(
+        "k", "u", 1, [b"data"], checksum=Checksum.CRC64NVME, value="BBBBBBBBBBA="
+    )
     assert server.asked["x-amz-checksum-crc64nvme"] == "BBBBBBBBBBA="
 
 
-async def test_a_copied_part_names_the_version_of_its_source(store: S3Store, server: Server) -> None:
+async def test_a_copied_part_names_the_version_of_its_source(
+    store: S3Store, server: Server
+) -> None:
     server.body = "<CopyPartResult><ETag>e</ETag></CopyPartResult>"
-    await store.copy_part("k", "u", 1, source="s", etag='"old"', start=0, length=5, checksum=Checksum.CRC64NVME)
+    await store.copy_part(
+        "k", "u", 1, source="s", etag='"old"', start=0, length=5, checksum=Checksum.CRC64NVME
+    )
     assert server.asked["x-amz-copy-source-if-match"] == '"old"'
     assert server.asked["x-amz-copy-source-range"] == "bytes=0-4"
 
@@ -95,7 +122,9 @@ async def test_a_get_and_a_delete_name_the_version(store: S3Store, server: Serve
     assert server.asked["if-match"] == '"old"'
 
 
-async def test_a_body_of_another_version_is_refused_though_the_server_gave_it(store: S3Store, server: Server) -> None:
+async def test_a_body_of_another_version_is_refused_though_the_server_gave_it(
+    store: S3Store, server: Server
+) -> None:
     server.headers, server.body = {"ETag": '"new"'}, "data"
     with pytest.raises(errors.PreconditionFailed):
         await store.get("k", etag='"old"')
@@ -109,13 +138,17 @@ async def test_only_a_404_is_absence(store: S3Store, server: Server) -> None:
         await store.head("k")
 
 
-async def test_a_bulk_delete_names_every_version_and_accounts_for_every_key(store: S3Store, server: Server) -> None:
+async def test_a_bulk_delete_names_every_version_and_accounts_for_every_key(
+    store: S3Store, server: Server
+) -> None:
     """A key of which the answer says nothing is not gone; one that is refused says why."""
     server.body = (
         "<DeleteResult><Deleted><Key>gone</Key></Deleted>"
         "<Error><Key>changed</Key><Code>PreconditionFailed</Code></Error><Error><Key>held</Key><Code>AccessDenied</Code></Error></DeleteResult>"
     )
-    results = await store.delete_many([(key, f'"{key}"') for key in ("gone", "changed", "held", "forgotten")])
+    results = await store.delete_many(
+        [(key, f'"{key}"') for key in ("gone", "changed", "held", "forgotten")]
+    )
     assert [(result.key, result.deleted) for result in results] == [
         ("gone", Deleted.DONE),
         ("changed", Deleted.CHANGED),

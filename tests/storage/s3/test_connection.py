@@ -1,4 +1,6 @@
-"""What one side of an HTTP/1.1 connection must bear: every cut, every way to end an answer, and a peer that breaks the rules."""
+"""What one side of an HTTP/1.1 connection must bear: every cut, every way to end an answer, and a
+peer that breaks the rules.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -49,36 +51,86 @@ async def asked(connection: Connection, *, bodiless: bool = False) -> asyncio.Ta
     return task
 
 
-# What comes; whether it answers a HEAD; what it means; whether the next request may use the connection.
+# What comes; whether it answers a HEAD; what it means; whether the next request may use the
+# connection.
 WHOLE = {
     "of known length": (answer(b"hello", etag='"e"'), False, (200, b"hello"), True),
     "empty": (answer(b""), False, (200, b""), True),
-    "in chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1;x=y\r\n!\r\n0\r\n\r\n", False, (200, b"hello!"), True),
+    "in chunks": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1;x=y\r\n!\r\n0\r\n\r\n",
+        False,
+        (200, b"hello!"),
+        True,
+    ),
     "in chunks with trailers": (
         b"HTTP/1.1 200 OK\r\netag: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\netag: b\r\n\r\n",
         False,
         (200, b"hi"),
         True,
     ),
-    "after 100 Continue": (b"HTTP/1.1 100 Continue\r\n\r\n" + answer(b"ok"), False, (200, b"ok"), True),
-    "after several 1xx": (b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n" + answer(b"ok"), False, (200, b"ok"), True),
+    "after 100 Continue": (
+        b"HTTP/1.1 100 Continue\r\n\r\n" + answer(b"ok"),
+        False,
+        (200, b"ok"),
+        True,
+    ),
+    "after several 1xx": (
+        b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
+        + answer(b"ok"),
+        False,
+        (200, b"ok"),
+        True,
+    ),
     "204": (b"HTTP/1.1 204 No Content\r\n\r\n", False, (204, b""), True),
-    "304 with a length": (b"HTTP/1.1 304 Not Modified\r\ncontent-length: 9\r\n\r\n", False, (304, b""), True),
+    "304 with a length": (
+        b"HTTP/1.1 304 Not Modified\r\ncontent-length: 9\r\n\r\n",
+        False,
+        (304, b""),
+        True,
+    ),
     "to a HEAD": (b"HTTP/1.1 200 OK\r\ncontent-length: 1234\r\n\r\n", True, (200, b""), True),
-    "to a HEAD, in chunks": (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", True, (200, b""), True),
-    "to a HEAD, absent": (b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", True, (404, b""), True),
-    "to a HEAD, after 100": (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n", True, (200, b""), True),
+    "to a HEAD, in chunks": (
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+        True,
+        (200, b""),
+        True,
+    ),
+    "to a HEAD, absent": (
+        b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
+        True,
+        (404, b""),
+        True,
+    ),
+    "to a HEAD, after 100": (
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n",
+        True,
+        (200, b""),
+        True,
+    ),
     "and a close": (answer(b"bye", connection="close"), False, (200, b"bye"), False),
     "HTTP/1.0": (answer(b"old").replace(b"HTTP/1.1", b"HTTP/1.0"), False, (200, b"old"), False),
-    "HTTP/1.0 that stays": (answer(b"old", connection="keep-alive").replace(b"HTTP/1.1", b"HTTP/1.0"), False, (200, b"old"), True),
-    "an empty header and odd case": (b"HTTP/1.1 200 OK\r\nX-Empty:\r\nCONTENT-LENGTH:   2  \r\n\r\nab", False, (200, b"ab"), True),
+    "HTTP/1.0 that stays": (
+        answer(b"old", connection="keep-alive").replace(b"HTTP/1.1", b"HTTP/1.0"),
+        False,
+        (200, b"old"),
+        True,
+    ),
+    "an empty header and odd case": (
+        b"HTTP/1.1 200 OK\r\nX-Empty:\r\nCONTENT-LENGTH:   2  \r\n\r\nab",
+        False,
+        (200, b"ab"),
+        True,
+    ),
 }
 
 
 @pytest.mark.parametrize("name", WHOLE)
 async def test_an_answer_is_the_same_wherever_its_bytes_are_cut(name: str) -> None:
     data, bodiless, expected, kept = WHOLE[name]
-    cuts: list[list[bytes]] = [[data[:n], data[n:]] for n in range(1, len(data))] + [[data[n : n + 1] for n in range(len(data))], [data]]
+    cuts: list[list[bytes]] = [[data[:n], data[n:]] for n in range(1, len(data))] + [
+        [data[n : n + 1] for n in range(len(data))],
+        [data],
+    ]
     for pieces in cuts:
         connection, buffer = opened()
         task = await asked(connection, bodiless=bodiless)
@@ -96,7 +148,9 @@ async def test_an_answer_is_the_same_wherever_its_bytes_are_cut(name: str) -> No
             assert (await second).data == b"one", pieces
 
 
-@pytest.mark.parametrize("name", [name for name, (_, bodiless, _, _) in WHOLE.items() if not bodiless])
+@pytest.mark.parametrize(
+    "name", [name for name, (_, bodiless, _, _) in WHOLE.items() if not bodiless]
+)
 async def test_an_answer_that_ends_early_is_none_wherever_it_ends(name: str) -> None:
     data = WHOLE[name][0]
     for n in range(len(data)):
@@ -118,7 +172,9 @@ async def test_an_answer_without_length_ends_with_the_connection() -> None:
         feed(connection, buffer, b"HTTP/1.1 200 OK\r\n\r\nall of")
         feed(connection, buffer, b" it")
         assert not task.done()
-        connection.connection_lost(ConnectionResetError("reset")) if lost else connection.eof_received()
+        connection.connection_lost(
+            ConnectionResetError("reset")
+        ) if lost else connection.eof_received()
         if lost:  # a reset is not the end of an answer
             with pytest.raises(BrokenConnection, match="reset"):
                 await task
@@ -166,7 +222,9 @@ async def test_a_head_of_many_kilobytes_is_read() -> None:
 @pytest.mark.parametrize("garbage", [b"x", b"HTTP/1.1 200 OK\r\n", ONE, b"\x00" * 100_000])
 @pytest.mark.parametrize("bodiless", [False, True])
 @pytest.mark.parametrize("at_once", [False, True])
-async def test_what_follows_an_answer_spoils_the_connection_and_not_the_answer(garbage: bytes, bodiless: bool, at_once: bool) -> None:
+async def test_what_follows_an_answer_spoils_the_connection_and_not_the_answer(
+    garbage: bytes, bodiless: bool, at_once: bool
+) -> None:
     connection, buffer = opened()
     whole = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n" if bodiless else ONE
     task = await asked(connection, bodiless=bodiless)
@@ -182,7 +240,9 @@ async def test_what_follows_an_answer_spoils_the_connection_and_not_the_answer(g
 
 
 @asynccontextmanager
-async def pooled(script: Callable[[Peer], Awaitable[None]], *, limit: int = 8, stall: float = 60) -> AsyncIterator[tuple[Pool, Server]]:
+async def pooled(
+    script: Callable[[Peer], Awaitable[None]], *, limit: int = 8, stall: float = 60
+) -> AsyncIterator[tuple[Pool, Server]]:
     async with serving(script) as server:
         pool = Pool(Origin("127.0.0.1", server.port), limit=limit, stall=stall)
         try:
@@ -262,7 +322,9 @@ async def test_where_a_kept_connection_has_closed_another_kept_one_is_taken() ->
 
 
 @pytest.mark.parametrize("body", [(), (b"part",)])
-async def test_a_kept_connection_that_closes_as_the_request_goes_out_is_replaced_once(body: tuple[bytes, ...]) -> None:
+async def test_a_kept_connection_that_closes_as_the_request_goes_out_is_replaced_once(
+    body: tuple[bytes, ...],
+) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         if peer.number == 1:
@@ -276,7 +338,11 @@ async def test_a_kept_connection_that_closes_as_the_request_goes_out_is_replaced
     async with pooled(script) as (pool, server):
         await pool.request(GET)
         assert (await pool.request(head, body)).data == b"two"
-        assert [request.body for request in server.requests] == [b"", b"".join(body), b"".join(body)]
+        assert [request.body for request in server.requests] == [
+            b"",
+            b"".join(body),
+            b"".join(body),
+        ]
         assert server.connections == 2
 
 
@@ -332,11 +398,15 @@ async def test_a_server_that_stops_reading_is_given_up(monkeypatch: pytest.Monke
 
     async with pooled(script, stall=0.05) as (pool, _):
         with pytest.raises(BrokenConnection, match="nothing came or went"):
-            await pool.request(b"PUT /k HTTP/1.1\r\ncontent-length: 100000000\r\n\r\n", [b"x" * 1_000_000] * 100)
+            await pool.request(
+                b"PUT /k HTTP/1.1\r\ncontent-length: 100000000\r\n\r\n", [b"x" * 1_000_000] * 100
+            )
         over.set()
 
 
-async def test_a_connection_is_closed_when_it_was_idle_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_is_closed_when_it_was_idle_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(pools, "_LOOK_SECONDS", 0.01)
     monkeypatch.setattr(pools, "_IDLE_SECONDS", 0.0)
     closed = asyncio.Event()
@@ -401,7 +471,9 @@ async def test_no_more_connections_than_the_limit_and_whoever_waits_is_served_in
             await peer.send(ONE)
 
     async with pooled(script, limit=2) as (pool, server):
-        tasks = [asyncio.create_task(pool.request(b"GET /%d HTTP/1.1\r\n\r\n" % n)) for n in range(9)]
+        tasks = [
+            asyncio.create_task(pool.request(b"GET /%d HTTP/1.1\r\n\r\n" % n)) for n in range(9)
+        ]
         await full.wait()
         cancelled = tasks[4]
         cancelled.cancel()
@@ -409,7 +481,9 @@ async def test_no_more_connections_than_the_limit_and_whoever_waits_is_served_in
         done = await asyncio.gather(*tasks, return_exceptions=True)
         assert [found.data for found in done if isinstance(found, Answer)] == [b"one"] * 8
         assert isinstance(done[4], asyncio.CancelledError)
-        assert [request.target for request in server.requests] == [f"/{n}" for n in range(9) if n != 4]
+        assert [request.target for request in server.requests] == [
+            f"/{n}" for n in range(9) if n != 4
+        ]
         assert server.connections == 2
 
 
@@ -427,7 +501,9 @@ def pieces(count: int, size: int) -> Iterator[bytes]:
     return (bytes([n % 251]) * size for n in range(count))
 
 
-@pytest.mark.parametrize(("count", "size"), [(1, 1), (3, 0), (5000, 1000), (40, 1_000_003), (1, 9_000_000), (3, 262_144)])
+@pytest.mark.parametrize(
+    ("count", "size"), [(1, 1), (3, 0), (5000, 1000), (40, 1_000_003), (1, 9_000_000), (3, 262_144)]
+)
 async def test_a_body_arrives_as_it_was_given(count: int, size: int) -> None:
     body = list(pieces(count, size))
     head = b"PUT /k HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % (count * size)
@@ -452,11 +528,16 @@ async def test_a_body_waits_for_a_slow_reader_and_not_in_memory() -> None:
 
     body = [b"x" * 1_000_000] * 30
     async with pooled(script) as (pool, server):
-        task = asyncio.create_task(pool.request(b"PUT /k HTTP/1.1\r\ncontent-length: 30000000\r\n\r\n", body))
+        task = asyncio.create_task(
+            pool.request(b"PUT /k HTTP/1.1\r\ncontent-length: 30000000\r\n\r\n", body)
+        )
         await head_came.wait()
         for _ in range(100):
             await asyncio.sleep(0)
-            assert sum(connection.transport.get_write_buffer_size() for connection in pool._all) <= 512 * 1024
+            assert (
+                sum(connection.transport.get_write_buffer_size() for connection in pool._all)
+                <= 512 * 1024
+            )
         go.set()
         assert (await task).data == b"one"
         assert server.requests[0].body == b"".join(body)
@@ -474,13 +555,17 @@ class Taken(list[bytes]):
 
 
 @pytest.mark.parametrize("close", [True, False])
-async def test_a_refusal_before_the_body_is_sent_counts_and_ends_the_connection(close: bool) -> None:
+async def test_a_refusal_before_the_body_is_sent_counts_and_ends_the_connection(
+    close: bool,
+) -> None:
     ended = asyncio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.head()
         if peer.number == 1:
-            await peer.send(answer(b"no", "403 Forbidden", **({"connection": "close"} if close else {})))
+            await peer.send(
+                answer(b"no", "403 Forbidden", **({"connection": "close"} if close else {}))
+            )
             await ended.wait()
         else:
             await peer.send(ONE)
@@ -505,7 +590,9 @@ async def test_large_answers_are_read_whole() -> None:
 
 
 async def test_nothing_is_left_open_at_the_end() -> None:
-    """Also with requests on their way: an unclosed transport warns, and a warning fails the test."""
+    """Also with requests on their way: an unclosed transport warns, and a warning fails the
+    test.
+    """
     came, gone = asyncio.Event(), asyncio.Event()
 
     async def script(peer: Peer) -> None:

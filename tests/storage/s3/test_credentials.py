@@ -16,7 +16,9 @@ ASSUMED = (
 )
 
 
-async def test_a_role_of_a_kubernetes_service_account_is_assumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_role_of_a_kubernetes_service_account_is_assumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     token = tmp_path / "token"
     token.write_text("token-of-a-pod", "utf-8")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
@@ -25,5 +27,7 @@ async def test_a_role_of_a_kubernetes_service_account_is_assumed(tmp_path: Path,
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)
         monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/coalesce")
         monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))
-        async with open_client(S3Options("b", endpoint_url="http://127.0.0.1:1", region="us-east-1")) as client:
+        async with open_client(
+            S3Options("b", endpoint_url="http://127.0.0.1:1", region="us-east-1")
+        ) as client:
             assert await client.keys() == Keys("AK", "SK", "T")

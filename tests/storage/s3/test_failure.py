@@ -9,18 +9,24 @@ from coalesce.storage.s3.failure import failure_of
 @pytest.mark.parametrize(
     ("status", "code", "kind"),
     [
-        (400, "RequestTimeout", errors.Unavailable),  # the store waited for a body in vain: nothing is wrong with the request
+        # the store waited for a body in vain: nothing is wrong with the request
+        (400, "RequestTimeout", errors.Unavailable),
         (408, "", errors.Unavailable),
         (500, "InternalError", errors.Unavailable),
         (502, "", errors.Unavailable),
         (429, "", errors.Throttled),
         (503, "SlowDown", errors.Throttled),
-        (405, "MethodNotAllowed", errors.BadRequest),  # a refusal of a kind that nobody thought of is a refusal still
+        # a refusal of a kind that nobody thought of is a refusal still
+        (405, "MethodNotAllowed", errors.BadRequest),
         (400, "BadDigest", errors.BadRequest),
         (403, "AccessDenied", errors.AccessDenied),
         (400, "ExpiredToken", errors.ConfigurationError),
         (404, "NoSuchUpload", errors.NoSuchUpload),
     ],
 )
-def test_an_answer_is_a_refusal_or_trouble_that_passes(status: int, code: str, kind: type[errors.CoalesceError]) -> None:
-    assert type(failure_of("PutObject", "k", status=status, code=code, said="", request_id="")) is kind
+def test_an_answer_is_a_refusal_or_trouble_that_passes(
+    status: int, code: str, kind: type[errors.CoalesceError]
+) -> None:
+    assert (
+        type(failure_of("PutObject", "k", status=status, code=code, said="", request_id="")) is kind
+    )

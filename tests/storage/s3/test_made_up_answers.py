@@ -1,4 +1,6 @@
-"""Whatever a store, or something in front of it, answers: a failure of our own kind, never a crash, and never "absent" or "done" where nobody said so."""
+"""Whatever a store, or something in front of it, answers: a failure of our own kind, never a crash,
+and never "absent" or "done" where nobody said so.
+"""
 
 import asyncio
 import base64
@@ -37,11 +39,37 @@ BEGUN = b"<InitiateMultipartUploadResult><Bucket>bucket</Bucket><Key>k</Key><Upl
 ENDED = b"<CompleteMultipartUploadResult><Key>k</Key><ETag>&quot;e-1&quot;</ETag></CompleteMultipartUploadResult>"
 COPIED = b"<CopyPartResult><ETag>&quot;e&quot;</ETag><LastModified>2026-11-22T12:00:00.000Z</LastModified></CopyPartResult>"
 LAUGHS = (
-    b'<!DOCTYPE l [<!ENTITY a0 "' + b"a" * 100 + b'">' + b"".join(b'<!ENTITY a%d "%b">' % (n, b"&a%d;" % (n - 1) * 20) for n in range(1, 9)) + b"]><l>&a8;</l>"
+    b'<!DOCTYPE l [<!ENTITY a0 "'
+    + b"a" * 100
+    + b'">'
+    + b"".join(b'<!ENTITY a%d "%b">' % (n, b"&a%d;" % (n - 1) * 20) for n in range(1, 9))
+    + b"]><l>&a8;</l>"
 )
 WHOLE = [LISTING, DELETED, UPLOADS, BEGUN, ENDED, COPIED]
 CODES = [*failures._BY_CODE, *failures._CREDENTIAL_CODES, "NoSuchBucket", "InternalError", "", "x"]
-STATUSES = [200, 200, 200, 204, 206, 301, 304, 307, 400, 403, 404, 408, 409, 412, 416, 429, 500, 501, 502, 503, 599]
+STATUSES = [
+    200,
+    200,
+    200,
+    204,
+    206,
+    301,
+    304,
+    307,
+    400,
+    403,
+    404,
+    408,
+    409,
+    412,
+    416,
+    429,
+    500,
+    501,
+    502,
+    503,
+    599,
+]
 
 PIECES = [
     b"<",
@@ -67,7 +95,19 @@ PIECES = [
 def bodies(draw: st.DrawFn) -> bytes:
     kind = draw(st.integers(0, 9))
     if kind == 0:
-        return draw(st.sampled_from([b"", LAUGHS, b"<html><body>502 Bad Gateway</body></html>", b"{}", b"<a>" * 5000, b"\xef\xbb\xbf<a/>", b"<a xmlns='\n'/>"]))
+        return draw(
+            st.sampled_from(
+                [
+                    b"",
+                    LAUGHS,
+                    b"<html><body>502 Bad Gateway</body></html>",
+                    b"{}",
+                    b"<a>" * 5000,
+                    b"\xef\xbb\xbf<a/>",
+                    b"<a xmlns='\n'/>",
+                ]
+            )
+        )
     if kind == 1:
         return draw(st.binary(max_size=40))
     if kind < 4:
@@ -75,7 +115,9 @@ def bodies(draw: st.DrawFn) -> bytes:
     body = bytearray(draw(st.sampled_from(WHOLE)))
     for _ in range(draw(st.integers(0, 2))):
         at = draw(st.integers(0, len(body)))
-        body[at : at + draw(st.integers(0, 30))] = draw(st.sampled_from(PIECES) | st.binary(max_size=4))
+        body[at : at + draw(st.integers(0, 30))] = draw(
+            st.sampled_from(PIECES) | st.binary(max_size=4)
+        )
     return bytes(body)
 
 
@@ -91,12 +133,28 @@ NAMES = [
     "location",
 ]
 VALUES = st.sampled_from(
-    ["", '"e"', "e", "Sun, 22 Nov 2026 12:00:00 GMT", "never", "-1", "bytes 0-1/2", "application/xml", "http://127.0.0.1:1/", "\xff\xfe", "=?x?="]
+    [
+        "",
+        '"e"',
+        "e",
+        "Sun, 22 Nov 2026 12:00:00 GMT",
+        "never",
+        "-1",
+        "bytes 0-1/2",
+        "application/xml",
+        "http://127.0.0.1:1/",
+        "\xff\xfe",
+        "=?x?=",
+    ]
 )
 ANSWERS = st.builds(
-    lambda status, headers, body: answer(b"" if status in (204, 304) else body, f"{status} Made Up", **headers),
+    lambda status, headers, body: answer(
+        b"" if status in (204, 304) else body, f"{status} Made Up", **headers
+    ),
     st.sampled_from(STATUSES),
-    st.dictionaries(st.sampled_from([name.replace("-", "_") for name in NAMES]), VALUES, max_size=4),
+    st.dictionaries(
+        st.sampled_from([name.replace("-", "_") for name in NAMES]), VALUES, max_size=4
+    ),
     bodies(),
 )
 
@@ -109,8 +167,12 @@ OPERATIONS: dict[str, Callable[[S3Store], Awaitable[object]]] = {
     "head": lambda store: store.head("k"),
     "put": lambda store: store.put("k", b"body", if_none_match=True),
     "create": lambda store: store.create_upload("k", checksum=Checksum.CRC64NVME, metadata={}),
-    "part": lambda store: store.upload_part("k", "u", 1, [b"body"], checksum=Checksum.NONE, value=""),
-    "copy": lambda store: store.copy_part("k", "u", 1, source="s", etag='"e"', start=0, length=5, checksum=Checksum.CRC64NVME),
+    "part": lambda store: store.upload_part(
+        "k", "u", 1, [b"body"], checksum=Checksum.NONE, value=""
+    ),
+    "copy": lambda store: store.copy_part(
+        "k", "u", 1, source="s", etag='"e"', start=0, length=5, checksum=Checksum.CRC64NVME
+    ),
     "complete": lambda store: store.complete_upload("k", "u", [PART], checksum=Checksum.NONE),
     "abort": lambda store: store.abort_upload("k", "u"),
     "uploads": lambda store: store.list_uploads("k"),
@@ -120,7 +182,9 @@ OPERATIONS: dict[str, Callable[[S3Store], Awaitable[object]]] = {
 
 
 class Storyteller:
-    """A store whose server gives one made-up answer for ever, on an event loop of its own: hypothesis has none."""
+    """A store whose server gives one made-up answer for ever, on an event loop of its own:
+    hypothesis has none.
+    """
 
     def __init__(self) -> None:
         self.said = b""
@@ -130,14 +194,24 @@ class Storyteller:
 
     async def _open(self) -> S3Store:
         server = await self._stack.enter_async_context(serving(store_of(lambda _: self.said)))
-        options = S3Options("bucket", endpoint_url=server.url, region="us-east-1", addressing="path", access_key="AK", secret_key="SK", read_timeout=5)
+        options = S3Options(
+            "bucket",
+            endpoint_url=server.url,
+            region="us-east-1",
+            addressing="path",
+            access_key="AK",
+            secret_key="SK",
+            read_timeout=5,
+        )
         store = await self._stack.enter_async_context(open_s3(options))
         await store.check_access()
         return store
 
     def ask(self, operation: str, said: bytes) -> object:
         self.said = said
-        return self._loop.run_until_complete(asyncio.wait_for(OPERATIONS[operation](self.store), 60))
+        return self._loop.run_until_complete(
+            asyncio.wait_for(OPERATIONS[operation](self.store), 60)
+        )
 
     def close(self) -> None:
         self._loop.run_until_complete(self._stack.aclose())
@@ -148,24 +222,33 @@ class Storyteller:
 def teller(monkeypatch: pytest.MonkeyPatch) -> Iterator[Storyteller]:
     """Nobody waits before another try."""
     monkeypatch.setattr("random.uniform", lambda low, high: 0.0)
-    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0.0)
+    monkeypatch.setattr(
+        "botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0.0
+    )
     teller = Storyteller()
     yield teller
     teller.close()
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=max(settings.default.max_examples // 2, 10))  # type: ignore[union-attr]
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=max(settings.default.max_examples // 2, 10),
+)  # type: ignore[union-attr]
 @given(said=ANSWERS)
 @example(said=answer(b"<Error><Code><Key/>NoSuchKey</Code></Error>", "301 Made Up"))
-def test_whatever_is_answered_nothing_but_our_own_failures_comes_of_it(teller: Storyteller, operation: str, said: bytes) -> None:
+def test_whatever_is_answered_nothing_but_our_own_failures_comes_of_it(
+    teller: Storyteller, operation: str, said: bytes
+) -> None:
     status = int(said[9:12])
     try:
         found = teller.ask(operation, said)
     except errors.CoalesceError as error:
         found = error
     event(type(found).__name__)
-    if isinstance(found, errors.NotFound | errors.NoSuchUpload) or (operation == "head" and found is None):
+    if isinstance(found, errors.NotFound | errors.NoSuchUpload) or (
+        operation == "head" and found is None
+    ):
         assert status == 404
     elif operation == "abort":
         assert found is not None or 200 <= status < 300 or status == 404
@@ -173,14 +256,19 @@ def test_whatever_is_answered_nothing_but_our_own_failures_comes_of_it(teller: S
         assert (found.deleted is Deleted.DONE) == (200 <= status < 300)
         assert found.deleted is not Deleted.ABSENT or status == 404
     elif operation == "delete many" and isinstance(found, list):
-        assert all(result.deleted is Deleted.REFUSED or f"<Key>{result.key}</Key>".encode() in said for result in found)
+        assert all(
+            result.deleted is Deleted.REFUSED or f"<Key>{result.key}</Key>".encode() in said
+            for result in found
+        )
     elif not isinstance(found, errors.CoalesceError):
         assert 200 <= status < 300
         assert said_all(operation, found)
 
 
 def said_all(operation: str, found: object) -> bool:
-    """An empty ETag would be no condition at all in the next request, and an empty upload id no upload."""
+    """An empty ETag would be no condition at all in the next request, and an empty upload id no
+    upload.
+    """
     match operation:
         case "list":
             return all(entry.etag and entry.key and entry.size >= 0 for entry in found.objects)  # type: ignore[attr-defined]
@@ -193,7 +281,11 @@ def said_all(operation: str, found: object) -> bool:
     return True
 
 
-@given(st.sampled_from([*CODES, "AuthorizationHeaderMalformed"]) | st.text(max_size=10), st.integers(100, 599), st.text(max_size=10))
+@given(
+    st.sampled_from([*CODES, "AuthorizationHeaderMalformed"]) | st.text(max_size=10),
+    st.integers(100, 599),
+    st.text(max_size=10),
+)
 def test_absence_is_said_by_a_404_and_by_nothing_else(code: str, status: int, said: str) -> None:
     """403, 5xx and errors under a 200 say nothing of what is there."""
     error = failure_of("GetObject", "k", status=status, code=code, said=said, request_id="")
@@ -205,7 +297,10 @@ def test_absence_is_said_by_a_404_and_by_nothing_else(code: str, status: int, sa
 
 @given(bodies())
 def test_a_page_and_a_bulk_delete_are_read_or_refused(body: bytes) -> None:
-    for parse in (lambda: parse_page(body, "a/", 0.0).objects, lambda: parse_deleted(body, [("k", "e"), ("l", "e")])):
+    for parse in (
+        lambda: parse_page(body, "a/", 0.0).objects,
+        lambda: parse_deleted(body, [("k", "e"), ("l", "e")]),
+    ):
         try:
             found = parse()  # type: ignore[no-untyped-call]
         except errors.CoalesceError:
@@ -213,12 +308,26 @@ def test_a_page_and_a_bulk_delete_are_read_or_refused(body: bytes) -> None:
         assert all(getattr(entry, "etag", "e") for entry in found)
 
 
-@given(st.lists(st.text(min_size=1, max_size=6).filter(lambda key: key.encode("utf-8", "ignore").decode() == key), min_size=1, max_size=4, unique=True))
+@given(
+    st.lists(
+        st.text(min_size=1, max_size=6).filter(
+            lambda key: key.encode("utf-8", "ignore").decode() == key
+        ),
+        min_size=1,
+        max_size=4,
+        unique=True,
+    )
+)
 def test_keys_of_every_kind_come_through_a_listing_as_they_are(keys: list[str]) -> None:
     entries = "".join(
-        f"<Contents><Key>{quote(key)}</Key><LastModified>2026-11-22T12:00:00Z</LastModified><ETag>&quot;e&quot;</ETag><Size>1</Size></Contents>" for key in keys
+        f"<Contents><Key>{quote(key)}</Key><LastModified>2026-11-22T12:00:00Z</LastModified><ETag>&quot;e&quot;</ETag><Size>1</Size></Contents>"
+        for key in keys
     )
-    page = parse_page(f"<ListBucketResult><IsTruncated>false</IsTruncated><EncodingType>url</EncodingType>{entries}</ListBucketResult>".encode(), "", 0.0)
+    page = parse_page(
+        f"<ListBucketResult><IsTruncated>false</IsTruncated><EncodingType>url</EncodingType>{entries}</ListBucketResult>".encode(),
+        "",
+        0.0,
+    )
     assert [entry.key for entry in page.objects] == keys
 
 
@@ -227,7 +336,14 @@ async def test_a_listing_of_uploads_that_leads_to_itself_ends() -> None:
         return answer(UPLOADS)
 
     async with serving(store_of(reply)) as server:
-        options = S3Options("bucket", endpoint_url=server.url, region="us-east-1", addressing="path", access_key="AK", secret_key="SK")
+        options = S3Options(
+            "bucket",
+            endpoint_url=server.url,
+            region="us-east-1",
+            addressing="path",
+            access_key="AK",
+            secret_key="SK",
+        )
         async with open_s3(options) as store:
             with pytest.raises(errors.ListingError):
                 await asyncio.wait_for(store.list_uploads("k"), 20)

@@ -30,13 +30,17 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def relay(peer: Peer) -> None:
-    """A proxy: answers absolute-form requests itself, and makes tunnels to this machine whatever the name."""
+    """A proxy: answers absolute-form requests itself, and makes tunnels to this machine whatever
+    the name.
+    """
     request = await peer.head()
     if request.method != "CONNECT":
         while True:
             await peer.send(answer(EMPTY_LISTING) if request.locates else answer(BODY, etag='"e"'))
             request = await peer.head()
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(request.target.rpartition(":")[2]))
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", int(request.target.rpartition(":")[2])
+    )
     await peer.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
 
     async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
@@ -45,7 +49,10 @@ async def relay(peer: Peer) -> None:
                 sink.write(data)
                 await sink.drain()
 
-    ways = [asyncio.ensure_future(pump(peer.reader, writer)), asyncio.ensure_future(pump(reader, peer.writer))]
+    ways = [
+        asyncio.ensure_future(pump(peer.reader, writer)),
+        asyncio.ensure_future(pump(reader, peer.writer)),
+    ]
     try:
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -61,15 +68,24 @@ async def proxied(script: Callable[[Peer], Awaitable[None]] = relay) -> AsyncIte
 
 
 def options(url: str, **more: object) -> S3Options:
-    chosen: dict[str, object] = {"region": "us-east-1", "addressing": "path", "access_key": "AK", "secret_key": "SK"} | more
+    chosen: dict[str, object] = {
+        "region": "us-east-1",
+        "addressing": "path",
+        "access_key": "AK",
+        "secret_key": "SK",
+    } | more
     return S3Options("bucket", endpoint_url=url, **chosen)  # type: ignore[arg-type]
 
 
 @asynccontextmanager
-async def secure_store(tmp_path: Path, host: str = "localhost") -> AsyncIterator[tuple[S3Options, Server]]:
+async def secure_store(
+    tmp_path: Path, host: str = "localhost"
+) -> AsyncIterator[tuple[S3Options, Server]]:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    async with serving(store_of(lambda _: answer(BODY, etag='"e"')), tls=certified(authority, host)) as server:
+    async with serving(
+        store_of(lambda _: answer(BODY, etag='"e"')), tls=certified(authority, host)
+    ) as server:
         yield options(f"https://{host}:{server.port}", ca_bundle=str(tmp_path / "ca.pem")), server
 
 
@@ -79,7 +95,9 @@ async def read(store: S3Store) -> None:
 
 
 @pytest.mark.parametrize("spelling", ["http://{}", "{}", "//{}"])
-async def test_a_proxy_of_an_http_store_is_asked_for_the_whole_url(spelling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_of_an_http_store_is_asked_for_the_whole_url(
+    spelling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with proxied() as proxy:
         monkeypatch.setenv("HTTP_PROXY", spelling.format(f"127.0.0.1:{proxy.port}"))
         async with open_s3(options("http://store.example:8080")) as store:
@@ -91,31 +109,46 @@ async def test_a_proxy_of_an_http_store_is_asked_for_the_whole_url(spelling: str
         assert not any("proxy-authorization" in request.headers for request in proxy.requests)
 
 
-async def test_an_https_store_is_reached_through_a_tunnel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_https_store_is_reached_through_a_tunnel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The certificate is still the store's, and the proxy sees no request."""
     async with secure_store(tmp_path) as (chosen, server), proxied() as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         async with open_s3(chosen) as store:
             await read(store)
-            part = await store.upload_part("k", "u", 1, [BODY] * 20, checksum=stores.Checksum.NONE, value="")
+            part = await store.upload_part(
+                "k", "u", 1, [BODY] * 20, checksum=stores.Checksum.NONE, value=""
+            )
             assert part.size == 20 * len(BODY)
-        assert [request.line for request in proxy.requests] == [f"CONNECT localhost:{server.port} HTTP/1.1".encode()] * 2
+        assert [request.line for request in proxy.requests] == [
+            f"CONNECT localhost:{server.port} HTTP/1.1".encode()
+        ] * 2
         assert server.requests[-1].body == BODY * 20
 
 
-async def test_the_certificate_behind_a_tunnel_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_certificate_behind_a_tunnel_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     local_names(monkeypatch, "other.localhost")
     async with secure_store(tmp_path) as (chosen, server), proxied() as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         async with open_s3(chosen) as store:
-            store._wire.locate(f"https://other.localhost:{server.port}/bucket", "us-east-1", tls=store._client.trust, proxy=proxy.url)
+            store._wire.locate(
+                f"https://other.localhost:{server.port}/bucket",
+                "us-east-1",
+                tls=store._client.trust,
+                proxy=proxy.url,
+            )
             with pytest.raises(errors.ConfigurationError, match="CERTIFICATE_VERIFY_FAILED"):
                 await store.get("k")
         assert server.requests == []
 
 
 @pytest.mark.parametrize("secure", [True, False])
-async def test_a_proxy_is_told_name_and_password(secure: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_is_told_name_and_password(
+    secure: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Percent-encoded in the URL; the store itself never sees them."""
     async with secure_store(tmp_path) as (chosen, server), proxied() as proxy:
         url = f"http://us%40er:p%3Aw@127.0.0.1:{proxy.port}"
@@ -123,12 +156,18 @@ async def test_a_proxy_is_told_name_and_password(secure: bool, tmp_path: Path, m
         async with open_s3(chosen if secure else options("http://store.example")) as store:
             await read(store)
         expected = "Basic " + b64encode(b"us@er:p:w").decode()
-        assert [request.headers["proxy-authorization"] for request in proxy.requests] == [expected] * 2
+        assert [request.headers["proxy-authorization"] for request in proxy.requests] == [
+            expected
+        ] * 2
         assert not any("proxy-authorization" in request.headers for request in server.requests)
 
 
-@pytest.mark.parametrize("spelling", ["localhost", ".localhost", "localhost:{}", "*", "other, localhost"])
-async def test_a_store_in_no_proxy_is_reached_straight(spelling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "spelling", ["localhost", ".localhost", "localhost:{}", "*", "other, localhost"]
+)
+async def test_a_store_in_no_proxy_is_reached_straight(
+    spelling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with secure_store(tmp_path) as (chosen, server), proxied() as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         monkeypatch.setenv("NO_PROXY", spelling.format(server.port))
@@ -137,7 +176,9 @@ async def test_a_store_in_no_proxy_is_reached_straight(spelling: str, tmp_path: 
         assert proxy.requests == []
 
 
-async def test_another_name_in_no_proxy_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_another_name_in_no_proxy_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with secure_store(tmp_path) as (chosen, _), proxied() as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         monkeypatch.setenv("NO_PROXY", "host")
@@ -146,7 +187,9 @@ async def test_another_name_in_no_proxy_changes_nothing(tmp_path: Path, monkeypa
         assert len(proxy.requests) == 2
 
 
-async def test_a_proxy_for_the_other_scheme_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_for_the_other_scheme_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with secure_store(tmp_path) as (chosen, _), proxied() as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         async with open_s3(chosen) as store:
@@ -154,8 +197,12 @@ async def test_a_proxy_for_the_other_scheme_is_not_taken(tmp_path: Path, monkeyp
         assert proxy.requests == []
 
 
-@pytest.mark.parametrize("status", ["403 Forbidden", "407 Proxy Authentication Required", "502 Bad Gateway"])
-async def test_a_refused_tunnel_is_told_without_the_password(status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "status", ["403 Forbidden", "407 Proxy Authentication Required", "502 Bad Gateway"]
+)
+async def test_a_refused_tunnel_is_told_without_the_password(
+    status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(answer(b"no", status))
@@ -169,13 +216,18 @@ async def test_a_refused_tunnel_is_told_without_the_password(status: str, monkey
                 await store.check_access()
             assert "proxy" in caught.value.message
             assert "secret" not in caught.value.message
-            with pytest.raises(errors.Unavailable, match=f"the proxy 127.0.0.1 gave no way to store.example:443: {status[:3]}") as lean:
+            with pytest.raises(
+                errors.Unavailable,
+                match=f"the proxy 127.0.0.1 gave no way to store.example:443: {status[:3]}",
+            ) as lean:
                 await store.get("k")
             assert "secret" not in lean.value.message
 
 
 @pytest.mark.parametrize("kind", ["https", "socks5"])
-async def test_a_proxy_of_another_kind_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_of_another_kind_is_refused(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HTTPS_PROXY", f"{kind}://user:secret@127.0.0.1:1")
     with pytest.raises(errors.ConfigurationError, match=f"the proxy {kind}://") as caught:
         async with open_s3(options("https://store.example")):
@@ -187,7 +239,9 @@ async def test_a_refusal_through_a_proxy_is_the_stores() -> None:
     async def script(peer: Peer) -> None:
         while True:
             request = await peer.request()
-            await peer.send(answer(EMPTY_LISTING) if request.locates else refusal("404 Not Found", "NoSuchKey"))
+            await peer.send(
+                answer(EMPTY_LISTING) if request.locates else refusal("404 Not Found", "NoSuchKey")
+            )
 
     async with proxied(script) as proxy:
         with pytest.MonkeyPatch.context() as patch:

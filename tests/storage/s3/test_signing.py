@@ -13,14 +13,23 @@ from botocore.credentials import Credentials
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coalesce.storage.s3.signing import EMPTY_SHA256, UNSIGNED, Keys, Signer, encoded_path, encoded_query
+from coalesce.storage.s3.signing import (
+    EMPTY_SHA256,
+    UNSIGNED,
+    Keys,
+    Signer,
+    encoded_path,
+    encoded_query,
+)
 
 NOON = dt.datetime(2026, 11, 22, 12, tzinfo=dt.UTC).timestamp()
 KEYS = Keys("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
 
 
 class Sealed(S3SigV4Auth):
-    """botocore's signer with a payload hash of the test's choice: it works out its own from a body that is not at hand."""
+    """botocore's signer with a payload hash of the test's choice: it works out its own from a body
+    that is not at hand.
+    """
 
     said = EMPTY_SHA256
 
@@ -28,7 +37,15 @@ class Sealed(S3SigV4Auth):
         return self.said
 
 
-def botocores(method: str, url: str, headers: dict[str, str], keys: Keys, region: str, now: float, payload: str) -> dict[str, str]:
+def botocores(
+    method: str,
+    url: str,
+    headers: dict[str, str],
+    keys: Keys,
+    region: str,
+    now: float,
+    payload: str,
+) -> dict[str, str]:
     """All headers of the same request, signed by botocore at that moment."""
     request = AWSRequest(method=method, url=url, headers=headers)
     signer = Sealed(Credentials(keys.access, keys.secret, keys.token or None), "s3", region)
@@ -41,7 +58,15 @@ def botocores(method: str, url: str, headers: dict[str, str], keys: Keys, region
 
 
 def check(
-    signer: Signer, method: str, base: str, key: str | None, query: dict[str, str], headers: dict[str, str], keys: Keys, now: float, payload: str
+    signer: Signer,
+    method: str,
+    base: str,
+    key: str | None,
+    query: dict[str, str],
+    headers: dict[str, str],
+    keys: Keys,
+    now: float,
+    payload: str,
 ) -> None:
     """`base` is the URL of the bucket, with a slash at its end."""
     parts = urlsplit(base)
@@ -54,12 +79,16 @@ def check(
     assert {name: value for name, value in ours.items() if name != "host"} == theirs
 
 
-BASES = ["https://bucket.s3.eu-west-2.amazonaws.com/", "http://127.0.0.1:9000/bucket/", "https://minio.example:8443/base/bucket/"]
+BASES = [
+    "https://bucket.s3.eu-west-2.amazonaws.com/",
+    "http://127.0.0.1:9000/bucket/",
+    "https://minio.example:8443/base/bucket/",
+]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 VALUE = st.text(string.ascii_letters + string.digits + string.punctuation + " \t", max_size=30)
-NAME = st.from_regex(r"(x-amz-[a-z0-9-]{1,12}|if-match|range|content-md5|content-type)", fullmatch=True).filter(
-    lambda name: name not in ("x-amz-date", "x-amz-content-sha256", "x-amz-security-token")
-)
+NAME = st.from_regex(
+    r"(x-amz-[a-z0-9-]{1,12}|if-match|range|content-md5|content-type)", fullmatch=True
+).filter(lambda name: name not in ("x-amz-date", "x-amz-content-sha256", "x-amz-security-token"))
 SECRET = st.text(string.ascii_letters + string.digits + "/+=", min_size=1, max_size=40)
 
 
@@ -76,16 +105,28 @@ SECRET = st.text(string.ascii_letters + string.digits + "/+=", min_size=1, max_s
     payload=st.sampled_from([UNSIGNED, EMPTY_SHA256]),
 )
 def test_a_signature_is_botocores_bit_by_bit(
-    method: str, base: str, key: str | None, query: dict[str, str], headers: dict[str, str], keys: Keys, region: str, now: float, payload: str
+    method: str,
+    base: str,
+    key: str | None,
+    query: dict[str, str],
+    headers: dict[str, str],
+    keys: Keys,
+    region: str,
+    now: float,
+    payload: str,
 ) -> None:
     check(Signer(region), method, base, key, query, headers, keys, now, payload)
 
 
 def test_one_signer_keeps_no_trace_of_earlier_requests() -> None:
-    """Thousands of requests as the job sends them, on one signer, through rotations of keys and over several days."""
+    """Thousands of requests as the job sends them, on one signer, through rotations of keys and
+    over several days.
+    """
     chance = random.Random(20261122)
     signer = Signer("eu-west-2")
-    alphabet = string.ascii_letters + string.digits + "-_./~ +%=&?#*'()!@:;,$\"<>\\^`{|}[]\r\n\tüß漢🎈"
+    alphabet = (
+        string.ascii_letters + string.digits + "-_./~ +%=&?#*'()!@:;,$\"<>\\^`{|}[]\r\n\tüß漢🎈"
+    )
     pool = [Keys(f"AKID{n}", f"secret/{n}", f"token+{n}==" if n % 2 else "") for n in range(4)]
     now = NOON
     for n in range(3000):
@@ -96,13 +137,57 @@ def test_one_signer_keeps_no_trace_of_earlier_requests() -> None:
             [
                 ({"if-match": tag, "x-amz-checksum-mode": "ENABLED"}, {}, EMPTY_SHA256, "GET", key),
                 ({"if-match": tag, "range": f"bytes={n}-{n * 7}"}, {}, EMPTY_SHA256, "GET", key),
-                ({"x-amz-checksum-crc64nvme": "AAAAAAAAAAA="}, {"partNumber": str(n), "uploadId": key}, UNSIGNED, "PUT", key),
-                ({"content-md5": "abc==", "content-type": "application/xml"}, {"delete": ""}, UNSIGNED, "POST", None),
-                ({}, {"list-type": "2", "prefix": key, "delimiter": "_", "continuation-token": tag, "max-keys": "1000"}, EMPTY_SHA256, "GET", None),
-                ({"if-match": tag, "x-amz-expected-bucket-owner": "111122223333", "x-amz-request-payer": "requester"}, {}, EMPTY_SHA256, "DELETE", key),
+                (
+                    {"x-amz-checksum-crc64nvme": "AAAAAAAAAAA="},
+                    {"partNumber": str(n), "uploadId": key},
+                    UNSIGNED,
+                    "PUT",
+                    key,
+                ),
+                (
+                    {"content-md5": "abc==", "content-type": "application/xml"},
+                    {"delete": ""},
+                    UNSIGNED,
+                    "POST",
+                    None,
+                ),
+                (
+                    {},
+                    {
+                        "list-type": "2",
+                        "prefix": key,
+                        "delimiter": "_",
+                        "continuation-token": tag,
+                        "max-keys": "1000",
+                    },
+                    EMPTY_SHA256,
+                    "GET",
+                    None,
+                ),
+                (
+                    {
+                        "if-match": tag,
+                        "x-amz-expected-bucket-owner": "111122223333",
+                        "x-amz-request-payer": "requester",
+                    },
+                    {},
+                    EMPTY_SHA256,
+                    "DELETE",
+                    key,
+                ),
             ]
         )
-        check(signer, method, BASES[n % 3], of, query, headers, pool[n // 500 % 4 if n % 7 else chance.randrange(4)], now, payload)
+        check(
+            signer,
+            method,
+            BASES[n % 3],
+            of,
+            query,
+            headers,
+            pool[n // 500 % 4 if n % 7 else chance.randrange(4)],
+            now,
+            payload,
+        )
 
 
 def test_a_query_is_in_the_order_of_its_names_and_not_of_its_text() -> None:
@@ -110,7 +195,14 @@ def test_a_query_is_in_the_order_of_its_names_and_not_of_its_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "path"), [("a//b", "a//b"), ("../a/./b", "../a/./b"), ("a b+c%20d", "a%20b%2Bc%2520d"), ("/a", "/a"), ("ü~*'()", "%C3%BC~%2A%27%28%29")]
+    ("key", "path"),
+    [
+        ("a//b", "a//b"),
+        ("../a/./b", "../a/./b"),
+        ("a b+c%20d", "a%20b%2Bc%2520d"),
+        ("/a", "/a"),
+        ("ü~*'()", "%C3%BC~%2A%27%28%29"),
+    ],
 )
 def test_a_key_in_a_path_is_never_normalised(key: str, path: str) -> None:
     assert encoded_path(key) == path
@@ -123,7 +215,13 @@ def test_a_signature_is_of_its_second_and_of_its_day() -> None:
         headers = {"host": "h"}
         signer.sign("GET", "/k", "", headers, KEYS, now, EMPTY_SHA256)
         seen.append((headers["x-amz-date"], headers["authorization"]))
-    assert [stamp for stamp, _ in seen] == ["20261122T120000Z", "20261122T120000Z", "20261122T120001Z", "20261122T235959Z", "20261123T000000Z"]
+    assert [stamp for stamp, _ in seen] == [
+        "20261122T120000Z",
+        "20261122T120000Z",
+        "20261122T120001Z",
+        "20261122T235959Z",
+        "20261123T000000Z",
+    ]
     assert len({line for _, line in seen}) == 4
     assert "/20261123/us-east-1/s3/aws4_request" in seen[-1][1]
 

@@ -43,11 +43,20 @@ def reply(request: Request) -> bytes:
 
 
 @asynccontextmanager
-async def secured(context: ssl.SSLContext, **options: object) -> AsyncIterator[tuple[S3Store, Server]]:
-    chosen: dict[str, object] = {"region": "us-east-1", "addressing": "path", "access_key": "AK", "secret_key": "SK"} | options
+async def secured(
+    context: ssl.SSLContext, **options: object
+) -> AsyncIterator[tuple[S3Store, Server]]:
+    chosen: dict[str, object] = {
+        "region": "us-east-1",
+        "addressing": "path",
+        "access_key": "AK",
+        "secret_key": "SK",
+    } | options
     async with serving(store_of(reply), tls=context) as server:
         host = chosen.pop("host", "localhost")
-        async with open_s3(S3Options("bucket", endpoint_url=f"https://{host}:{server.port}", **chosen)) as store:  # type: ignore[arg-type]
+        async with open_s3(
+            S3Options("bucket", endpoint_url=f"https://{host}:{server.port}", **chosen)
+        ) as store:  # type: ignore[arg-type]
             yield store, server
 
 
@@ -55,7 +64,9 @@ async def test_an_own_authority_is_trusted_when_named(authority: trustme.CA, bun
     async with secured(certified(authority, "localhost"), ca_bundle=bundle) as (store, server):
         await store.check_access()
         assert (await store.get("k", etag='"e"')).data == BODY
-        part = await store.upload_part("k", "u", 1, [BODY] * 10, checksum=stores.Checksum.NONE, value="")
+        part = await store.upload_part(
+            "k", "u", 1, [BODY] * 10, checksum=stores.Checksum.NONE, value=""
+        )
         assert (part.size, server.requests[-1].body) == (len(BODY) * 10, BODY * 10)
 
 
@@ -71,13 +82,22 @@ async def test_an_authority_from_the_environment_is_trusted_both_ways(
 
 @pytest.mark.parametrize("trusted", [True, False])
 async def test_a_stranger_is_refused(authority: trustme.CA, bundle: str, trusted: bool) -> None:
-    """The right authority with another name, or the right name from another authority; by the general client, and by the lean way alone."""
-    context = certified(authority if trusted else trustme.CA(), "elsewhere.example" if trusted else "localhost")
+    """The right authority with another name, or the right name from another authority; by the
+    general client, and by the lean way alone.
+    """
+    context = certified(
+        authority if trusted else trustme.CA(), "elsewhere.example" if trusted else "localhost"
+    )
     async with secured(context, ca_bundle=bundle) as (store, server):
         with pytest.raises(errors.ConfigurationError, match="CERTIFICATE_VERIFY_FAILED") as caught:
             await store.check_access()
         assert "--ca-bundle" in caught.value.hint
-        store._wire.locate(f"https://localhost:{server.port}/bucket", "us-east-1", tls=store._client.trust, proxy="")
+        store._wire.locate(
+            f"https://localhost:{server.port}/bucket",
+            "us-east-1",
+            tls=store._client.trust,
+            proxy="",
+        )
         with pytest.raises(errors.ConfigurationError, match="CERTIFICATE_VERIFY_FAILED") as caught:
             await store.get("k")
         assert "--ca-bundle" in caught.value.hint
@@ -94,7 +114,10 @@ async def test_nobody_is_trusted_by_default(authority: trustme.CA) -> None:
 
 
 async def test_anybody_is_trusted_where_that_is_wanted() -> None:
-    async with secured(certified(trustme.CA(), "elsewhere.example"), verify_ssl=False) as (store, _):
+    async with secured(certified(trustme.CA(), "elsewhere.example"), verify_ssl=False) as (
+        store,
+        _,
+    ):
         await store.check_access()
         assert (await store.get("k")).data == BODY
 
@@ -105,13 +128,25 @@ async def test_a_bundle_that_cannot_be_read_is_told(contents: str | None, tmp_pa
     if contents is not None:
         path.write_text(contents)
     with pytest.raises(errors.ConfigurationError, match="cannot be read") as caught:
-        async with open_s3(S3Options("bucket", endpoint_url="https://localhost:1", ca_bundle=str(path), access_key="AK", secret_key="SK")):
+        async with open_s3(
+            S3Options(
+                "bucket",
+                endpoint_url="https://localhost:1",
+                ca_bundle=str(path),
+                access_key="AK",
+                secret_key="SK",
+            )
+        ):
             pass
     assert "--ca-bundle" in caught.value.hint
 
 
-async def test_the_name_of_the_bucket_is_asked_for_and_checked(authority: trustme.CA, bundle: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Virtual-host addressing: SNI, Host and certificate are those of bucket.localhost, and path and signature begin at the root."""
+async def test_the_name_of_the_bucket_is_asked_for_and_checked(
+    authority: trustme.CA, bundle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Virtual-host addressing: SNI, Host and certificate are those of bucket.localhost, and path
+    and signature begin at the root.
+    """
     asked: list[str | None] = []
     context = certified(authority, "bucket.localhost")
     context.sni_callback = lambda connection, name, _: asked.append(name)  # type: ignore[assignment,return-value]
@@ -119,9 +154,14 @@ async def test_the_name_of_the_bucket_is_asked_for_and_checked(authority: trustm
     async with secured(context, ca_bundle=bundle, addressing="virtual") as (store, server):
         assert (await store.get("k")).data == BODY
         request = server.requests[-1]
-        assert (request.target, request.headers["host"]) == ("/k", f"bucket.localhost:{server.port}")
+        assert (request.target, request.headers["host"]) == (
+            "/k",
+            f"bucket.localhost:{server.port}",
+        )
         assert set(asked) == {"bucket.localhost"}
-    async with secured(certified(authority, "localhost"), ca_bundle=bundle, addressing="virtual") as (store, _):
+    async with secured(
+        certified(authority, "localhost"), ca_bundle=bundle, addressing="virtual"
+    ) as (store, _):
         with pytest.raises(errors.ConfigurationError, match="CERTIFICATE_VERIFY_FAILED"):
             await store.check_access()
 
@@ -146,12 +186,20 @@ async def test_the_command_tells_of_a_stranger_in_one_line(authority: trustme.CA
                 "--region",
                 "us-east-1",
             ],
-            env={"PATH": "", "AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "SK", "AWS_EC2_METADATA_DISABLED": "true", "HOME": "/nonexistent"},
+            env={
+                "PATH": "",
+                "AWS_ACCESS_KEY_ID": "AK",
+                "AWS_SECRET_ACCESS_KEY": "SK",
+                "AWS_EC2_METADATA_DISABLED": "true",
+                "HOME": "/nonexistent",
+            },
             capture_output=True,
             text=True,
             check=False,
         )
     assert done.returncode == 10, done.stderr
-    assert len([line for line in done.stderr.splitlines() if "CERTIFICATE_VERIFY_FAILED" in line]) == 1
+    assert (
+        len([line for line in done.stderr.splitlines() if "CERTIFICATE_VERIFY_FAILED" in line]) == 1
+    )
     assert "--ca-bundle" in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,4 +1,6 @@
-"""The lean way to a bucket against a server that answers as a test wants: errors, retries, credentials, pages and bulk deletes."""
+"""The lean way to a bucket against a server that answers as a test wants: errors, retries,
+credentials, pages and bulk deletes.
+"""
 
 import asyncio
 import datetime as dt
@@ -20,7 +22,16 @@ from coalesce.storage.s3 import S3Options, S3Store, open_s3
 from coalesce.storage.s3 import client as clients
 from coalesce.storage.s3 import failure as failures
 from coalesce.storage.s3 import store as stores
-from support.scripted import EMPTY_LISTING, Peer, Request, Server, answer, refusal, serving, store_of
+from support.scripted import (
+    EMPTY_LISTING,
+    Peer,
+    Request,
+    Server,
+    answer,
+    refusal,
+    serving,
+    store_of,
+)
 
 BODY = b"0123456789"
 ETAG = '"e1"'
@@ -40,9 +51,19 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
 
 
 @asynccontextmanager
-async def store_at(script: Callable[[Peer], Awaitable[None]], **options: object) -> AsyncIterator[tuple[S3Store, Server]]:
-    chosen: dict[str, object] = {"region": "us-east-1", "addressing": "path", "access_key": "AK", "secret_key": "SK"} | options
-    async with serving(script) as server, open_s3(S3Options("bucket", endpoint_url=server.url, **chosen)) as store:  # type: ignore[arg-type]
+async def store_at(
+    script: Callable[[Peer], Awaitable[None]], **options: object
+) -> AsyncIterator[tuple[S3Store, Server]]:
+    chosen: dict[str, object] = {
+        "region": "us-east-1",
+        "addressing": "path",
+        "access_key": "AK",
+        "secret_key": "SK",
+    } | options
+    async with (
+        serving(script) as server,
+        open_s3(S3Options("bucket", endpoint_url=server.url, **chosen)) as store,
+    ):  # type: ignore[arg-type]
         yield store, server
 
 
@@ -56,14 +77,26 @@ def sent(server: Server) -> list[Request]:
     return [request for request in server.requests if not request.locates]
 
 
-# Every code that is told apart, and one that is not; every status that is told apart, and some that are not.
-CODES = [*failures._BY_CODE, *failures._CREDENTIAL_CODES, "NoSuchBucket", "AuthorizationHeaderMalformed", "Whatever", "InternalError"]
+# Every code that is told apart, and one that is not; every status that is told apart, and some that
+# are not.
+CODES = [
+    *failures._BY_CODE,
+    *failures._CREDENTIAL_CODES,
+    "NoSuchBucket",
+    "AuthorizationHeaderMalformed",
+    "Whatever",
+    "InternalError",
+]
 STATUSES = [*failures._BY_STATUS, 500, 502, 504, 418]
 
 
 @pytest.mark.parametrize("status", STATUSES)
-async def test_a_refusal_means_the_same_as_to_the_general_client(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same error, code and request id for every status and code; PutObject goes the general way, GetObject the lean one."""
+async def test_a_refusal_means_the_same_as_to_the_general_client(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same error, code and request id for every status and code; PutObject goes the general
+    way, GetObject the lean one.
+    """
     monkeypatch.setattr(clients, "ATTEMPTS", 1)
     monkeypatch.setattr(stores, "ATTEMPTS", 1)
     said = [refusal(f"{status} Some reason", code, "a &amp; b") for code in CODES for _ in range(2)]
@@ -73,7 +106,10 @@ async def test_a_refusal_means_the_same_as_to_the_general_client(status: int, mo
                 await store.get("k", etag=ETAG)
             with pytest.raises(errors.CoalesceError) as general:
                 await store.put("k", b"x")
-            told = [(type(e), e.code, e.request_id, e.hint, e.message.partition(": ")[2]) for e in (lean.value, general.value)]
+            told = [
+                (type(e), e.code, e.request_id, e.hint, e.message.partition(": ")[2])
+                for e in (lean.value, general.value)
+            ]
             assert told[0] == told[1], (status, code)
             assert lean.value.message == f"GetObject 'k': {status} {code} a & b"
 
@@ -89,7 +125,10 @@ async def test_a_redirect_is_not_followed(status: int) -> None:
 
 
 async def test_a_refusal_without_a_body_counts_by_its_status() -> None:
-    async with store_at(store_of(replies(answer(b"", "403 Forbidden", x_amz_request_id="R9")))) as (store, _):
+    async with store_at(store_of(replies(answer(b"", "403 Forbidden", x_amz_request_id="R9")))) as (
+        store,
+        _,
+    ):
         with pytest.raises(errors.AccessDenied) as caught:
             await store.head("k")
         assert caught.value.request_id == "R9"
@@ -98,7 +137,14 @@ async def test_a_refusal_without_a_body_counts_by_its_status() -> None:
 
 
 async def test_head_of_nothing_is_none_and_of_anything_else_an_error() -> None:
-    async with store_at(store_of(replies(answer(b"", "404 Not Found"), b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"))) as (store, _):
+    async with store_at(
+        store_of(
+            replies(
+                answer(b"", "404 Not Found"),
+                b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+            )
+        )
+    ) as (store, _):
         assert await store.head("k") is None
         with pytest.raises(errors.StorageError, match="how long"):
             await store.head("k")
@@ -109,7 +155,9 @@ TRANSIENT = {
     "502 without XML": answer(b"<html>bad gateway", "502 Bad Gateway"),
     "503": refusal("503 Slow Down", "SlowDown"),
     "429": refusal("429 Too Many Requests", "TooManyRequests"),
-    "a body cut short": b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\netag: " + ETAG.encode() + b"\r\n\r\n012",
+    "a body cut short": b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\netag: "
+    + ETAG.encode()
+    + b"\r\n\r\n012",
     "a head cut short": b"HTTP/1.1 200 OK\r\ncontent-le",
     "nothing": b"",
     "garbage": b"\x00\x01\x02\x03",
@@ -128,9 +176,13 @@ def cutting(reply: Callable[[Request], bytes]) -> Callable[[Peer], Awaitable[Non
 
 @pytest.mark.parametrize("name", TRANSIENT)
 @pytest.mark.parametrize("failing", [4, 5])
-async def test_passing_trouble_is_tried_five_times_in_all(name: str, failing: int, waits: list[tuple[float, float]]) -> None:
+async def test_passing_trouble_is_tried_five_times_in_all(
+    name: str, failing: int, waits: list[tuple[float, float]]
+) -> None:
     """Each time for the same version, after a pause with jitter that grows."""
-    async with store_at(cutting(replies(*[TRANSIENT[name]] * failing, answer(BODY, etag=ETAG)))) as (store, server):
+    async with store_at(
+        cutting(replies(*[TRANSIENT[name]] * failing, answer(BODY, etag=ETAG)))
+    ) as (store, server):
         if failing < 5:
             assert (await store.get("k", etag=ETAG)).data == BODY
         else:
@@ -138,7 +190,11 @@ async def test_passing_trouble_is_tried_five_times_in_all(name: str, failing: in
                 await store.get("k", etag=ETAG)
         assert [request.headers["if-match"] for request in sent(server)] == [ETAG] * 5
         throttled = failing if name in ("503", "429") else 0
-        assert (store.usage.retries, store.usage.throttled, store.usage.requests["GetObject"]) == (4, throttled, 5)
+        assert (store.usage.retries, store.usage.throttled, store.usage.requests["GetObject"]) == (
+            4,
+            throttled,
+            5,
+        )
         assert waits == [(0, 0.4), (0, 0.8), (0, 1.6), (0, 3.2)]
 
 
@@ -171,7 +227,10 @@ async def test_an_etag_cannot_smuggle_a_header(etag: str) -> None:
         assert sent(server) == []
 
 
-@pytest.mark.parametrize("key", ["a b", "a%20b", "a+b", "ü/é", "a=b&c?d#e", "a//b", "../a", "a/./b", "a\r\nb", "/a", "~*'()"])
+@pytest.mark.parametrize(
+    "key",
+    ["a b", "a%20b", "a+b", "ü/é", "a=b&c?d#e", "a//b", "../a", "a/./b", "a\r\nb", "/a", "~*'()"],
+)
 async def test_a_key_arrives_as_it_is(key: str) -> None:
     """Not normalised, encoded once, the same in the request line and in what is signed."""
     async with store_at(store_of(replies(answer(BODY, etag=ETAG)))) as (store, server):
@@ -180,16 +239,28 @@ async def test_a_key_arrives_as_it_is(key: str) -> None:
 
 
 async def test_every_request_says_whose_bucket_it_is_and_who_pays() -> None:
-    async with store_at(store_of(replies(answer(BODY, etag=ETAG))), expected_bucket_owner="111122223333", request_payer=True) as (store, server):
+    async with store_at(
+        store_of(replies(answer(BODY, etag=ETAG))),
+        expected_bucket_owner="111122223333",
+        request_payer=True,
+    ) as (store, server):
         await store.get("k")
         await store.head("k")
         headers = [request.headers for request in server.requests]
-        assert [(h["x-amz-expected-bucket-owner"], h["x-amz-request-payer"]) for h in headers] == [("111122223333", "requester")] * 3
-        assert all("x-amz-expected-bucket-owner;" in h["authorization"] and "x-amz-request-payer" in h["authorization"] for h in headers)
+        assert [(h["x-amz-expected-bucket-owner"], h["x-amz-request-payer"]) for h in headers] == [
+            ("111122223333", "requester")
+        ] * 3
+        assert all(
+            "x-amz-expected-bucket-owner;" in h["authorization"]
+            and "x-amz-request-payer" in h["authorization"]
+            for h in headers
+        )
 
 
 async def test_an_anonymous_request_is_not_signed() -> None:
-    async with store_at(store_of(replies(answer(BODY, etag=ETAG))), sign=False, access_key="", secret_key="") as (store, server):
+    async with store_at(
+        store_of(replies(answer(BODY, etag=ETAG))), sign=False, access_key="", secret_key=""
+    ) as (store, server):
         await store.get("k")
         assert "authorization" not in sent(server)[0].headers
 
@@ -202,10 +273,20 @@ async def test_an_empty_part_says_that_it_is_empty() -> None:
 
 async def test_a_part_travels_in_pieces_with_its_checksum_and_unsigned_body() -> None:
     async with store_at(store_of(replies(answer(b"", etag=ETAG)))) as (store, server):
-        part = await store.upload_part("k", "u/1+2", 7, [b"ab", b"", b"cd"], checksum=Checksum.CRC64NVME, value="AAAA")
+        part = await store.upload_part(
+            "k", "u/1+2", 7, [b"ab", b"", b"cd"], checksum=Checksum.CRC64NVME, value="AAAA"
+        )
         request = sent(server)[0]
-        assert (part.etag, part.size, request.body, request.query) == (ETAG, 4, b"abcd", {"partNumber": "7", "uploadId": "u/1+2"})
-        assert (request.headers["x-amz-checksum-crc64nvme"], request.headers["x-amz-content-sha256"]) == ("AAAA", "UNSIGNED-PAYLOAD")
+        assert (part.etag, part.size, request.body, request.query) == (
+            ETAG,
+            4,
+            b"abcd",
+            {"partNumber": "7", "uploadId": "u/1+2"},
+        )
+        assert (
+            request.headers["x-amz-checksum-crc64nvme"],
+            request.headers["x-amz-content-sha256"],
+        ) == ("AAAA", "UNSIGNED-PAYLOAD")
         assert store.usage.bytes_out == 4
 
 
@@ -220,21 +301,30 @@ async def test_a_put_does_not_wait_for_leave_to_send_its_body() -> None:
 
 
 def rotating(monkeypatch: pytest.MonkeyPatch, lifetimes: list[float]) -> list[str]:
-    """Credentials that a provider gives for these many seconds each, in turn; the access keys that it gave."""
+    """Credentials that a provider gives for these many seconds each, in turn; the access keys that
+    it gave.
+    """
     given: list[str] = []
 
     def fresh() -> dict[str, str]:
         given.append(f"AK{len(given) + 1}")
         seconds = lifetimes.pop(0) if len(lifetimes) > 1 else lifetimes[0]
         expires = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
-        return {"access_key": given[-1], "secret_key": f"S{len(given)}", "token": f"T{len(given)}", "expiry_time": expires.isoformat()}
+        return {
+            "access_key": given[-1],
+            "secret_key": f"S{len(given)}",
+            "token": f"T{len(given)}",
+            "expiry_time": expires.isoformat(),
+        }
 
     async def refresh() -> dict[str, str]:
         return fresh()
 
     async def get_credentials(self: object) -> AioRefreshableCredentials:
         if not hasattr(self, "_made_up"):
-            self._made_up = AioRefreshableCredentials.create_from_metadata(fresh(), refresh, "made-up")  # type: ignore[attr-defined]
+            self._made_up = AioRefreshableCredentials.create_from_metadata(
+                fresh(), refresh, "made-up"
+            )  # type: ignore[attr-defined]
         return self._made_up  # type: ignore[attr-defined,no-any-return]
 
     monkeypatch.setattr("aiobotocore.session.AioSession.get_credentials", get_credentials)
@@ -244,13 +334,21 @@ def rotating(monkeypatch: pytest.MonkeyPatch, lifetimes: list[float]) -> list[st
 async def test_credentials_are_renewed_before_they_expire(monkeypatch: pytest.MonkeyPatch) -> None:
     """What expires within 15 minutes is renewed, and within 10 nothing goes on before that."""
     given = rotating(monkeypatch, [3600, 300, 300, 3600])
-    async with store_at(store_of(replies(answer(BODY, etag=ETAG))), access_key="", secret_key="") as (store, server):
+    async with store_at(
+        store_of(replies(answer(BODY, etag=ETAG))), access_key="", secret_key=""
+    ) as (store, server):
         await store.get("k")
         assert given == ["AK1"]
         credentials = store._client._credentials
         credentials._expiry_time = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=60)
         await store.get("k")
-    seen = [(r.headers["authorization"].partition("Credential=")[2].partition("/")[0], r.headers["x-amz-security-token"]) for r in sent(server)]
+    seen = [
+        (
+            r.headers["authorization"].partition("Credential=")[2].partition("/")[0],
+            r.headers["x-amz-security-token"],
+        )
+        for r in sent(server)
+    ]
     assert seen == [("AK1", "T1"), (given[-1], f"T{len(given)}")]
     assert len(given) > 1
 
@@ -265,9 +363,13 @@ async def test_a_token_that_expires_in_the_middle_is_a_matter_of_the_set_up() ->
         assert len(sent(server)) == 2
 
 
-async def test_credentials_that_cannot_be_renewed_are_a_matter_of_the_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_credentials_that_cannot_be_renewed_are_a_matter_of_the_set_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rotating(monkeypatch, [3600, -60])
-    async with store_at(store_of(replies(answer(BODY, etag=ETAG))), access_key="", secret_key="") as (store, _):
+    async with store_at(
+        store_of(replies(answer(BODY, etag=ETAG))), access_key="", secret_key=""
+    ) as (store, _):
         await store.get("k")
         store._client._credentials._expiry_time = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=60)
         for ask in (lambda: store.get("k"), store.check_access):
@@ -279,11 +381,25 @@ async def test_credentials_that_cannot_be_renewed_are_a_matter_of_the_set_up(mon
 
 
 def entry(key: str, *, leave_out: str = "", **more: str) -> str:
-    fields = {"Key": key, "LastModified": "2026-11-22T12:00:00.000Z", "ETag": "&quot;e&quot;", "Size": "7", "StorageClass": "STANDARD"} | more
-    return "<Contents>" + "".join(f"<{name}>{value}</{name}>" for name, value in fields.items() if name != leave_out) + "</Contents>"
+    fields = {
+        "Key": key,
+        "LastModified": "2026-11-22T12:00:00.000Z",
+        "ETag": "&quot;e&quot;",
+        "Size": "7",
+        "StorageClass": "STANDARD",
+    } | more
+    return (
+        "<Contents>"
+        + "".join(
+            f"<{name}>{value}</{name}>" for name, value in fields.items() if name != leave_out
+        )
+        + "</Contents>"
+    )
 
 
-def page(*parts: str, truncated: str = "<IsTruncated>false</IsTruncated>", url: bool = False) -> bytes:
+def page(
+    *parts: str, truncated: str = "<IsTruncated>false</IsTruncated>", url: bool = False
+) -> bytes:
     encoding = "<EncodingType>url</EncodingType>" if url else ""
     space = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
     return f'<?xml version="1.0" encoding="UTF-8"?>\n<ListBucketResult {space}>{truncated}{encoding}{"".join(parts)}</ListBucketResult>'.encode()
@@ -296,7 +412,11 @@ ODD_KEYS = ["a b", "a%20b", "a+b", "ü/é漢", "a=b&c<d>", "a//b", "../a", "'\""
 async def test_keys_are_listed_as_they_are(url: bool) -> None:
     keys = ODD_KEYS + (["a\r\nb", "a\x01b"] if url else [])
     spelt = [quote_plus(key, safe="/") if url else escape(key) for key in keys]
-    listing = page(*[entry(key) for key in spelt], *[f"<CommonPrefixes><Prefix>{key}</Prefix></CommonPrefixes>" for key in spelt], url=url)
+    listing = page(
+        *[entry(key) for key in spelt],
+        *[f"<CommonPrefixes><Prefix>{key}</Prefix></CommonPrefixes>" for key in spelt],
+        url=url,
+    )
     async with store_at(store_of(replies(answer(listing)))) as (store, server):
         found = await store.list_page("p + %/", delimiter="/", token="t+/=", max_keys=9)
         assert [o.key for o in found.objects] == keys
@@ -309,12 +429,20 @@ async def test_keys_are_listed_as_they_are(url: bool) -> None:
             "max-keys": "9",
             "encoding-type": "url",
         }
-        assert next((o.size, o.etag, o.modified, o.storage_class) for o in found.objects) == (7, '"e"', 1795348800.0, "STANDARD")
+        assert next((o.size, o.etag, o.modified, o.storage_class) for o in found.objects) == (
+            7,
+            '"e"',
+            1795348800.0,
+            "STANDARD",
+        )
         assert (found.date, found.token) == (1795348800.0, None)
 
 
 async def test_a_token_leads_on() -> None:
-    more = page(entry("k"), truncated="<IsTruncated>true</IsTruncated><NextContinuationToken>a&amp;b</NextContinuationToken>")
+    more = page(
+        entry("k"),
+        truncated="<IsTruncated>true</IsTruncated><NextContinuationToken>a&amp;b</NextContinuationToken>",
+    )
     async with store_at(store_of(replies(answer(more)))) as (store, _):
         assert (await store.list_page("p")).token == "a&b"
 
@@ -341,14 +469,20 @@ async def test_a_page_that_cannot_be_read_is_unknown_and_never_empty(name: str) 
 
 
 async def test_an_entry_without_a_storage_class_is_standard() -> None:
-    async with store_at(store_of(replies(answer(page(entry("k", leave_out="StorageClass")))))) as (store, _):
+    async with store_at(store_of(replies(answer(page(entry("k", leave_out="StorageClass")))))) as (
+        store,
+        _,
+    ):
         assert (await store.list_page("p")).objects[0].storage_class == "STANDARD"
 
 
 @pytest.mark.parametrize("said", [b"", b"content-length: 0\r\ndate: yesterday\r\n"])
 async def test_a_listing_without_the_servers_time_is_unknown(said: bytes) -> None:
     listing = page(entry("k"))
-    head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n%b\r\n" % (len(listing), said.replace(b"content-length: 0\r\n", b""))
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n%b\r\n" % (
+        len(listing),
+        said.replace(b"content-length: 0\r\n", b""),
+    )
     async with store_at(store_of(replies(head + listing))) as (store, _):
         with pytest.raises(errors.ListingError, match="when"):
             await store.list_page("p")
@@ -369,7 +503,9 @@ BROKEN = {
 @pytest.mark.parametrize("mends", [True, False])
 async def test_a_200_that_is_no_answer_is_tried_again(name: str, mends: bool) -> None:
     """Half a page may hold whole entries: none of them counts."""
-    answers = [answer(BROKEN[name])] * (4 if mends else 5) + [answer(page(entry("k")) if mends else BROKEN[name])]
+    answers = [answer(BROKEN[name])] * (4 if mends else 5) + [
+        answer(page(entry("k")) if mends else BROKEN[name])
+    ]
     async with store_at(store_of(replies(*answers))) as (store, server):
         if mends:
             assert [o.key for o in (await store.list_page("p")).objects] == ["k"]
@@ -378,7 +514,10 @@ async def test_a_200_that_is_no_answer_is_tried_again(name: str, mends: bool) ->
                 await store.list_page("p")
         assert (len(sent(server)), store.usage.retries) == (5, 4)
     bulk = answer(b"<DeleteResult><Deleted><Key>k</Key></Deleted></DeleteResult>")
-    async with store_at(store_of(replies(*answers[:4], bulk if mends else answers[0]))) as (store, server):
+    async with store_at(store_of(replies(*answers[:4], bulk if mends else answers[0]))) as (
+        store,
+        server,
+    ):
         if mends:
             assert [r.deleted for r in await store.delete_many([("k", ETAG)])] == [Deleted.DONE]
         else:
@@ -404,26 +543,41 @@ async def test_a_bulk_delete_names_a_key_as_it_is(key: str) -> None:
     def reply(request: Request) -> bytes:
         (named,) = ElementTree.fromstring(request.body).findall("{*}Object/{*}Key")
         spelt = escape(named.text or "", {"\r": "&#13;", "\n": "&#10;"})
-        return answer(f"<DeleteResult><Deleted><Key>{spelt}</Key></Deleted></DeleteResult>".encode())
+        return answer(
+            f"<DeleteResult><Deleted><Key>{spelt}</Key></Deleted></DeleteResult>".encode()
+        )
 
     async with store_at(store_of(reply)) as (store, server):
-        assert [(r.key, r.deleted) for r in await store.delete_many([(key, '"e&<"')])] == [(key, Deleted.DONE)]
+        assert [(r.key, r.deleted) for r in await store.delete_many([(key, '"e&<"')])] == [
+            (key, Deleted.DONE)
+        ]
         request = sent(server)[0]
         root = ElementTree.fromstring(request.body)
-        assert [(e.findtext("{*}Key"), e.findtext("{*}ETag")) for e in root.findall("{*}Object")] == [(key, '"e&<"')]
+        assert [
+            (e.findtext("{*}Key"), e.findtext("{*}ETag")) for e in root.findall("{*}Object")
+        ] == [(key, '"e&<"')]
         assert root.findtext("{*}Quiet") == "false"
         assert (request.method, request.target) == ("POST", "/bucket?delete=")
-        assert request.headers["content-md5"] == b64encode(hashlib.md5(request.body).digest()).decode()
+        assert (
+            request.headers["content-md5"] == b64encode(hashlib.md5(request.body).digest()).decode()
+        )
 
 
 async def test_every_key_of_a_bulk_delete_is_accounted_for() -> None:
     said = "<Deleted><Key>done</Key></Deleted>" + "".join(
         f"<Error><Key>{key}</Key><Code>{code}</Code><Message>m</Message></Error>"
-        for key, code in {"changed": "PreconditionFailed", "absent": "NoSuchKey", "denied": "AccessDenied", "both": "InternalError"}.items()
+        for key, code in {
+            "changed": "PreconditionFailed",
+            "absent": "NoSuchKey",
+            "denied": "AccessDenied",
+            "both": "InternalError",
+        }.items()
     )
     listing = f"<DeleteResult><Deleted><Key>both</Key></Deleted>{said}<Deleted><Key>stranger</Key></Deleted></DeleteResult>"
     async with store_at(store_of(replies(answer(listing.encode())))) as (store, _):
-        results = await store.delete_many([(key, ETAG) for key in ("both", "denied", "done", "changed", "absent", "forgotten")])
+        results = await store.delete_many(
+            [(key, ETAG) for key in ("both", "denied", "done", "changed", "absent", "forgotten")]
+        )
         assert [(r.key, r.deleted, r.code) for r in results] == [
             ("both", Deleted.REFUSED, "InternalError"),
             ("denied", Deleted.REFUSED, "AccessDenied"),
@@ -447,7 +601,11 @@ SINGLE = {
 
 @pytest.mark.parametrize("status", SINGLE)
 async def test_a_single_delete_tells_what_became_of_the_object(status: str) -> None:
-    reply = b"HTTP/1.1 204 No Content\r\n\r\n" if status.startswith("204") else refusal(status, "Whatever")
+    reply = (
+        b"HTTP/1.1 204 No Content\r\n\r\n"
+        if status.startswith("204")
+        else refusal(status, "Whatever")
+    )
     async with store_at(store_of(replies(reply))) as (store, server):
         assert (await store.delete("k", etag=ETAG)).deleted is SINGLE[status]
         assert [(r.method, r.headers["if-match"]) for r in sent(server)] == [("DELETE", ETAG)]
@@ -469,7 +627,9 @@ async def test_the_bucket_is_located_once_for_many_requests_at_a_time() -> None:
         assert sum(request.locates for request in server.requests) == 1
 
 
-@pytest.mark.parametrize(("status", "code"), list(product(["403 Forbidden", "404 Not Found"], ["AccessDenied"])))
+@pytest.mark.parametrize(
+    ("status", "code"), list(product(["403 Forbidden", "404 Not Found"], ["AccessDenied"]))
+)
 async def test_a_refusal_too_shows_where_the_bucket_is(status: str, code: str) -> None:
     async def script(peer: Peer) -> None:
         while True:
@@ -482,13 +642,17 @@ async def test_a_refusal_too_shows_where_the_bucket_is(status: str, code: str) -
 
 
 async def test_requests_follow_a_bucket_to_its_region(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The general client is told of another region, and signs for it from then on; so does the lean way."""
+    """The general client is told of another region, and signs for it from then on; so does the lean
+    way.
+    """
 
     async def script(peer: Peer) -> None:
         while True:
             request = await peer.request()
             if "/eu-west-2/s3/" in request.headers["authorization"]:
-                await peer.send(answer(EMPTY_LISTING) if request.locates else answer(BODY, etag=ETAG))
+                await peer.send(
+                    answer(EMPTY_LISTING) if request.locates else answer(BODY, etag=ETAG)
+                )
             else:
                 body = b"<Error><Code>AuthorizationHeaderMalformed</Code><Message>m</Message><Region>eu-west-2</Region></Error>"
                 await peer.send(answer(body, "400 Bad Request", x_amz_bucket_region="eu-west-2"))

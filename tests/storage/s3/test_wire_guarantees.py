@@ -1,4 +1,6 @@
-"""A real server that keeps one guarantee less, because a proxy takes the condition from the request: the probe names it, and what follows is safe."""
+"""A real server that keeps one guarantee less, because a proxy takes the condition from the
+request: the probe names it, and what follows is safe.
+"""
 
 import gzip
 import json
@@ -26,11 +28,24 @@ def unchecked(call: Call) -> None:
         without(operation, *SUMS)(call)
 
 
-# What is taken, by the name that the probe gives it; and the mode without which a run is refused then.
+# What is taken, by the name that the probe gives it; and the mode without which a run is refused
+# then.
 TAKEN: dict[str, tuple[list[Callable[[Call], None]], dict[str, bool | str], str]] = {
-    "create-only PUT": ([without("PutObject", "if-none-match")], {"create_only_put": False}, "no-exclusion"),
-    "conditional PUT": ([without("PutObject", "if-match")], {"conditional_put": False}, "no-exclusion"),
-    "create-only Complete": ([without("CompleteMultipartUpload", "if-none-match")], {"create_only_complete": False}, "overwrite-race"),
+    "create-only PUT": (
+        [without("PutObject", "if-none-match")],
+        {"create_only_put": False},
+        "no-exclusion",
+    ),
+    "conditional PUT": (
+        [without("PutObject", "if-match")],
+        {"conditional_put": False},
+        "no-exclusion",
+    ),
+    "create-only Complete": (
+        [without("CompleteMultipartUpload", "if-none-match")],
+        {"create_only_complete": False},
+        "overwrite-race",
+    ),
     "any conditional delete": (
         [without("DeleteObject", "if-match"), without_etags],
         {"conditional_delete": False, "conditional_delete_many": False},
@@ -38,36 +53,58 @@ TAKEN: dict[str, tuple[list[Callable[[Call], None]], dict[str, bool | str], str]
     ),
     "conditional GET": ([without("GetObject", "if-match")], {"conditional_get": False}, ""),
     "ETags in DeleteObjects": ([without_etags], {"conditional_delete_many": False}, ""),
-    "the copy condition": ([without("UploadPartCopy", "x-amz-copy-source-if-match")], {"copy_condition": False}, ""),
+    "the copy condition": (
+        [without("UploadPartCopy", "x-amz-copy-source-if-match")],
+        {"copy_condition": False},
+        "",
+    ),
     "checksums": ([unchecked], {"checksum": "NONE"}, ""),
 }
 REFUSED = [name for name, (_, _, mode) in TAKEN.items() if mode]
 
 
 class Field:
-    """A bucket with six sources of one group, the way to it through the proxy, and the way around."""
+    """A bucket with six sources of one group, the way to it through the proxy, and the way
+    around.
+    """
 
     def __init__(self, before: Proxy, options: S3Options, store: S3Store) -> None:
         self.proxy, self.options, self.store = before, options, store
 
     async def run(self, *modes: str) -> Report:
         """One run through the proxy."""
-        chosen = {"bucket": "b", "prefix": ["data"], "min_age": 0, "accept_weaker": sorted({*ACCEPTED, *modes})}
+        chosen = {
+            "bucket": "b",
+            "prefix": ["data"],
+            "min_age": 0,
+            "accept_weaker": sorted({*ACCEPTED, *modes}),
+        }
         async with open_s3(replace(self.options, endpoint_url=self.proxy.url)) as store:
             return await Run(store, Settings.model_validate(chosen)).coalesce()
 
     async def look(self) -> dict[str, bytes]:
         """Every object, read around the proxy."""
-        return {entry.key: (await self.store.get(entry.key)).data for entry in (await self.store.list_page("")).objects}
+        return {
+            entry.key: (await self.store.get(entry.key)).data
+            for entry in (await self.store.list_page("")).objects
+        }
 
 
 @pytest.fixture
 async def there(server: str, request: pytest.FixtureRequest) -> AsyncIterator[Field]:
-    options = S3Options(bucket_of(request.node.name), endpoint_url=server, region="us-east-1", addressing="path", **KEYS)
+    options = S3Options(
+        bucket_of(request.node.name),
+        endpoint_url=server,
+        region="us-east-1",
+        addressing="path",
+        **KEYS,
+    )
     async with open_s3(options) as store, proxy(server, **KEYS) as before:
         await store.create_bucket()
         for n in range(6):
-            await store.put(f"data/t_0_{n}-{n}.jsonl.gz", gzip.compress(b'{"n": %d}\n' % n, mtime=0))
+            await store.put(
+                f"data/t_0_{n}-{n}.jsonl.gz", gzip.compress(b'{"n": %d}\n' % n, mtime=0)
+            )
         yield Field(before, options, store)
 
 
@@ -77,12 +114,16 @@ def names(report: Report, expected: dict[str, bool | str]) -> dict[str, bool | s
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_a_server_that_keeps_too_little_is_refused_and_nothing_is_touched(there: Field, name: str) -> None:
+async def test_a_server_that_keeps_too_little_is_refused_and_nothing_is_touched(
+    there: Field, name: str
+) -> None:
     changes, _, mode = TAKEN[name]
     there.proxy.always = changes
     original = await there.look()
     if mode in ACCEPTED:
-        pytest.skip(f"this server is used with --accept-weaker {mode}: the probe measured that it does not keep it")
+        pytest.skip(
+            f"this server is used with --accept-weaker {mode}: the probe measured that it does not keep it"
+        )
     report = await there.run()
     assert report.exit_code == 10
     assert f"--accept-weaker {mode}" in report.failures[0].hint
@@ -90,7 +131,9 @@ async def test_a_server_that_keeps_too_little_is_refused_and_nothing_is_touched(
 
 
 @pytest.mark.parametrize("name", TAKEN)
-async def test_a_server_that_is_accepted_with_less_ends_with_every_record_once(there: Field, name: str) -> None:
+async def test_a_server_that_is_accepted_with_less_ends_with_every_record_once(
+    there: Field, name: str
+) -> None:
     changes, expected, mode = TAKEN[name]
     there.proxy.always = changes
     original = await there.look()
@@ -113,14 +156,25 @@ async def test_a_server_whose_aborted_uploads_live_on_is_refused(there: Field) -
 
     there.proxy.rules = [Rule("AbortMultipartUpload", nothing, "/probe/", -1)]
     report = await there.run()
-    assert (report.exit_code, "--accept-weaker no-exclusion" in report.failures[0].hint) == (10, True)
-    assert {key: body for key, body in (await there.look()).items() if key.startswith("data/")} == original
+    assert (report.exit_code, "--accept-weaker no-exclusion" in report.failures[0].hint) == (
+        10,
+        True,
+    )
+    assert {
+        key: body for key, body in (await there.look()).items() if key.startswith("data/")
+    } == original
 
 
-@pytest.mark.parametrize("name", ["conditional GET", "any conditional delete", "ETags in DeleteObjects", "checksums"])
+@pytest.mark.parametrize(
+    "name", ["conditional GET", "any conditional delete", "ETags in DeleteObjects", "checksums"]
+)
 @pytest.mark.parametrize("operation", ["GetObject", "CompleteMultipartUpload"])
-async def test_a_source_that_changes_meanwhile_is_not_lost(there: Field, name: str, operation: str) -> None:
-    """Another hand writes one source anew, of the same size, before it is read or before it is deleted."""
+async def test_a_source_that_changes_meanwhile_is_not_lost(
+    there: Field, name: str, operation: str
+) -> None:
+    """Another hand writes one source anew, of the same size, before it is read or before it is
+    deleted.
+    """
     changes, _, mode = TAKEN[name]
     there.proxy.always = changes
     changed = gzip.compress(b'{"n": 9}\n', mtime=0)
@@ -134,6 +188,8 @@ async def test_a_source_that_changes_meanwhile_is_not_lost(there: Field, name: s
     await there.run(*[mode] if mode else [])
     held = await there.look()
     assert held[key] == changed
-    seen = auditor.records({name: body for name, body in held.items() if name.startswith("data/")}, "")
+    seen = auditor.records(
+        {name: body for name, body in held.items() if name.startswith("data/")}, ""
+    )
     assert {json.loads(line)["n"] for line in seen} >= {0, 1, 2, 4, 5, 9}
     assert all(times == 1 for line, times in seen.items() if json.loads(line)["n"] not in (3, 9))

@@ -1,6 +1,7 @@
 """The general client, aiobotocore, for everything rare; this module alone knows it.
 
-It also says where and how the bucket is reached, so that the lean way of `wire` goes the same: address, region, credentials, trust, proxy.
+It also says where and how the bucket is reached, so that the lean way of `wire` goes the same:
+address, region, credentials, trust, proxy.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from typing import Any
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore import UNSIGNED
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, ProfileNotFound, SSLError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSLError,
+)
 from botocore.handlers import add_expect_header
 from botocore.httpsession import ProxyConfiguration, get_cert_path
 from botocore.parsers import ResponseParserError
@@ -45,7 +53,10 @@ _SIGNED_FOR = re.compile(r"/\d{8}/([^/]+)/s3/aws4_request")
 
 @dataclass(frozen=True, slots=True)
 class S3Options:
-    """How a bucket is reached. Empty strings leave the matter to botocore's own environment and files; keys are for local servers only.
+    """How a bucket is reached.
+
+    Empty strings leave the matter to botocore's own environment and files; keys are for local
+    servers only.
 
     `read_timeout` is in seconds: an answer of which nothing more comes for so long is lost.
     """
@@ -68,7 +79,11 @@ class S3Options:
     @property
     def headers(self) -> dict[str, str]:
         """What every request says besides its own."""
-        owner = {"x-amz-expected-bucket-owner": self.expected_bucket_owner} if self.expected_bucket_owner else {}
+        owner = (
+            {"x-amz-expected-bucket-owner": self.expected_bucket_owner}
+            if self.expected_bucket_owner
+            else {}
+        )
         return owner | ({"x-amz-request-payer": "requester"} if self.request_payer else {})
 
     def for_bucket(self, bucket: str) -> S3Options:
@@ -78,7 +93,10 @@ class S3Options:
 
 @asynccontextmanager
 async def open_client(options: S3Options) -> AsyncIterator[Client]:
-    """The general client, closed at the end. Raises ConfigurationError for a profile, region, certificate file or proxy that cannot be used."""
+    """The general client, closed at the end.
+
+    Raises ConfigurationError for a profile, region, certificate file or proxy that cannot be used.
+    """
     config = AioConfig(
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         connect_timeout=10,
@@ -99,7 +117,11 @@ async def open_client(options: S3Options) -> AsyncIterator[Client]:
             if options.access_key:
                 session.set_credentials(options.access_key, options.secret_key)
             credentials = await session.get_credentials() if options.sign else None
-            authorities = options.ca_bundle or session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
+            authorities = (
+                options.ca_bundle
+                or session.get_config_variable("ca_bundle")
+                or os.environ.get("REQUESTS_CA_BUNDLE")
+            )
             context = session.create_client(
                 "s3",
                 config=config,
@@ -111,19 +133,31 @@ async def open_client(options: S3Options) -> AsyncIterator[Client]:
         except (BotoCoreError, ValueError) as error:
             raise _mapped(error, "connect", "") from error
         secure = str(client.meta.endpoint_url).startswith("https:")
-        yield Client(client, credentials, _trust(authorities or get_cert_path(True), options.verify_ssl) if secure else None, options)
+        yield Client(
+            client,
+            credentials,
+            _trust(authorities or get_cert_path(True), options.verify_ssl) if secure else None,
+            options,
+        )
 
 
 class Client:
-    """aiobotocore's client for one bucket. Retries of single requests are botocore's standard mode."""
+    """aiobotocore's client for one bucket.
 
-    def __init__(self, client: Any, credentials: Any, trust: ssl.SSLContext | None, options: S3Options) -> None:
+    Retries of single requests are botocore's standard mode.
+    """
+
+    def __init__(
+        self, client: Any, credentials: Any, trust: ssl.SSLContext | None, options: S3Options
+    ) -> None:
         self.bucket = options.bucket
         self.endpoint = str(client.meta.endpoint_url)
         self.proxy = _proxy(self.endpoint)
         self.trust = trust
         self.usage = Usage()
-        self.sent_to = ("", "")  # URL and region of the last request on the bucket itself: addressing, partitions and redirects are in them
+        # URL and region of the last request on the bucket itself: addressing, partitions and
+        # redirects are in them
+        self.sent_to = ("", "")
         self._client = client
         self._credentials = credentials
         self._common: dict[str, Any] = {"Bucket": options.bucket}
@@ -134,11 +168,14 @@ class Client:
         client.meta.events.register("before-send.s3", self._sent)
         client.meta.events.register_first("needs-retry.s3", _retry_429)
         client.meta.events.register("needs-retry.s3", _give_up_on_strangers)
-        # aiohttp waits for 100 Continue without end; our bodies on this way are small, and a refusal comes just as well after them.
+        # aiohttp waits for 100 Continue without end; our bodies on this way are small, and a
+        # refusal comes just as well after them.
         client.meta.events.unregister("before-call.s3", add_expect_header)
 
     async def keys(self) -> Keys | None:
-        """The credentials of the moment, refreshed where they are about to expire; None for anonymous requests."""
+        """The credentials of the moment, refreshed where they are about to expire; None for
+        anonymous requests.
+        """
         if self._credentials is None:
             return None
         try:
@@ -153,7 +190,14 @@ class Client:
         try:
             with self.usage.timed(operation):
                 answer: dict[str, Any] = await method(**self._common, **arguments)
-        except (TimeoutError, ClientError, BotoCoreError, OSError, RuntimeError, *_NOT_UNDERSTOOD) as error:
+        except (
+            TimeoutError,
+            ClientError,
+            BotoCoreError,
+            OSError,
+            RuntimeError,
+            *_NOT_UNDERSTOOD,
+        ) as error:
             mapped = _mapped(error, operation, where)
             self.usage.throttled += isinstance(mapped, errors.Throttled)
             raise mapped from error
@@ -165,7 +209,9 @@ class Client:
         self.usage.requests[operation] += 1
         if operation == "ListObjectsV2":
             authorization = request.headers.get("Authorization", "")
-            scope = _SIGNED_FOR.search(authorization.decode() if isinstance(authorization, bytes) else authorization)
+            scope = _SIGNED_FOR.search(
+                authorization.decode() if isinstance(authorization, bytes) else authorization
+            )
             self.sent_to = (request.url, scope[1] if scope else "us-east-1")
 
 
@@ -173,14 +219,19 @@ def _trust(authorities: str, verify: bool) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=authorities)
     except OSError as error:
-        raise errors.ConfigurationError(f"the certificates in {authorities!r} cannot be read: {error}", hint=CERTIFICATE_HINT) from error
+        raise errors.ConfigurationError(
+            f"the certificates in {authorities!r} cannot be read: {error}", hint=CERTIFICATE_HINT
+        ) from error
     if not verify:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
 
 
 def _proxy(endpoint: str) -> str:
-    """The proxy that botocore takes for an endpoint, empty for none. Raises ConfigurationError for one that is not plain HTTP."""
+    """The proxy that botocore takes for an endpoint, empty for none.
+
+    Raises ConfigurationError for one that is not plain HTTP.
+    """
     proxies = get_environ_proxies(endpoint)
     kind, separator, _ = proxies.get(endpoint.partition(":")[0], "").partition("://")
     if separator and kind != "http":
@@ -196,7 +247,9 @@ def _untrusted(error: object) -> bool:
 
 
 def _retry_429(response: tuple[Any, Any] | None, **_: Any) -> None:
-    """To its retries a 429 is a 503: botocore knows it only by codes that S3 does not use, and from the answer to a HEAD by nothing at all."""
+    """To its retries a 429 is a 503: botocore knows it only by codes that S3 does not use, and from
+    the answer to a HEAD by nothing at all.
+    """
     if response and response[0].status_code == 429:
         response[0].status_code = 503
 
@@ -210,16 +263,31 @@ def _give_up_on_strangers(caught_exception: Exception | None = None, **_: Any) -
 def _mapped(error: Exception, operation: str, where: str) -> errors.CoalesceError:
     """Our error for one of botocore's: what was asked, of which key, what the store said."""
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
-        return errors.ConfigurationError("no credentials found", code="NoCredentials", hint="Set AWS_PROFILE or --profile, or give the job a role.")
+        return errors.ConfigurationError(
+            "no credentials found",
+            code="NoCredentials",
+            hint="Set AWS_PROFILE or --profile, or give the job a role.",
+        )
     if isinstance(error, ProfileNotFound):
-        return errors.ConfigurationError(str(error), code="ProfileNotFound", hint="Check --profile and AWS_PROFILE.")
-    if isinstance(error, RuntimeError):  # what botocore raises where new credentials have expired too
-        return errors.ConfigurationError(f"{operation} {where!r}: {error}", key=where, operation=operation, hint=CREDENTIALS_HINT)
+        return errors.ConfigurationError(
+            str(error), code="ProfileNotFound", hint="Check --profile and AWS_PROFILE."
+        )
+    # what botocore raises where new credentials have expired too
+    if isinstance(error, RuntimeError):
+        return errors.ConfigurationError(
+            f"{operation} {where!r}: {error}", key=where, operation=operation, hint=CREDENTIALS_HINT
+        )
     if _untrusted(error):
-        return errors.ConfigurationError(f"{operation} {where!r}: {error}", key=where, operation=operation, hint=CERTIFICATE_HINT)
+        return errors.ConfigurationError(
+            f"{operation} {where!r}: {error}", key=where, operation=operation, hint=CERTIFICATE_HINT
+        )
     if not isinstance(error, ClientError):
         kind = errors.ConfigurationError if operation == "connect" else errors.Unavailable
-        return kind(f"{operation} {where!r}: {type(error).__name__}: {error}", key=where, operation=operation)
+        return kind(
+            f"{operation} {where!r}: {type(error).__name__}: {error}",
+            key=where,
+            operation=operation,
+        )
     details, metadata = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
     return failure_of(
         operation,

@@ -1,6 +1,7 @@
 """One HTTP/1.1 connection, one request at a time on it, its answers parsed by llhttp.
 
-Written because a general client costs more for each small GET than everything else in the job together: see `docs/performance.md`.
+Written because a general client costs more for each small GET than everything else in the job
+together: see `docs/performance.md`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-# What is handed to the transport at once: larger pieces are copied again and again while they drain (CPython 3.11), smaller ones cost a call each.
+# What is handed to the transport at once: larger pieces are copied again and again while they drain
+# (CPython 3.11), smaller ones cost a call each.
 _WRITE_BYTES = 256 * 1024
 
 # S3 itself sends a few kilobytes; an answer with more in its head is not S3's.
@@ -40,7 +42,8 @@ class Answer:
 class Connection(asyncio.BufferedProtocol):
     """One connection. llhttp calls the `on_` methods while it is fed.
 
-    `buffer` takes one read from the socket. All connections of a loop can share it: it is filled and emptied within one callback.
+    `buffer` takes one read from the socket. All connections of a loop can share it: it is filled
+    and emptied within one callback.
     """
 
     def __init__(self, buffer: memoryview, loop: asyncio.AbstractEventLoop) -> None:
@@ -116,7 +119,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
-        self._answer.headers = {_lower(name): value.decode("latin-1") for name, value in self._fields}
+        self._answer.headers = {
+            _lower(name): value.decode("latin-1") for name, value in self._fields
+        }
         self._answer.status = self._parser.get_status_code()
         if self._bodiless and self._answer.status >= 200:
             self._complete()
@@ -131,7 +136,10 @@ class Connection(asyncio.BufferedProtocol):
             self._complete()
 
     async def exchange(self, head: bytes, body: Sequence[bytes], *, bodiless: bool) -> Answer:
-        """Sends one request and waits for its answer. `bodiless` answers (to HEAD and CONNECT) end with their head. Raises BrokenConnection."""
+        """Sends one request and waits for its answer.
+
+        `bodiless` answers (to HEAD and CONNECT) end with their head. Raises BrokenConnection.
+        """
         if not self.usable:
             raise BrokenConnection("the connection was closed", answered=False)
         turn: asyncio.Future[Answer] = self._loop.create_future()
@@ -151,7 +159,9 @@ class Connection(asyncio.BufferedProtocol):
             self._turn = None
 
     async def _write(self, body: Sequence[bytes], turn: asyncio.Future[Answer]) -> None:
-        """Hands the body to the transport as fast as it drains; an answer that comes before the end of it is the last on this connection."""
+        """Hands the body to the transport as fast as it drains; an answer that comes before the end
+        of it is the last on this connection.
+        """
         for piece in _chunks(body):
             if self._drained is not None:
                 await asyncio.wait((self._drained, turn), return_when=asyncio.FIRST_COMPLETED)
@@ -189,7 +199,8 @@ class Connection(asyncio.BufferedProtocol):
         if not self._parser.should_keep_alive() or self._drained is not None:
             self.usable = False
         if self._bodiless:
-            # llhttp waits for the body that the head announces, so the next answer gets a parser of its own.
+            # llhttp waits for the body that the head announces, so the next answer gets a parser of
+            # its own.
             self._parser = HttpResponseParser(self)
         self._answer, self._pieces, self._received = Answer(), [], 0
         self._turn.set_result(answer)
@@ -197,7 +208,11 @@ class Connection(asyncio.BufferedProtocol):
     def _finish_at_eof(self) -> None:
         """An answer with neither length nor chunks ends with the connection (RFC 9112, 6.3)."""
         headers = self._answer.headers
-        if self._answer.status >= 200 and "content-length" not in headers and "transfer-encoding" not in headers:
+        if (
+            self._answer.status >= 200
+            and "content-length" not in headers
+            and "transfer-encoding" not in headers
+        ):
             self._complete()
 
 

@@ -17,8 +17,9 @@ _CONNECT_SECONDS = 10.0
 _IDLE_SECONDS = 15.0  # S3 closes an idle connection after about 20
 _LOOK_SECONDS = 1.0
 
-# What asyncio sets aside for every connection under TLS. A record has at most 16 KiB (RFC 8446, 5.1); asyncio's own 256 KiB buy no speed:
-# 5,000 sources of 100 KB took the same CPU, and 36 MiB less at the peak.
+# What asyncio sets aside for every connection under TLS. A record has at most 16 KiB (RFC 8446,
+# 5.1); asyncio's own 256 KiB buy no speed: 5,000 sources of 100 KB took the same CPU, and 36 MiB
+# less at the peak.
 SSLProtocol.max_size = 64 * 1024
 
 
@@ -38,7 +39,10 @@ class Origin:
 
 
 class Pool:
-    """At most `limit` connections to one origin; the one used last is used first. Stalled requests are ended after `stall` seconds without a byte."""
+    """At most `limit` connections to one origin; the one used last is used first.
+
+    Stalled requests are ended after `stall` seconds without a byte.
+    """
 
     def __init__(self, origin: Origin, *, limit: int, stall: float) -> None:
         self._origin = origin
@@ -50,11 +54,16 @@ class Pool:
         self._all: set[Connection] = set()
         self._watch = self._loop.call_later(_LOOK_SECONDS, self._look)
 
-    async def request(self, head: bytes, body: Sequence[bytes] = (), *, bodiless: bool = False) -> Answer:
-        """One request, one answer. Raises BrokenConnection, OSError or TimeoutError where there is none.
+    async def request(
+        self, head: bytes, body: Sequence[bytes] = (), *, bodiless: bool = False
+    ) -> Answer:
+        """One request, one answer.
 
-        A kept connection that closes before any byte of an answer has come was most likely closed while the request was on its way: it is sent once more.
-        Whoever asks must bear that, as with any retry.
+        Raises BrokenConnection, OSError or TimeoutError where there is none.
+
+        A kept connection that closes before any byte of an answer has come was most likely closed
+        while the request was on its way: it is sent once more. Whoever asks must bear that, as with
+        any retry.
         """
         async with self._free:
             connection = self._kept()
@@ -73,7 +82,9 @@ class Pool:
                 self._settle(connection)
 
     def target(self, path: str) -> str:
-        """A path as it stands in the request line: absolute where a proxy has to find its way (RFC 9112, 3.2.2)."""
+        """A path as it stands in the request line: absolute where a proxy has to find its way (RFC
+        9112, 3.2.2).
+        """
         plain_proxy = self._origin.proxy and self._origin.tls is None
         return f"http://{self._origin.authority}{path}" if plain_proxy else path
 
@@ -109,11 +120,15 @@ class Pool:
         return connection
 
     async def _connect(self, connection: Connection) -> None:
-        """Opens the way to the origin: straight, through a proxy, or through a tunnel that a proxy makes."""
+        """Opens the way to the origin: straight, through a proxy, or through a tunnel that a proxy
+        makes.
+        """
         origin, proxy = self._origin, urlsplit(self._origin.proxy)
         if not proxy.hostname:
             name = origin.host if origin.tls else None
-            await self._loop.create_connection(lambda: connection, origin.host, origin.port, ssl=origin.tls, server_hostname=name)
+            await self._loop.create_connection(
+                lambda: connection, origin.host, origin.port, ssl=origin.tls, server_hostname=name
+            )
             return
         if origin.tls is None:
             await self._loop.create_connection(lambda: connection, proxy.hostname, proxy.port or 80)
@@ -121,11 +136,17 @@ class Pool:
         tunnel = Connection(self._buffer, self._loop)
         await self._loop.create_connection(lambda: tunnel, proxy.hostname, proxy.port or 80)
         try:
-            head = f"CONNECT {origin.authority} HTTP/1.1\r\nhost: {origin.authority}\r\n{proxy_authorization(proxy)}\r\n".encode("latin-1")
+            head = f"CONNECT {origin.authority} HTTP/1.1\r\nhost: {origin.authority}\r\n{proxy_authorization(proxy)}\r\n".encode(
+                "latin-1"
+            )
             answer = await tunnel.exchange(head, (), bodiless=True)
             if answer.status != 200:
-                raise BrokenConnection(f"the proxy {proxy.hostname} gave no way to {origin.authority}: {answer.status}")
-            secure = await self._loop.start_tls(tunnel.transport, connection, origin.tls, server_hostname=origin.host)
+                raise BrokenConnection(
+                    f"the proxy {proxy.hostname} gave no way to {origin.authority}: {answer.status}"
+                )
+            secure = await self._loop.start_tls(
+                tunnel.transport, connection, origin.tls, server_hostname=origin.host
+            )
         except BaseException:
             tunnel.close()
             raise
@@ -146,7 +167,9 @@ class Pool:
 
 
 def proxy_authorization(proxy: SplitResult) -> str:
-    """The header line for the name and password in a proxy's URL, empty if it has none (RFC 7617)."""
+    """The header line for the name and password in a proxy's URL, empty if it has none (RFC
+    7617).
+    """
     if proxy.username is None:
         return ""
     said = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}".encode()

@@ -1,6 +1,8 @@
-"""AWS Signature Version 4 in the Authorization header: what the general client computes in a hundred microseconds, in a few.
+"""AWS Signature Version 4 in the Authorization header: what the general client computes in a
+hundred microseconds, in a few.
 
-Source: "Authenticating Requests: Using the Authorization Header (AWS Signature Version 4)", S3 API reference. The tests hold it against botocore's own.
+Source: "Authenticating Requests: Using the Authorization Header (AWS Signature Version 4)", S3 API
+reference. The tests hold it against botocore's own.
 """
 
 from __future__ import annotations
@@ -26,13 +28,27 @@ class Keys:
 
 
 def encoded_path(key: str) -> str:
-    """An object's key as it stands in a URL and in the canonical request: every byte but the unreserved ones and the slash, never normalised."""
+    """An object's key as it stands in a URL and in the canonical request: every byte but the
+    unreserved ones and the slash, never normalised.
+    """
     return quote(key, safe="/~-_.")
 
 
 def encoded_query(query: Mapping[str, str]) -> str:
-    """A query as it stands in a URL and in the canonical request: its names in order, nothing but unreserved characters."""
-    return "&".join([f"{name}={value}" for name, value in sorted([(quote(name, safe="~-_."), quote(value, safe="~-_.")) for name, value in query.items()])])
+    """A query as it stands in a URL and in the canonical request: its names in order, nothing but
+    unreserved characters.
+    """
+    return "&".join(
+        [
+            f"{name}={value}"
+            for name, value in sorted(
+                [
+                    (quote(name, safe="~-_."), quote(value, safe="~-_."))
+                    for name, value in query.items()
+                ]
+            )
+        ]
+    )
 
 
 class Signer:
@@ -44,11 +60,20 @@ class Signer:
         self._second = -1
         self._stamp = ""
 
-    def sign(self, method: str, path: str, query: str, headers: dict[str, str], keys: Keys, now: float, payload: str) -> None:
+    def sign(
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: dict[str, str],
+        keys: Keys,
+        now: float,
+        payload: str,
+    ) -> None:
         """Adds what makes a request genuine to its headers (lower-case names, `host` among them).
 
-        `path` and `query` are encoded, the query's names in order; `now` is in seconds since the epoch; `payload` is the SHA-256 of the body, in hex, or
-        `UNSIGNED`.
+        `path` and `query` are encoded, the query's names in order; `now` is in seconds since the
+        epoch; `payload` is the SHA-256 of the body, in hex, or `UNSIGNED`.
         """
         if int(now) != self._second:
             self._second = int(now)
@@ -63,10 +88,14 @@ class Signer:
         lines = "\n".join([f"{name}:{' '.join(headers[name].split())}" for name in names])
         canonical = f"{method}\n{path}\n{query}\n{lines}\n\n{listed}\n{payload}"
         scope = f"{stamp[:8]}/{self.region}/s3/aws4_request"
-        to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+        to_sign = (
+            f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+        )
         signed = self._key(keys.secret, stamp[:8]).copy()
         signed.update(to_sign.encode())
-        headers["authorization"] = f"AWS4-HMAC-SHA256 Credential={keys.access}/{scope}, SignedHeaders={listed}, Signature={signed.hexdigest()}"
+        headers["authorization"] = (
+            f"AWS4-HMAC-SHA256 Credential={keys.access}/{scope}, SignedHeaders={listed}, Signature={signed.hexdigest()}"
+        )
 
     def _key(self, secret: str, day: str) -> hmac.HMAC:
         if self._derived[0] != (secret, day):
