@@ -20,7 +20,7 @@ from typing import Any
 
 from botocore.session import Session, get_session
 
-from coalesce.report.report import worst
+from coalesce.exits import worst
 
 ENDED = ("SUCCEEDED", "FAILED")
 POLL_SECONDS = 10.0

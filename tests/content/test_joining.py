@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coalesce.content import members as content
-from coalesce.content.members import NEWLINE_MEMBER, Lines, Members
+from coalesce.content.checks import check_stored
+from coalesce.content.lines import Lines
+from coalesce.content.members import NEWLINE_MEMBER, Members
 from coalesce.errors import ContentError
+from coalesce.storage import checksums
 
 
 @given(st.lists(st.binary(max_size=30), min_size=1, max_size=5), st.integers(1, 60))
@@ -84,17 +86,17 @@ def test_members_that_hold_nothing_are_left_out() -> None:
 
 @given(st.binary(max_size=200), st.binary(max_size=200))
 def test_the_sum_of_a_whole_follows_from_the_sums_of_its_parts(first: bytes, second: bytes) -> None:
-    whole = content.crc64([first + second])
+    whole = checksums.crc64([first + second])
     assert (
-        content.combined(content.crc64([first]), content.crc64([second]), len(second))
+        checksums.combined(checksums.crc64([first]), checksums.crc64([second]), len(second))
         == whole
-        == content.crc64([first, second])
+        == checksums.crc64([first, second])
     )
-    assert content.decoded(content.encoded(whole)) == whole
+    assert checksums.decoded(checksums.encoded(whole)) == whole
 
 
 def test_a_body_that_is_not_what_its_stored_checksum_says_is_refused() -> None:
-    stored = {"CRC64NVME": content.encoded(content.crc64([b"right"]))}
-    content.check_stored("k", b"right", stored)
+    stored = {"CRC64NVME": checksums.encoded(checksums.crc64([b"right"]))}
+    check_stored("k", b"right", stored)
     with pytest.raises(ContentError):
-        content.check_stored("k", b"wrong", stored)
+        check_stored("k", b"wrong", stored)

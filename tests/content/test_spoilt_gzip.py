@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coalesce.content.members import Joiner, Members
+from coalesce.content.joiner import Joiner
+from coalesce.content.members import Members
 from coalesce.errors import ContentError
 
 TEXT = b'{"n": 1}\n{"n": 2}\n'

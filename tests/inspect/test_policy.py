@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from coalesce.cli import app
-from coalesce.protocol.lease import LeaseRecord, lease_key
+from coalesce.protocol.lease import LeaseRecord
+from coalesce.protocol.state import lease_key
 from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
 from coalesce.storage.memory import MemoryBucket, MemoryStore

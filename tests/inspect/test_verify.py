@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from coalesce.content.members import crc64, encoded
 from coalesce.inspect.verify import Verified, verify
 from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
+from coalesce.storage.checksums import crc64, encoded
 from coalesce.storage.memory import MemoryBucket, MemoryStore, StoredObject
 from coalesce.storage.s3 import S3Store
 from support.command import coalesce, fill, job

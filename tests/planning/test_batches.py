@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from coalesce.model import Copy, ExistingOutput, Group, GroupId, Source, Why
 from coalesce.naming.layouts import layout
 from coalesce.planning import batches as planning
-from coalesce.planning.batches import Limits
+from coalesce.planning.parts import lay_out, part_bytes
+from coalesce.planning.rules import Limits
+from coalesce.storage.limits import MAX_PART_BYTES, MAX_PARTS, MIN_PART_BYTES
 
 GROUP = GroupId("a/", "db.core.to-do_x", 3)
 
@@ -85,7 +87,7 @@ def test_every_source_is_planned_once_in_order_or_left(
 def test_parts_hold_every_byte_once_in_order_and_copies_obey_s3s_limits(sizes: list[int]) -> None:
     """S3 asks 5 MiB of every part but the last."""
     sources = [source(n, n, size) for n, size in enumerate(sizes)]
-    parts = planning.lay_out(sources, copy=True)
+    parts = lay_out(sources, copy=True)
     spans = [
         span for part in parts for span in ([part.span] if isinstance(part, Copy) else part.spans)
     ]
@@ -98,23 +100,19 @@ def test_parts_hold_every_byte_once_in_order_and_copies_obey_s3s_limits(sizes: l
         part.span.length if isinstance(part, Copy) else sum(span.length for span in part.spans)
         for part in parts
     ]
-    assert all(length >= planning.MIN_PART_BYTES for length in lengths[:-1])
-    assert all(
-        part.span.length >= planning.MIN_PART_BYTES for part in parts if isinstance(part, Copy)
-    )
+    assert all(length >= MIN_PART_BYTES for length in lengths[:-1])
+    assert all(part.span.length >= MIN_PART_BYTES for part in parts if isinstance(part, Copy))
 
 
 def test_a_source_of_100_gib_is_copied_in_parts_that_s3_takes() -> None:
-    parts = planning.lay_out([source(0, 0, 100 * 1024**3)], copy=True)
-    assert all(
-        isinstance(part, Copy) and part.span.length <= planning.MAX_PART_BYTES for part in parts
-    )
+    parts = lay_out([source(0, 0, 100 * 1024**3)], copy=True)
+    assert all(isinstance(part, Copy) and part.span.length <= MAX_PART_BYTES for part in parts)
     assert sum(part.span.length for part in parts if isinstance(part, Copy)) == 100 * 1024**3
 
 
 @given(st.integers(1, 10**14))
 def test_ten_thousand_parts_hold_any_output(size: int) -> None:
-    assert -(-size // planning.part_bytes(size)) <= planning.MAX_PARTS
+    assert -(-size // part_bytes(size)) <= MAX_PARTS
 
 
 def test_young_empty_archived_and_excluded_sources_stay_with_their_reason() -> None:

@@ -13,19 +13,15 @@ from coalesce.model import Batch, GroupId, Source
 from coalesce.planning import batches as planning
 from coalesce.protocol import lease
 from coalesce.protocol.commit import DIGEST, Committed
-from coalesce.protocol.lease import Lease, LeaseRecord, lease_key
-from coalesce.protocol.record import (
-    HeldRecord,
-    PlanRecord,
-    RecordedBatch,
-    decode,
-    encode,
-    record_key,
-)
+from coalesce.protocol.lease import Lease, LeaseRecord
+from coalesce.protocol.record import HeldRecord, PlanRecord, RecordedBatch, decode, encode
+from coalesce.protocol.state import lease_key, record_key
 from coalesce.report.report import Report
 from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
-from coalesce.storage.base import Body, Checksum, Head, OpenUpload
+from coalesce.storage import checksums
+from coalesce.storage.base import Body, Head, OpenUpload
+from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from coalesce.transfer import stream as transfer
 from support.scenarios import (
@@ -606,7 +602,7 @@ async def test_a_source_that_is_not_what_its_stored_sum_says_stays_where_it_is()
     key = "data/db.core.topic_0_10-19.jsonl.gz"
     stored = bucket.objects[key]
     with bucket.audit.others():
-        bucket.store(key, stored.data, checksum={"CRC64NVME": content.encoded(1)})
+        bucket.store(key, stored.data, checksum={"CRC64NVME": checksums.encoded(1)})
     report = await report_of(MemoryStore(bucket))
     assert (report.exit_code, report.sources.left["corrupt"]) == (4, 1)
     assert key in bucket.objects
@@ -654,7 +650,7 @@ async def test_a_source_read_in_ranges_is_held_against_its_stored_sum(
     key = "data/db.core.topic_0_10-19.jsonl.gz"
     stored = bucket.objects[key]
     with bucket.audit.others():
-        bucket.store(key, stored.data, checksum={"CRC64NVME": content.encoded(1)})
+        bucket.store(key, stored.data, checksum={"CRC64NVME": checksums.encoded(1)})
     report = await report_of(MemoryStore(bucket))
     assert (report.exit_code, report.sources.left["corrupt"]) == (4, 1)
     assert key in bucket.objects

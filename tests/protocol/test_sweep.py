@@ -1,9 +1,10 @@
 """What an ended run left outside of any record."""
 
 from coalesce.errors import AccessDenied
-from coalesce.protocol.lease import LeaseRecord, lease_key
+from coalesce.protocol.lease import LeaseRecord
+from coalesce.protocol.state import lease_key
 from coalesce.run.pipeline import Run
-from coalesce.storage.base import Checksum
+from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryStore, Request
 from support.scenarios import prepared
 

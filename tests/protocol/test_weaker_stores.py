@@ -10,7 +10,7 @@ from coalesce.errors import BadRequest
 from coalesce.protocol.probe import probe
 from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
-from coalesce.storage.base import Checksum
+from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support import auditor
 

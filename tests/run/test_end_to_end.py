@@ -6,7 +6,7 @@ import os
 import pytest
 
 from coalesce.demo.dataset import Shape
-from coalesce.demo.server import fill, inspect
+from coalesce.demo.proof import fill, inspect
 from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
 from coalesce.storage.base import ObjectStore

@@ -14,14 +14,14 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from coalesce import errors
-from coalesce.content import members as content
 from coalesce.planning import batches as planning
-from coalesce.planning.batches import MIN_PART_BYTES
 from coalesce.protocol import commit, record
 from coalesce.report.report import Report
 from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
+from coalesce.storage import checksums
 from coalesce.storage.base import Body
+from coalesce.storage.limits import MIN_PART_BYTES
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from coalesce.transfer import stream as transfer
 from support.auditor import Auditor
@@ -87,7 +87,7 @@ class Job:
         return bucket
 
     def _sum(self, body: bytes) -> dict[str, str]:
-        return {"CRC64NVME": content.encoded(content.crc64([body]))}
+        return {"CRC64NVME": checksums.encoded(checksums.crc64([body]))}
 
 
 DIRECTORIES = [

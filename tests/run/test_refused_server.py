@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from coalesce.protocol.probe import probe, weaker_modes
+from coalesce.protocol.probe import probe
 from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
+from coalesce.storage.capabilities import weaker_modes
 from coalesce.storage.s3 import S3Options, S3Store, open_s3
 from support.servers import KEYS, bucket_of
 

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from coalesce.planning.batches import MIN_PART_BYTES
 from coalesce.report.report import Report
 from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
+from coalesce.storage.limits import MIN_PART_BYTES
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support import auditor
 from support.auditor import Auditor

@@ -4,7 +4,8 @@ import os
 import re
 import zlib
 
-from coalesce.storage.base import Checksum, ObjectStore
+from coalesce.storage.base import ObjectStore
+from coalesce.storage.checksums import Checksum
 
 KEYS = {
     "access_key": os.environ.get("AWS_ACCESS_KEY_ID", "test"),

@@ -5,9 +5,11 @@ COALESCE_TEST_ENDPOINT names.
 import pytest
 
 from coalesce import errors
-from coalesce.content import members as content
-from coalesce.protocol.probe import Capabilities, probe
-from coalesce.storage.base import Checksum, Deleted, ObjectStore
+from coalesce.protocol.probe import probe
+from coalesce.storage import checksums
+from coalesce.storage.base import Deleted, ObjectStore
+from coalesce.storage.capabilities import Capabilities
+from coalesce.storage.checksums import Checksum
 
 PART = b"x" * (5 * 1024**2)
 
@@ -36,7 +38,7 @@ async def upload(store: ObjectStore, key: str, *bodies: bytes, checksum: Checksu
             n,
             [body],
             checksum=checksum,
-            value=content.part_checksum([body], checksum),
+            value=checksums.part_checksum([body], checksum),
         )
         for n, body in enumerate(bodies, 1)
     ]
@@ -131,7 +133,7 @@ async def test_an_upload_becomes_one_object_with_its_metadata(
         upload_id,
         parts,
         checksum=checksum,
-        value=content.encoded(content.crc64([PART, b"tail"])),
+        value=checksums.encoded(checksums.crc64([PART, b"tail"])),
     )
     head = await store.head("k")
     assert head is not None
@@ -182,7 +184,7 @@ async def test_a_wrong_checksum_of_the_whole_is_refused(
     upload_id, parts = await upload(store, "k", b"data", checksum=Checksum.CRC64NVME)
     with pytest.raises(errors.StorageError):
         await store.complete_upload(
-            "k", upload_id, parts, checksum=Checksum.CRC64NVME, value=content.encoded(1)
+            "k", upload_id, parts, checksum=Checksum.CRC64NVME, value=checksums.encoded(1)
         )
     assert await store.head("k") is None
 
@@ -229,6 +231,6 @@ async def test_a_copied_part_is_of_the_version_that_was_meant(
         upload_id,
         [part],
         checksum=Checksum.CRC64NVME,
-        value=content.encoded(content.crc64([PART])),
+        value=checksums.encoded(checksums.crc64([PART])),
     )
     assert (await store.get("k")).data == PART

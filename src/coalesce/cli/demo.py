@@ -9,6 +9,7 @@ import typer
 
 from coalesce.cli import options as o
 from coalesce.cli.exits import exit_with
+from coalesce.demo.proof import fill, inspect
 
 if TYPE_CHECKING:
     from coalesce.settings import Settings
@@ -53,8 +54,8 @@ async def _demonstrate(count: int) -> int:
             typer.echo(
                 f"Writing {count:,} small objects of {shape.records} records each to {url}/demo/storage/"
             )
-            await demo.fill(store, shape)
-            before, first = await demo.inspect(store, "storage/", "corporate")
+            await fill(store, shape)
+            before, first = await inspect(store, "storage/", "corporate")
             await _show(store, settings)
         typer.echo(f"\nBefore: {first}\nRunning: coalesce run -b demo -p storage --min-age 0\n")
         async with open_s3(store_options) as store:
@@ -63,7 +64,7 @@ async def _demonstrate(count: int) -> int:
                 report = await run.coalesce()
         voice.summary(report)
         async with open_s3(store_options) as store:
-            after, last = await demo.inspect(store, "storage/", "corporate")
+            after, last = await inspect(store, "storage/", "corporate")
             state = (await store.list_page("_coalesce/")).objects
             uploads = await store.list_uploads("")
             typer.echo()

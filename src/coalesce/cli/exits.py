@@ -16,7 +16,7 @@ def exit_with(work: Callable[[], int]) -> None:
     try:
         code = work()
     except CoalesceError as error:
-        from coalesce.report.report import exit_code_of
+        from coalesce.exits import exit_code_of
 
         typer.echo(f"error: {error.message.rstrip('.')}. {error.hint}".rstrip(), err=True)
         code = exit_code_of(error)

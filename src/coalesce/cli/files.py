@@ -6,7 +6,7 @@ from pathlib import Path
 
 import aiofiles
 
-from coalesce.listing.groups import all_pages
+from coalesce.listing.pages import all_pages
 from coalesce.storage.s3 import S3Options, open_s3
 
 _REMOTE = "s3://"

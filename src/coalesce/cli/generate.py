@@ -49,7 +49,7 @@ def command(
     async def work() -> int:
         from coalesce.cli.values import gathered, store_options_of
         from coalesce.demo.dataset import Shape
-        from coalesce.demo.server import fill
+        from coalesce.demo.proof import fill
         from coalesce.storage.s3 import open_s3
 
         shape = Shape(

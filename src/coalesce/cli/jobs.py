@@ -17,9 +17,10 @@ from coalesce.cli.output import Voice, check_writable, voice_of, write_report
 from coalesce.cli.plans import planned_settings, read_plan, save_plan
 from coalesce.cli.values import gathered, settings_of, store_options_of
 from coalesce.errors import CoalesceError, UsageError
+from coalesce.exits import exit_code_of, worst
 from coalesce.naming.shards import WHOLE
 from coalesce.planning.plan_files import PlanFile
-from coalesce.report.report import Report, exit_code_of, worst
+from coalesce.report.report import Report
 from coalesce.run.pipeline import Run, refused
 from coalesce.run.workers import Workers, processes_for
 from coalesce.settings import Settings

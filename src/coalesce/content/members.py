@@ -8,18 +8,12 @@ record behind it, and a missing newline fuses two records.
 
 from __future__ import annotations
 
-import base64
 import gzip
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
 
-from awscrt import checksums
 from isal import isal_zlib
 
 from coalesce.errors import ContentError
-from coalesce.storage.base import Checksum
 
 # Inflated bytes at a time: bounds the memory that a body of any ratio can claim.
 _INFLATED = 1024**2
@@ -32,63 +26,6 @@ _MAGIC, _RESERVED = b"\x1f\x8b\x08", b"\x20"
 
 NEWLINE_MEMBER = gzip.compress(b"\n", mtime=0)
 EMPTY_MEMBER = gzip.compress(b"", mtime=0)
-
-
-class Joiner(Protocol):
-    """One source on its way into an output.
-
-    `records` counts what has passed so far; None where nothing is looked at.
-    """
-
-    records: int | None
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """The next bytes of the source; what of them goes into the output now.
-
-        Raises ContentError.
-        """
-        ...
-
-    def finish(self) -> list[bytes]:
-        """The end of the source; what is still to be written.
-
-        Raises ContentError if the source is not whole.
-        """
-        ...
-
-
-class AsIs:
-    """Bytes pass unchecked: the user said so."""
-
-    records: int | None = None
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """See `Joiner`."""
-        return [data]
-
-    def finish(self) -> list[bytes]:
-        """See `Joiner`."""
-        return []
-
-
-class Lines:
-    """Newline-ended text. A missing last newline is supplied."""
-
-    def __init__(self, key: str) -> None:
-        self.records: int | None = 0
-        self._lines = 0
-        self._last = b"\n"
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """See `Joiner`."""
-        self._lines += data.count(b"\n")
-        self._last = data[-1:] or self._last
-        self.records = self._lines + (self._last != b"\n")
-        return [data]
-
-    def finish(self) -> list[bytes]:
-        """See `Joiner`."""
-        return [] if self._last == b"\n" else [b"\n"]
 
 
 class Members:
@@ -212,86 +149,3 @@ def header_end(data: bytes, at: int) -> int:
                 return 0
     at += 2 if flags & _FHCRC else 0
     return at if at <= len(data) else 0
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How the bytes of sources become an output's: gzip members or plain lines, checked on their
-    way or not.
-    """
-
-    gzipped: bool
-    check: bool
-
-    def joiner(self, key: str) -> Joiner:
-        """The joiner of one source."""
-        if not self.check:
-            return AsIs()
-        return Members(key) if self.gzipped else Lines(key)
-
-    @property
-    def nothing(self) -> bytes:
-        """What an output holds whose sources hold nothing."""
-        return EMPTY_MEMBER if self.gzipped else b""
-
-
-def crc64(pieces: list[bytes], value: int = 0) -> int:
-    """CRC64NVME of the joined pieces, going on from `value`."""
-    for piece in pieces:
-        value = checksums.crc64nvme(piece, value)
-    return value
-
-
-def combined(first: int, second: int, second_length: int) -> int:
-    """CRC64NVME of two byte strings joined, from theirs."""
-    return int(checksums.combine_crc64nvme(first, second, second_length))
-
-
-def part_checksum(pieces: list[bytes], checksum: Checksum) -> str:
-    """Base64 of the pieces' checksum in an upload's algorithm; empty for none."""
-    if checksum is Checksum.CRC64NVME:
-        return encoded(crc64(pieces))
-    if checksum is Checksum.CRC32:
-        value = 0
-        for piece in pieces:
-            value = zlib.crc32(piece, value)
-        return base64.b64encode(value.to_bytes(4)).decode()
-    return ""
-
-
-def composite(parts: list[str]) -> str:
-    """The composite CRC32 that S3 shows for parts with these base64 CRC32s: the CRC32 of their
-    bytes, and their number.
-    """
-    value = zlib.crc32(b"".join(base64.b64decode(part) for part in parts))
-    return f"{base64.b64encode(value.to_bytes(4)).decode()}-{len(parts)}"
-
-
-def encoded(value: int) -> str:
-    """A CRC64NVME as S3 writes it: base64 of its eight bytes, most significant first."""
-    return base64.b64encode(value.to_bytes(8)).decode()
-
-
-def decoded(value: str) -> int:
-    """The CRC64NVME that `encoded` wrote."""
-    return int.from_bytes(base64.b64decode(value))
-
-
-def check_stored(key: str, data: bytes, stored: Mapping[str, str]) -> None:
-    """Holds a body against the checksums stored with its object, as far as they cover the whole
-    object. Raises ContentError.
-    """
-    for name, function, width in (
-        ("CRC64NVME", checksums.crc64nvme, 8),
-        ("CRC32C", checksums.crc32c, 4),
-        ("CRC32", checksums.crc32, 4),
-    ):
-        value = stored.get(name)
-        if (
-            value
-            and "-" not in value
-            and base64.b64encode(function(data).to_bytes(width)).decode() != value
-        ):
-            raise ContentError(
-                f"{key}: the body does not have its stored {name}", key=key, code="ChecksumMismatch"
-            )

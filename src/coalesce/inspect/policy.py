@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from coalesce.protocol.record import records_prefix
+from coalesce.protocol.state import records_prefix
 
 Document = dict[str, Any]
 

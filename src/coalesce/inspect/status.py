@@ -10,22 +10,17 @@ from pydantic import BaseModel, Field
 
 from coalesce import __version__
 from coalesce.errors import CoalesceError, NotImplementedByStore, RecordDamaged
+from coalesce.exits import exit_code_of, worst
 from coalesce.listing.groups import Listed, list_groups
 from coalesce.model import Group, GroupId
 from coalesce.naming.layouts import Layout, layout
 from coalesce.naming.sources import Sources
 from coalesce.planning import batches as planning
-from coalesce.planning.batches import Limits, Scope
-from coalesce.protocol.record import HeldRecord, group_of
+from coalesce.planning.rules import Limits, Scope
+from coalesce.protocol.record import HeldRecord
 from coalesce.protocol.recovery import Ground, survey
-from coalesce.report.report import (
-    Failure,
-    PathListPart,
-    ScopePart,
-    exit_code_of,
-    path_characters,
-    worst,
-)
+from coalesce.protocol.state import group_of
+from coalesce.report.report import Failure, PathListPart, ScopePart, path_characters
 from coalesce.settings import Settings
 from coalesce.storage.base import ObjectStore
 

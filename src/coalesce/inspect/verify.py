@@ -13,16 +13,18 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from coalesce import __version__
-from coalesce.content import members as content
-from coalesce.content.members import Rules
+from coalesce.content.joining import Rules
 from coalesce.errors import CoalesceError, ContentError, IntegrityError
+from coalesce.exits import exit_code_of, worst
 from coalesce.listing.groups import Listed, list_groups
 from coalesce.model import ExistingOutput
 from coalesce.naming.layouts import Layout, layout
-from coalesce.planning.batches import PART_BYTES, Limits, Scope, selected
+from coalesce.planning.parts import PART_BYTES
+from coalesce.planning.rules import Limits, Scope, selected
 from coalesce.protocol.commit import COUNT, DIGEST
-from coalesce.report.report import Failure, ScopePart, exit_code_of, worst
+from coalesce.report.report import Failure, ScopePart
 from coalesce.settings import Settings
+from coalesce.storage import checksums
 from coalesce.storage.base import Head, ObjectStore
 
 RECORDS = "coalesce-records"
@@ -216,15 +218,15 @@ async def _read(store: ObjectStore, head: Head, names: Layout) -> int:
             body = await store.get(
                 head.key, etag=head.etag, start=start, length=min(PART_BYTES, head.size - start)
             )
-            crc = content.crc64([body.data], crc)
+            crc = checksums.crc64([body.data], crc)
             await asyncio.to_thread(joiner.feed, body.data)
         supplied = joiner.finish()
     except ContentError as error:
         raise IntegrityError(error.message, key=head.key, code=error.code) from error
-    stored = head.checksum.get("CRC64NVME", content.encoded(crc))
-    if stored != content.encoded(crc):
+    stored = head.checksum.get("CRC64NVME", checksums.encoded(crc))
+    if stored != checksums.encoded(crc):
         raise IntegrityError(
-            f"{head.key}: has the CRC64NVME {content.encoded(crc)}, the store says {stored}",
+            f"{head.key}: has the CRC64NVME {checksums.encoded(crc)}, the store says {stored}",
             key=head.key,
             code="ChecksumMismatch",
         )

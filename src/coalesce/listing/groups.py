@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from coalesce.errors import CoalesceError, ListingError, StorageError, first_failure
+from coalesce.listing.pages import _page, _Repeated, all_pages
 from coalesce.model import ExistingOutput, Group, GroupId, ObjectInfo
 from coalesce.naming.layouts import Layout, output_of, source_of
 from coalesce.naming.shards import WHOLE, Shard
@@ -179,43 +180,6 @@ async def _list_piece(
         async for part in all_pages(store, prefix, token=page.token):
             piece.add(part)
     return piece, set()
-
-
-class _Repeated(ListingError):
-    """The store hands out a token again (MinIO does, with a delimiter): such a listing would never
-    end.
-    """
-
-
-async def all_pages(
-    store: ObjectStore, prefix: str, *, delimiter: str = "", token: str | None = None
-) -> AsyncIterator[Page]:
-    """The pages from a token on.
-
-    Raises ListingError where they contradict themselves, StorageError.
-    """
-    seen = {token}
-    while True:
-        page = await _page(store, prefix, delimiter, token)
-        yield page
-        token = page.token
-        if token is None:
-            return
-        if token in seen:
-            raise _Repeated("it repeats itself", key=prefix)
-        seen.add(token)
-
-
-async def _page(store: ObjectStore, prefix: str, delimiter: str, token: str | None) -> Page:
-    """One page, with nothing in it that is not under the prefix, or that would be listed again as
-    its own piece.
-    """
-    page = await store.list_page(prefix, delimiter=delimiter, token=token)
-    stray = [entry.key for entry in page.objects if not entry.key.startswith(prefix)]
-    stray += [child for child in page.prefixes if child == prefix or not child.startswith(prefix)]
-    if stray:
-        raise ListingError(f"it holds {stray[0]!r}, which does not lie there", key=prefix)
-    return page
 
 
 def _delimiter(prefix: str, page: Page, shard: Shard) -> str:

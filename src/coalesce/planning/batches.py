@@ -7,79 +7,24 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from coalesce.model import (
     Batch,
-    Copy,
     ExistingOutput,
     Group,
     GroupId,
     Left,
-    Part,
     Plan,
     Source,
-    Span,
-    Stream,
-    WholeSpans,
     Why,
 )
 from coalesce.naming.layouts import Layout
 from coalesce.naming.sources import Sources
-
-# S3 "Multipart upload overview", quotas.
-MIN_PART_BYTES = 5 * 1024**2
-MAX_PART_BYTES = 5 * 1024**3
-MAX_PARTS = 10_000
-MAX_OBJECT_BYTES = 50 * 10**12
-
-# S3 refuses to read these without a restore (GetObject, InvalidObjectState).
-ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
-
-# S3 DeleteObjects takes 1,000 keys; each counts as one write against the request rate, so pages are
-# kept smaller (as Hadoop's S3A does).
-DELETE_PAGE = 250
-
-# One GET or one upload part at the most that passes through memory in one piece, unless 10,000
-# parts would not hold the output.
-PART_BYTES = 8 * 1024**2
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The rules of a plan: sources and bytes per output, and what is left alone.
-
-    `copy` allows server-side copies.
-    """
-
-    max_files: int = 1_000_000
-    max_size: int = 128_000_000
-    min_files: int = 2
-    min_age: float = 300.0
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    copy: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Which groups are worked on at all.
-
-    Empty means all; topics are shell patterns; `only` are the groups of a plan.
-    """
-
-    partitions: tuple[int, ...] = ()
-    topics: tuple[str, ...] = ()
-    only: frozenset[GroupId] | None = None
-
-    def covers(self, group: GroupId) -> bool:
-        """Whether this run works on the group."""
-        return (
-            (not self.partitions or group.partition in self.partitions)
-            and (not self.topics or any(fnmatchcase(group.topic, topic) for topic in self.topics))
-            and (self.only is None or group in self.only)
-        )
+from coalesce.planning.rules import Limits, selected
+from coalesce.storage.limits import (
+    ARCHIVED,
+    MAX_OBJECT_BYTES,
+)
 
 
 def plan(group: Group, layout: Layout, limits: Limits, taken: Container[str] = ()) -> Plan:
@@ -145,44 +90,6 @@ def digest(sources: Iterable[Source]) -> str:
     return sha.hexdigest()
 
 
-def part_bytes(size: int) -> int:
-    """Bytes of an upload part for an output of `size` bytes: PART_BYTES, or more where 10,000 of
-    them would not do.
-
-    One part in ten is kept back: supplied newlines make an output longer than its sources.
-    """
-    return max(PART_BYTES, -(-size // (MAX_PARTS * 9 // 10)))
-
-
-def lay_out(sources: Sequence[Source], *, copy: bool) -> tuple[Part, ...]:
-    """The parts of an output: everything streamed, or with `copy` whatever the store can copy by
-    itself.
-
-    A copied part and every part but the last need 5 MiB, so a stream in front of a copy is topped
-    up by cutting the source that would be copied.
-    """
-    if not copy:
-        return (Stream(WholeSpans(sources)),)
-    parts: list[Part] = []
-    streamed: list[Span] = []
-    size = 0
-    for source in sources:
-        missing = max(0, MIN_PART_BYTES - size) if streamed else 0
-        if source.size - missing < MIN_PART_BYTES:
-            streamed.append(Span(source, 0, source.size))
-            size += source.size
-            continue
-        if missing:
-            streamed.append(Span(source, 0, missing))
-        if streamed:
-            parts.append(Stream(tuple(streamed)))
-            streamed, size = [], 0
-        parts += [Copy(span) for span in _ranges(source, missing)]
-    if streamed:
-        parts.append(Stream(tuple(streamed)))
-    return tuple(parts)
-
-
 def count_gaps(sources: Iterable[Source]) -> tuple[int, int]:
     """(gaps, overlaps) between neighbours of sources in offset order."""
     gaps = overlaps = 0
@@ -193,66 +100,6 @@ def count_gaps(sources: Iterable[Source]) -> tuple[int, int]:
             overlaps += source.first <= reached
         reached = source.last if reached is None else max(reached, source.last)
     return gaps, overlaps
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """What working off plans will ask of the store, by S3 operation, and of the machine: bytes
-    read, seconds, bytes of memory.
-    """
-
-    requests: dict[str, int]
-    bytes: int
-    seconds: float
-    memory: int
-
-
-# Measured on loopback with `make bench`: CPU seconds per source object and per byte that one
-# process spends, and its memory besides the budget.
-_SECONDS_PER_SOURCE = 0.0015
-_SECONDS_PER_BYTE = 4e-9
-_PROCESS_BYTES = 100 * 1024**2
-
-
-def work_seconds(sources: int, size: int) -> float:
-    """How long one process takes for so many sources of so many bytes in all."""
-    return sources * _SECONDS_PER_SOURCE + size * _SECONDS_PER_BYTE
-
-
-def forecast(plans: Iterable[Plan], memory: int) -> Forecast:
-    """What a run at full guarantees will cost.
-
-    Its own probe and lease, some 60 requests, are left out; retries too.
-    """
-    requests = dict.fromkeys(
-        (
-            "CreateMultipartUpload",
-            "CompleteMultipartUpload",
-            "UploadPart",
-            "GetObject",
-            "HeadObject",
-            "DeleteObjects",
-            "DeleteObject",
-            "PutObject",
-        ),
-        0,
-    )
-    sources = size = 0
-    for plan in plans:
-        requests["PutObject"] += bool(plan.batches)
-        requests["DeleteObject"] += bool(plan.batches)
-        for batch in plan.batches:
-            sources += len(batch.sources)
-            size += batch.size
-            requests["CreateMultipartUpload"] += 1
-            requests["CompleteMultipartUpload"] += 1
-            requests["UploadPart"] += -(-batch.size // part_bytes(batch.size))
-            sizes = Sources.of(plan.group.prefix, batch.sources).sizes()
-            ranges = [-(-size // PART_BYTES) for size in sizes]
-            requests["GetObject"] += sum(ranges)
-            requests["HeadObject"] += 2 + sum(count > 1 for count in ranges)
-            requests["DeleteObjects"] += -(-len(batch.sources) // DELETE_PAGE)
-    return Forecast(requests, size, round(work_seconds(sources, size), 1), memory + _PROCESS_BYTES)
 
 
 class _Names:
@@ -281,12 +128,6 @@ def _why_left(source: Source, now: float, limits: Limits) -> Why | None:
     if source.size > min(limits.max_size, MAX_OBJECT_BYTES):
         return Why.TOO_LARGE
     return None
-
-
-def selected(key: str, limits: Limits) -> bool:
-    """Whether a key passes the user's patterns."""
-    included = not limits.include or any(fnmatchcase(key, glob) for glob in limits.include)
-    return included and not any(fnmatchcase(key, glob) for glob in limits.exclude)
 
 
 class _Coverage:
@@ -366,12 +207,3 @@ def _greedy(sizes: Sequence[int], max_files: int, max_size: int) -> Iterator[tup
         total += size
     if begin < len(sizes):
         yield begin, len(sizes)
-
-
-def _ranges(source: Source, start: int) -> Iterator[Span]:
-    """Equal ranges of at most 5 GiB over the rest of a source of at least 5 MiB."""
-    rest = source.size - start
-    count = -(-rest // MAX_PART_BYTES)
-    for n in range(count):
-        begin, end = start + rest * n // count, start + rest * (n + 1) // count
-        yield Span(source, begin, end - begin)

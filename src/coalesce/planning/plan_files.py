@@ -17,7 +17,8 @@ from coalesce.model import Batch, Group, GroupId, Plan
 from coalesce.naming.layouts import LAYOUTS, Layout
 from coalesce.naming.shards import Shard, balanced
 from coalesce.planning import batches as planning
-from coalesce.planning.batches import Limits
+from coalesce.planning.forecast import work_seconds
+from coalesce.planning.rules import Limits
 from coalesce.settings import Settings
 
 # What a plan stands on, besides the days: these are resolved into prefixes when it is made.
@@ -147,7 +148,7 @@ class PlanFile:
 def planned(group: Group, plan: Plan) -> PlannedGroup:
     """A group's plan as a line of the file."""
     batches = tuple(map(_line_of, plan.batches))
-    seconds = planning.work_seconds(
+    seconds = work_seconds(
         sum(batch.sources for batch in batches), sum(batch.bytes for batch in batches)
     )
     directory, topic, partition = group.id.directory, group.id.topic, group.id.partition

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from coalesce.content.members import Rules
+from coalesce.content.joining import Rules
 from coalesce.errors import (
     Archived,
     CoalesceError,
@@ -25,8 +25,9 @@ from coalesce.errors import (
     StorageError,
     first_failure,
 )
-from coalesce.model import Batch, Delivery, Left, Plan, Source, Transferred, Why
+from coalesce.model import Batch, Left, Plan, Source, Transferred, Why
 from coalesce.planning import batches as planning
+from coalesce.planning.parts import lay_out
 from coalesce.protocol.commit import (
     Committed,
     Next,
@@ -36,6 +37,7 @@ from coalesce.protocol.commit import (
     fenced,
     metadata_of,
 )
+from coalesce.protocol.outcome import GroupOutcome, delivery, why_left
 from coalesce.protocol.record import HeldRecord, PlanRecord, RecordedBatch
 from coalesce.stop import Stop
 from coalesce.transfer.stream import transfer
@@ -47,28 +49,6 @@ ROUND_SOURCES = 25_000
 _RESTARTS = 3
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class GroupOutcome:
-    """What became of a group. Failures are reported, never raised: the other groups go on.
-
-    `unsettled`: its plan record stays.
-
-    Deliveries are told one by one: a group may take hours.
-    """
-
-    tell: Callable[[Delivery], None]
-    delivered: int = 0
-    left: list[Left] = field(default_factory=list)
-    failures: list[CoalesceError] = field(default_factory=list)
-    unsettled: bool = False
-
-    def add(self, delivery: Delivery) -> None:
-        """One more output that is there and proven."""
-        self.delivered += 1
-        self.left += delivery.left
-        self.tell(delivery)
 
 
 async def work_off(
@@ -227,7 +207,7 @@ class _Round:
         return await transfer(
             self.terms.store,
             batch,
-            planning.lay_out(batch.sources, copy=self.terms.limits.copy),
+            lay_out(batch.sources, copy=self.terms.limits.copy),
             upload_id,
             rules=Rules(self.terms.layout.gzip, self.terms.check),
             checksum=self.terms.capabilities.checksum,
@@ -338,40 +318,3 @@ class _Round:
 
     async def _abort(self, batches: Sequence[Batch], uploads: dict[str, str]) -> None:
         await asyncio.gather(*(self._drop(batch, uploads[batch.digest]) for batch in batches))
-
-
-def delivery(
-    committed: Committed,
-    deleted: int,
-    left: tuple[Left, ...],
-    *,
-    records: int | None,
-    recovered: bool = False,
-) -> Delivery:
-    """What is reported of a committed batch."""
-    batch = committed.batch
-    first, last = batch.sources[0].first, max(source.last for source in batch.sources)
-    kept = {entry.key for entry in left}
-    freed = (
-        sum(len(source.key) for source in batch.sources if source.key not in kept) if deleted else 0
-    )
-    return Delivery(
-        batch.output,
-        len(batch.sources),
-        committed.size,
-        records,
-        first,
-        last,
-        committed.checksum,
-        deleted,
-        freed,
-        left,
-        recovered,
-    )
-
-
-def why_left(error: CoalesceError) -> Why:
-    """The report's word for a source that could not be joined."""
-    if isinstance(error, SourceChanged):
-        return Why.CHANGED
-    return Why.ARCHIVED if isinstance(error, Archived) else Why.CORRUPT

@@ -10,8 +10,8 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coalesce.content import members as content
-from coalesce.content.members import NEWLINE_MEMBER, Rules
+from coalesce.content.joining import Rules
+from coalesce.content.members import NEWLINE_MEMBER
 from coalesce.errors import (
     AccessDenied,
     BadRequest,
@@ -26,10 +26,14 @@ from coalesce.errors import (
 )
 from coalesce.model import Batch, Left, Source, Transferred, Why
 from coalesce.naming.layouts import Layout
-from coalesce.planning.batches import DELETE_PAGE, PART_BYTES, Limits
+from coalesce.planning.parts import PART_BYTES
+from coalesce.planning.rules import Limits
 from coalesce.protocol.lease import Claim
-from coalesce.protocol.probe import Capabilities
-from coalesce.storage.base import Checksum, Deleted, DeleteResult, Head, ObjectStore
+from coalesce.storage import checksums
+from coalesce.storage.base import Deleted, DeleteResult, Head, ObjectStore
+from coalesce.storage.capabilities import Capabilities
+from coalesce.storage.checksums import Checksum
+from coalesce.storage.limits import DELETE_PAGE
 from coalesce.transfer.limits import Lanes
 
 DIGEST = "coalesce-plan"
@@ -146,7 +150,7 @@ async def complete(
                     upload_id,
                     transferred.parts,
                     checksum=checksum,
-                    value=content.encoded(transferred.crc64),
+                    value=checksums.encoded(transferred.crc64),
                 )
             except StorageError as error:
                 answer = error
@@ -296,21 +300,21 @@ async def _delete_singly(terms: Terms, sources: Sequence[Source]) -> list[Delete
 
 async def _stored_checksum(terms: Terms, head: Head, transferred: Transferred) -> str:
     """The checksum by which the output is what was sent. Raises IntegrityError."""
-    expected = content.encoded(transferred.crc64)
+    expected = checksums.encoded(transferred.crc64)
     match terms.capabilities.checksum:
         case Checksum.CRC64NVME:
             # Complete was held against it; some answers leave it out (SSE-KMS).
             found = head.checksum.get("CRC64NVME", expected)
         case Checksum.CRC32:
-            expected = content.composite([part.checksum for part in transferred.parts])
+            expected = checksums.composite([part.checksum for part in transferred.parts])
             found = head.checksum.get("CRC32", "")
         case Checksum.NONE:
-            found = content.encoded(await _crc_of(terms, head))
+            found = checksums.encoded(await _crc_of(terms, head))
     if found != expected:
         raise IntegrityError(
             f"{head.key}: has the checksum {found!r}, {expected!r} was sent", key=head.key
         )
-    return content.encoded(transferred.crc64)
+    return checksums.encoded(transferred.crc64)
 
 
 async def _crc_of(terms: Terms, head: Head) -> int:
@@ -319,7 +323,7 @@ async def _crc_of(terms: Terms, head: Head) -> int:
         body = await terms.store.get(
             head.key, etag=head.etag, start=start, length=min(PART_BYTES, head.size - start)
         )
-        crc = content.crc64([body.data], crc)
+        crc = checksums.crc64([body.data], crc)
     return crc
 
 

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from coalesce.errors import LeaseLost, NotFound, PreconditionFailed, StorageError, StoreRefused
 from coalesce.model import ObjectInfo
 from coalesce.naming.shards import WHOLE, Shard
+from coalesce.protocol.state import lease_key
 from coalesce.storage.base import ObjectStore
 
 # The Date header and LastModified are whole seconds.
@@ -80,11 +81,6 @@ class Rival:
     record: LeaseRecord
     left: float
     readable: bool = True
-
-
-def lease_key(state: str, run_id: str) -> str:
-    """Where a run's lease stands."""
-    return f"{state}runs/{run_id}"
 
 
 class Claim(Protocol):

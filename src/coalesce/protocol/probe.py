@@ -7,11 +7,8 @@ A probe shows that a guarantee is there, never that it is atomic.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable
-from dataclasses import asdict, dataclass
 
-from coalesce.content import members as content
 from coalesce.errors import (
     AccessDenied,
     BadRequest,
@@ -19,81 +16,15 @@ from coalesce.errors import (
     NotFound,
     NotImplementedByStore,
     StorageError,
-    StoreRefused,
     Unavailable,
 )
 from coalesce.model import UploadedPart
-from coalesce.storage.base import Checksum, ObjectStore, OpenUpload
+from coalesce.storage import checksums
+from coalesce.storage.base import ObjectStore, OpenUpload
+from coalesce.storage.capabilities import Capabilities, weaker_modes
+from coalesce.storage.checksums import Checksum
 
 _RACERS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What was seen to hold.
-
-    `checksum` is the strongest protection of an upload that the store keeps.
-    """
-
-    create_only_put: bool
-    conditional_put: bool
-    conditional_get: bool
-    create_only_complete: bool
-    fence: bool
-    conditional_delete: bool
-    conditional_delete_many: bool
-    copy_condition: bool
-    checksum: Checksum
-
-    def as_dict(self) -> dict[str, bool | str]:
-        """For the report."""
-        return {
-            name: value.value if isinstance(value, Checksum) else value
-            for name, value in asdict(self).items()
-        }
-
-
-_DEMANDS = (
-    ("create_only_put", "no-exclusion", "create-only writes (If-None-Match on PutObject)"),
-    ("conditional_put", "no-exclusion", "conditional replacement (If-Match on PutObject)"),
-    ("fence", "no-exclusion", "the end of an aborted upload (a Complete after it made an object)"),
-    (
-        "create_only_complete",
-        "overwrite-race",
-        "create-only outputs (If-None-Match on CompleteMultipartUpload)",
-    ),
-)
-
-
-def weaker_modes(capabilities: Capabilities) -> dict[str, str]:
-    """The modes that a user would have to accept on such a store, and the guarantee that each is
-    missing.
-    """
-    modes = {
-        mode: what for name, mode, what in reversed(_DEMANDS) if not getattr(capabilities, name)
-    }
-    if not (capabilities.conditional_delete or capabilities.conditional_delete_many):
-        modes["delete-race"] = (
-            "conditional deletes (If-Match on DeleteObject, ETag in DeleteObjects)"
-        )
-    return modes
-
-
-def admit(capabilities: Capabilities, accepted: tuple[str, ...]) -> str:
-    """The mode of a run on this store: `full`, or the accepted weaker ones.
-
-    Raises StoreRefused, naming what would have to be accepted.
-    """
-    needed = weaker_modes(capabilities)
-    missing = [mode for mode in needed if mode not in accepted]
-    if missing:
-        what = "; ".join(needed[mode] for mode in missing)
-        options = " ".join(f"--accept-weaker {mode}" for mode in missing)
-        raise StoreRefused(
-            f"this store does not keep {what}",
-            hint=f"If you can rule out the races that this leaves open: {options}",
-        )
-    return "+".join(sorted(needed)) or "full"
 
 
 async def probe(store: ObjectStore, prefix: str) -> Capabilities:
@@ -165,7 +96,7 @@ class _Trial:
         key = self._key(name)
         upload = await self._store.create_upload(key, checksum=checksum, metadata={})
         self._uploads.append((key, upload))
-        value = content.part_checksum([data], checksum)
+        value = checksums.part_checksum([data], checksum)
         return (
             key,
             upload,
@@ -316,7 +247,7 @@ class _Trial:
         except StorageError as error:
             self._note(error)
             return False
-        return part.checksum == content.encoded(content.crc64([b"second"]))
+        return part.checksum == checksums.encoded(checksums.crc64([b"second"]))
 
     async def checksum(self) -> Checksum:
         if await self._full_object():
@@ -326,7 +257,7 @@ class _Trial:
         return Checksum.NONE
 
     async def _full_object(self) -> bool:
-        right, wrong = (content.encoded(content.crc64([data])) for data in (b"right", b"wrong"))
+        right, wrong = (checksums.encoded(checksums.crc64([data])) for data in (b"right", b"wrong"))
         try:
             key, upload, part = await self._upload("full-object", b"right", Checksum.CRC64NVME)
         except StorageError as error:
@@ -350,7 +281,7 @@ class _Trial:
     async def _composite(self) -> bool:
         try:
             key, upload, part = await self._upload("composite", b"right", Checksum.CRC32)
-            wrong = content.part_checksum([b"wrong"], Checksum.CRC32)
+            wrong = checksums.part_checksum([b"wrong"], Checksum.CRC32)
             if await self._tried(
                 self._store.upload_part(
                     key, upload, 2, [b"right"], checksum=Checksum.CRC32, value=wrong
@@ -362,9 +293,6 @@ class _Trial:
         except StorageError as error:
             self._note(error)
             return False
-        return head is not None and head.checksum.get("CRC32") == content.composite([part.checksum])
-
-
-def probe_prefix(state: str, run_id: str) -> str:
-    """Where a run's probe objects live for a moment."""
-    return f"{state}probe/{hashlib.sha256(run_id.encode()).hexdigest()[:16]}/"
+        return head is not None and head.checksum.get("CRC32") == checksums.composite(
+            [part.checksum]
+        )

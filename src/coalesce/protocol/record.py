@@ -18,6 +18,7 @@ from coalesce.model import Batch, GroupId, Source
 from coalesce.naming.layouts import LAYOUTS
 from coalesce.naming.sources import Sources
 from coalesce.planning.batches import digest
+from coalesce.protocol.state import record_key
 from coalesce.storage.base import ObjectStore
 
 _CONTENT_TYPE = "application/zlib"
@@ -80,23 +81,6 @@ class PlanRecord:
     layout: str
     group: GroupId
     batches: tuple[RecordedBatch, ...]
-
-
-def records_prefix(state: str) -> str:
-    """What the keys of all plan records begin with."""
-    return f"{state}groups/"
-
-
-def record_key(state: str, group: GroupId) -> str:
-    """The one key at which a plan of this group can be recorded."""
-    return f"{records_prefix(state)}{group}"
-
-
-def group_of(state: str, key: str) -> GroupId:
-    """The group whose plan record stands at this key. Raises ValueError if none can."""
-    name, _, partition = key.removeprefix(records_prefix(state)).rpartition("_")
-    cut = name.rfind("/") + 1
-    return GroupId(name[:cut], name[cut:], int(partition))
 
 
 def encode(record: PlanRecord) -> bytes:

@@ -8,14 +8,15 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 from coalesce.errors import CoalesceError, GroupOwned, IntegrityError, LeaseLost
-from coalesce.listing.groups import all_pages
+from coalesce.listing.pages import all_pages
 from coalesce.model import ObjectInfo, Why
 from coalesce.naming.shards import Shard
-from coalesce.protocol.batch import GroupOutcome, delivery
 from coalesce.protocol.commit import Committed, Terms, delete_sources, recognise
-from coalesce.protocol.lease import Rival, lease_key, read_rival
-from coalesce.protocol.probe import open_uploads, probe_prefix
-from coalesce.protocol.record import HeldRecord, RecordedBatch, records_prefix
+from coalesce.protocol.lease import Rival, read_rival
+from coalesce.protocol.outcome import GroupOutcome, delivery
+from coalesce.protocol.probe import open_uploads
+from coalesce.protocol.record import HeldRecord, RecordedBatch
+from coalesce.protocol.state import lease_key, probe_prefix, records_prefix
 from coalesce.storage.base import ObjectStore
 
 

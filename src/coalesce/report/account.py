@@ -15,9 +15,9 @@ from coalesce.listing.groups import Listed
 from coalesce.model import Delivery, Group, Plan, Why
 from coalesce.naming.shards import WHOLE, Shard
 from coalesce.naming.sources import Sources
-from coalesce.planning.batches import Forecast
-from coalesce.protocol.batch import GroupOutcome
+from coalesce.planning.forecast import Forecast
 from coalesce.protocol.lease import Rival
+from coalesce.protocol.outcome import GroupOutcome
 from coalesce.report.report import (
     ConcurrencyPart,
     PlanPart,
@@ -28,8 +28,7 @@ from coalesce.report.report import (
     path_characters,
     stages,
 )
-from coalesce.report.usage import cpu_seconds
-from coalesce.run.workers import Spent
+from coalesce.report.usage import Spent, cpu_seconds
 
 Event = dict[str, Any]
 

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from coalesce.errors import UsageError
+from coalesce.exits import worst
 from coalesce.naming.shards import Shard
 from coalesce.report.report import (
     Failure,
@@ -24,7 +25,6 @@ from coalesce.report.report import (
     StagePart,
     StorePart,
     TopicPart,
-    worst,
 )
 
 MISSING = 75

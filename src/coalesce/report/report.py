@@ -8,22 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from coalesce.errors import (
-    CoalesceError,
-    ConfigurationError,
-    ContentError,
-    GroupOwned,
-    IntegrityError,
-    LeaseLost,
-    RecordDamaged,
-    Unavailable,
-    UsageError,
-)
+from coalesce.errors import CoalesceError
+from coalesce.exits import exit_code_of, worst
 from coalesce.model import Delivery, Left, Why
-
-# The worst by this severity wins. An interruption tells less than a set-up or content that needs a
-# person, and more than what the next run mends.
-SEVERITY = (10, 4, 143, 130, 1, 75, 12, 11, 0, 3)
 
 PATH_LIST_LIMIT = 2**31 - 1
 
@@ -247,27 +234,6 @@ class Report(_Part):
     def as_json(self) -> dict[str, Any]:
         """The report as the interface spells it."""
         return self.model_dump(mode="json", by_alias=True)
-
-
-def exit_code_of(error: CoalesceError) -> int:
-    """The exit code that one failure asks for."""
-    match error:
-        case UsageError():
-            return 2
-        case ConfigurationError():
-            return 10
-        case ContentError() | IntegrityError() | RecordDamaged():
-            return 4
-        case GroupOwned():
-            return 11
-        case Unavailable() | LeaseLost():
-            return 75
-    return 1
-
-
-def worst(*codes: int) -> int:
-    """The most severe of the codes; codes without a rank (usage) win over all."""
-    return min(codes, key=lambda code: SEVERITY.index(code) if code in SEVERITY else -1)
 
 
 def cost(requests: Counter[str]) -> float:

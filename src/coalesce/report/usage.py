@@ -6,7 +6,11 @@ import math
 import os
 import resource
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from coalesce.storage.base import Usage
+from coalesce.transfer.limits import Lanes
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _STATUS = Path("/proc/self/status")
@@ -38,3 +42,30 @@ def peak_rss_bytes() -> int:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@dataclass(slots=True)
+class Spent:
+    """What a process has asked of the store and taken of the machine so far; `reads` and `writes`
+    are the requests in flight that it now allows itself.
+    """
+
+    usage: Usage = field(default_factory=Usage)
+    cpu_seconds: float = 0.0
+    peak_rss_bytes: int = 0
+    reads: int = 0
+    writes: int = 0
+
+    @classmethod
+    def by_this_process(cls, usage: Usage, lanes: Lanes | None = None) -> Spent:
+        """As of now; `lanes` are those that it works off groups in."""
+        reads, writes = (lanes.reads.level.limit, lanes.writes.level.limit) if lanes else (0, 0)
+        return cls(usage, cpu_seconds(), peak_rss_bytes(), reads, writes)
+
+    def add(self, other: Spent) -> None:
+        """What another process has spent."""
+        self.usage.add(other.usage)
+        self.cpu_seconds += other.cpu_seconds
+        self.peak_rss_bytes += other.peak_rss_bytes
+        self.reads += other.reads
+        self.writes += other.writes

@@ -19,20 +19,25 @@ from coalesce.model import Group, GroupId, Plan
 from coalesce.naming.layouts import layout
 from coalesce.planning import batches as planning
 from coalesce.planning import plan_files as planfile
-from coalesce.planning.batches import Limits, Scope, forecast
+from coalesce.planning.forecast import forecast
 from coalesce.planning.plan_files import PlanFile, PlannedGroup
-from coalesce.protocol.batch import GroupOutcome, work_off
+from coalesce.planning.rules import Limits, Scope
+from coalesce.protocol.batch import work_off
 from coalesce.protocol.commit import Terms
 from coalesce.protocol.lease import Lease, LeaseRecord, Rival, outlived
-from coalesce.protocol.probe import admit, probe, probe_prefix
-from coalesce.protocol.record import group_of, record_key, records_prefix
+from coalesce.protocol.outcome import GroupOutcome
+from coalesce.protocol.probe import probe
 from coalesce.protocol.recovery import Ground, Leftovers, recover, survey, sweep
+from coalesce.protocol.state import group_of, probe_prefix, record_key, records_prefix
 from coalesce.report.account import Account, Event, opened
 from coalesce.report.report import Report
-from coalesce.run.workers import Orders, Spent, Workers
+from coalesce.report.usage import Spent
+from coalesce.run.workers import Orders, Workers
 from coalesce.settings import Settings
 from coalesce.stop import RunLimits, Stop
-from coalesce.storage.base import Checksum, ObjectStore, Usage
+from coalesce.storage.base import ObjectStore, Usage
+from coalesce.storage.capabilities import admit
+from coalesce.storage.checksums import Checksum
 from coalesce.transfer.limits import Lanes
 
 _WORKERS = 32

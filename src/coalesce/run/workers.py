@@ -28,14 +28,15 @@ from typing import Any, Protocol
 from coalesce.errors import CoalesceError, LeaseLost
 from coalesce.model import Delivery, Left, Plan
 from coalesce.naming.layouts import layout
-from coalesce.planning.batches import Limits
-from coalesce.protocol.batch import GroupOutcome, work_off
+from coalesce.planning.rules import Limits
+from coalesce.protocol.batch import work_off
 from coalesce.protocol.commit import Terms
 from coalesce.protocol.lease import Claim, Expiry
-from coalesce.protocol.probe import Capabilities
-from coalesce.report.usage import cpu_seconds, peak_rss_bytes, usable_cpus
+from coalesce.protocol.outcome import GroupOutcome
+from coalesce.report.usage import Spent, usable_cpus
 from coalesce.stop import RunLimits, Stop
-from coalesce.storage.base import ObjectStore, Usage
+from coalesce.storage.base import ObjectStore
+from coalesce.storage.capabilities import Capabilities
 from coalesce.transfer.limits import Lanes
 
 _LENGTH = struct.Struct("!Q")
@@ -95,33 +96,6 @@ class Orders:
             check=self.check,
             delete=self.delete,
         )
-
-
-@dataclass(slots=True)
-class Spent:
-    """What a process has asked of the store and taken of the machine so far; `reads` and `writes`
-    are the requests in flight that it now allows itself.
-    """
-
-    usage: Usage = field(default_factory=Usage)
-    cpu_seconds: float = 0.0
-    peak_rss_bytes: int = 0
-    reads: int = 0
-    writes: int = 0
-
-    @classmethod
-    def by_this_process(cls, usage: Usage, lanes: Lanes | None = None) -> Spent:
-        """As of now; `lanes` are those that it works off groups in."""
-        reads, writes = (lanes.reads.level.limit, lanes.writes.level.limit) if lanes else (0, 0)
-        return cls(usage, cpu_seconds(), peak_rss_bytes(), reads, writes)
-
-    def add(self, other: Spent) -> None:
-        """What another process has spent."""
-        self.usage.add(other.usage)
-        self.cpu_seconds += other.cpu_seconds
-        self.peak_rss_bytes += other.peak_rss_bytes
-        self.reads += other.reads
-        self.writes += other.writes
 
 
 @dataclass(frozen=True, slots=True)

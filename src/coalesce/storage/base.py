@@ -17,16 +17,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from coalesce.model import ObjectInfo, UploadedPart
-
-
-class Checksum(enum.Enum):
-    """How an upload is protected: the algorithm of its parts, and what Complete is held against."""
-
-    # full object: the store refuses a Complete whose whole-object CRC is not the expected one
-    CRC64NVME = "CRC64NVME"
-    # composite: each part is checked on arrival, HEAD returns the CRC of the parts' CRCs
-    CRC32 = "CRC32"
-    NONE = "NONE"  # the store keeps none that could be trusted
+from coalesce.storage.checksums import Checksum
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,17 +18,9 @@ from awscrt import checksums
 
 from coalesce import errors
 from coalesce.model import ObjectInfo, UploadedPart
-from coalesce.planning.batches import MAX_PARTS, MIN_PART_BYTES
-from coalesce.storage.base import (
-    Body,
-    Checksum,
-    Deleted,
-    DeleteResult,
-    Head,
-    OpenUpload,
-    Page,
-    Usage,
-)
+from coalesce.storage.base import Body, Deleted, DeleteResult, Head, OpenUpload, Page, Usage
+from coalesce.storage.checksums import Checksum
+from coalesce.storage.limits import MAX_PARTS, MIN_PART_BYTES
 
 T = TypeVar("T")
 

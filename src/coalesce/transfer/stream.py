@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from coalesce.content import members as content
-from coalesce.content.members import Joiner, Rules
+from coalesce.content.checks import check_stored
+from coalesce.content.joiner import Joiner
+from coalesce.content.joining import Rules
 from coalesce.errors import (
     Archived,
     ContentError,
@@ -20,8 +21,11 @@ from coalesce.errors import (
     first_failure,
 )
 from coalesce.model import Batch, Copy, Part, Source, Span, Stream, Transferred, UploadedPart
-from coalesce.planning.batches import MIN_PART_BYTES, PART_BYTES, part_bytes
-from coalesce.storage.base import Body, Checksum, ObjectStore
+from coalesce.planning.parts import PART_BYTES, part_bytes
+from coalesce.storage import checksums
+from coalesce.storage.base import Body, ObjectStore
+from coalesce.storage.checksums import Checksum
+from coalesce.storage.limits import MIN_PART_BYTES
 from coalesce.transfer.limits import Budget, Lanes
 
 # Bodies that are looked at in one go.
@@ -115,7 +119,7 @@ class _Transfer:
         """
         crc = 0
         for receipt in receipts:
-            crc = content.combined(crc, content.decoded(receipt.checksum), receipt.size)
+            crc = checksums.combined(crc, checksums.decoded(receipt.checksum), receipt.size)
         return crc
 
     async def _stream(self, tasks: asyncio.TaskGroup, spans: Iterable[Span]) -> None:
@@ -191,12 +195,12 @@ class _Transfer:
         if span.whole:
             joiner = self.rules.joiner(span.source.key)
             if self.rules.check:
-                content.check_stored(span.source.key, data, read.body.checksum)
+                check_stored(span.source.key, data, read.body.checksum)
             return _Joined([*joiner.feed(data), *joiner.finish()], joiner.records)
         joiner, crc = self._open or (self.rules.joiner(span.source.key), 0)
         before = joiner.records or 0
         pieces = joiner.feed(data)
-        crc = content.crc64([data], crc)
+        crc = checksums.crc64([data], crc)
         self._open = (joiner, crc)
         if span.ends_source:
             pieces += joiner.finish()
@@ -214,7 +218,7 @@ class _Transfer:
             source = read.span.source
             head = await self.store.head(source.key)
             stored = head.checksum.get("CRC64NVME") if head and head.etag == source.etag else None
-            if stored and stored != content.encoded(read.crc):
+            if stored and stored != checksums.encoded(read.crc):
                 raise ContentError(
                     f"{source.key}: the body does not have its stored CRC64NVME",
                     key=source.key,
@@ -226,7 +230,7 @@ class _Transfer:
 
         Bytes that were left out are the window's again.
         """
-        self.crc = content.crc64(pieces, self.crc)
+        self.crc = checksums.crc64(pieces, self.crc)
         self._pending += pieces
         added = sum(map(len, pieces))
         self._pending_size += added
@@ -248,7 +252,7 @@ class _Transfer:
         self.parts.append(tasks.create_task(self._upload(len(self.parts) + 1, chosen, held)))
 
     async def _upload(self, number: int, pieces: list[bytes], held: int) -> UploadedPart:
-        value = content.part_checksum(pieces, self.checksum)
+        value = checksums.part_checksum(pieces, self.checksum)
         async with self.lanes.writes.turn():
             receipt = await self.store.upload_part(
                 self.batch.output,

@@ -11,7 +11,8 @@ from aiohttp import web
 
 from coalesce import errors
 from coalesce.model import UploadedPart
-from coalesce.storage.base import Checksum, Deleted
+from coalesce.storage.base import Deleted
+from coalesce.storage.checksums import Checksum
 from coalesce.storage.s3 import S3Options, S3Store, open_s3
 from support.servers import KEYS
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from coalesce import errors
 from coalesce.model import UploadedPart
-from coalesce.storage.base import Checksum, Deleted, DeleteResult
+from coalesce.storage.base import Deleted, DeleteResult
+from coalesce.storage.checksums import Checksum
 from coalesce.storage.s3 import S3Options, S3Store, open_s3
 from coalesce.storage.s3 import failure as failures
 from coalesce.storage.s3.failure import failure_of

@@ -17,7 +17,8 @@ import pytest
 from aiobotocore.credentials import AioRefreshableCredentials
 
 from coalesce import errors
-from coalesce.storage.base import Checksum, Deleted
+from coalesce.storage.base import Deleted
+from coalesce.storage.checksums import Checksum
 from coalesce.storage.s3 import S3Options, S3Store, open_s3
 from coalesce.storage.s3 import client as clients
 from coalesce.storage.s3 import failure as failures

@@ -1,0 +1,52 @@
+"""The rules that plans are made by: groups and keys in scope, sources and bytes per output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from coalesce.model import (
+    GroupId,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The rules of a plan: sources and bytes per output, and what is left alone.
+
+    `copy` allows server-side copies.
+    """
+
+    max_files: int = 1_000_000
+    max_size: int = 128_000_000
+    min_files: int = 2
+    min_age: float = 300.0
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    copy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which groups are worked on at all.
+
+    Empty means all; topics are shell patterns; `only` are the groups of a plan.
+    """
+
+    partitions: tuple[int, ...] = ()
+    topics: tuple[str, ...] = ()
+    only: frozenset[GroupId] | None = None
+
+    def covers(self, group: GroupId) -> bool:
+        """Whether this run works on the group."""
+        return (
+            (not self.partitions or group.partition in self.partitions)
+            and (not self.topics or any(fnmatchcase(group.topic, topic) for topic in self.topics))
+            and (self.only is None or group in self.only)
+        )
+
+
+def selected(key: str, limits: Limits) -> bool:
+    """Whether a key passes the user's patterns."""
+    included = not limits.include or any(fnmatchcase(key, glob) for glob in limits.include)
+    return included and not any(fnmatchcase(key, glob) for glob in limits.exclude)

@@ -1,0 +1,34 @@
+"""Every key under the state prefix."""
+
+from __future__ import annotations
+
+import hashlib
+
+from coalesce.model import GroupId
+
+
+def lease_key(state: str, run_id: str) -> str:
+    """Where a run's lease stands."""
+    return f"{state}runs/{run_id}"
+
+
+def records_prefix(state: str) -> str:
+    """What the keys of all plan records begin with."""
+    return f"{state}groups/"
+
+
+def record_key(state: str, group: GroupId) -> str:
+    """The one key at which a plan of this group can be recorded."""
+    return f"{records_prefix(state)}{group}"
+
+
+def group_of(state: str, key: str) -> GroupId:
+    """The group whose plan record stands at this key. Raises ValueError if none can."""
+    name, _, partition = key.removeprefix(records_prefix(state)).rpartition("_")
+    cut = name.rfind("/") + 1
+    return GroupId(name[:cut], name[cut:], int(partition))
+
+
+def probe_prefix(state: str, run_id: str) -> str:
+    """Where a run's probe objects live for a moment."""
+    return f"{state}probe/{hashlib.sha256(run_id.encode()).hexdigest()[:16]}/"

@@ -1,0 +1,78 @@
+"""Which guarantees a store keeps, and whether they are enough to delete anything."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from coalesce.errors import (
+    StoreRefused,
+)
+from coalesce.storage.checksums import Checksum
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What was seen to hold.
+
+    `checksum` is the strongest protection of an upload that the store keeps.
+    """
+
+    create_only_put: bool
+    conditional_put: bool
+    conditional_get: bool
+    create_only_complete: bool
+    fence: bool
+    conditional_delete: bool
+    conditional_delete_many: bool
+    copy_condition: bool
+    checksum: Checksum
+
+    def as_dict(self) -> dict[str, bool | str]:
+        """For the report."""
+        return {
+            name: value.value if isinstance(value, Checksum) else value
+            for name, value in asdict(self).items()
+        }
+
+
+_DEMANDS = (
+    ("create_only_put", "no-exclusion", "create-only writes (If-None-Match on PutObject)"),
+    ("conditional_put", "no-exclusion", "conditional replacement (If-Match on PutObject)"),
+    ("fence", "no-exclusion", "the end of an aborted upload (a Complete after it made an object)"),
+    (
+        "create_only_complete",
+        "overwrite-race",
+        "create-only outputs (If-None-Match on CompleteMultipartUpload)",
+    ),
+)
+
+
+def weaker_modes(capabilities: Capabilities) -> dict[str, str]:
+    """The modes that a user would have to accept on such a store, and the guarantee that each is
+    missing.
+    """
+    modes = {
+        mode: what for name, mode, what in reversed(_DEMANDS) if not getattr(capabilities, name)
+    }
+    if not (capabilities.conditional_delete or capabilities.conditional_delete_many):
+        modes["delete-race"] = (
+            "conditional deletes (If-Match on DeleteObject, ETag in DeleteObjects)"
+        )
+    return modes
+
+
+def admit(capabilities: Capabilities, accepted: tuple[str, ...]) -> str:
+    """The mode of a run on this store: `full`, or the accepted weaker ones.
+
+    Raises StoreRefused, naming what would have to be accepted.
+    """
+    needed = weaker_modes(capabilities)
+    missing = [mode for mode in needed if mode not in accepted]
+    if missing:
+        what = "; ".join(needed[mode] for mode in missing)
+        options = " ".join(f"--accept-weaker {mode}" for mode in missing)
+        raise StoreRefused(
+            f"this store does not keep {what}",
+            hint=f"If you can rule out the races that this leaves open: {options}",
+        )
+    return "+".join(sorted(needed)) or "full"

@@ -1,0 +1,61 @@
+"""Checksums as S3 computes, combines and spells them."""
+
+from __future__ import annotations
+
+import base64
+import enum
+import zlib
+
+from awscrt import checksums
+
+
+class Checksum(enum.Enum):
+    """How an upload is protected: the algorithm of its parts, and what Complete is held against."""
+
+    # full object: the store refuses a Complete whose whole-object CRC is not the expected one
+    CRC64NVME = "CRC64NVME"
+    # composite: each part is checked on arrival, HEAD returns the CRC of the parts' CRCs
+    CRC32 = "CRC32"
+    NONE = "NONE"  # the store keeps none that could be trusted
+
+
+def crc64(pieces: list[bytes], value: int = 0) -> int:
+    """CRC64NVME of the joined pieces, going on from `value`."""
+    for piece in pieces:
+        value = checksums.crc64nvme(piece, value)
+    return value
+
+
+def combined(first: int, second: int, second_length: int) -> int:
+    """CRC64NVME of two byte strings joined, from theirs."""
+    return int(checksums.combine_crc64nvme(first, second, second_length))
+
+
+def part_checksum(pieces: list[bytes], checksum: Checksum) -> str:
+    """Base64 of the pieces' checksum in an upload's algorithm; empty for none."""
+    if checksum is Checksum.CRC64NVME:
+        return encoded(crc64(pieces))
+    if checksum is Checksum.CRC32:
+        value = 0
+        for piece in pieces:
+            value = zlib.crc32(piece, value)
+        return base64.b64encode(value.to_bytes(4)).decode()
+    return ""
+
+
+def composite(parts: list[str]) -> str:
+    """The composite CRC32 that S3 shows for parts with these base64 CRC32s: the CRC32 of their
+    bytes, and their number.
+    """
+    value = zlib.crc32(b"".join(base64.b64decode(part) for part in parts))
+    return f"{base64.b64encode(value.to_bytes(4)).decode()}-{len(parts)}"
+
+
+def encoded(value: int) -> str:
+    """A CRC64NVME as S3 writes it: base64 of its eight bytes, most significant first."""
+    return base64.b64encode(value.to_bytes(8)).decode()
+
+
+def decoded(value: str) -> int:
+    """The CRC64NVME that `encoded` wrote."""
+    return int.from_bytes(base64.b64decode(value))
