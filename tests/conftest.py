@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 from coalesce.demo.server import embedded_server
-from coalesce.planning import batches as planning
+from coalesce.planning import parts
 from coalesce.protocol import batch as rounds
 from coalesce.storage.base import ObjectStore
 from coalesce.storage.memory import MemoryBucket, MemoryStore
@@ -52,7 +52,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each scenario in turn."""
     monkeypatch.setattr(rounds, "ROUND_BATCHES", SCENARIOS[request.param].round_batches)
-    monkeypatch.setattr(planning, "MIN_PART_BYTES", SCENARIOS[request.param].min_part_bytes)
+    monkeypatch.setattr(parts, "MIN_PART_BYTES", SCENARIOS[request.param].min_part_bytes)
     return str(request.param)
 
 

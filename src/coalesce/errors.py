@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from coalesce.model import Source, Why
+
 
 class CoalesceError(Exception):
     """Base of every expected failure: what happened, where, and what to do next.
@@ -163,6 +165,29 @@ class SourceChanged(CoalesceError):
 
     code = "SourceChanged"
     hint = "The new version was left alone; the next run takes it up."
+
+
+class SourceUnusable(CoalesceError):
+    """One source cannot be joined; its batch is planned again without it.
+
+    `why` is the reason under which the report counts it. Message, code and request id are those of
+    the failure that showed it.
+    """
+
+    code = "SourceUnusable"
+
+    def __init__(self, source: Source, why: Why, cause: CoalesceError) -> None:
+        super().__init__(
+            cause.message,
+            key=source.key,
+            code=cause.code,
+            request_id=cause.request_id,
+            hint=cause.hint,
+            operation=cause.operation,
+        )
+        self.source = source
+        self.why = why
+        self.cause = cause
 
 
 class IntegrityError(CoalesceError):

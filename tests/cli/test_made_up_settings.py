@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from coalesce.cli import app
+from coalesce.cli.app import app
 from coalesce.cli.output import check_writable, voice_of
 from coalesce.cli.values import _OUTPUT, _STORE, gathered, settings_of, store_options_of, wants_json
 from coalesce.errors import CoalesceError, ConfigurationError, UsageError

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from coalesce.cli import app
+from coalesce.cli.app import app
 from coalesce.protocol.lease import LeaseRecord
 from coalesce.protocol.state import lease_key
 from coalesce.run.pipeline import Run

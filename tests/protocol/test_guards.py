@@ -11,6 +11,7 @@ from coalesce.content import members as content
 from coalesce.errors import LeaseLost, NotImplementedByStore, PreconditionFailed
 from coalesce.model import Batch, GroupId, Source
 from coalesce.planning import batches as planning
+from coalesce.planning import parts
 from coalesce.protocol import lease
 from coalesce.protocol.commit import DIGEST, Committed
 from coalesce.protocol.lease import Lease, LeaseRecord
@@ -664,7 +665,7 @@ async def test_the_store_copies_only_the_version_that_was_listed(
     ignores: str, copies: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where it would not look, or could not say what it copied, nothing is copied by it."""
-    monkeypatch.setattr(planning, "MIN_PART_BYTES", 1000)
+    monkeypatch.setattr(parts, "MIN_PART_BYTES", 1000)
     bucket = AuditedBucket(min_part_bytes=1000, ignores=frozenset(ignores.split()))
     copied(bucket)
     key = "data/t_0_0-0.jsonl.gz"

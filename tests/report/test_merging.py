@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from coalesce.cli import app
+from coalesce.cli.app import app
 from coalesce.report.html import page
 from coalesce.report.merging import load, merge
 from coalesce.report.report import Failure, Report, ScopePart, StagePart, TopicPart

@@ -14,7 +14,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from coalesce import errors
-from coalesce.planning import batches as planning
+from coalesce.planning import parts
 from coalesce.protocol import commit, record
 from coalesce.report.report import Report
 from coalesce.run.pipeline import Run
@@ -253,9 +253,9 @@ class Faulty(MemoryStore):
 def parts_of(size: int) -> Iterator[None]:
     """Parts so small that small sources are read, cut and copied as large ones are."""
     with pytest.MonkeyPatch.context() as patched:
-        for module in (planning, transfer, commit):
+        for module in (parts, transfer, commit):
             patched.setattr(module, "PART_BYTES", size)
-        for module in (planning, transfer):
+        for module in (parts, transfer):
             patched.setattr(module, "MIN_PART_BYTES", min(size, MIN_PART_BYTES))
         yield
 

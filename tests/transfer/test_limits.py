@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coalesce.transfer.limits import Budget, Lane, Level
+from coalesce.transfer.limits import Budget, Level, Limiter
 
 
 def rounds(level: Level, seconds: float, count: int) -> None:
@@ -56,29 +56,29 @@ def test_whatever_is_answered_it_stays_between_one_and_its_highest(
 
 
 async def test_turns_come_in_the_order_of_asking_and_a_cancelled_one_is_not_lost() -> None:
-    lane = Lane(Level(1, 1), lambda: 0)
+    limiter = Limiter(Level(1, 1), lambda: 0)
     order: list[int] = []
 
     async def one(number: int) -> None:
-        async with lane.turn():
+        async with limiter.slot():
             order.append(number)
             await asyncio.sleep(0)
 
-    first = await lane.enter()
+    first = await limiter.acquire()
     waiting = [asyncio.create_task(one(n)) for n in range(4)]
     await asyncio.sleep(0)
     waiting[1].cancel()
-    lane.leave(first)
+    limiter.release(first)
     await asyncio.gather(*waiting, return_exceptions=True)
     assert order == [0, 2, 3]
 
 
 async def test_a_turn_given_to_one_that_is_cancelled_goes_to_the_next() -> None:
-    lane = Lane(Level(1, 1), lambda: 0)
-    first = await lane.enter()
-    second, third = (asyncio.create_task(lane.enter()) for _ in range(2))
+    limiter = Limiter(Level(1, 1), lambda: 0)
+    first = await limiter.acquire()
+    second, third = (asyncio.create_task(limiter.acquire()) for _ in range(2))
     await asyncio.sleep(0)
-    lane.leave(first)
+    limiter.release(first)
     second.cancel()
     async with asyncio.timeout(10):
         await third

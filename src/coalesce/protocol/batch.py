@@ -28,17 +28,10 @@ from coalesce.errors import (
 from coalesce.model import Batch, Left, Plan, Source, Transferred, Why
 from coalesce.planning import batches as planning
 from coalesce.planning.parts import lay_out
-from coalesce.protocol.commit import (
-    Committed,
-    Next,
-    Terms,
-    complete,
-    delete_sources,
-    fenced,
-    metadata_of,
-)
+from coalesce.protocol.commit import Committed, Next, complete, delete_sources, fenced, metadata_of
 from coalesce.protocol.outcome import GroupOutcome, delivery, why_left
 from coalesce.protocol.record import HeldRecord, PlanRecord, RecordedBatch
+from coalesce.protocol.session import Session
 from coalesce.stop import Stop
 from coalesce.transfer.stream import transfer
 
@@ -52,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 
 async def work_off(
-    terms: Terms, plan: Plan, taken: Iterable[str], stop: Stop, outcome: GroupOutcome
+    session: Session, plan: Plan, taken: Iterable[str], stop: Stop, outcome: GroupOutcome
 ) -> None:
     """Works off a plan, adding to `outcome` what fails of it.
 
@@ -62,7 +55,7 @@ async def work_off(
     which end the whole run.
     """
     try:
-        await _work_rounds(terms, plan, set(taken), stop, outcome)
+        await _work_rounds(session, plan, set(taken), stop, outcome)
     except (GroupOwned, LeaseLost, ConfigurationError):
         raise
     except CoalesceError as error:
@@ -80,17 +73,17 @@ async def work_off(
 
 
 async def _work_rounds(
-    terms: Terms, plan: Plan, taken: set[str], stop: Stop, outcome: GroupOutcome
+    session: Session, plan: Plan, taken: set[str], stop: Stop, outcome: GroupOutcome
 ) -> None:
     outcome.left += plan.left
     taken |= {batch.output for batch in plan.batches}
     # Without deletes the record stays after its round, and there is no room for a second one.
-    for batches in _rounds(plan.batches) if terms.delete else [list(plan.batches)]:
+    for batches in _rounds(plan.batches) if session.rules.delete else [list(plan.batches)]:
         admitted = [batch for batch in batches if stop.admits(batch)]
         if not admitted:
             break
-        async with terms.lanes.recorded.held(sum(len(batch.sources) for batch in admitted)):
-            await _Round(terms, plan, taken, stop, outcome).run(admitted)
+        async with session.capacity.recorded.held(sum(len(batch.sources) for batch in admitted)):
+            await _Round(session, plan, taken, stop, outcome).run(admitted)
         if outcome.failures:
             break
 
@@ -111,7 +104,7 @@ def _rounds(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
 
 @dataclass(slots=True)
 class _Round:
-    terms: Terms
+    session: Session
     plan: Plan
     taken: set[str]
     stop: Stop
@@ -123,7 +116,7 @@ class _Round:
         uploads = await self._create_uploads(batches)
         try:
             self.held = await HeldRecord.create(
-                self.terms.store, self.terms.state, self._record(batches, uploads)
+                self.session.store, self.session.rules.state, self._record(batches, uploads)
             )
         except GroupOwned:
             await self._abort(batches, uploads)
@@ -131,7 +124,7 @@ class _Round:
         except StorageError:
             # Whether the record stands is unknown, so its uploads stay; if it does not, the lease
             # says that they may be there.
-            self.terms.lease.leave()
+            self.session.lease.mark_untidy()
             raise
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -139,14 +132,16 @@ class _Round:
                     tasks.create_task(self._work(batch, uploads[batch.digest]))
         except BaseExceptionGroup as group:
             raise first_failure(group) from group
-        if not self.terms.delete or self.outcome.unsettled:
+        if not self.session.rules.delete or self.outcome.unsettled:
             self.outcome.unsettled = True
         else:
-            await self.held.remove(conditional=self.terms.capabilities.conditional_delete)
+            await self.held.remove(conditional=self.session.rules.capabilities.conditional_delete)
 
     def _record(self, batches: Sequence[Batch], uploads: dict[str, str]) -> PlanRecord:
         entries = tuple(RecordedBatch(batch, uploads[batch.digest]) for batch in batches)
-        return PlanRecord(self.terms.run_id, self.terms.layout.name, self.plan.group, entries)
+        return PlanRecord(
+            self.session.rules.run_id, self.session.rules.layout.name, self.plan.group, entries
+        )
 
     async def _work(self, batch: Batch, upload_id: str) -> None:
         """One batch to its end.
@@ -183,7 +178,7 @@ class _Round:
                 self.outcome.failures.append(error)
                 await self._drop(batch, upload_id)
                 return
-            following = await complete(self.terms, batch, upload_id, transferred)
+            following = await complete(self.session, batch, upload_id, transferred)
             if isinstance(following, Committed):
                 await self._settle(following, transferred)
                 return
@@ -205,19 +200,19 @@ class _Round:
 
     async def _transfer(self, batch: Batch, upload_id: str) -> Transferred:
         return await transfer(
-            self.terms.store,
+            self.session.store,
             batch,
-            lay_out(batch.sources, copy=self.terms.limits.copy),
+            lay_out(batch.sources, copy=self.session.rules.limits.copy),
             upload_id,
-            rules=Rules(self.terms.layout.gzip, self.terms.check),
-            checksum=self.terms.capabilities.checksum,
-            lanes=self.terms.lanes,
+            rules=Rules(self.session.rules.layout.gzip, self.session.rules.check),
+            checksum=self.session.rules.capabilities.checksum,
+            capacity=self.session.capacity,
         )
 
     async def _settle(self, committed: Committed, transferred: Transferred) -> None:
         deleted, left = 0, tuple[Left, ...]()
-        if self.terms.delete:
-            deleted, left = await delete_sources(self.terms, committed)
+        if self.session.rules.delete:
+            deleted, left = await delete_sources(self.session, committed)
         self.outcome.unsettled |= any(entry.why is Why.DELETE_REFUSED for entry in left)
         self.outcome.add(delivery(committed, deleted, left, records=transferred.records))
 
@@ -230,7 +225,12 @@ class _Round:
         if not isinstance(error, SourceChanged):
             self.outcome.failures.append(error)
         pieces, single = planning.split(
-            self.plan.group, batch, source, self.terms.layout, self.terms.limits, self.taken
+            self.plan.group,
+            batch,
+            source,
+            self.session.rules.layout,
+            self.session.rules.limits,
+            self.taken,
         )
         self.taken |= {piece.output for piece in pieces}
         self.outcome.left += [Left(alone.key, Why.SINGLE) for alone in single]
@@ -251,7 +251,7 @@ class _Round:
                 batch, [RecordedBatch(piece, uploads[piece.digest]) for piece in pieces]
             )
         except StorageError:
-            self.terms.lease.leave()
+            self.session.lease.mark_untidy()
             raise
         if not ours:
             await self._abort(pieces, uploads)
@@ -269,9 +269,9 @@ class _Round:
         one.
         """
         try:
-            await self.terms.store.abort_upload(batch.output, upload_id)
+            await self.session.store.abort_upload(batch.output, upload_id)
         except StorageError:
-            self.terms.lease.leave()
+            self.session.lease.mark_untidy()
             return False
         return True
 
@@ -294,12 +294,12 @@ class _Round:
         uploads: dict[str, str] = {}
 
         async def create(batch: Batch) -> None:
-            async with self.terms.lanes.writes.turn():
+            async with self.session.capacity.writes.slot():
                 kind = await self._content_type(batch.sources[0])
-                uploads[batch.digest] = await self.terms.store.create_upload(
+                uploads[batch.digest] = await self.session.store.create_upload(
                     batch.output,
-                    checksum=self.terms.capabilities.checksum,
-                    metadata=metadata_of(batch, self.terms.version),
+                    checksum=self.session.rules.capabilities.checksum,
+                    metadata=metadata_of(batch, self.session.rules.version),
                     content_type=kind,
                 )
 
@@ -313,7 +313,7 @@ class _Round:
         return uploads
 
     async def _content_type(self, source: Source) -> str:
-        head = await self.terms.store.head(source.key)
+        head = await self.session.store.head(source.key)
         return head.content_type if head else ""
 
     async def _abort(self, batches: Sequence[Batch], uploads: dict[str, str]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from coalesce.content.joining import Rules
 from coalesce.content.members import NEWLINE_MEMBER
@@ -25,42 +24,18 @@ from coalesce.errors import (
     Unavailable,
 )
 from coalesce.model import Batch, Left, Source, Transferred, Why
-from coalesce.naming.layouts import Layout
 from coalesce.planning.parts import PART_BYTES
-from coalesce.planning.rules import Limits
-from coalesce.protocol.lease import Claim
+from coalesce.protocol.session import Session
 from coalesce.storage import checksums
-from coalesce.storage.base import Deleted, DeleteResult, Head, ObjectStore
-from coalesce.storage.capabilities import Capabilities
+from coalesce.storage.base import Deleted, DeleteResult, Head
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.limits import DELETE_PAGE
-from coalesce.transfer.limits import Lanes
 
 DIGEST = "coalesce-plan"
 COUNT = "coalesce-sources"
 VERSION = "coalesce-version"
 
 _TRIES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a run works under, the same for all its groups.
-
-    `delete` off commits outputs and keeps sources and records.
-    """
-
-    store: ObjectStore
-    state: str
-    run_id: str
-    version: str
-    layout: Layout
-    limits: Limits
-    capabilities: Capabilities
-    lease: Claim
-    lanes: Lanes
-    check: bool = True
-    delete: bool = True
 
 
 _WITNESS = object()
@@ -128,24 +103,24 @@ def metadata_of(batch: Batch, version: str) -> dict[str, str]:
 
 
 async def complete(
-    terms: Terms, batch: Batch, upload_id: str, transferred: Transferred
+    session: Session, batch: Batch, upload_id: str, transferred: Transferred
 ) -> Committed | Next:
     """Completes an upload create-only and reads it back, until the outcome is known or cannot be.
 
     Raises LeaseLost, IntegrityError, StorageError.
     """
-    checksum = terms.capabilities.checksum
+    checksum = session.rules.capabilities.checksum
     for _ in range(_TRIES):
-        terms.lease.check()
+        session.lease.check()
         answer: StorageError | None = None
         if (
-            not terms.capabilities.create_only_complete
-            and await terms.store.head(batch.output) is not None
+            not session.rules.capabilities.create_only_complete
+            and await session.store.head(batch.output) is not None
         ):
             answer = PreconditionFailed(f"{batch.output}: exists", key=batch.output)
         else:
             try:
-                await terms.store.complete_upload(
+                await session.store.complete_upload(
                     batch.output,
                     upload_id,
                     transferred.parts,
@@ -154,7 +129,7 @@ async def complete(
                 )
             except StorageError as error:
                 answer = error
-        committed, seen = await read_back(terms, batch, transferred)
+        committed, seen = await read_back(session, batch, transferred)
         following = decide(answer, seen)
         if committed is not None:
             return committed
@@ -168,7 +143,7 @@ async def complete(
 
 
 async def read_back(
-    terms: Terms, batch: Batch, transferred: Transferred
+    session: Session, batch: Batch, transferred: Transferred
 ) -> tuple[Committed | None, ReadBack]:
     """What is at the output's key, and the proof if it is this batch with the size and checksum
     that were sent.
@@ -176,7 +151,7 @@ async def read_back(
     Raises IntegrityError if it is this batch by name but not by size or checksum, StorageError if
     nothing can be known.
     """
-    head = await terms.store.head(batch.output)
+    head = await session.store.head(batch.output)
     if head is None:
         return None, ReadBack.ABSENT
     if head.metadata.get(DIGEST) != batch.digest:
@@ -185,32 +160,34 @@ async def read_back(
         raise IntegrityError(
             f"{batch.output}: has {head.size} bytes, {transferred.size} were sent", key=batch.output
         )
-    value = await _stored_checksum(terms, head, transferred)
+    value = await _stored_checksum(session, head, transferred)
     return Committed(batch, head.size, value, _WITNESS), ReadBack.MATCHES
 
 
-async def recognise(terms: Terms, batch: Batch) -> Committed | None:
+async def recognise(session: Session, batch: Batch) -> Committed | None:
     """The proof for a batch whose transfer was another process's: by its digest, and by a size that
     its sources can give.
 
     Where the store does not hold a Complete against the whole's checksum, the output is read again
     and its content checked.
     """
-    head = await terms.store.head(batch.output)
+    head = await session.store.head(batch.output)
     if head is None or head.metadata.get(DIGEST) != batch.digest:
         return None
     supplied = len(NEWLINE_MEMBER) * len(batch.sources)
-    if head.size > batch.size + supplied or (not terms.layout.gzip and head.size < batch.size):
+    if head.size > batch.size + supplied or (
+        not session.rules.layout.gzip and head.size < batch.size
+    ):
         raise IntegrityError(
             f"{batch.output}: {head.size} bytes cannot come from sources of {batch.size}",
             key=batch.output,
         )
-    if terms.capabilities.checksum is not Checksum.CRC64NVME:
-        await _read_again(terms, head)
+    if session.rules.capabilities.checksum is not Checksum.CRC64NVME:
+        await _read_again(session, head)
     return Committed(batch, head.size, head.checksum.get("CRC64NVME", ""), _WITNESS)
 
 
-async def delete_sources(terms: Terms, committed: Committed) -> tuple[int, tuple[Left, ...]]:
+async def delete_sources(session: Session, committed: Committed) -> tuple[int, tuple[Left, ...]]:
     """Deletes what was joined, each source only as the version that was read: (gone, left).
 
     Every key is accounted for.
@@ -221,7 +198,7 @@ async def delete_sources(terms: Terms, committed: Committed) -> tuple[int, tuple
     left: list[Left] = []
     sources = committed.batch.sources
     for begin in range(0, len(sources), DELETE_PAGE):
-        for result in await _delete_page(terms, sources[begin : begin + DELETE_PAGE]):
+        for result in await _delete_page(session, sources[begin : begin + DELETE_PAGE]):
             if result.deleted in (Deleted.DONE, Deleted.ABSENT):
                 gone += 1
             else:
@@ -234,14 +211,14 @@ async def delete_sources(terms: Terms, committed: Committed) -> tuple[int, tuple
     return gone, tuple(left)
 
 
-async def _delete_page(terms: Terms, sources: Sequence[Source]) -> list[DeleteResult]:
+async def _delete_page(session: Session, sources: Sequence[Source]) -> list[DeleteResult]:
     """Repeats what was refused or unanswered: a conditional delete can be sent twice."""
     results: dict[str, DeleteResult] = {}
     todo = list(sources)
     for attempt in range(1, _TRIES + 1):
-        terms.lease.check()
+        session.lease.check()
         try:
-            answers = await _delete_once(terms, todo)
+            answers = await _delete_once(session, todo)
         except Unavailable:
             if attempt == _TRIES:
                 raise
@@ -263,45 +240,45 @@ _TRANSIENT = frozenset(
 )
 
 
-async def _delete_once(terms: Terms, sources: Sequence[Source]) -> list[DeleteResult]:
-    if terms.capabilities.conditional_delete_many:
+async def _delete_once(session: Session, sources: Sequence[Source]) -> list[DeleteResult]:
+    if session.rules.capabilities.conditional_delete_many:
         plain = [source for source in sources if source.key.isprintable()]
         odd = [source for source in sources if not source.key.isprintable()]
         answers = (
-            await terms.store.delete_many([(source.key, source.etag) for source in plain])
+            await session.store.delete_many([(source.key, source.etag) for source in plain])
             if plain
             else []
         )
-        return answers + await _delete_singly(terms, odd)
-    return await _delete_singly(terms, sources)
+        return answers + await _delete_singly(session, odd)
+    return await _delete_singly(session, sources)
 
 
-async def _delete_singly(terms: Terms, sources: Sequence[Source]) -> list[DeleteResult]:
+async def _delete_singly(session: Session, sources: Sequence[Source]) -> list[DeleteResult]:
     async def one(source: Source) -> DeleteResult:
-        async with terms.lanes.writes.turn():
-            if terms.capabilities.conditional_delete:
-                return await terms.store.delete(source.key, etag=source.etag)
-            if terms.capabilities.conditional_delete_many:  # which cannot name this key
+        async with session.capacity.writes.slot():
+            if session.rules.capabilities.conditional_delete:
+                return await session.store.delete(source.key, etag=source.etag)
+            if session.rules.capabilities.conditional_delete_many:  # which cannot name this key
                 return DeleteResult(
                     source.key,
                     Deleted.REFUSED,
                     "NoConditionalDelete",
                     "the store has a condition only for deletes whose XML cannot hold this key",
                 )
-            head = await terms.store.head(source.key)
+            head = await session.store.head(source.key)
             if head is None:
                 return DeleteResult(source.key, Deleted.ABSENT)
             if head.etag != source.etag:
                 return DeleteResult(source.key, Deleted.CHANGED)
-            return await terms.store.delete(source.key)
+            return await session.store.delete(source.key)
 
     return list(await asyncio.gather(*(one(source) for source in sources)))
 
 
-async def _stored_checksum(terms: Terms, head: Head, transferred: Transferred) -> str:
+async def _stored_checksum(session: Session, head: Head, transferred: Transferred) -> str:
     """The checksum by which the output is what was sent. Raises IntegrityError."""
     expected = checksums.encoded(transferred.crc64)
-    match terms.capabilities.checksum:
+    match session.rules.capabilities.checksum:
         case Checksum.CRC64NVME:
             # Complete was held against it; some answers leave it out (SSE-KMS).
             found = head.checksum.get("CRC64NVME", expected)
@@ -309,7 +286,7 @@ async def _stored_checksum(terms: Terms, head: Head, transferred: Transferred) -
             expected = checksums.composite([part.checksum for part in transferred.parts])
             found = head.checksum.get("CRC32", "")
         case Checksum.NONE:
-            found = checksums.encoded(await _crc_of(terms, head))
+            found = checksums.encoded(await _crc_of(session, head))
     if found != expected:
         raise IntegrityError(
             f"{head.key}: has the checksum {found!r}, {expected!r} was sent", key=head.key
@@ -317,21 +294,21 @@ async def _stored_checksum(terms: Terms, head: Head, transferred: Transferred) -
     return checksums.encoded(transferred.crc64)
 
 
-async def _crc_of(terms: Terms, head: Head) -> int:
+async def _crc_of(session: Session, head: Head) -> int:
     crc = 0
     for start in range(0, head.size, PART_BYTES):
-        body = await terms.store.get(
+        body = await session.store.get(
             head.key, etag=head.etag, start=start, length=min(PART_BYTES, head.size - start)
         )
         crc = checksums.crc64([body.data], crc)
     return crc
 
 
-async def _read_again(terms: Terms, head: Head) -> None:
-    joiner = Rules(gzipped=terms.layout.gzip, check=True).joiner(head.key)
+async def _read_again(session: Session, head: Head) -> None:
+    joiner = Rules(gzipped=session.rules.layout.gzip, check=True).joiner(head.key)
     try:
         for start in range(0, head.size, PART_BYTES):
-            body = await terms.store.get(
+            body = await session.store.get(
                 head.key, etag=head.etag, start=start, length=min(PART_BYTES, head.size - start)
             )
             await asyncio.to_thread(joiner.feed, body.data)

@@ -93,7 +93,7 @@ class Claim(Protocol):
         """
         ...
 
-    def leave(self) -> None:
+    def mark_untidy(self) -> None:
         """This run may leave an upload that no record names: its lease will stay behind, ended, to
         say so.
         """
@@ -132,7 +132,7 @@ class Lease:
         if self._clock() >= self._expiry.value:
             raise LeaseLost(f"the lease {self._key!r} expired or was taken away", key=self._key)
 
-    def leave(self) -> None:
+    def mark_untidy(self) -> None:
         """See `Claim`."""
         self._untidy = True
 

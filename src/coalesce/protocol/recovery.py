@@ -11,11 +11,12 @@ from coalesce.errors import CoalesceError, GroupOwned, IntegrityError, LeaseLost
 from coalesce.listing.pages import all_pages
 from coalesce.model import ObjectInfo, Why
 from coalesce.naming.shards import Shard
-from coalesce.protocol.commit import Committed, Terms, delete_sources, recognise
+from coalesce.protocol.commit import Committed, delete_sources, recognise
 from coalesce.protocol.lease import Rival, read_rival
 from coalesce.protocol.outcome import GroupOutcome, delivery
 from coalesce.protocol.probe import open_uploads
 from coalesce.protocol.record import HeldRecord, RecordedBatch
+from coalesce.protocol.session import Session
 from coalesce.protocol.state import lease_key, probe_prefix, records_prefix
 from coalesce.storage.base import ObjectStore
 
@@ -79,7 +80,7 @@ async def survey(store: ObjectStore, state: str, ground: Ground) -> Leftovers:
     return Leftovers(tuple(records), tuple(found for found in rivals if found))
 
 
-async def recover(terms: Terms, key: str, alive: Container[str], outcome: GroupOutcome) -> None:
+async def recover(session: Session, key: str, alive: Container[str], outcome: GroupOutcome) -> None:
     """Settles the record at `key`: outputs that are there lose their sources, the rest is made
     impossible, and the record goes.
 
@@ -87,15 +88,15 @@ async def recover(terms: Terms, key: str, alive: Container[str], outcome: GroupO
     added to the outcome.
     """
     try:
-        held = await HeldRecord.read(terms.store, terms.state, key)
+        held = await HeldRecord.read(session.store, session.rules.state, key)
         if held is None:
             return
-        if held.record.layout != terms.layout.name:
+        if held.record.layout != session.rules.layout.name:
             outcome.unsettled = True
             return
         if held.record.run_id in alive:
             raise GroupOwned(f"{held.record.group}: run {held.record.run_id} works on it", key=key)
-        await _settle(terms, held, outcome)
+        await _settle(session, held, outcome)
     except (GroupOwned, LeaseLost):
         raise
     except CoalesceError as error:
@@ -103,7 +104,7 @@ async def recover(terms: Terms, key: str, alive: Container[str], outcome: GroupO
         outcome.unsettled = True
 
 
-async def sweep(terms: Terms, ground: Ground, dead: Sequence[Rival]) -> None:
+async def sweep(session: Session, ground: Ground, dead: Sequence[Rival]) -> None:
     """Removes what ended runs left outside of any record: uploads they had begun, probe objects,
     and at last their leases.
 
@@ -112,7 +113,7 @@ async def sweep(terms: Terms, ground: Ground, dead: Sequence[Rival]) -> None:
     were open before a look at the leases are nobody's if that look shows no run but the dead ones;
     if it does show one, everything stays for a later run.
     """
-    store = terms.store
+    store = session.store
     swept = [rival for rival in dead if ground.holds(rival)]
     if not swept:
         return
@@ -120,72 +121,72 @@ async def sweep(terms: Terms, ground: Ground, dead: Sequence[Rival]) -> None:
         upload
         for prefix in ground.prefixes
         for upload in await open_uploads(store, prefix)
-        if _is_ours(terms, ground, upload.key)
+        if _is_ours(session, ground, upload.key)
     ]
-    if left and await _others(terms, ground, dead):
+    if left and await _others(session, ground, dead):
         return
     for upload in left:
         await store.abort_upload(upload.key, upload.upload_id)
     for rival in swept:
-        trial = probe_prefix(terms.state, rival.record.run_id)
+        trial = probe_prefix(session.rules.state, rival.record.run_id)
         for upload in await open_uploads(store, trial):
             await store.abort_upload(upload.key, upload.upload_id)
         for entry in (await store.list_page(trial)).objects:
             await store.delete(entry.key)
         await store.delete(
-            rival.key, etag=rival.etag if terms.capabilities.conditional_delete else ""
+            rival.key, etag=rival.etag if session.rules.capabilities.conditional_delete else ""
         )
 
 
-def _is_ours(terms: Terms, ground: Ground, key: str) -> bool:
-    named = terms.layout.parse(key)
+def _is_ours(session: Session, ground: Ground, key: str) -> bool:
+    named = session.rules.layout.parse(key)
     return named is not None and named.kind == "output" and ground.owns(key)
 
 
-async def _others(terms: Terms, ground: Ground, dead: Sequence[Rival]) -> bool:
+async def _others(session: Session, ground: Ground, dead: Sequence[Rival]) -> bool:
     """Whether a run that works here is neither this one nor one of the `dead`, as they were seen to
     be.
     """
     known = {(rival.key, rival.etag) for rival in dead}
-    rivals = (await survey(terms.store, terms.state, ground)).rivals
+    rivals = (await survey(session.store, session.rules.state, ground)).rivals
     return any(
         ground.meets(rival)
         for rival in rivals
-        if rival.key != lease_key(terms.state, terms.run_id)
+        if rival.key != lease_key(session.rules.state, session.rules.run_id)
         and (rival.key, rival.etag) not in known
     )
 
 
-async def _settle(terms: Terms, held: HeldRecord, outcome: GroupOutcome) -> None:
+async def _settle(session: Session, held: HeldRecord, outcome: GroupOutcome) -> None:
     for entry in held.record.batches:
         try:
-            committed = await _committed(terms, entry)
+            committed = await _committed(session, entry)
         except IntegrityError as error:
             outcome.failures.append(error)
             outcome.unsettled = True
             continue
         if committed is None:
             continue
-        if not terms.delete:
+        if not session.rules.delete:
             outcome.unsettled = True
             continue
-        deleted, left = await delete_sources(terms, committed)
+        deleted, left = await delete_sources(session, committed)
         outcome.unsettled |= any(entry.why is Why.DELETE_REFUSED for entry in left)
         outcome.add(delivery(committed, deleted, left, records=None, recovered=True))
     if not outcome.unsettled:
-        await held.remove(conditional=terms.capabilities.conditional_delete)
+        await held.remove(conditional=session.rules.capabilities.conditional_delete)
 
 
-async def _committed(terms: Terms, entry: RecordedBatch) -> Committed | None:
+async def _committed(session: Session, entry: RecordedBatch) -> Committed | None:
     """The proof of a batch, or None once nothing of it can appear any more. Raises IntegrityError.
 
     The abort is the fence; the second look is for a Complete that won the race against it.
     """
     batch = entry.batch
-    committed = await recognise(terms, batch)
+    committed = await recognise(session, batch)
     if committed is None:
-        await terms.store.abort_upload(batch.output, entry.upload_id)
-        committed = await recognise(terms, batch)
+        await session.store.abort_upload(batch.output, entry.upload_id)
+        committed = await recognise(session, batch)
     if committed is not None and entry.doubted:
         raise IntegrityError(
             f"{batch.output}: the run that wrote it did not find in it what it had sent",

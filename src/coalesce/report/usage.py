@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from coalesce.storage.base import Usage
-from coalesce.transfer.limits import Lanes
+from coalesce.transfer.limits import Capacity
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _STATUS = Path("/proc/self/status")
@@ -57,9 +57,11 @@ class Spent:
     writes: int = 0
 
     @classmethod
-    def by_this_process(cls, usage: Usage, lanes: Lanes | None = None) -> Spent:
-        """As of now; `lanes` are those that it works off groups in."""
-        reads, writes = (lanes.reads.level.limit, lanes.writes.level.limit) if lanes else (0, 0)
+    def by_this_process(cls, usage: Usage, capacity: Capacity | None = None) -> Spent:
+        """As of now; `capacity` is what it works on groups with."""
+        reads, writes = (
+            (capacity.reads.level.limit, capacity.writes.level.limit) if capacity else (0, 0)
+        )
         return cls(usage, cpu_seconds(), peak_rss_bytes(), reads, writes)
 
     def add(self, other: Spent) -> None:

@@ -23,22 +23,22 @@ from coalesce.planning.forecast import forecast
 from coalesce.planning.plan_files import PlanFile, PlannedGroup
 from coalesce.planning.rules import Limits, Scope
 from coalesce.protocol.batch import work_off
-from coalesce.protocol.commit import Terms
 from coalesce.protocol.lease import Lease, LeaseRecord, Rival, outlived
 from coalesce.protocol.outcome import GroupOutcome
 from coalesce.protocol.probe import probe
 from coalesce.protocol.recovery import Ground, Leftovers, recover, survey, sweep
+from coalesce.protocol.session import GroupRules, Session
 from coalesce.protocol.state import group_of, probe_prefix, record_key, records_prefix
 from coalesce.report.account import Account, Event, opened
 from coalesce.report.report import Report
 from coalesce.report.usage import Spent
-from coalesce.run.workers import Orders, Workers
+from coalesce.run.workers import Assignment, Workers
 from coalesce.settings import Settings
 from coalesce.stop import RunLimits, Stop
 from coalesce.storage.base import ObjectStore, Usage
 from coalesce.storage.capabilities import admit
 from coalesce.storage.checksums import Checksum
-from coalesce.transfer.limits import Lanes
+from coalesce.transfer.limits import Capacity
 
 _WORKERS = 32
 _QUEUED = 256
@@ -92,7 +92,7 @@ class Run:
         )
         self._store = store
         self._workers = workers
-        self._lanes: Lanes | None = None
+        self._capacity: Capacity | None = None
         self._settings = settings
         self._clock = clock
         self._begun = clock()
@@ -157,21 +157,21 @@ class Run:
         return await self._accounted(self._plan_only)
 
     async def _coalesce(self) -> None:
-        async with self._terms() as (terms, leftovers):
-            async with self._recovered(terms, leftovers) as late:
+        async with self._session() as (session, leftovers):
+            async with self._recovered(session, leftovers) as late:
                 await self._work_prefixes(
-                    terms,
+                    session,
                     self._prefixes
                     if self._planned is None
                     else tuple(group.prefix for group in self._planned),
                 )
             if late:
                 await self._work_prefixes(
-                    terms, tuple(group.prefix for group in late), only=frozenset(late)
+                    session, tuple(group.prefix for group in late), only=frozenset(late)
                 )
 
     async def _recover_only(self) -> None:
-        async with self._terms() as (terms, leftovers), self._recovered(terms, leftovers):
+        async with self._session() as (session, leftovers), self._recovered(session, leftovers):
             pass
 
     async def _plan_only(self) -> None:
@@ -206,7 +206,7 @@ class Run:
     def _close(self) -> None:
         usage = Usage()
         usage.add(self._store.usage)
-        spent = Spent.by_this_process(usage, self._lanes)
+        spent = Spent.by_this_process(usage, self._capacity)
         if self._workers is not None:
             spent.add(self._workers.spent)
         self._account.close(
@@ -217,7 +217,7 @@ class Run:
         )
 
     @asynccontextmanager
-    async def _terms(self) -> AsyncIterator[tuple[Terms, Leftovers]]:
+    async def _session(self) -> AsyncIterator[tuple[Session, Leftovers]]:
         """What the run works under, with its lease held; and what stood in the bucket before."""
         settings, state = self._settings, self._settings.state_prefix
         leftovers = await survey(self._store, state, self._ground)
@@ -242,29 +242,31 @@ class Run:
                 and capabilities.copy_condition
                 and capabilities.checksum is Checksum.CRC64NVME
             )
-            orders = Orders(
+            rules = GroupRules(
                 state=state,
                 run_id=self.run_id,
                 version=__version__,
-                layout=self._layout.name,
+                layout=self._layout,
                 limits=dataclasses.replace(self._limits, copy=copying),
                 capabilities=capabilities,
-                concurrency=settings.concurrency,
-                memory=settings.memory,
                 check=settings.check,
                 delete=settings.delete,
-                deadline=None
-                if settings.deadline is None
-                else settings.deadline - (self._clock() - self._begun),
             )
+            spent = self._clock() - self._begun
+            deadline = None if settings.deadline is None else settings.deadline - spent
+            assignment = Assignment(rules, settings.concurrency, settings.memory, deadline)
             if self._workers is not None:
-                await stack.enter_async_context(self._workers.working(orders, lease.leave))
-            terms = orders.terms(self._store, lease)
-            self._lanes = terms.lanes if self._workers is None else None
-            yield terms, leftovers
+                await stack.enter_async_context(
+                    self._workers.working(assignment, lease.mark_untidy)
+                )
+            session = assignment.session(self._store, lease)
+            self._capacity = session.capacity if self._workers is None else None
+            yield session, leftovers
 
     @asynccontextmanager
-    async def _recovered(self, terms: Terms, leftovers: Leftovers) -> AsyncIterator[list[GroupId]]:
+    async def _recovered(
+        self, session: Session, leftovers: Leftovers
+    ) -> AsyncIterator[list[GroupId]]:
         """Settles what dead runs left, before the block; and after it what was left by runs whose
         leases ended meanwhile: these groups are then in the list.
         """
@@ -277,9 +279,9 @@ class Run:
                 self._account.unfinished_elsewhere(rival)
         watches = [asyncio.create_task(outlived(self._store, rival)) for rival in waiting]
         try:
-            open_records = await self._settle(terms, leftovers.records, waiting)
+            open_records = await self._settle(session, leftovers.records, waiting)
             if not waiting:
-                await sweep(terms, self._ground, dead)
+                await sweep(session, self._ground, dead)
             late: list[GroupId] = []
             yield late
             if not waiting or self.stop.interrupted:
@@ -287,33 +289,35 @@ class Run:
             ended = await asyncio.gather(*watches)
             dead += [rival for rival, over in zip(waiting, ended, strict=True) if over]
             alive = [rival for rival, over in zip(waiting, ended, strict=True) if not over]
-            await self._settle(terms, open_records, alive, last=True)
+            await self._settle(session, open_records, alive, last=True)
             late += [
-                group_of(terms.state, key) for key in open_records if key not in self._not_ours
+                group_of(session.rules.state, key)
+                for key in open_records
+                if key not in self._not_ours
             ]
             if not alive:
-                await sweep(terms, self._ground, dead)
+                await sweep(session, self._ground, dead)
         finally:
             for watch in watches:
                 watch.cancel()
             await asyncio.gather(*watches, return_exceptions=True)
 
     async def _settle(
-        self, terms: Terms, keys: tuple[str, ...], alive: list[Rival], *, last: bool = False
+        self, session: Session, keys: tuple[str, ...], alive: list[Rival], *, last: bool = False
     ) -> tuple[str, ...]:
         """Settles the records of all runs but the `alive` ones, whose keys are returned; after the
         `last` try these count as leased.
         """
         run_ids = {rival.record.run_id for rival in alive}
         owned: list[str] = []
-        lane = asyncio.Semaphore(_WORKERS)
+        limiter = asyncio.Semaphore(_WORKERS)
 
         async def one(key: str) -> None:
-            group = key.removeprefix(records_prefix(terms.state))
+            group = key.removeprefix(records_prefix(session.rules.state))
             outcome = self._account.outcome(group)
-            async with lane:
+            async with limiter:
                 try:
-                    await recover(terms, key, run_ids, outcome)
+                    await recover(session, key, run_ids, outcome)
                 except GroupOwned as error:
                     owned.append(key)
                     self._not_ours.add(key)
@@ -332,7 +336,7 @@ class Run:
         return tuple(owned)
 
     async def _work_prefixes(
-        self, terms: Terms, prefixes: tuple[str, ...], only: frozenset[GroupId] | None = None
+        self, session: Session, prefixes: tuple[str, ...], only: frozenset[GroupId] | None = None
     ) -> None:
         """Lists the prefixes, and works off every group in scope; of groups listed again, `only`
         these.
@@ -361,28 +365,28 @@ class Run:
 
         async def consume() -> None:
             while (group := await queue.get()) is not None:
-                await self._work_group(terms, group)
+                await self._work_group(session, group)
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(produce())
             for _ in range(consumers):
                 tasks.create_task(consume())
 
-    async def _work_group(self, terms: Terms, group: Group) -> None:
-        if record_key(terms.state, group.id) in self._not_ours or self.stop:
+    async def _work_group(self, session: Session, group: Group) -> None:
+        if record_key(session.rules.state, group.id) in self._not_ours or self.stop:
             return
         outcome = self._account.outcome(str(group.id))
         if self._planned is None:
-            plan, stale = planning.plan(group, self._layout, terms.limits), 0
+            plan, stale = planning.plan(group, self._layout, session.rules.limits), 0
         else:
             plan, stale = planfile.matched(
-                group, self._planned[group.id], self._layout, terms.limits
+                group, self._planned[group.id], self._layout, session.rules.limits
             )
         self._account.planned(plan)
         if plan.batches and not self.stop.admits_group():
             return
         try:
-            await self._work_off(terms, group, plan, outcome)
+            await self._work_off(session, group, plan, outcome)
         except GroupOwned as error:
             self._account.leased(error)
             return
@@ -396,14 +400,14 @@ class Run:
         self._account.worked(outcome, str(group.id))
 
     async def _work_off(
-        self, terms: Terms, group: Group, plan: Plan, outcome: GroupOutcome
+        self, session: Session, group: Group, plan: Plan, outcome: GroupOutcome
     ) -> None:
         """Here, or in another process: which does not know the run's limits, so its batches are
         admitted before.
         """
         taken = frozenset(output.key for output in group.outputs)
         if self._workers is None or not plan.batches:
-            await work_off(terms, plan, taken, self.stop, outcome)
+            await work_off(session, plan, taken, self.stop, outcome)
             return
         admitted = tuple(batch for batch in plan.batches if self.stop.admits(batch))
         await self._workers.work(dataclasses.replace(plan, batches=admitted), taken, outcome)

@@ -27,17 +27,14 @@ from typing import Any, Protocol
 
 from coalesce.errors import CoalesceError, LeaseLost
 from coalesce.model import Delivery, Left, Plan
-from coalesce.naming.layouts import layout
-from coalesce.planning.rules import Limits
 from coalesce.protocol.batch import work_off
-from coalesce.protocol.commit import Terms
 from coalesce.protocol.lease import Claim, Expiry
 from coalesce.protocol.outcome import GroupOutcome
+from coalesce.protocol.session import GroupRules, Session
 from coalesce.report.usage import Spent, usable_cpus
 from coalesce.stop import RunLimits, Stop
 from coalesce.storage.base import ObjectStore
-from coalesce.storage.capabilities import Capabilities
-from coalesce.transfer.limits import Lanes
+from coalesce.transfer.limits import Capacity
 
 _LENGTH = struct.Struct("!Q")
 
@@ -56,7 +53,7 @@ def processes_for(wanted: int, memory: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class Assignment:
     """What all groups of a run are worked off under, in whichever process.
 
     `concurrency` and `memory` are for all processes together.
@@ -64,38 +61,19 @@ class Orders:
     `deadline` is in seconds from now on, None for no end.
     """
 
-    state: str
-    run_id: str
-    version: str
-    layout: str
-    limits: Limits
-    capabilities: Capabilities
+    rules: GroupRules
     concurrency: int
     memory: int
-    check: bool
-    delete: bool
     deadline: float | None = None
 
-    def terms(self, store: ObjectStore, lease: Claim, processes: int = 1) -> Terms:
-        """The same, with a bucket to work on, for one of so many processes."""
-        lanes = Lanes.of(
+    def session(self, store: ObjectStore, lease: Claim, processes: int = 1) -> Session:
+        """The session of one of so many processes."""
+        capacity = Capacity.of(
             -(-self.concurrency // processes),
             self.memory // processes,
             lambda: store.usage.throttled,
         )
-        return Terms(
-            store=store,
-            state=self.state,
-            run_id=self.run_id,
-            version=self.version,
-            layout=layout(self.layout),
-            limits=self.limits,
-            capabilities=self.capabilities,
-            lease=lease,
-            lanes=lanes,
-            check=self.check,
-            delete=self.delete,
-        )
+        return Session(store, self.rules, lease, capacity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,17 +189,17 @@ class Workers:
 
     @asynccontextmanager
     async def working(
-        self, orders: Orders, leave_lease: Callable[[], None]
+        self, assignment: Assignment, mark_untidy: Callable[[], None]
     ) -> AsyncIterator[Workers]:
-        """Gives the orders, and takes in what is told until the block ends.
+        """Gives the assignment, and takes in what is told until the block ends.
 
-        `leave_lease` is called for uploads that no record may name.
+        `mark_untidy` is called for uploads that no record may name.
         """
         listeners = []
         for worker in self._workers:
             reader, worker.writer = await asyncio.open_unix_connection(sock=worker.socket)
-            _send(worker.writer, orders)
-            listeners.append(asyncio.create_task(_listen(worker, reader, leave_lease)))
+            _send(worker.writer, assignment)
+            listeners.append(asyncio.create_task(_listen(worker, reader, mark_untidy)))
         try:
             yield self
         finally:
@@ -276,17 +254,17 @@ class Workers:
 
 
 async def _listen(
-    worker: _Worker, reader: asyncio.StreamReader, leave_lease: Callable[[], None]
+    worker: _Worker, reader: asyncio.StreamReader, mark_untidy: Callable[[], None]
 ) -> None:
     """Takes in what a worker tells, to its end. Whatever that is, nobody goes on waiting for it."""
     try:
         while True:
             word: _Word = await _receive(reader)
             if word.untidy or word.spent.usage.orphans:
-                leave_lease()
+                mark_untidy()
             _take(worker, word)
     except (asyncio.IncompleteReadError, ConnectionError):
-        leave_lease()
+        mark_untidy()
     finally:
         worker.lost = True
         for _, ended in worker.jobs.values():
@@ -339,7 +317,7 @@ class _SharedLease:
         if time.monotonic() >= self._expiry.value:
             raise LeaseLost("the run's lease expired or was taken away")
 
-    def leave(self) -> None:
+    def mark_untidy(self) -> None:
         self.untidy = True
 
 
@@ -362,18 +340,21 @@ async def _serve(
     ours: socket.socket, open_store: OpenStore, expiry: Expiry, processes: int
 ) -> None:
     reader, writer = await asyncio.open_unix_connection(sock=ours)
-    orders: Orders = await _heard(reader)
+    assignment: Assignment = await _heard(reader)
     lease = _SharedLease(expiry)
-    stop = Stop(RunLimits(deadline=orders.deadline), time.monotonic)
+    stop = Stop(RunLimits(deadline=assignment.deadline), time.monotonic)
     jobs: set[asyncio.Task[None]] = set()
     async with open_store() as store:
-        terms = orders.terms(store, lease, processes)
+        session = assignment.session(store, lease, processes)
 
         def say(number: int, **more: Any) -> None:
             _send(
                 writer,
                 _Word(
-                    number, Spent.by_this_process(store.usage, terms.lanes), lease.untidy, **more
+                    number,
+                    Spent.by_this_process(store.usage, session.capacity),
+                    lease.untidy,
+                    **more,
                 ),
             )
 
@@ -381,7 +362,7 @@ async def _serve(
             outcome = GroupOutcome(lambda delivery: say(job.number, delivery=delivery))
             fatal = None
             try:
-                await work_off(terms, job.plan, job.taken, stop, outcome)
+                await work_off(session, job.plan, job.taken, stop, outcome)
             except CoalesceError as error:
                 fatal = error
             say(

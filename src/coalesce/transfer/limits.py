@@ -75,7 +75,7 @@ class Level:
         self._answers, self._seconds = 0, 0.0
 
 
-class Lane:
+class Limiter:
     """Requests of one kind, let through in the order of asking.
 
     `throttled` counts what the store has refused so far.
@@ -88,7 +88,7 @@ class Lane:
         self._busy = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def enter(self) -> float:
+    async def acquire(self) -> float:
         """Waits for a turn; the time at which it came, by the loop's clock."""
         loop = asyncio.get_running_loop()
         if self._busy < self.level.limit and not self._waiting:
@@ -105,21 +105,21 @@ class Lane:
             raise
         return loop.time()
 
-    def leave(self, entered: float) -> None:
-        """The end of a turn that came at `entered`."""
+    def release(self, acquired: float) -> None:
+        """Gives back a slot that was acquired at this time."""
         self._busy -= 1
         refused, self._seen = self._throttled() > self._seen, self._throttled()
-        self.level.answered(asyncio.get_running_loop().time() - entered, throttled=refused)
+        self.level.answered(asyncio.get_running_loop().time() - acquired, throttled=refused)
         self._serve()
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def slot(self) -> AsyncIterator[None]:
         """One request, as a block."""
-        entered = await self.enter()
+        acquired = await self.acquire()
         try:
             yield
         finally:
-            self.leave(entered)
+            self.release(acquired)
 
     def _serve(self) -> None:
         while self._waiting and self._busy < self.level.limit:
@@ -178,7 +178,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Lanes:
+class Capacity:
     """What all groups of a run share.
 
     `reads` and `writes` are requests in flight; `memory` is for bodies, in bytes. `sources` are
@@ -186,21 +186,21 @@ class Lanes:
     than all at once at the end. `recorded` are those in plan records that this run holds in memory.
     """
 
-    reads: Lane
-    writes: Lane
+    reads: Limiter
+    writes: Limiter
     sources: Budget
     recorded: Budget
     memory: Budget
 
     @classmethod
-    def of(cls, concurrency: int, memory: int, throttled: Callable[[], int]) -> Lanes:
+    def of(cls, concurrency: int, memory: int, throttled: Callable[[], int]) -> Capacity:
         """`concurrency` GETs in flight at most, 0 for as many as the store bears; `memory` in
         bytes; `throttled` counts the store's refusals.
         """
         reads = Level(concurrency, concurrency) if concurrency else Level()
         return cls(
-            Lane(reads, throttled),
-            Lane(Level(highest=_WRITES), throttled),
+            Limiter(reads, throttled),
+            Limiter(Level(highest=_WRITES), throttled),
             Budget(2 * (concurrency or _HIGHEST // 2)),
             Budget(_RECORDED),
             Budget(memory),

@@ -26,7 +26,7 @@ from coalesce.storage import checksums
 from coalesce.storage.base import Body, ObjectStore
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.limits import MIN_PART_BYTES
-from coalesce.transfer.limits import Budget, Lanes
+from coalesce.transfer.limits import Budget, Capacity
 
 # Bodies that are looked at in one go.
 _RUN_BYTES = 1024**2
@@ -57,16 +57,16 @@ async def transfer(
     *,
     rules: Rules,
     checksum: Checksum,
-    lanes: Lanes,
+    capacity: Capacity,
 ) -> Transferred:
     """Sends all parts of a batch; nothing of it becomes visible.
 
     Raises SourceChanged or Archived (with the source's key), ContentError for a source that is not
     whole, StorageError.
     """
-    window = window_bytes(batch, lanes.memory.size)
-    async with lanes.memory.held(window):
-        job = _Transfer(store, batch, upload_id, rules, checksum, lanes, Budget(max(window, 1)))
+    window = window_bytes(batch, capacity.memory.size)
+    async with capacity.memory.held(window):
+        job = _Transfer(store, batch, upload_id, rules, checksum, capacity, Budget(max(window, 1)))
         try:
             async with asyncio.TaskGroup() as tasks:
                 return await job.run(tasks, parts)
@@ -81,7 +81,7 @@ class _Transfer:
     upload_id: str
     rules: Rules
     checksum: Checksum
-    lanes: Lanes
+    capacity: Capacity
     window: Budget
     crc: int = 0
     size: int = 0
@@ -129,9 +129,9 @@ class _Transfer:
         upload's last.
         """
         part_size = part_bytes(self.batch.size)
-        reads = _Reads(self.store, self.lanes, self.window, _pieces(spans))
-        await self.lanes.sources.acquire(len(self.batch.sources))
-        ahead = reads.begin(tasks, min(len(self.batch.sources), self.lanes.sources.size))
+        reads = _Reads(self.store, self.capacity, self.window, _pieces(spans))
+        await self.capacity.sources.acquire(len(self.batch.sources))
+        ahead = reads.begin(tasks, min(len(self.batch.sources), self.capacity.sources.size))
         while run := await reads.next_run():
             for read, joined in zip(run, await self._joined(run), strict=True):
                 self._append(joined.pieces, read.span.length)
@@ -253,7 +253,7 @@ class _Transfer:
 
     async def _upload(self, number: int, pieces: list[bytes], held: int) -> UploadedPart:
         value = checksums.part_checksum(pieces, self.checksum)
-        async with self.lanes.writes.turn():
+        async with self.capacity.writes.slot():
             receipt = await self.store.upload_part(
                 self.batch.output,
                 self.upload_id,
@@ -267,7 +267,7 @@ class _Transfer:
 
     async def _copy(self, span: Span, number: int) -> UploadedPart:
         source = span.source
-        async with self.lanes.writes.turn():
+        async with self.capacity.writes.slot():
             with _as_changed(source):
                 return await self.store.copy_part(
                     self.batch.output,
@@ -307,10 +307,10 @@ class _Reads:
     """
 
     def __init__(
-        self, store: ObjectStore, lanes: Lanes, window: Budget, spans: Iterator[Span]
+        self, store: ObjectStore, capacity: Capacity, window: Budget, spans: Iterator[Span]
     ) -> None:
         self._store = store
-        self._lanes = lanes
+        self._capacity = capacity
         self._window = window
         self._spans = enumerate(spans)
         self._done: dict[int, _Read] = {}
@@ -348,16 +348,16 @@ class _Reads:
         try:
             for place, span in self._spans:
                 await self._window.acquire(span.length)
-                entered = await self._lanes.reads.enter()
+                entered = await self._capacity.reads.acquire()
                 try:
                     body = await read_body(self._store, span)
                 finally:
-                    self._lanes.reads.leave(entered)
+                    self._capacity.reads.release(entered)
                 self._done[place] = _Read(span, body)
                 if place == self._next:
                     self._tell()
         finally:
-            self._lanes.sources.release(held)
+            self._capacity.sources.release(held)
             self._readers -= 1
             self._tell()
 

@@ -1,0 +1,41 @@
+"""What every group of a run is worked under, and what a process works on it with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coalesce.naming.layouts import Layout
+from coalesce.planning.rules import Limits
+from coalesce.protocol.lease import Claim
+from coalesce.storage.base import ObjectStore
+from coalesce.storage.capabilities import Capabilities
+from coalesce.transfer.limits import Capacity
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRules:
+    """The same for all groups of a run, in whichever of its processes they are worked on.
+
+    `delete` off commits outputs and keeps sources and plan records.
+    """
+
+    state: str
+    run_id: str
+    version: str
+    layout: Layout
+    limits: Limits
+    capabilities: Capabilities
+    check: bool = True
+    delete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One process at work on a run's groups: its connections, its part of the capacity, and the
+    lease that it works under.
+    """
+
+    store: ObjectStore
+    rules: GroupRules
+    lease: Claim
+    capacity: Capacity
