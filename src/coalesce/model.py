@@ -202,18 +202,31 @@ class UploadedPart:
     checksum: str
 
 
+class JoinedSource(NamedTuple):
+    """What one source gave to its output: `length` bytes there.
+
+    `records`, and size and CRC64NVME of its inflated content, are None where nothing was looked at.
+    """
+
+    length: int
+    records: int | None
+    content: int | None
+    crc64: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class Transferred:
     """All parts of a batch are with the store, not yet visible as an object.
 
     `crc64` is combined from the sources' own checksums, apart from the upload path; `records` is
-    None where nothing was counted.
+    None where nothing was counted. `sources` says what each source gave, in order.
     """
 
     parts: tuple[UploadedPart, ...]
     size: int
     crc64: int
     records: int | None
+    sources: Sequence[JoinedSource] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Mapping
 
 from awscrt import checksums
@@ -28,3 +29,10 @@ def check_stored(key: str, data: bytes, stored: Mapping[str, str]) -> None:
             raise ContentError(
                 f"{key}: the body does not have its stored {name}", key=key, code="ChecksumMismatch"
             )
+
+
+def has_md5(data: bytes, etag: str) -> bool:
+    """Whether an ETag is the MD5 of these bytes, as that of a plain PutObject is (S3 API reference,
+    "Object": not with SSE-KMS, SSE-C or multipart).
+    """
+    return etag.strip('"') == hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -14,6 +14,7 @@ import zlib
 from isal import isal_zlib
 
 from coalesce.errors import ContentError
+from coalesce.storage import checksums
 
 # Inflated bytes at a time: bounds the memory that a body of any ratio can claim.
 _INFLATED = 1024**2
@@ -37,6 +38,8 @@ class Members:
 
     def __init__(self, key: str) -> None:
         self.records: int | None = 0
+        self.content_size = 0
+        self.content_crc64 = 0
         self._key = key
         self._lines = 0
         self._last = b"\n"
@@ -116,6 +119,8 @@ class Members:
     def _look_at(self, out: bytes) -> None:
         if out:
             self._holds = True
+            self.content_size += len(out)
+            self.content_crc64 = checksums.crc64([out], self.content_crc64)
             self._lines += out.count(b"\n")
             self._last = out[-1:]
 

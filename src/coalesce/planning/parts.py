@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from coalesce.model import (
     Copy,
@@ -23,42 +24,63 @@ from coalesce.storage.limits import (
 PART_BYTES = 8 * 1024**2
 
 
-def part_bytes(size: int) -> int:
-    """Bytes of an upload part for an output of `size` bytes: PART_BYTES, or more where 10,000 of
-    them would not do.
-
-    One part in ten is kept back: supplied newlines make an output longer than its sources.
+@dataclass(frozen=True, slots=True)
+class PartSizes:
+    """Bytes of one upload part or one read, and the least that a part may have which is not the
+    last (S3 "Multipart upload limits").
     """
-    return max(PART_BYTES, -(-size // (MAX_PARTS * 9 // 10)))
+
+    usual: int = PART_BYTES
+    least: int = MIN_PART_BYTES
+
+    def of_output(self, size: int) -> int:
+        """Bytes of an upload part for an output of `size` bytes: the usual, or more where 10,000 of
+        them would not do.
+
+        One part in ten is kept back: supplied newlines make an output longer than its sources.
+        """
+        return max(self.usual, -(-size // (MAX_PARTS * 9 // 10)))
 
 
-def lay_out(sources: Sequence[Source], *, copy: bool) -> tuple[Part, ...]:
+def lay_out(sources: Sequence[Source], sizes: PartSizes, *, copy: bool) -> tuple[Part, ...]:
     """The parts of an output: everything streamed, or with `copy` whatever the store can copy by
-    itself.
+    itself, unless that takes more than 10,000 parts.
 
     A copied part and every part but the last need 5 MiB, so a stream in front of a copy is topped
     up by cutting the source that would be copied.
     """
-    if not copy:
-        return (Stream(WholeSpans(sources)),)
-    parts: list[Part] = []
+    if copy:
+        parts = tuple(_lay_out_copies(sources, sizes.least))
+        part_bytes = sizes.of_output(sum(source.size for source in sources))
+        if sum(_count_uploads(part, part_bytes) for part in parts) <= MAX_PARTS:
+            return parts
+    return (Stream(WholeSpans(sources)),)
+
+
+def _lay_out_copies(sources: Sequence[Source], least: int) -> Iterator[Part]:
     streamed: list[Span] = []
     size = 0
     for source in sources:
-        missing = max(0, MIN_PART_BYTES - size) if streamed else 0
-        if source.size - missing < MIN_PART_BYTES:
+        missing = max(0, least - size) if streamed else 0
+        if source.size - missing < least:
             streamed.append(Span(source, 0, source.size))
             size += source.size
             continue
         if missing:
             streamed.append(Span(source, 0, missing))
         if streamed:
-            parts.append(Stream(tuple(streamed)))
+            yield Stream(tuple(streamed))
             streamed, size = [], 0
-        parts += [Copy(span) for span in _ranges(source, missing)]
+        yield from (Copy(span) for span in _ranges(source, missing))
     if streamed:
-        parts.append(Stream(tuple(streamed)))
-    return tuple(parts)
+        yield Stream(tuple(streamed))
+
+
+def _count_uploads(part: Part, part_bytes: int) -> int:
+    """How many parts of an upload it takes at the most."""
+    if isinstance(part, Copy):
+        return 1
+    return 1 + sum(span.length for span in part.spans) // part_bytes
 
 
 def _ranges(source: Source, start: int) -> Iterator[Span]:

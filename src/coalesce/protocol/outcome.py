@@ -5,24 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from coalesce.errors import (
-    Archived,
-    CoalesceError,
-    SourceChanged,
-)
-from coalesce.model import Delivery, Left, Why
-from coalesce.protocol.commit import (
-    Committed,
-)
+from coalesce.errors import CoalesceError
+from coalesce.model import Delivery, Left
+from coalesce.protocol.commit import Committed
+from coalesce.protocol.deletion import Deletion
 
 
 @dataclass(slots=True)
 class GroupOutcome:
     """What became of a group. Failures are reported, never raised: the other groups go on.
 
-    `unsettled`: its plan record stays.
-
-    Deliveries are told one by one: a group may take hours.
+    `unsettled`: its plan record stays. `stale`: sources were no longer as they were listed, so the
+    group is to be listed and planned again. Deliveries are told one by one: a group may take hours.
     """
 
     tell: Callable[[Delivery], None]
@@ -30,6 +24,7 @@ class GroupOutcome:
     left: list[Left] = field(default_factory=list)
     failures: list[CoalesceError] = field(default_factory=list)
     unsettled: bool = False
+    stale: bool = False
 
     def add(self, delivery: Delivery) -> None:
         """One more output that is there and proven."""
@@ -40,36 +35,23 @@ class GroupOutcome:
 
 def delivery(
     committed: Committed,
-    deleted: int,
-    left: tuple[Left, ...],
+    deletion: Deletion | None,
     *,
     records: int | None,
     recovered: bool = False,
 ) -> Delivery:
-    """What is reported of a committed batch."""
+    """What is reported of a committed batch; `deletion` is None where its sources stay."""
     batch = committed.batch
-    first, last = batch.sources[0].first, max(source.last for source in batch.sources)
-    kept = {entry.key for entry in left}
-    freed = (
-        sum(len(source.key) for source in batch.sources if source.key not in kept) if deleted else 0
-    )
     return Delivery(
-        batch.output,
-        len(batch.sources),
-        committed.size,
-        records,
-        first,
-        last,
-        committed.checksum,
-        deleted,
-        freed,
-        left,
-        recovered,
+        output=batch.output,
+        sources=len(batch.sources),
+        size=committed.size,
+        records=records,
+        first=batch.sources[0].first,
+        last=max(source.last for source in batch.sources),
+        checksum=committed.crc64,
+        deleted=deletion.deleted if deletion else 0,
+        freed=deletion.characters if deletion else 0,
+        left=deletion.kept if deletion else (),
+        recovered=recovered,
     )
-
-
-def why_left(error: CoalesceError) -> Why:
-    """The report's word for a source that could not be joined."""
-    if isinstance(error, SourceChanged):
-        return Why.CHANGED
-    return Why.ARCHIVED if isinstance(error, Archived) else Why.CORRUPT
