@@ -94,7 +94,7 @@ class Why(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Kept:
     """A source that stays, and why."""
 
     key: str
@@ -184,7 +184,7 @@ class Plan:
 
     group: GroupId
     batches: tuple[Batch, ...]
-    left: tuple[Left, ...]
+    kept: tuple[Kept, ...]
     gaps: int = 0
     overlaps: int = 0
 
@@ -203,7 +203,7 @@ class UploadedPart:
 
 
 @dataclass(frozen=True, slots=True)
-class Transferred:
+class TransferredBatch:
     """All parts of a batch are with the store, not yet visible as an object.
 
     `crc64` is combined from the sources' own checksums, apart from the upload path; `records` is
@@ -217,14 +217,14 @@ class Transferred:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class CommittedOutput:
     """What became of one batch: an output that is there and proven, and what happened to its
     sources.
 
     `deleted` sources are gone, their keys were `freed` characters long in all.
     """
 
-    output: str
+    key: str
     sources: int
     size: int
     records: int | None
@@ -233,5 +233,5 @@ class Delivery:
     checksum: str
     deleted: int
     freed: int
-    left: tuple[Left, ...]
+    kept: tuple[Kept, ...]
     recovered: bool = False

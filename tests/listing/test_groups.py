@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from coalesce.errors import CoalesceError, Throttled
-from coalesce.listing.groups import Listed, list_groups
+from coalesce.listing.groups import Listing, list_groups
 from coalesce.naming.layouts import layout
 from coalesce.storage.base import Page
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
@@ -16,7 +16,7 @@ async def listed(store: MemoryStore, *prefixes: str) -> tuple[Counter[str], list
     found: Counter[str] = Counter()
     failures: list[CoalesceError] = []
 
-    async def take(piece: Listed) -> None:
+    async def take(piece: Listing) -> None:
         for group in piece.groups:
             found.update(source.key for source in group.sources)
 
@@ -24,9 +24,9 @@ async def listed(store: MemoryStore, *prefixes: str) -> tuple[Counter[str], list
         store,
         prefixes,
         layout("corporate"),
-        ignored="_coalesce/",
-        found=take,
-        failed=failures.append,
+        state_prefix="_coalesce/",
+        on_listing=take,
+        on_failure=failures.append,
     )
     return found, failures
 
@@ -66,16 +66,16 @@ async def test_a_group_is_never_cut_where_a_page_ends() -> None:
         bucket.store(f"p/t_0_{n}-{n}.jsonl.gz", b"1")
     sizes = []
 
-    async def take(piece: Listed) -> None:
+    async def take(piece: Listing) -> None:
         sizes.extend(len(group.sources) for group in piece.groups)
 
     await list_groups(
         MemoryStore(bucket),
         ("p/",),
         layout("corporate"),
-        ignored="_coalesce/",
-        found=take,
-        failed=pytest.fail,
+        state_prefix="_coalesce/",
+        on_listing=take,
+        on_failure=pytest.fail,
     )
     assert sizes == [2200]
 

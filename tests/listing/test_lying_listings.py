@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from coalesce.errors import CoalesceError
 from coalesce.listing import groups as listing
-from coalesce.listing.groups import Listed, list_groups
+from coalesce.listing.groups import Listing, list_groups
 from coalesce.naming.layouts import layout
 from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
@@ -88,15 +88,20 @@ class Paged(MemoryStore):
         )
 
 
-async def listed(store: MemoryStore, name: str) -> tuple[list[Listed], list[CoalesceError]]:
-    pieces: list[Listed] = []
+async def listed(store: MemoryStore, name: str) -> tuple[list[Listing], list[CoalesceError]]:
+    pieces: list[Listing] = []
     failures: list[CoalesceError] = []
 
-    async def take(piece: Listed) -> None:
+    async def take(piece: Listing) -> None:
         pieces.append(piece)
 
     await list_groups(
-        store, ("data/",), layout(name), ignored="_coalesce/", found=take, failed=failures.append
+        store,
+        ("data/",),
+        layout(name),
+        state_prefix="_coalesce/",
+        on_listing=take,
+        on_failure=failures.append,
     )
     return pieces, failures
 

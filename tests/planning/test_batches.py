@@ -56,7 +56,7 @@ def test_an_output_never_exceeds_the_size_limit() -> None:
     sizes = [100, 100, 127_999_700, 200_000_000]
     made = plan([source(n, n, size) for n, size in enumerate(sizes)])
     assert all(batch.size <= 128_000_000 for batch in made.batches)
-    assert [left.why for left in made.left] == [Why.TOO_LARGE]
+    assert [left.why for left in made.kept] == [Why.TOO_LARGE]
 
 
 def test_a_source_inside_an_existing_output_is_left_alone() -> None:
@@ -64,7 +64,7 @@ def test_a_source_inside_an_existing_output_is_left_alone() -> None:
     made = plan(
         [source(5, 6), source(20, 21), source(22, 30)], outputs=(ExistingOutput("k", 1, 0, 9),)
     )
-    assert [(left.key, left.why) for left in made.left] == [(source(5, 6).key, Why.COVERED)]
+    assert [(left.key, left.why) for left in made.kept] == [(source(5, 6).key, Why.COVERED)]
 
 
 @given(
@@ -77,7 +77,7 @@ def test_every_source_is_planned_once_in_order_or_left(
     sources = [source(n, n, size) for n, size in enumerate(sizes)]
     made = plan(sources, Limits(max_files=max_files, max_size=max_size))
     joined = [each.key for batch in made.batches for each in batch.sources]
-    assert sorted(joined + [left.key for left in made.left]) == sorted(each.key for each in sources)
+    assert sorted(joined + [left.key for left in made.kept]) == sorted(each.key for each in sources)
     assert all(
         batch.size <= max_size and 2 <= len(batch.sources) <= max_files for batch in made.batches
     )
@@ -129,7 +129,7 @@ def test_young_empty_archived_and_excluded_sources_stay_with_their_reason() -> N
         listed_at=1200.0,
     )
     made = planning.plan(group, layout("corporate"), Limits(exclude=("*_3-3*",)))
-    assert [left.why for left in made.left] == [Why.YOUNG, Why.EMPTY, Why.ARCHIVED]
+    assert [left.why for left in made.kept] == [Why.YOUNG, Why.EMPTY, Why.ARCHIVED]
     assert not made.batches
 
 

@@ -32,13 +32,13 @@ _MAY_BE_GROUP = re.compile(r"_\d+_$", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class Listing:
     """What one piece of the key space held of a shard's own: groups with sources, those with
     outputs only, and keys that are neither.
     """
 
     groups: tuple[Group, ...]
-    finished: tuple[Group, ...]
+    outputs_only: tuple[Group, ...]
     other_keys: int
     other_bytes: int
     keys: int
@@ -82,7 +82,7 @@ class _Piece:
         else:
             self.outputs[named.group].append(output_of(named, entry))
 
-    def listed(self) -> Listed:
+    def listed(self) -> Listing:
         """Raises ListingError where a key has come twice."""
         groups = []
         for group in sorted(self.sources):
@@ -90,14 +90,14 @@ class _Piece:
             if (key := sources.repeated_key()) is not None:
                 raise ListingError(f"{key!r} is listed twice", key=key)
             groups.append(Group(group, sources, tuple(self.outputs.get(group, ())), self.date))
-        finished = tuple(
+        outputs_only = tuple(
             Group(group, (), tuple(outputs), self.date)
             for group, outputs in sorted(self.outputs.items())
             if group not in self.sources
         )
-        return Listed(
+        return Listing(
             tuple(groups),
-            finished,
+            outputs_only,
             self.other_keys,
             self.other_bytes,
             self.keys,
@@ -110,29 +110,29 @@ async def list_groups(
     prefixes: tuple[str, ...],
     layout: Layout,
     *,
-    ignored: str,
-    found: Callable[[Listed], Awaitable[None]],
-    failed: Callable[[CoalesceError], None],
+    state_prefix: str,
+    on_listing: Callable[[Listing], Awaitable[None]],
+    on_failure: Callable[[CoalesceError], None],
     shard: Shard = WHOLE,
     at_once: int = 16,
 ) -> None:
-    """Lists every prefix and hands each piece to `found`.
+    """Lists every prefix and hands each piece to `on_listing`.
 
-    A piece whose listing fails is unknown: it goes to `failed`, the others go on.
+    A piece whose listing fails is unknown: it goes to `on_failure`, the others go on.
 
-    `ignored` is the state prefix, whose keys are nobody's sources. Of a listing that is split down
+    Keys under `state_prefix` are nobody's sources. Of a listing that is split down
     to groups, only the `shard`'s own are listed. At most `at_once` pieces are listed, or wait for
-    `found` to take them.
+    `on_listing` to take them.
     """
     lanes = asyncio.Semaphore(at_once)
 
     async def one(prefix: str) -> None:
         async with lanes:
             try:
-                piece, split = await _list_piece(store, prefix, layout, ignored, shard)
+                piece, split = await _list_piece(store, prefix, layout, state_prefix, shard)
                 listed = piece.listed()
             except StorageError as error:
-                failed(
+                on_failure(
                     ListingError(
                         f"listing {prefix!r}: {error.message}",
                         key=prefix,
@@ -142,7 +142,7 @@ async def list_groups(
                 )
                 return
             if piece.keys:
-                await found(listed)
+                await on_listing(listed)
         for child in split:
             if _MAY_BE_GROUP.search(child) and not shard.owns(child):
                 continue

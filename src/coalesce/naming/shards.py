@@ -31,12 +31,13 @@ def share_of(key: str) -> str:
 class Shard:
     """Share `index` (from 0) of `count`.
 
-    `of` is the plan that was cut, by its hash; empty where the keys' own hashes decide.
+    `plan` is the SHA-256 of the saved plan that is shared out; empty where the keys' own hashes
+    decide.
     """
 
     index: int = 0
     count: int = 1
-    of: str = ""
+    plan: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Shard:
@@ -65,8 +66,8 @@ class Shard:
         if other == Shard() or self == other:
             return True
         return (
-            not self.of
-            and not other.of
+            not self.plan
+            and not other.plan
             and self.count % other.count == 0
             and self.index % other.count == other.index
         )
@@ -77,9 +78,9 @@ class Shard:
         Shares of one cut never meet; of numbers of shards with a common divisor, only those that
         agree on it.
         """
-        if self.of != other.of:
+        if self.plan != other.plan:
             return True
-        if self.of:
+        if self.plan:
             return self.count != other.count or self.index == other.index
         return (self.index - other.index) % math.gcd(self.count, other.count) == 0
 
@@ -87,7 +88,7 @@ class Shard:
 WHOLE = Shard()
 
 
-def balanced(work: Sequence[float], count: int) -> list[int]:
+def balance(work: Sequence[float], count: int) -> list[int]:
     """For each piece of work the share it goes to: the largest first, each to the share with the
     least so far. The same for the same work.
     """

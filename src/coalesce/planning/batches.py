@@ -13,7 +13,7 @@ from coalesce.model import (
     ExistingOutput,
     Group,
     GroupId,
-    Left,
+    Kept,
     Plan,
     Source,
     Why,
@@ -35,26 +35,26 @@ def plan(group: Group, layout: Layout, limits: Limits, taken: Container[str] = (
     chosen, left = usable(group, layout, limits)
     outputs = {output.key for output in group.outputs}
     batches, single = _batches(group.id, chosen, layout, limits, _Names(taken, outputs))
-    left += [Left(source.key, Why.SINGLE) for source in single]
+    left += [Kept(source.key, Why.SINGLE) for source in single]
     gaps, overlaps = count_gaps(chosen) if layout.comparable_offsets else (0, 0)
     return Plan(group.id, batches, tuple(left), gaps, overlaps)
 
 
-def usable(group: Group, layout: Layout, limits: Limits) -> tuple[Sources, list[Left]]:
+def usable(group: Group, layout: Layout, limits: Limits) -> tuple[Sources, list[Kept]]:
     """The sources of a group that may be joined, in order; and what stays whatever its neighbours
     are.
     """
     ordered = Sources.of(group.id.prefix, group.sources).in_order()
     coverage = _Coverage(group.outputs if layout.comparable_offsets else ())
     places = array("I")
-    left: list[Left] = []
+    left: list[Kept] = []
     for place, source in enumerate(ordered):
         covered = coverage.includes(source)
         why = _why_left(source, group.listed_at, limits) or (Why.COVERED if covered else None)
         if why is None:
             places.append(place)
         elif why is not Why.UNPARSED:
-            left.append(Left(source.key, why))
+            left.append(Kept(source.key, why))
     return (ordered if len(places) == len(ordered) else ordered.chosen(places)), left
 
 

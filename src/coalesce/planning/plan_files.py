@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from coalesce.errors import ConfigurationError
 from coalesce.model import Batch, Group, GroupId, Plan
 from coalesce.naming.layouts import LAYOUTS, Layout
-from coalesce.naming.shards import Shard, balanced
+from coalesce.naming.shards import Shard, balance
 from coalesce.planning import batches as planning
 from coalesce.planning.forecast import work_seconds
 from coalesce.planning.rules import Limits
@@ -69,6 +69,22 @@ class PlannedGroup(_Line):
     listed_at: float
     seconds: float
     batches: tuple[PlannedBatch, ...]
+
+    @classmethod
+    def of(cls, group: Group, plan: Plan) -> PlannedGroup:
+        """A group's plan as a line of the file."""
+        batches = tuple(map(_line_of, plan.batches))
+        seconds = work_seconds(
+            sum(batch.sources for batch in batches), sum(batch.bytes for batch in batches)
+        )
+        return cls(
+            directory=group.id.directory,
+            topic=group.id.topic,
+            partition=group.id.partition,
+            listed_at=group.listed_at,
+            seconds=round(seconds, 6),
+            batches=batches,
+        )
 
     @property
     def id(self) -> GroupId:
@@ -139,27 +155,10 @@ class PlanFile:
 
     def share(self, shard: Shard) -> tuple[PlannedGroup, ...]:
         """What falls to one shard, evened out by estimated work."""
-        shares = balanced([group.seconds for group in self.groups], shard.count)
+        shares = balance([group.seconds for group in self.groups], shard.count)
         return tuple(
             group for group, share in zip(self.groups, shares, strict=True) if share == shard.index
         )
-
-
-def planned(group: Group, plan: Plan) -> PlannedGroup:
-    """A group's plan as a line of the file."""
-    batches = tuple(map(_line_of, plan.batches))
-    seconds = work_seconds(
-        sum(batch.sources for batch in batches), sum(batch.bytes for batch in batches)
-    )
-    directory, topic, partition = group.id.directory, group.id.topic, group.id.partition
-    return PlannedGroup(
-        directory=directory,
-        topic=topic,
-        partition=partition,
-        listed_at=group.listed_at,
-        seconds=round(seconds, 6),
-        batches=batches,
-    )
 
 
 def _line_of(batch: Batch) -> PlannedBatch:
@@ -201,7 +200,9 @@ def load(text: str, name: str) -> PlanFile:
     return PlanFile(header, groups)
 
 
-def matched(group: Group, line: PlannedGroup, layout: Layout, limits: Limits) -> tuple[Plan, int]:
+def match_plan(
+    group: Group, line: PlannedGroup, layout: Layout, limits: Limits
+) -> tuple[Plan, int]:
     """The batches that can be worked off as planned, to the last version of a source; and how many
     no longer match the bucket.
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from coalesce.content.joining import Rules
+from coalesce.content.rules import ContentRules
 from coalesce.errors import (
     Archived,
     CoalesceError,
@@ -25,11 +25,11 @@ from coalesce.errors import (
     StorageError,
     first_failure,
 )
-from coalesce.model import Batch, Left, Plan, Source, Transferred, Why
+from coalesce.model import Batch, Kept, Plan, Source, TransferredBatch, Why
 from coalesce.planning import batches as planning
 from coalesce.planning.parts import lay_out
 from coalesce.protocol.commit import Committed, Next, complete, delete_sources, fenced, metadata_of
-from coalesce.protocol.outcome import GroupOutcome, delivery, why_left
+from coalesce.protocol.outcome import GroupOutcome, committed_output, why_left
 from coalesce.protocol.record import HeldRecord, PlanRecord, RecordedBatch
 from coalesce.protocol.session import Session
 from coalesce.stop import Stop
@@ -75,7 +75,7 @@ async def work_off(
 async def _work_rounds(
     session: Session, plan: Plan, taken: set[str], stop: Stop, outcome: GroupOutcome
 ) -> None:
-    outcome.left += plan.left
+    outcome.kept += plan.kept
     taken |= {batch.output for batch in plan.batches}
     # Without deletes the record stays after its round, and there is no room for a second one.
     for batches in _rounds(plan.batches) if session.rules.delete else [list(plan.batches)]:
@@ -198,30 +198,30 @@ class _Round:
         )
         await self._drop(batch, upload_id)
 
-    async def _transfer(self, batch: Batch, upload_id: str) -> Transferred:
+    async def _transfer(self, batch: Batch, upload_id: str) -> TransferredBatch:
         return await transfer(
             self.session.store,
             batch,
             lay_out(batch.sources, copy=self.session.rules.limits.copy),
             upload_id,
-            rules=Rules(self.session.rules.layout.gzip, self.session.rules.check),
+            rules=ContentRules(self.session.rules.layout.gzip, self.session.rules.check),
             checksum=self.session.rules.capabilities.checksum,
             capacity=self.session.capacity,
         )
 
-    async def _settle(self, committed: Committed, transferred: Transferred) -> None:
-        deleted, left = 0, tuple[Left, ...]()
+    async def _settle(self, committed: Committed, transferred: TransferredBatch) -> None:
+        deleted, left = 0, tuple[Kept, ...]()
         if self.session.rules.delete:
             deleted, left = await delete_sources(self.session, committed)
         self.outcome.unsettled |= any(entry.why is Why.DELETE_REFUSED for entry in left)
-        self.outcome.add(delivery(committed, deleted, left, records=transferred.records))
+        self.outcome.add(committed_output(committed, deleted, left, records=transferred.records))
 
     async def _around(self, batch: Batch, upload_id: str, error: CoalesceError) -> None:
         """Plans a batch again without the source that must not be joined, and works the pieces off:
         never across it, never a batch minus one source.
         """
         source = next(source for source in batch.sources if source.key == error.key)
-        self.outcome.left.append(Left(source.key, why_left(error)))
+        self.outcome.kept.append(Kept(source.key, why_left(error)))
         if not isinstance(error, SourceChanged):
             self.outcome.failures.append(error)
         pieces, single = planning.split(
@@ -233,7 +233,7 @@ class _Round:
             self.taken,
         )
         self.taken |= {piece.output for piece in pieces}
-        self.outcome.left += [Left(alone.key, Why.SINGLE) for alone in single]
+        self.outcome.kept += [Kept(alone.key, Why.SINGLE) for alone in single]
         uploads = await self._replace(batch, upload_id, pieces)
         for piece in pieces:
             await self._work(piece, uploads[piece.digest])

@@ -9,8 +9,8 @@ import asyncio
 import enum
 from collections.abc import Sequence
 
-from coalesce.content.joining import Rules
 from coalesce.content.members import NEWLINE_MEMBER
+from coalesce.content.rules import ContentRules
 from coalesce.errors import (
     AccessDenied,
     BadRequest,
@@ -23,7 +23,7 @@ from coalesce.errors import (
     StorageError,
     Unavailable,
 )
-from coalesce.model import Batch, Left, Source, Transferred, Why
+from coalesce.model import Batch, Kept, Source, TransferredBatch, Why
 from coalesce.planning.parts import PART_BYTES
 from coalesce.protocol.session import Session
 from coalesce.storage import checksums
@@ -103,7 +103,7 @@ def metadata_of(batch: Batch, version: str) -> dict[str, str]:
 
 
 async def complete(
-    session: Session, batch: Batch, upload_id: str, transferred: Transferred
+    session: Session, batch: Batch, upload_id: str, transferred: TransferredBatch
 ) -> Committed | Next:
     """Completes an upload create-only and reads it back, until the outcome is known or cannot be.
 
@@ -143,7 +143,7 @@ async def complete(
 
 
 async def read_back(
-    session: Session, batch: Batch, transferred: Transferred
+    session: Session, batch: Batch, transferred: TransferredBatch
 ) -> tuple[Committed | None, ReadBack]:
     """What is at the output's key, and the proof if it is this batch with the size and checksum
     that were sent.
@@ -187,7 +187,7 @@ async def recognise(session: Session, batch: Batch) -> Committed | None:
     return Committed(batch, head.size, head.checksum.get("CRC64NVME", ""), _WITNESS)
 
 
-async def delete_sources(session: Session, committed: Committed) -> tuple[int, tuple[Left, ...]]:
+async def delete_sources(session: Session, committed: Committed) -> tuple[int, tuple[Kept, ...]]:
     """Deletes what was joined, each source only as the version that was read: (gone, left).
 
     Every key is accounted for.
@@ -195,7 +195,7 @@ async def delete_sources(session: Session, committed: Committed) -> tuple[int, t
     Raises LeaseLost, and StorageError where the outcome stays unknown.
     """
     gone = 0
-    left: list[Left] = []
+    left: list[Kept] = []
     sources = committed.batch.sources
     for begin in range(0, len(sources), DELETE_PAGE):
         for result in await _delete_page(session, sources[begin : begin + DELETE_PAGE]):
@@ -203,7 +203,7 @@ async def delete_sources(session: Session, committed: Committed) -> tuple[int, t
                 gone += 1
             else:
                 left.append(
-                    Left(
+                    Kept(
                         result.key,
                         Why.CHANGED if result.deleted is Deleted.CHANGED else Why.DELETE_REFUSED,
                     )
@@ -275,7 +275,7 @@ async def _delete_singly(session: Session, sources: Sequence[Source]) -> list[De
     return list(await asyncio.gather(*(one(source) for source in sources)))
 
 
-async def _stored_checksum(session: Session, head: Head, transferred: Transferred) -> str:
+async def _stored_checksum(session: Session, head: Head, transferred: TransferredBatch) -> str:
     """The checksum by which the output is what was sent. Raises IntegrityError."""
     expected = checksums.encoded(transferred.crc64)
     match session.rules.capabilities.checksum:
@@ -305,7 +305,7 @@ async def _crc_of(session: Session, head: Head) -> int:
 
 
 async def _read_again(session: Session, head: Head) -> None:
-    joiner = Rules(gzipped=session.rules.layout.gzip, check=True).joiner(head.key)
+    joiner = ContentRules(gzipped=session.rules.layout.gzip, check=True).joiner(head.key)
     try:
         for start in range(0, head.size, PART_BYTES):
             body = await session.store.get(

@@ -64,7 +64,7 @@ class LeaseRecord(BaseModel):
     @property
     def share(self) -> Shard:
         """Whose groups its run works on."""
-        return replace(Shard.parse(self.shard), of=self.plan)
+        return replace(Shard.parse(self.shard), plan=self.plan)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from coalesce.errors import (
     CoalesceError,
     SourceChanged,
 )
-from coalesce.model import Delivery, Left, Why
+from coalesce.model import CommittedOutput, Kept, Why
 from coalesce.protocol.commit import (
     Committed,
 )
@@ -22,30 +22,30 @@ class GroupOutcome:
 
     `unsettled`: its plan record stays.
 
-    Deliveries are told one by one: a group may take hours.
+    Outputs are told one by one: a group may take hours.
     """
 
-    tell: Callable[[Delivery], None]
-    delivered: int = 0
-    left: list[Left] = field(default_factory=list)
+    tell: Callable[[CommittedOutput], None]
+    outputs: int = 0
+    kept: list[Kept] = field(default_factory=list)
     failures: list[CoalesceError] = field(default_factory=list)
     unsettled: bool = False
 
-    def add(self, delivery: Delivery) -> None:
+    def add(self, output: CommittedOutput) -> None:
         """One more output that is there and proven."""
-        self.delivered += 1
-        self.left += delivery.left
-        self.tell(delivery)
+        self.outputs += 1
+        self.kept += output.kept
+        self.tell(output)
 
 
-def delivery(
+def committed_output(
     committed: Committed,
     deleted: int,
-    left: tuple[Left, ...],
+    left: tuple[Kept, ...],
     *,
     records: int | None,
     recovered: bool = False,
-) -> Delivery:
+) -> CommittedOutput:
     """What is reported of a committed batch."""
     batch = committed.batch
     first, last = batch.sources[0].first, max(source.last for source in batch.sources)
@@ -53,7 +53,7 @@ def delivery(
     freed = (
         sum(len(source.key) for source in batch.sources if source.key not in kept) if deleted else 0
     )
-    return Delivery(
+    return CommittedOutput(
         batch.output,
         len(batch.sources),
         committed.size,

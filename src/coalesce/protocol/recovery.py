@@ -13,7 +13,7 @@ from coalesce.model import ObjectInfo, Why
 from coalesce.naming.shards import Shard
 from coalesce.protocol.commit import Committed, delete_sources, recognise
 from coalesce.protocol.lease import Rival, read_rival
-from coalesce.protocol.outcome import GroupOutcome, delivery
+from coalesce.protocol.outcome import GroupOutcome, committed_output
 from coalesce.protocol.probe import open_uploads
 from coalesce.protocol.record import HeldRecord, RecordedBatch
 from coalesce.protocol.session import Session
@@ -172,7 +172,7 @@ async def _settle(session: Session, held: HeldRecord, outcome: GroupOutcome) -> 
             continue
         deleted, left = await delete_sources(session, committed)
         outcome.unsettled |= any(entry.why is Why.DELETE_REFUSED for entry in left)
-        outcome.add(delivery(committed, deleted, left, records=None, recovered=True))
+        outcome.add(committed_output(committed, deleted, left, records=None, recovered=True))
     if not outcome.unsettled:
         await held.remove(conditional=session.rules.capabilities.conditional_delete)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from coalesce.content.checks import check_stored
 from coalesce.content.joiner import Joiner
-from coalesce.content.joining import Rules
+from coalesce.content.rules import ContentRules
 from coalesce.errors import (
     Archived,
     ContentError,
@@ -20,7 +20,7 @@ from coalesce.errors import (
     SourceChanged,
     first_failure,
 )
-from coalesce.model import Batch, Copy, Part, Source, Span, Stream, Transferred, UploadedPart
+from coalesce.model import Batch, Copy, Part, Source, Span, Stream, TransferredBatch, UploadedPart
 from coalesce.planning.parts import PART_BYTES, part_bytes
 from coalesce.storage import checksums
 from coalesce.storage.base import Body, ObjectStore
@@ -55,10 +55,10 @@ async def transfer(
     parts: Iterable[Part],
     upload_id: str,
     *,
-    rules: Rules,
+    rules: ContentRules,
     checksum: Checksum,
     capacity: Capacity,
-) -> Transferred:
+) -> TransferredBatch:
     """Sends all parts of a batch; nothing of it becomes visible.
 
     Raises SourceChanged or Archived (with the source's key), ContentError for a source that is not
@@ -79,7 +79,7 @@ class _Transfer:
     store: ObjectStore
     batch: Batch
     upload_id: str
-    rules: Rules
+    rules: ContentRules
     checksum: Checksum
     capacity: Capacity
     window: Budget
@@ -93,7 +93,7 @@ class _Transfer:
     # the joiner and raw CRC of a source that is read in several spans
     _open: tuple[Joiner, int] | None = None
 
-    async def run(self, tasks: asyncio.TaskGroup, parts: Iterable[Part]) -> Transferred:
+    async def run(self, tasks: asyncio.TaskGroup, parts: Iterable[Part]) -> TransferredBatch:
         copied = False
         for part in parts:
             match part:
@@ -103,10 +103,10 @@ class _Transfer:
                     copied = True
                     self.parts.append(tasks.create_task(self._copy(span, len(self.parts) + 1)))
         if not self.size and not self.parts:
-            self._append([self.rules.nothing], 0)
+            self._append([self.rules.empty_output], 0)
             self._flush(tasks, self._pending_size)
         receipts = tuple([await task for task in self.parts])
-        return Transferred(
+        return TransferredBatch(
             receipts,
             sum(receipt.size for receipt in receipts),
             self._combined(receipts) if copied else self.crc,
