@@ -86,8 +86,8 @@ class _Piece:
         """Raises ListingError where a key has come twice."""
         groups = []
         for group in sorted(self.sources):
-            sources = self.sources[group].built()
-            if (key := sources.repeated_key()) is not None:
+            sources = self.sources[group].build()
+            if (key := sources.duplicate_key()) is not None:
                 raise ListingError(f"{key!r} is listed twice", key=key)
             groups.append(Group(group, sources, tuple(self.outputs.get(group, ())), self.date))
         outputs_only = tuple(

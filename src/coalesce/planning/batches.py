@@ -44,7 +44,7 @@ def usable(group: Group, layout: Layout, limits: Limits) -> tuple[Sources, list[
     """The sources of a group that may be joined, in order; and what stays whatever its neighbours
     are.
     """
-    ordered = Sources.of(group.id.prefix, group.sources).in_order()
+    ordered = Sources.of(group.id.prefix, group.sources).by_offset()
     coverage = _Coverage(group.outputs if layout.comparable_offsets else ())
     places = array("I")
     left: list[Kept] = []
@@ -55,7 +55,7 @@ def usable(group: Group, layout: Layout, limits: Limits) -> tuple[Sources, list[
             places.append(place)
         elif why is not Why.UNPARSED:
             left.append(Kept(source.key, why))
-    return (ordered if len(places) == len(ordered) else ordered.chosen(places)), left
+    return (ordered if len(places) == len(ordered) else ordered.take(places)), left
 
 
 def split(
