@@ -208,7 +208,7 @@ def match_plan(
 
     What is joined already, by an earlier try of the same shard, is neither.
     """
-    usable, _ = planning.usable(replace(group, listed_at=line.listed_at), layout, limits)
+    usable, _ = planning.choose_sources(replace(group, listed_at=line.listed_at), layout, limits)
     ends = {key for batch in line.batches for key in (batch.first, batch.last)}
     at = {source.key: n for n, source in enumerate(usable) if source.key in ends}
     there = {source.key for source in group.sources if source.key in ends}

@@ -224,10 +224,10 @@ class _Round:
         self.outcome.kept.append(Kept(source.key, why_left(error)))
         if not isinstance(error, SourceChanged):
             self.outcome.failures.append(error)
-        pieces, single = planning.split(
+        pieces, single = planning.replan(
             self.plan.group,
             batch,
-            source,
+            [source],
             self.session.rules.layout,
             self.session.rules.limits,
             self.taken,
