@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from coalesce import __version__
 from coalesce.errors import CoalesceError, NotImplementedByStore, RecordDamaged
 from coalesce.exits import exit_code_of, worst
-from coalesce.listing.groups import Listed, list_groups
+from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import Group, GroupId
 from coalesce.naming.layouts import Layout, layout
 from coalesce.naming.sources import Sources
@@ -117,9 +117,9 @@ async def look(store: ObjectStore, settings: Settings) -> Status:
         store,
         prefixes,
         view.layout,
-        ignored=settings.state_prefix,
-        found=view.found,
-        failed=view.failed,
+        state_prefix=settings.state_prefix,
+        on_listing=view.found,
+        on_failure=view.failed,
         shard=settings.shard,
     )
     await view.uploads(prefixes)
@@ -200,14 +200,14 @@ class _View:
                     outputs=len(held.record.batches),
                 )
 
-    async def found(self, listed: Listed) -> None:
+    async def found(self, listed: Listing) -> None:
         """A piece of the key space."""
         status = self._status
         status.other.add(listed.other_keys, listed.other_bytes)
         characters = path_characters(status.scope.bucket, listed.keys, listed.key_characters)
         status.path_list.before += characters
         status.path_list.after += characters
-        for group in (*listed.groups, *listed.finished):
+        for group in (*listed.groups, *listed.outputs_only):
             if self._scope.covers(group.id):
                 self._group(group)
 
@@ -223,7 +223,7 @@ class _View:
         for pile in (topic.outputs, status.outputs):
             pile.add(len(group.outputs), sizes[1])
         plan = planning.plan(group, self.layout, self._limits)
-        self._left.update(left.why.value for left in plan.left)
+        self._left.update(left.why.value for left in plan.kept)
         for batch in plan.batches:
             topic.would_join += len(batch.sources)
             topic.would_write += 1

@@ -13,10 +13,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from coalesce import __version__
-from coalesce.content.joining import Rules
+from coalesce.content.rules import ContentRules
 from coalesce.errors import CoalesceError, ContentError, IntegrityError
 from coalesce.exits import exit_code_of, worst
-from coalesce.listing.groups import Listed, list_groups
+from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import ExistingOutput
 from coalesce.naming.layouts import Layout, layout
 from coalesce.planning.parts import PART_BYTES
@@ -121,9 +121,9 @@ class _Verification:
             self._store,
             prefixes,
             self._layout,
-            ignored=ignored,
-            found=self._found,
-            failed=self._failed,
+            state_prefix=ignored,
+            on_listing=self._found,
+            on_failure=self._failed,
             shard=shard,
         )
         for _ in range(self._workers):
@@ -142,8 +142,8 @@ class _Verification:
             else:
                 self._passed(head, records)
 
-    async def _found(self, listed: Listed) -> None:
-        for group in (*listed.groups, *listed.finished):
+    async def _found(self, listed: Listing) -> None:
+        for group in (*listed.groups, *listed.outputs_only):
             for output in group.outputs if self._scope.covers(group.id) else ():
                 if selected(output.key, self._patterns):
                     await self._queue.put(output)
@@ -211,7 +211,7 @@ async def _proven(store: ObjectStore, output: ExistingOutput) -> Head:
 
 async def _read(store: ObjectStore, head: Head, names: Layout) -> int:
     """Reads all of an output, and counts its records. Raises IntegrityError, StorageError."""
-    joiner = Rules(gzipped=names.gzip, check=True).joiner(head.key)
+    joiner = ContentRules(gzipped=names.gzip, check=True).joiner(head.key)
     crc = 0
     try:
         for start in range(0, head.size, PART_BYTES):

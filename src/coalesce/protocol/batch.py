@@ -28,7 +28,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from coalesce.content.joining import Rules
+from coalesce.content.rules import ContentRules
 from coalesce.errors import (
     CoalesceError,
     Conflict,
@@ -38,7 +38,7 @@ from coalesce.errors import (
     SourceUnusable,
     StorageError,
 )
-from coalesce.model import Batch, Transferred, Why
+from coalesce.model import Batch, TransferredBatch, Why
 from coalesce.planning.parts import lay_out
 from coalesce.protocol.commit import Blocked, Committed, complete
 from coalesce.protocol.deletion import Deletion, delete_sources
@@ -161,7 +161,7 @@ class BatchWork:
     batch: Batch
     upload_id: str
     state: State = State.RECORDED
-    transferred: Transferred | None = None
+    transferred: TransferredBatch | None = None
     expected: Expected | None = None
     committed: Committed | None = None
     deletion: Deletion | None = None
@@ -224,7 +224,7 @@ class BatchWorker:
                     work.batch,
                     lay_out(work.batch.sources, rules.sizes, copy=rules.limits.copy),
                     work.upload_id,
-                    rules=Rules(rules.layout.gzip, rules.check),
+                    rules=ContentRules(rules.layout.gzip, rules.check),
                     sizes=rules.sizes,
                     checksum=rules.capabilities.checksum,
                     capacity=capacity,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coalesce.errors import IntegrityError, StorageError, Unavailable
-from coalesce.model import Left, Source, Why
+from coalesce.model import Kept, Source, Why
 from coalesce.protocol.commit import Committed
 from coalesce.protocol.session import Session
 from coalesce.storage.base import Deleted, DeleteResult
@@ -36,11 +36,11 @@ class Deletion:
     error: IntegrityError | StorageError | None = None
 
     @property
-    def kept(self) -> tuple[Left, ...]:
+    def kept(self) -> tuple[Kept, ...]:
         """Sources that stay, for the report."""
         return (
-            *(Left(key, Why.CHANGED) for key in self.changed),
-            *(Left(result.key, Why.DELETE_REFUSED) for result in self.refused),
+            *(Kept(key, Why.CHANGED) for key in self.changed),
+            *(Kept(result.key, Why.DELETE_REFUSED) for result in self.refused),
         )
 
 

@@ -65,7 +65,7 @@ class LeaseRecord(BaseModel):
     @property
     def share(self) -> Shard:
         """Whose groups its run works on."""
-        return replace(Shard.parse(self.shard), of=self.plan)
+        return replace(Shard.parse(self.shard), plan=self.plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +122,7 @@ class Lease:
     ) -> None:
         self._store = store
         self._key = lease_key(state, record.run_id)
-        self._record = record.model_copy(
-            update={"owner": f"{socket.gethostname()}:{os.getpid()}"}
-        )
+        self._record = record.model_copy(update={"owner": f"{socket.gethostname()}:{os.getpid()}"})
         self._clock = clock
         self._etag = ""
         self._expiry = SimpleNamespace(value=0.0) if expiry is None else expiry

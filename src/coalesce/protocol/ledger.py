@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coalesce.errors import NotFound, RecordDamaged
-from coalesce.model import Batch, Transferred
+from coalesce.model import Batch, TransferredBatch
 from coalesce.protocol.session import GroupRules, Session
 from coalesce.protocol.state import entry_key
 from coalesce.protocol.writes import write_state
@@ -60,7 +60,7 @@ class EntryHeader(Expected):
     written: float
 
 
-def expect(rules: GroupRules, transferred: Transferred) -> Expected:
+def expect(rules: GroupRules, transferred: TransferredBatch) -> Expected:
     """What the output of these parts must be."""
     mode = rules.capabilities.checksum
     composite = ""
@@ -75,7 +75,7 @@ def expect(rules: GroupRules, transferred: Transferred) -> Expected:
 
 
 async def write_entry(
-    session: Session, batch: Batch, upload_id: str, transferred: Transferred
+    session: Session, batch: Batch, upload_id: str, transferred: TransferredBatch
 ) -> None:
     """Writes the entry of an upload that is about to be completed. Raises StorageError."""
     rules = session.rules
@@ -129,7 +129,7 @@ async def remove_entry(session: Session, output: str, upload_id: str) -> None:
         await session.store.delete(key, etag=head.etag if conditional else "")
 
 
-def _encode(header: EntryHeader, batch: Batch, transferred: Transferred) -> bytes:
+def _encode(header: EntryHeader, batch: Batch, transferred: TransferredBatch) -> bytes:
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=6, mtime=0) as file:
         for line in _lines(header, batch, transferred):
@@ -137,7 +137,7 @@ def _encode(header: EntryHeader, batch: Batch, transferred: Transferred) -> byte
     return buffer.getvalue()
 
 
-def _lines(header: EntryHeader, batch: Batch, transferred: Transferred) -> Iterator[str]:
+def _lines(header: EntryHeader, batch: Batch, transferred: TransferredBatch) -> Iterator[str]:
     """A source's line: key, ETag, size, time, records, where it begins in the output and how many
     bytes it is there, and CRC64NVME and size of its content, if it was looked at.
     """

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from coalesce.errors import CoalesceError
-from coalesce.model import Delivery, Left
+from coalesce.model import CommittedOutput, Kept
 from coalesce.protocol.commit import Committed
 from coalesce.protocol.deletion import Deletion
 
@@ -15,35 +15,40 @@ from coalesce.protocol.deletion import Deletion
 class GroupOutcome:
     """What became of a group. Failures are reported, never raised: the other groups go on.
 
-    `unsettled`: its plan record stays. `stale`: sources were no longer as they were listed, so the
-    group is to be listed and planned again. Deliveries are told one by one: a group may take hours.
+    Attributes:
+        on_output: Takes each output as it is proven: a group may take hours.
+        outputs: How many there are so far.
+        kept: Sources that stay, and why.
+        failures: What went wrong.
+        unsettled: Its plan record stays.
+        stale: Sources were no longer as they were listed: the group is to be listed again.
     """
 
-    tell: Callable[[Delivery], None]
-    delivered: int = 0
-    left: list[Left] = field(default_factory=list)
+    on_output: Callable[[CommittedOutput], None]
+    outputs: int = 0
+    kept: list[Kept] = field(default_factory=list)
     failures: list[CoalesceError] = field(default_factory=list)
     unsettled: bool = False
     stale: bool = False
 
-    def add(self, delivery: Delivery) -> None:
-        """One more output that is there and proven."""
-        self.delivered += 1
-        self.left += delivery.left
-        self.tell(delivery)
+    def add(self, output: CommittedOutput) -> None:
+        """Adds an output that is there and proven."""
+        self.outputs += 1
+        self.kept += output.kept
+        self.on_output(output)
 
 
-def delivery(
+def committed_output(
     committed: Committed,
     deletion: Deletion | None,
     *,
     records: int | None,
     recovered: bool = False,
-) -> Delivery:
-    """What is reported of a committed batch; `deletion` is None where its sources stay."""
+) -> CommittedOutput:
+    """Returns what is reported of a committed batch; `deletion` is None where its sources stay."""
     batch = committed.batch
-    return Delivery(
-        output=batch.output,
+    return CommittedOutput(
+        key=batch.output,
         sources=len(batch.sources),
         size=committed.size,
         records=records,
@@ -52,6 +57,6 @@ def delivery(
         checksum=committed.crc64,
         deleted=deletion.deleted if deletion else 0,
         freed=deletion.characters if deletion else 0,
-        left=deletion.kept if deletion else (),
+        kept=deletion.kept if deletion else (),
         recovered=recovered,
     )

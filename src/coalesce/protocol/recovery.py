@@ -14,7 +14,7 @@ from coalesce.naming.layouts import LAYOUTS
 from coalesce.protocol.commit import DIGEST, Committed, prove
 from coalesce.protocol.deletion import delete_sources
 from coalesce.protocol.ledger import read_header, remove_entry
-from coalesce.protocol.outcome import GroupOutcome, delivery
+from coalesce.protocol.outcome import GroupOutcome, committed_output
 from coalesce.protocol.record import HeldRecord, RecordedBatch
 from coalesce.protocol.reproof import expect_from_sources
 from coalesce.protocol.round import settle_record
@@ -22,9 +22,7 @@ from coalesce.protocol.session import Session
 from coalesce.storage.base import Head
 
 
-async def recover(
-    session: Session, key: str, alive: Container[str], outcome: GroupOutcome
-) -> None:
+async def recover(session: Session, key: str, alive: Container[str], outcome: GroupOutcome) -> None:
     """Settles the record at `key`: outputs that are there lose their sources, the rest is made
     impossible, and the record goes.
 
@@ -86,7 +84,7 @@ class _Recovery:
             self._outcome.unsettled = True
             return
         deletion = await delete_sources(self._session, committed)
-        self._outcome.add(delivery(committed, deletion, records=records, recovered=True))
+        self._outcome.add(committed_output(committed, deletion, records=records, recovered=True))
         if deletion.error is not None:
             raise deletion.error
         self._outcome.unsettled |= bool(deletion.refused)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from coalesce.content.joiner import Joiner
-from coalesce.content.joining import Rules
+from coalesce.content.rules import ContentRules
 from coalesce.errors import ContentError, IntegrityError, SourceUnusable
 from coalesce.model import Batch, Source, Span
 from coalesce.protocol.ledger import Expected
@@ -43,7 +43,7 @@ async def expect_from_sources(
 
 
 async def _find(session: Session, source: Source, output: _Output, *, anywhere: bool) -> None:
-    rules = Rules(session.rules.layout.gzip, check=True)
+    rules = ContentRules(session.rules.layout.gzip, check=True)
     try:
         async for piece in _pieces(session, source, rules.joiner(source.key)):
             if not await output.find(piece, anywhere=anywhere):
@@ -79,7 +79,7 @@ class _Output:
 
     def is_placeholder(self, session: Session) -> bool:
         """Whether its sources hold nothing, so that it holds the least that is no empty object."""
-        nothing = Rules(session.rules.layout.gzip, check=True).nothing
+        nothing = ContentRules(session.rules.layout.gzip, check=True).empty_output
         return self.at == 0 and self._head.size == len(nothing)
 
     async def find(self, piece: bytes, *, anywhere: bool) -> bool:

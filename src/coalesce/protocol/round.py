@@ -23,12 +23,12 @@ from coalesce.errors import (
     StorageError,
     first_failure,
 )
-from coalesce.model import Batch, Left, Plan, Source, Why
+from coalesce.model import Batch, Kept, Plan, Source, Why
 from coalesce.planning.batches import replan
 from coalesce.protocol.batch import BatchWork, BatchWorker, State
 from coalesce.protocol.commit import metadata_of
 from coalesce.protocol.ledger import remove_entry
-from coalesce.protocol.outcome import GroupOutcome, delivery
+from coalesce.protocol.outcome import GroupOutcome, committed_output
 from coalesce.protocol.record import HeldRecord, PlanRecord, RecordedBatch
 from coalesce.protocol.session import Session
 from coalesce.stop import Stop
@@ -96,7 +96,7 @@ class GroupWork:
 
     async def run(self) -> None:
         """Round after round, until nothing is left to do or nothing more can be done."""
-        self.outcome.left += self.plan.left
+        self.outcome.kept += self.plan.kept
         self.taken |= {batch.output for batch in self.plan.batches}
         self.todo.extend(map(_Planned, self.plan.batches))
         while (chosen := self._choose_round()) and not self.failed:
@@ -145,7 +145,7 @@ class GroupWork:
         """Notes what became of a batch, and plans again what is to be planned again."""
         if work.committed is not None:
             records = work.transferred.records if work.transferred else None
-            self.outcome.add(delivery(work.committed, work.deletion, records=records))
+            self.outcome.add(committed_output(work.committed, work.deletion, records=records))
         match work.state:
             case State.FENCED:
                 self._fail(work)
@@ -181,13 +181,13 @@ class GroupWork:
         rules = self.session.rules
         unusable = [error.source for error in work.unusable]
         for error in work.unusable:
-            self.outcome.left.append(Left(error.source.key, error.why))
+            self.outcome.kept.append(Kept(error.source.key, error.why))
             self.outcome.failures.append(error.cause)
         pieces, single = replan(
             self.plan.group, work.batch, unusable, rules.layout, rules.limits, self.taken
         )
         self.taken |= {piece.output for piece in pieces}
-        self.outcome.left += [Left(source.key, Why.SINGLE) for source in single]
+        self.outcome.kept += [Kept(source.key, Why.SINGLE) for source in single]
         self.todo.extend(_Planned(piece, planned.replans + 1) for piece in pieces)
 
     def _fail(self, work: BatchWork) -> None:

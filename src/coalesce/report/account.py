@@ -11,8 +11,8 @@ from typing import Any
 
 from coalesce import __version__
 from coalesce.errors import CoalesceError, GroupOwned
-from coalesce.listing.groups import Listed
-from coalesce.model import Delivery, Group, Plan, Why
+from coalesce.listing.groups import Listing
+from coalesce.model import CommittedOutput, Group, Plan, Why
 from coalesce.naming.shards import WHOLE, Shard
 from coalesce.naming.sources import Sources
 from coalesce.planning.forecast import Forecast
@@ -67,7 +67,7 @@ class Account:
         self._cpu_before = cpu_seconds()
         self._topics: dict[str, TopicPart] = {}
 
-    def listed(self, listed: Listed, groups: list[Group]) -> None:
+    def listed(self, listed: Listing, groups: list[Group]) -> None:
         """A piece of the key space, and the groups of it that are in scope."""
         report = self.report
         report.sources.left[Why.UNPARSED] += listed.other_keys
@@ -91,8 +91,8 @@ class Account:
         report = self.report
         self.planned(plan)
         topic = self._topic(group.id.topic)
-        for left in plan.left:
-            report.add_left(left)
+        for left in plan.kept:
+            report.add_kept(left)
             self._emit({"type": "left", "key": left.key, "why": left.why.value})
         for batch in plan.batches:
             topic.joined += len(batch.sources)
@@ -129,7 +129,7 @@ class Account:
 
     def outcome(self, group: str) -> GroupOutcome:
         """Where a group's outcome is gathered; its outputs are told as they come."""
-        return GroupOutcome(lambda delivery: self._delivered(delivery, group))
+        return GroupOutcome(lambda output: self._add_output(output, group))
 
     def settled(self, outcome: GroupOutcome, group: str) -> None:
         """What came of an earlier run's unfinished group, before it was listed."""
@@ -142,7 +142,7 @@ class Account:
         self._tell(outcome, group)
         if outcome.failures:
             groups.failed += 1
-        elif outcome.delivered:
+        elif outcome.outputs:
             groups.coalesced += 1
         else:
             groups.left += 1
@@ -200,33 +200,33 @@ class Account:
         report.peak_rss_bytes = spent.peak_rss_bytes
         report.concurrency = ConcurrencyPart(reads=spent.reads, writes=spent.writes)
 
-    def _delivered(self, delivery: Delivery, group: str) -> None:
+    def _add_output(self, output: CommittedOutput, group: str) -> None:
         report = self.report
-        report.add_delivery(delivery)
-        if not delivery.recovered:  # what was recovered had its sources gone before the listing
+        report.add_output(output)
+        if not output.recovered:  # what was recovered had its sources gone before the listing
             topic = self._topic(group.rpartition("_")[0].rpartition("/")[2])
-            topic.joined += delivery.sources
+            topic.joined += output.sources
             topic.outputs += 1
-            topic.output_bytes += delivery.size
-            report.path_list.after += self._characters(1, len(delivery.output))
-            report.path_list.after -= self._characters(delivery.deleted, delivery.freed)
+            topic.output_bytes += output.size
+            report.path_list.after += self._characters(1, len(output.key))
+            report.path_list.after -= self._characters(output.deleted, output.freed)
         self._emit(
             {
                 "type": "output",
                 "group": group,
-                "key": delivery.output,
-                "sources": delivery.sources,
-                "bytes": delivery.size,
-                "records": delivery.records,
-                "first_offset": delivery.first,
-                "last_offset": delivery.last,
-                "crc64nvme": delivery.checksum,
+                "key": output.key,
+                "sources": output.sources,
+                "bytes": output.size,
+                "records": output.records,
+                "first_offset": output.first,
+                "last_offset": output.last,
+                "crc64nvme": output.checksum,
             }
         )
 
     def _tell(self, outcome: GroupOutcome, group: str) -> None:
-        for left in outcome.left:
-            self.report.add_left(left)
+        for left in outcome.kept:
+            self.report.add_kept(left)
             self._emit({"type": "left", "key": left.key, "why": left.why.value})
             if left.why is Why.DELETE_REFUSED:
                 self.report.worsen(1)

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from coalesce import __version__
 from coalesce.errors import CoalesceError, GroupOwned, PlanStale, first_failure
-from coalesce.listing.groups import Listed, list_groups
+from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import Group, GroupId, Plan
 from coalesce.naming.layouts import layout
 from coalesce.planning import batches as planning
@@ -122,7 +122,7 @@ class Run:
         shard = (
             settings.shard
             if planned is None
-            else dataclasses.replace(settings.shard, of=planned.header.sha256)
+            else dataclasses.replace(settings.shard, plan=planned.header.sha256)
         )
         self._ground = Ground(settings.layout, self._prefixes, shard, self._owns)
         self._account = Account(report, emit)
@@ -177,13 +177,13 @@ class Run:
     async def _plan_only(self) -> None:
         plans: list[Plan] = []
 
-        async def found(listed: Listed) -> None:
+        async def found(listed: Listing) -> None:
             for group in self._in_scope(listed):
                 plan = planning.plan(group, self._layout, self._limits)
                 plans.append(plan)
                 self._account.foreseen(group, plan)
                 if plan.batches:
-                    self.lines.append(planfile.planned(group, plan))
+                    self.lines.append(PlannedGroup.of(group, plan))
 
         await self._list(self._prefixes, found)
         self._account.forecast(forecast(plans, self._settings.memory))
@@ -227,7 +227,7 @@ class Run:
             layout=self._layout.name,
             prefixes=self._prefixes,
             shard=str(settings.shard),
-            plan=self._ground.shard.of,
+            plan=self._ground.shard.plan,
         )
         expiry = self._workers.expiry if self._workers else None
         async with (
@@ -344,7 +344,7 @@ class Run:
         queue: asyncio.Queue[Group | None] = asyncio.Queue(_QUEUED)
         consumers = _WORKERS * (self._workers.count if self._workers else 1)
 
-        async def found(listed: Listed) -> None:
+        async def found(listed: Listing) -> None:
             groups = (
                 self._in_scope(listed)
                 if only is None
@@ -379,7 +379,7 @@ class Run:
         if self._planned is None:
             plan, stale = planning.plan(group, self._layout, session.rules.limits), 0
         else:
-            plan, stale = planfile.matched(
+            plan, stale = planfile.match_plan(
                 group, self._planned[group.id], self._layout, session.rules.limits
             )
         self._account.planned(plan)
@@ -413,20 +413,20 @@ class Run:
         await self._workers.work(dataclasses.replace(plan, batches=admitted), taken, outcome)
 
     async def _list(
-        self, prefixes: tuple[str, ...], found: Callable[[Listed], Awaitable[None]]
+        self, prefixes: tuple[str, ...], found: Callable[[Listing], Awaitable[None]]
     ) -> None:
         shard = self._settings.shard
         await list_groups(
             self._store,
             prefixes,
             self._layout,
-            ignored=self._settings.state_prefix,
-            found=found,
-            failed=self._account.failed,
+            state_prefix=self._settings.state_prefix,
+            on_listing=found,
+            on_failure=self._account.failed,
             shard=shard,
         )
 
-    def _in_scope(self, listed: Listed) -> list[Group]:
+    def _in_scope(self, listed: Listing) -> list[Group]:
         groups = [group for group in listed.groups if self._scope.covers(group.id)]
         self._account.listed(listed, groups)
         return groups

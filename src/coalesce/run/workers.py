@@ -26,7 +26,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
 from coalesce.errors import CoalesceError, LeaseLost
-from coalesce.model import Delivery, Left, Plan
+from coalesce.model import CommittedOutput, Kept, Plan
 from coalesce.protocol.batch import work_off
 from coalesce.protocol.lease import Claim, Expiry
 from coalesce.protocol.outcome import GroupOutcome
@@ -99,9 +99,9 @@ class _Word:
     number: int
     spent: Spent
     untidy: bool
-    delivery: Delivery | None = None
+    output: CommittedOutput | None = None
     ended: bool = False
-    left: tuple[Left, ...] = ()
+    kept: tuple[Kept, ...] = ()
     failures: tuple[CoalesceError, ...] = ()
     unsettled: bool = False
     fatal: CoalesceError | None = None
@@ -277,11 +277,11 @@ def _take(worker: _Worker, word: _Word) -> None:
     if word.number not in worker.jobs:
         return
     outcome, ended = worker.jobs[word.number]
-    if word.delivery is not None:
-        outcome.add(word.delivery)
+    if word.output is not None:
+        outcome.add(word.output)
     if not word.ended:
         return
-    outcome.left += word.left
+    outcome.kept += word.kept
     outcome.failures += word.failures
     outcome.unsettled |= word.unsettled
     if ended.done():
@@ -359,7 +359,7 @@ async def _serve(
             )
 
         async def work(job: _Job) -> None:
-            outcome = GroupOutcome(lambda delivery: say(job.number, delivery=delivery))
+            outcome = GroupOutcome(lambda output: say(job.number, output=output))
             fatal = None
             try:
                 await work_off(session, job.plan, job.taken, stop, outcome)
@@ -368,7 +368,7 @@ async def _serve(
             say(
                 job.number,
                 ended=True,
-                left=tuple(outcome.left),
+                kept=tuple(outcome.kept),
                 failures=tuple(outcome.failures),
                 unsettled=outcome.unsettled,
                 fatal=fatal,

@@ -11,9 +11,19 @@ from dataclasses import dataclass, field
 
 from coalesce.content.checks import check_stored, has_md5
 from coalesce.content.joiner import Joiner
-from coalesce.content.joining import Rules
+from coalesce.content.rules import ContentRules
 from coalesce.errors import ContentError, SourceUnusable, first_failure
-from coalesce.model import Batch, Copy, Part, Source, Span, Stream, Transferred, UploadedPart, Why
+from coalesce.model import (
+    Batch,
+    Copy,
+    Part,
+    Source,
+    Span,
+    Stream,
+    TransferredBatch,
+    UploadedPart,
+    Why,
+)
 from coalesce.planning.parts import PartSizes
 from coalesce.storage import checksums
 from coalesce.storage.base import ObjectStore
@@ -50,12 +60,12 @@ async def transfer(
     parts: Iterable[Part],
     upload_id: str,
     *,
-    rules: Rules,
+    rules: ContentRules,
     sizes: PartSizes,
     checksum: Checksum,
     capacity: Capacity,
     window: int,
-) -> Transferred:
+) -> TransferredBatch:
     """Sends all parts of a batch; nothing of it becomes visible.
 
     `window` is the bytes of bodies that it may hold at once, which the caller holds of the run's
@@ -96,7 +106,7 @@ class _Transfer:
     store: ObjectStore
     batch: Batch
     upload_id: str
-    rules: Rules
+    rules: ContentRules
     sizes: PartSizes
     checksum: Checksum
     capacity: Capacity
@@ -112,7 +122,7 @@ class _Transfer:
     # the joiner and raw CRC of a source that is read in several spans
     _open: tuple[Joiner, int] | None = None
 
-    async def run(self, tasks: asyncio.TaskGroup, parts: Iterable[Part]) -> Transferred:
+    async def run(self, tasks: asyncio.TaskGroup, parts: Iterable[Part]) -> TransferredBatch:
         copied = False
         for part in parts:
             match part:
@@ -125,10 +135,10 @@ class _Transfer:
         if self.unusable:
             raise await self._confirm_unusable()
         if not self.size and not self.parts:
-            self._append([self.rules.nothing], 0)
+            self._append([self.rules.empty_output], 0)
             self._flush(tasks, self._pending_size)
         receipts = tuple([await task for task in self.parts])
-        return Transferred(
+        return TransferredBatch(
             receipts,
             sum(receipt.size for receipt in receipts),
             _combine(receipts) if copied else self.crc,

@@ -10,7 +10,7 @@ from coalesce.content.members import EMPTY_MEMBER, Members
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class ContentRules:
     """How the bytes of sources become an output's: gzip members or plain lines, checked on their
     way or not.
     """
@@ -25,6 +25,6 @@ class Rules:
         return Members(key) if self.gzipped else Lines(key)
 
     @property
-    def nothing(self) -> bytes:
+    def empty_output(self) -> bytes:
         """What an output holds whose sources hold nothing."""
         return EMPTY_MEMBER if self.gzipped else b""
