@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from typing_extensions import override
 
 from coalesce.model import Source, Why
@@ -17,6 +19,7 @@ class CoalesceError(Exception):
         request_id: The store's id of the failed request.
         hint: One or two sentences that say what to do next (default: the class's).
         operation: The S3 operation that failed.
+        repeated: Whether the request was sent more than once: an earlier try may have had effect.
     """
 
     code = "Error"
@@ -31,6 +34,7 @@ class CoalesceError(Exception):
         request_id: str = "",
         hint: str = "",
         operation: str = "",
+        repeated: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -39,6 +43,7 @@ class CoalesceError(Exception):
         self.request_id = request_id
         self.hint = hint or type(self).hint
         self.operation = operation
+        self.repeated = repeated
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickles the failure: workers send theirs to the main process."""
@@ -47,7 +52,7 @@ class CoalesceError(Exception):
             self.message,
             {
                 name: getattr(self, name)
-                for name in ("key", "code", "request_id", "hint", "operation")
+                for name in ("key", "code", "request_id", "hint", "operation", "repeated")
             },
         )
 
@@ -254,7 +259,7 @@ class RecordDamaged(CoalesceError):
     )
 
 
-def _rebuild(kind: type[CoalesceError], message: str, more: dict[str, str]) -> CoalesceError:
+def _rebuild(kind: type[CoalesceError], message: str, more: dict[str, Any]) -> CoalesceError:
     return kind(message, **more)
 
 

@@ -18,7 +18,7 @@ from awscrt import checksums
 
 from coalesce import errors
 from coalesce.model import ObjectInfo, UploadedPart
-from coalesce.storage.base import Body, Deleted, DeleteResult, Head, OpenUpload, Page, Usage
+from coalesce.storage.base import CreatedUpload, Body, Deleted, DeleteResult, Head, OpenUpload, Page, Usage
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.limits import MAX_PARTS, MIN_PART_BYTES
 
@@ -238,22 +238,18 @@ class MemoryStore:
 
     async def create_upload(
         self, key: str, *, checksum: Checksum, metadata: Mapping[str, str], content_type: str = ""
-    ) -> str:
+    ) -> CreatedUpload:
         """See `ObjectStore`."""
 
-        def apply() -> str:
+        def apply() -> CreatedUpload:
             self.bucket.changes += 1
             upload_id = f"upload-{self.bucket.changes}"
             self.bucket.uploads[upload_id] = _Upload(
                 key, checksum, dict(metadata), content_type, self.bucket.changes
             )
-            return upload_id
+            return CreatedUpload(upload_id)
 
-        try:
-            return await self._answer("CreateMultipartUpload", key, apply)
-        except errors.Unavailable:
-            self.usage.orphans += 1
-            raise
+        return await self._answer("CreateMultipartUpload", key, apply)
 
     async def upload_part(
         self,
