@@ -219,9 +219,7 @@ class _Trial:
     ) -> tuple[str, str, UploadedPart]:
         key, upload = await self._create(name, checksum, metadata)
         value = checksums.part_checksum([data], checksum)
-        part = await self.store.upload_part(
-            key, upload, 1, [data], checksum=checksum, value=value
-        )
+        part = await self.store.upload_part(key, upload, 1, [data], checksum=checksum, value=value)
         return key, upload, part
 
     async def tidy_up(self) -> None:
@@ -424,9 +422,7 @@ class _Trial:
         wrong = checksums.part_checksum([b"wrong"], mode)
         try:
             key, upload, part = await self._upload("composite", b"right", mode)
-            request = self.store.upload_part(
-                key, upload, 2, [b"right"], checksum=mode, value=wrong
-            )
+            request = self.store.upload_part(key, upload, 2, [b"right"], checksum=mode, value=wrong)
             if not await self._is_refused(request):
                 return _Seen.LACKING
             await self.store.complete_upload(key, upload, [part], checksum=mode)

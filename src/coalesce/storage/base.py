@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 
 from coalesce.model import ObjectInfo, UploadedPart
 from coalesce.storage.checksums import Checksum
+from coalesce.storage.limits import LIST_PAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,12 @@ class ObjectStore(Protocol):
         ...
 
     async def list_page(
-        self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000
+        self,
+        prefix: str,
+        *,
+        delimiter: str = "",
+        token: str | None = None,
+        max_keys: int = LIST_PAGE,
     ) -> Page:
         """ListObjectsV2: at most `max_keys` keys and common prefixes that begin with `prefix`."""
         ...

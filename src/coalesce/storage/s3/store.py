@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from coalesce import errors
 from coalesce.model import UploadedPart
-from coalesce.storage.base import CreatedUpload, Body, Deleted, DeleteResult, Head, OpenUpload, Page
+from coalesce.storage.base import Body, CreatedUpload, Deleted, DeleteResult, Head, OpenUpload, Page
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.s3.client import ATTEMPTS, Client, S3Options, open_client
 from coalesce.storage.s3.connection import Answer
