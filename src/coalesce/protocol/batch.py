@@ -79,7 +79,7 @@ async def _work_rounds(
     taken |= {batch.output for batch in plan.batches}
     # Without deletes the record stays after its round, and there is no room for a second one.
     for batches in _rounds(plan.batches) if session.rules.delete else [list(plan.batches)]:
-        admitted = [batch for batch in batches if stop.admits(batch)]
+        admitted = [batch for batch in batches if stop.try_start_output(batch)]
         if not admitted:
             break
         async with session.capacity.recorded.held(sum(len(batch.sources) for batch in admitted)):
@@ -148,7 +148,7 @@ class _Round:
 
         What fails is written down; only what concerns the whole run is raised.
         """
-        if self.stop.interrupted:
+        if not self.stop.try_continue():
             await self._drop(batch, upload_id)
             return
         try:
