@@ -266,9 +266,7 @@ async def test_a_shard_settles_and_sweeps_what_it_left_and_touches_nothing_of_th
     assert len(bucket.objects) == 12
 
 
-async def test_a_shard_sweeps_its_uploads_while_another_is_at_work_and_leaves_the_others_alone() -> (
-    None
-):
+async def test_a_shard_sweeps_its_uploads_while_another_works_and_leaves_the_others_alone() -> None:
     """Uploads that no record names: the run died before it could write one."""
     bucket = filled(12)
     await died(bucket, "1/3", "PutObject", "/groups/")
@@ -341,7 +339,7 @@ async def shard_process(
 
 
 @pytest.mark.timeout(180)
-async def test_an_array_of_real_processes_does_everything_once_with_one_killed_and_one_started_twice(
+async def test_an_array_of_real_processes_with_one_killed_and_one_started_twice_does_all_once(
     server: str, request: pytest.FixtureRequest
 ) -> None:
     from coalesce.storage.s3 import S3Options, open_s3

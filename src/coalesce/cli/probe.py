@@ -32,7 +32,7 @@ async def _probed(given: dict[str, Any]) -> int:
     from coalesce.protocol.lease import Lease, LeaseRecord
     from coalesce.protocol.probe import probe
     from coalesce.protocol.state import probe_prefix
-    from coalesce.run.pipeline import new_run_id
+    from coalesce.run.start import new_run_id
     from coalesce.settings import Settings, as_directory
     from coalesce.storage.capabilities import weaker_modes
     from coalesce.storage.s3 import open_s3
