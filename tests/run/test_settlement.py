@@ -9,7 +9,7 @@ import pytest
 from coalesce.exits import ExitCode
 from coalesce.naming.shards import WHOLE
 from coalesce.protocol.lease import LeaseRecord, Rival
-from coalesce.protocol.recovery import Ground
+from coalesce.protocol.survey import Ground
 from coalesce.report.report import Report
 from coalesce.run.pipeline import Run
 from coalesce.run.settlement import Rivals, watch

@@ -216,7 +216,7 @@ class BatchWorker:
         window = window_bytes(work.batch, capacity.memory.size, rules.sizes)
         work.reads += 1
         async with capacity.memory.hold(window):
-            if self.stop.interrupted:
+            if not self.stop.try_continue():
                 return Event.STOPPED
             try:
                 work.transferred = await transfer(

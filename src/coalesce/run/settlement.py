@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from coalesce.errors import GroupOwned
 from coalesce.protocol.lease import Rival, outlived
-from coalesce.protocol.recovery import Ground, recover
+from coalesce.protocol.recovery import recover
 from coalesce.protocol.session import Session
 from coalesce.protocol.state import records_prefix
+from coalesce.protocol.survey import Ground
 from coalesce.report.account import Account
 from coalesce.storage.base import ObjectStore
 
@@ -77,7 +78,7 @@ class Settlement:
 
     Attributes:
         owned: Records of runs that are alive.
-        unsettled: Records that could not be settled, or that another layout has to settle.
+        unsettled: Records that could not be settled.
     """
 
     owned: tuple[str, ...] = ()
