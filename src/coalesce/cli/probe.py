@@ -44,8 +44,9 @@ async def _probed(given: dict[str, Any]) -> int:
             as_directory(values.get("state", Settings.model_fields["state"].default)),
             new_run_id(),
         )
-        async with Lease(store, state, LeaseRecord(run_id=run_id), time.monotonic).held():
-            seen = await probe(store, probe_prefix(state, run_id))
+        record = LeaseRecord(run_id=run_id)
+        async with Lease(store, state, record, time.monotonic).hold() as lease:
+            seen = await probe(store, probe_prefix(state, run_id), lease)
     needs = weaker_modes(seen)
     if given["as_json"]:
         typer.echo(json.dumps(seen.as_dict() | {"needs": sorted(needs)}))

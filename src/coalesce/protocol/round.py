@@ -117,7 +117,7 @@ class GroupWork:
             if chosen and sources > rules.round_sources:
                 break
             self.todo.popleft()
-            if planned.replans or self.stop.admits(planned.batch):
+            if planned.replans or self.stop.try_start_output(planned.batch):
                 chosen.append(planned)
         return chosen
 

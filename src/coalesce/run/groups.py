@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from coalesce.errors import GroupOwned, PlanStale
 from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import Group, GroupId, Plan
-from coalesce.protocol.batch import work_off
 from coalesce.protocol.outcome import GroupOutcome
+from coalesce.protocol.round import work_on_group
 from coalesce.protocol.session import Session
 from coalesce.protocol.state import record_key
 from coalesce.report.account import Account
@@ -135,7 +135,7 @@ class GroupWork:
     async def _work_off(self, group: Group, plan: Plan, outcome: GroupOutcome) -> None:
         taken = frozenset(output.key for output in group.outputs)
         if self.workers is None or not plan.batches:
-            await work_off(self.session, plan, taken, self.stop, outcome)
+            await work_on_group(self.session, plan, taken, self.stop, outcome)
             return
         # A worker does not know what the others count against the limits: outputs start here.
         batches = tuple(batch for batch in plan.batches if self.stop.try_start_output(batch))

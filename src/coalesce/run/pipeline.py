@@ -10,9 +10,10 @@ from contextlib import nullcontext
 
 from coalesce.planning.plan_files import PlanFile, PlannedGroup
 from coalesce.protocol.lease import Lease
-from coalesce.protocol.recovery import Leftovers, survey, sweep
 from coalesce.protocol.session import GroupRules, Session
 from coalesce.protocol.state import group_of
+from coalesce.protocol.survey import Leftovers, survey
+from coalesce.protocol.sweep import sweep
 from coalesce.report.account import Account, Event, new_report
 from coalesce.report.report import Report
 from coalesce.run.dry_run import plan_all
@@ -99,8 +100,9 @@ class Run:
         await store.check_access()
         leftovers = await survey(store, state, workload.ground)  # without this run's own lease
         lease = Lease(store, state, claim, self._clock, workers.expiry if workers else None)
-        async with lease.held():
-            rules = self._tune(await probe_store(store, workload, self.run_id, self.report.store))
+        async with lease.hold():
+            probed = await probe_store(store, workload, self.run_id, lease, self.report.store)
+            rules = self._tune(probed)
             assignment = Assignment.of(rules, self._settings, self.stop.seconds_left)
             session = assignment.session(store, lease)
             self._capacity = None if workers else session.capacity

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from coalesce.errors import GroupOwned
 from coalesce.protocol.lease import Rival, outlived
-from coalesce.protocol.recovery import Ground, recover
+from coalesce.protocol.recovery import recover
 from coalesce.protocol.session import Session
 from coalesce.protocol.state import records_prefix
+from coalesce.protocol.survey import Ground
 from coalesce.report.account import Account
 from coalesce.storage.base import ObjectStore
 

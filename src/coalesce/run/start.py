@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from coalesce import __version__
 from coalesce.errors import CoalesceError
+from coalesce.protocol.lease import Claim
 from coalesce.protocol.probe import probe
 from coalesce.protocol.session import GroupRules
 from coalesce.protocol.state import probe_prefix
@@ -37,14 +38,14 @@ def report_failure(
 
 
 async def probe_store(
-    store: ObjectStore, workload: Workload, run_id: str, report: StorePart
+    store: ObjectStore, workload: Workload, run_id: str, lease: Claim, report: StorePart
 ) -> GroupRules:
     """Tries which guarantees the store keeps, and notes them in its part of the report.
 
     Returns the rules for all groups. Raises StoreRefused if deleting would not be safe.
     """
     settings = workload.settings
-    capabilities = await probe(store, probe_prefix(settings.state_prefix, run_id))
+    capabilities = await probe(store, probe_prefix(settings.state_prefix, run_id), lease)
     report.capabilities = capabilities.as_dict()
     report.mode = admit(capabilities, settings.accept_weaker)
     return GroupRules(

@@ -19,9 +19,9 @@ from typing_extensions import override
 
 from coalesce.errors import CoalesceError, LeaseLost
 from coalesce.model import CommittedOutput
-from coalesce.protocol.batch import work_off
 from coalesce.protocol.lease import Claim, Expiry
 from coalesce.protocol.outcome import GroupOutcome
+from coalesce.protocol.round import work_on_group
 from coalesce.protocol.session import Session
 from coalesce.report.usage import ProcessUsage
 from coalesce.run.messages import Assignment, GroupTask, Halt, Reply, TaskEnd, receive, send
@@ -129,7 +129,7 @@ class _Worker:
         outcome = GroupOutcome(lambda output: self._reply(task, output))
         fatal = None
         try:
-            await work_off(self._session, task.plan, task.taken, self._stop, outcome)
+            await work_on_group(self._session, task.plan, task.taken, self._stop, outcome)
         except CoalesceError as error:
             fatal = error
         self._reply(task, TaskEnd.of(outcome, fatal))

@@ -64,7 +64,7 @@ class _WorkerHandle:
         try:
             while True:
                 reply: Reply = await receive(reader)
-                if reply.untidy or reply.usage.store.orphans:
+                if reply.untidy:
                     lease.mark_untidy()
                 self.take_in(reply)
         except (asyncio.IncompleteReadError, ConnectionError):

@@ -14,7 +14,7 @@ from coalesce.planning import batches
 from coalesce.planning.plan_files import PlanFile, PlannedGroup, match_plan
 from coalesce.planning.rules import Limits, Scope
 from coalesce.protocol.lease import LeaseRecord
-from coalesce.protocol.recovery import Ground
+from coalesce.protocol.survey import Ground
 from coalesce.settings import Settings
 
 
