@@ -219,6 +219,18 @@ class UploadedPart:
     checksum: str
 
 
+class JoinedSource(NamedTuple):
+    """What one source gave to its output: `length` bytes there.
+
+    `records`, and size and CRC64NVME of its inflated content, are None where nothing was looked at.
+    """
+
+    length: int
+    records: int | None
+    content: int | None
+    crc64: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class TransferredBatch:
     """A batch whose parts are all uploaded, and not yet visible as an object.
@@ -228,12 +240,14 @@ class TransferredBatch:
         crc64: CRC-64/NVME of the whole: of the bytes as they were joined or, if the store copied
             any, combined from the parts' checksums.
         records: Records in the batch; None if the content was not checked.
+        sources: What each source gave to the output, in order.
     """
 
     parts: tuple[UploadedPart, ...]
     size: int
     crc64: int
     records: int | None
+    sources: Sequence[JoinedSource] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Mapping
 
 from awscrt import checksums
@@ -38,3 +39,12 @@ def check_stored(key: str, data: bytes, stored: Mapping[str, str]) -> None:
                 key=key,
                 code="ChecksumMismatch",
             )
+
+
+def has_md5(data: bytes, etag: str) -> bool:
+    """Whether an ETag is the MD5 of these bytes.
+
+    That of a plain PutObject is, but not with SSE-KMS, SSE-C or multipart (S3 API reference,
+    "Object").
+    """
+    return etag.strip('"') == hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -10,10 +10,15 @@ from typing_extensions import override
 class Joiner(Protocol):
     """Takes the body of one source and returns what goes into the output.
 
-    `records` counts the records so far; None if the content is not checked.
+    Attributes:
+        records: Records so far; None if the content is not checked.
+        content_size: Bytes of the inflated content so far; 0 if it is not checked.
+        content_crc64: CRC-64/NVME of the inflated content so far; 0 if it is not checked.
     """
 
     records: int | None
+    content_size: int
+    content_crc64: int
 
     def feed(self, data: bytes) -> list[bytes]:
         """Takes the next bytes of the source, in order, in pieces of any size.
@@ -42,6 +47,8 @@ class AsIs(Joiner):
     """Passes bytes on unchecked (`--no-check`)."""
 
     records: int | None = None
+    content_size = 0
+    content_crc64 = 0
 
     @override
     def feed(self, data: bytes) -> list[bytes]:

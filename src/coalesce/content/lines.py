@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing_extensions import override
 
 from coalesce.content.joiner import Joiner
+from coalesce.storage import checksums
 
 
 class Lines(Joiner):
@@ -15,11 +16,15 @@ class Lines(Joiner):
 
     def __init__(self, key: str) -> None:
         self.records: int | None = 0
+        self.content_size = 0
+        self.content_crc64 = 0
         self._lines = 0
         self._last = b"\n"
 
     @override
     def feed(self, data: bytes) -> list[bytes]:
+        self.content_size += len(data)
+        self.content_crc64 = checksums.crc64([data], self.content_crc64)
         self._lines += data.count(b"\n")
         self._last = data[-1:] or self._last
         self.records = self._lines + (self._last != b"\n")

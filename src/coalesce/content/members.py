@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from coalesce.content.joiner import Joiner
 from coalesce.errors import ContentError
+from coalesce.storage import checksums
 
 # Inflated bytes at a time: bounds the memory that a body of any compression ratio can take.
 _INFLATE_BYTES = 1024**2
@@ -33,6 +34,8 @@ class Members(Joiner):
 
     def __init__(self, key: str) -> None:
         self.records: int | None = 0
+        self.content_size = 0
+        self.content_crc64 = 0
         self._key = key
         self._lines = 0
         self._last = b"\n"
@@ -97,17 +100,20 @@ class Members(Joiner):
         assert inflater is not None
         try:
             out = inflater.decompress(data, _INFLATE_BYTES)
-            self._count_records(out)
+            self._count(out)
             while not inflater.eof and (inflater.unconsumed_tail or len(out) == _INFLATE_BYTES):
                 out = inflater.decompress(inflater.unconsumed_tail, _INFLATE_BYTES)
-                self._count_records(out)
+                self._count(out)
         except (isal_zlib.error, zlib.error) as error:  # type: ignore[misc]  # its stub says object
             raise self._corrupt(str(error)) from error
         return len(data) - len(inflater.unused_data)
 
-    def _count_records(self, text: bytes) -> None:
+    def _count(self, text: bytes) -> None:
+        """Counts inflated bytes and records, and continues their checksum."""
         if text:
             self._is_empty = False
+            self.content_size += len(text)
+            self.content_crc64 = checksums.crc64([text], self.content_crc64)
             self._lines += text.count(b"\n")
             self._last = text[-1:]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from coalesce.model import Plan
 from coalesce.naming.sources import Sources
-from coalesce.planning.parts import PART_BYTES, part_bytes
+from coalesce.planning.parts import PART_BYTES, PartSizes
 from coalesce.storage.limits import DELETE_PAGE
 
 # Measured on loopback with `make bench`: CPU seconds of one process for each source and for each
@@ -70,7 +70,7 @@ def forecast(plans: Iterable[Plan], memory: int) -> Forecast:
             size += batch.size
             requests["CreateMultipartUpload"] += 1
             requests["CompleteMultipartUpload"] += 1
-            requests["UploadPart"] += -(-batch.size // part_bytes(batch.size))
+            requests["UploadPart"] += -(-batch.size // PartSizes().of_output(batch.size))
             sizes = Sources.of(plan.group.prefix, batch.sources).sizes()
             reads = [-(-length // PART_BYTES) for length in sizes]
             requests["GetObject"] += sum(reads)

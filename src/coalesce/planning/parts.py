@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from coalesce.model import Copy, Part, Source, Span, Stream, WholeSpans
 from coalesce.storage.limits import MAX_PART_BYTES, MAX_PARTS, MIN_PART_BYTES
@@ -12,16 +13,28 @@ from coalesce.storage.limits import MAX_PART_BYTES, MAX_PARTS, MIN_PART_BYTES
 PART_BYTES = 8 * 1024**2
 
 
-def part_bytes(size: int) -> int:
-    """Returns the bytes of an upload part for sources of `size` bytes in all.
+@dataclass(frozen=True, slots=True)
+class PartSizes:
+    """Sizes of upload parts and reads, in bytes.
 
-    That is PART_BYTES, or more if 10,000 such parts are too few. A tenth of the parts is held in
-    reserve, since added newlines make an output longer than its sources.
+    Attributes:
+        usual: The most that one GET or one upload part holds in memory.
+        least: The least that a part may hold, except the last one.
     """
-    return max(PART_BYTES, -(-size // (MAX_PARTS * 9 // 10)))
+
+    usual: int = PART_BYTES
+    least: int = MIN_PART_BYTES
+
+    def of_output(self, size: int) -> int:
+        """Returns the bytes of an upload part for sources of `size` bytes in all.
+
+        That is the usual, or more if 10,000 such parts are too few. A tenth of the parts is held
+        in reserve, since added newlines make an output longer than its sources.
+        """
+        return max(self.usual, -(-size // (MAX_PARTS * 9 // 10)))
 
 
-def lay_out(sources: Sequence[Source], *, copy: bool) -> tuple[Part, ...]:
+def lay_out(sources: Sequence[Source], sizes: PartSizes, *, copy: bool) -> tuple[Part, ...]:
     """Lays out the parts of an output.
 
     S3 asks for 5 MiB in every part but the last, so a stream in front of a copy is filled up with
@@ -29,33 +42,46 @@ def lay_out(sources: Sequence[Source], *, copy: bool) -> tuple[Part, ...]:
 
     Args:
         sources: The sources of a batch, by offset.
-        copy: Whether the store copies the sources that are large enough; otherwise everything is
-            streamed.
+        sizes: How large parts are.
+        copy: Whether the store copies the sources that are large enough. Otherwise, and if that
+            takes more than 10,000 parts, everything is streamed.
 
     Returns:
         Parts that hold every byte of the sources once, in order. A `Stream` may become several
         upload parts, a `Copy` is one.
     """
-    if not copy:
-        return (Stream(WholeSpans(sources)),)
-    parts: list[Part] = []
+    if copy:
+        parts = tuple(_lay_out_copies(sources, sizes.least))
+        part_bytes = sizes.of_output(sum(source.size for source in sources))
+        if sum(_count_uploads(part, part_bytes) for part in parts) <= MAX_PARTS:
+            return parts
+    return (Stream(WholeSpans(sources)),)
+
+
+def _lay_out_copies(sources: Sequence[Source], least: int) -> Iterator[Part]:
     streamed: list[Span] = []
     size = 0
     for source in sources:
-        missing = max(0, MIN_PART_BYTES - size) if streamed else 0
-        if source.size - missing < MIN_PART_BYTES:
+        missing = max(0, least - size) if streamed else 0
+        if source.size - missing < least:
             streamed.append(Span(source, 0, source.size))
             size += source.size
             continue
         if missing:
             streamed.append(Span(source, 0, missing))
         if streamed:
-            parts.append(Stream(tuple(streamed)))
+            yield Stream(tuple(streamed))
             streamed, size = [], 0
-        parts += [Copy(span) for span in _copy_ranges(source, missing)]
+        yield from (Copy(span) for span in _copy_ranges(source, missing))
     if streamed:
-        parts.append(Stream(tuple(streamed)))
-    return tuple(parts)
+        yield Stream(tuple(streamed))
+
+
+def _count_uploads(part: Part, part_bytes: int) -> int:
+    """How many parts of an upload it takes at the most."""
+    if isinstance(part, Copy):
+        return 1
+    return 1 + sum(span.length for span in part.spans) // part_bytes
 
 
 def _copy_ranges(source: Source, start: int) -> Iterator[Span]:
