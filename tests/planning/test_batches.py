@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coalesce.model import Batch, Copy, ExistingOutput, Group, GroupId, Source, Why
+from coalesce.model import Batch, Copy, ExistingOutput, Group, GroupId, Source, Stream, Why
 from coalesce.naming.layouts import layout
 from coalesce.planning import batches as planning
-from coalesce.planning.parts import lay_out, part_bytes
+from coalesce.planning.parts import PartSizes, lay_out
 from coalesce.planning.rules import Limits
 from coalesce.storage.limits import MAX_PART_BYTES, MAX_PARTS, MIN_PART_BYTES
 
@@ -92,7 +92,7 @@ def test_every_source_is_planned_once_in_order_or_left(
 def test_parts_hold_every_byte_once_in_order_and_copies_obey_s3s_limits(sizes: list[int]) -> None:
     """S3 asks 5 MiB of every part but the last."""
     sources = [source(n, n, size) for n, size in enumerate(sizes)]
-    parts = lay_out(sources, copy=True)
+    parts = lay_out(sources, PartSizes(), copy=True)
     spans = [
         span for part in parts for span in ([part.span] if isinstance(part, Copy) else part.spans)
     ]
@@ -110,14 +110,22 @@ def test_parts_hold_every_byte_once_in_order_and_copies_obey_s3s_limits(sizes: l
 
 
 def test_a_source_of_100_gib_is_copied_in_parts_that_s3_takes() -> None:
-    parts = lay_out([source(0, 0, 100 * 1024**3)], copy=True)
+    parts = lay_out([source(0, 0, 100 * 1024**3)], PartSizes(), copy=True)
     assert all(isinstance(part, Copy) and part.span.length <= MAX_PART_BYTES for part in parts)
     assert sum(part.span.length for part in parts if isinstance(part, Copy)) == 100 * 1024**3
 
 
+@pytest.mark.parametrize(("count", "kind"), [(MAX_PARTS, Copy), (MAX_PARTS + 1, Stream)])
+def test_sources_that_would_be_more_copies_than_an_upload_has_parts_are_streamed(
+    count: int, kind: type[Copy | Stream]
+) -> None:
+    sources = [source(n, n, MIN_PART_BYTES) for n in range(count)]
+    assert all(isinstance(part, kind) for part in lay_out(sources, PartSizes(), copy=True))
+
+
 @given(st.integers(1, 10**14))
 def test_ten_thousand_parts_hold_any_output(size: int) -> None:
-    assert -(-size // part_bytes(size)) <= MAX_PARTS
+    assert -(-size // PartSizes().of_output(size)) <= MAX_PARTS
 
 
 def test_young_empty_archived_and_excluded_sources_stay_with_their_reason() -> None:

@@ -44,7 +44,8 @@ async def _probed(given: dict[str, Any]) -> int:
             as_directory(values.get("state", Settings.model_fields["state"].default)),
             new_run_id(),
         )
-        async with Lease(store, state, LeaseRecord(run_id=run_id), time.monotonic).hold() as lease:
+        record = LeaseRecord(run_id=run_id)
+        async with Lease(store, state, record, time.monotonic).hold() as lease:
             seen = await probe(store, probe_prefix(state, run_id), lease)
     needs = weaker_modes(seen)
     if given["as_json"]:

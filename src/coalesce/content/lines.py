@@ -1,12 +1,18 @@
-"""Newline-ended text."""
+"""The joiner of plain text."""
 
 from __future__ import annotations
 
+from typing_extensions import override
+
+from coalesce.content.joiner import Joiner
 from coalesce.storage import checksums
 
 
-class Lines:
-    """Newline-ended text. A missing last newline is supplied."""
+class Lines(Joiner):
+    """Joins newline-ended text: bytes are passed on, and a missing final newline is added.
+
+    Without it, the last record of a source and the first of the next would become one.
+    """
 
     def __init__(self, key: str) -> None:
         self.records: int | None = 0
@@ -15,8 +21,8 @@ class Lines:
         self._lines = 0
         self._last = b"\n"
 
+    @override
     def feed(self, data: bytes) -> list[bytes]:
-        """See `Joiner`."""
         self.content_size += len(data)
         self.content_crc64 = checksums.crc64([data], self.content_crc64)
         self._lines += data.count(b"\n")
@@ -24,6 +30,6 @@ class Lines:
         self.records = self._lines + (self._last != b"\n")
         return [data]
 
+    @override
     def finish(self) -> list[bytes]:
-        """See `Joiner`."""
         return [] if self._last == b"\n" else [b"\n"]

@@ -10,7 +10,7 @@
 | DELETED | the output alone | end |
 | KEPT | output and sources: deletes are off, or some were refused | end; the record stays |
 | SPOILT | an upload of sources that cannot be joined | aborted; planned again around them |
-| STALE | an upload of a source that changed since the listing | aborted; the group is listed again |
+| STALE | an upload of a source that has changed | aborted; the group is listed again |
 | CONFLICTED | an upload that a concurrent change made useless | aborted; planned again |
 | TAKEN | another plan's object under the output's name | aborted; a failure is reported |
 | ABANDONED | an upload that failed, or that the run has no time for | aborted |

@@ -118,9 +118,9 @@ async def _send(
     expected: Expected,
 ) -> StorageError | None:
     """Sends Complete; the store's refusal, None for success."""
-    if not session.rules.capabilities.create_only_complete:
-        if await session.store.head(batch.output) is not None:
-            return PreconditionFailed(f"{batch.output}: exists", key=batch.output)
+    unconditional = not session.rules.capabilities.create_only_complete
+    if unconditional and await session.store.head(batch.output) is not None:
+        return PreconditionFailed(f"{batch.output}: exists", key=batch.output)
     try:
         await session.store.complete_upload(
             batch.output, upload_id, parts, checksum=expected.mode, value=expected.crc64

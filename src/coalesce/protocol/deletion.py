@@ -1,4 +1,6 @@
-"""Deleting what was joined (commit protocol, step 6): each source only as the version that was read."""
+"""Deleting what was joined (commit protocol, step 6): each source only as the version that was
+read.
+"""
 
 from __future__ import annotations
 

@@ -87,7 +87,10 @@ def _missing_right(error: AccessDenied, prefix: str) -> ConfigurationError:
 
 
 async def open_uploads(store: ObjectStore, prefix: str) -> list[OpenUpload]:
-    """The open uploads under a prefix; none where the store cannot list them. Raises StorageError."""
+    """The open uploads under a prefix; none where the store cannot list them.
+
+    Raises StorageError.
+    """
     try:
         return await store.list_uploads(prefix)
     except NotImplementedByStore:
@@ -372,7 +375,7 @@ class _Trial:
         return _Seen.KEPT if await self._data(same) is None else _Seen.SEEMS_LACKING
 
     async def copy_condition(self) -> _Seen:
-        """Also that a copied part's sum is answered: the whole's expected sum is combined from it."""
+        """Also that a copied part's sum is answered: the sum of the whole is combined from it."""
         source = self._key("source")
         old = await self.store.put(source, b"first")
         new = await self.store.put(source, b"second")

@@ -215,7 +215,7 @@ def _are_keys(kind: str, keys: list[str], layout: str, group: GroupId) -> bool:
 
 
 class HeldRecord:
-    """A plan record of this run's own, or one taken over: its ETag is what every change must match."""
+    """A plan record of this run's own, or one taken over: every change must match its ETag."""
 
     def __init__(self, store: ObjectStore, state: str, record: PlanRecord, etag: str) -> None:
         self.record = record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from coalesce.naming.layouts import Layout
 from coalesce.planning.parts import PartSizes
@@ -31,7 +31,7 @@ class GroupRules:
     check: bool = True
     delete: bool = True
     ledger: bool = True
-    sizes: PartSizes = PartSizes()
+    sizes: PartSizes = field(default_factory=PartSizes)
     round_batches: int = 64
     round_sources: int = 25_000
 

@@ -72,7 +72,7 @@ class ReadAhead:
             tasks.create_task(self._read(grant, share))
 
     async def next_run(self) -> list[Read]:
-        """The next bodies that are there, at least one, about a megabyte of them; none at the end."""
+        """The next bodies that are there: at least one, about a megabyte; none at the end."""
         while self._next not in self._done:
             if not self._readers:
                 return []
@@ -129,7 +129,7 @@ async def read_body(store: ObjectStore, span: Span) -> Body:
 
 @contextmanager
 def listed_version(source: Source) -> Iterator[None]:
-    """Turns what the store says of a source that is no longer as it was listed into SourceUnusable."""
+    """Raises SourceUnusable where the store says that a source is no longer as it was listed."""
     try:
         yield
     except (PreconditionFailed, NotFound) as error:
