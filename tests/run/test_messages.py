@@ -50,12 +50,13 @@ def test_a_source_that_a_committed_output_keeps_counts_once() -> None:
     worker = GroupOutcome(sent.append)
     worker.kept.append(SINGLE)
     worker.add(OUTPUT)
+    worker.stale = True
     end = TaskEnd.of(worker, None)
     run = GroupOutcome(lambda _: None)
     for output in sent:
         run.add(output)
     end.add_to(run)
-    assert (run.kept, run.outputs) == ([SINGLE, KEPT], 1)
+    assert (run.kept, run.outputs, run.stale) == ([SINGLE, KEPT], 1, True)
 
 
 @pytest.mark.parametrize(
