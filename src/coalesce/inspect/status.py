@@ -165,7 +165,13 @@ class _View:
         left = await survey(
             self._store,
             state,
-            Ground(self.layout.name, prefixes, self._settings.shard, self._settings.shard.owns),
+            Ground(
+                layout=self.layout.name,
+                prefixes=prefixes,
+                roots=self._settings.roots,
+                shard=self._settings.shard,
+                owns=self._settings.shard.owns,
+            ),
         )
         for rival in left.rivals:
             lease = rival.record
@@ -173,7 +179,7 @@ class _View:
                 Lease(
                     run_id=lease.run_id,
                     owner=lease.owner,
-                    alive=rival.left > 0,
+                    alive=rival.remaining > 0,
                     prefixes=list(lease.prefixes),
                     shard=lease.shard,
                 )
