@@ -64,7 +64,7 @@ def failure_of(
 ) -> errors.CoalesceError:
     """The error for a refusal: which request, on which key or prefix, and what the store says."""
     text = f"{subject(operation, where)}: {status} {code} {message}".rstrip()
-    details: dict[str, Any] = {
+    details = {
         "key": where,
         "code": code,
         "request_id": request_id,
