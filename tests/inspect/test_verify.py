@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from coalesce.inspect.verify import Verified, verify
+from coalesce.inspect.verify import Verification, verify
 from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
 from coalesce.storage.checksums import crc64, encoded
@@ -27,7 +27,7 @@ async def joined(groups: int = 3) -> MemoryBucket:
     return bucket
 
 
-async def verified(bucket: MemoryBucket, *, deep: bool, **more: object) -> Verified:
+async def verified(bucket: MemoryBucket, *, deep: bool, **more: object) -> Verification:
     before = dict(bucket.objects)
     chosen = Settings.model_validate({"bucket": "b", "prefix": ["data"], **more})
     result = await verify(MemoryStore(bucket), chosen, deep=deep)
@@ -87,13 +87,6 @@ Harm = Callable[[StoredObject], StoredObject]
             lambda stored: damaged(stored, stored.data + gzip.compress(b"no end", mtime=0)),
             False,
         ),
-        (
-            "RecordsMissing",
-            lambda stored: dataclasses.replace(
-                stored, metadata={**stored.metadata, "coalesce-records": "5"}
-            ),
-            False,
-        ),
     ],
 )
 async def test_what_is_wrong_with_an_output_is_found(code: str, harm: Harm, shallow: bool) -> None:
@@ -106,6 +99,27 @@ async def test_what_is_wrong_with_an_output_is_found(code: str, harm: Harm, shal
             assert [(failure.code, failure.key) for failure in result.failures] == [(code, KEY)]
         else:
             assert (result.exit_code, result.proven) == (0, 3)
+
+
+async def test_deep_counts_the_records_that_a_reader_finds_in_each_output() -> None:
+    """Sources of several records, one without an end to its last line, one that holds nothing."""
+    bucket = MemoryBucket()
+    texts = [b"a\nb\nc\n", b"d\ne", b"", b"\n\nf\n", b"g\n" * 500]
+    for group in range(3):
+        for n, text in enumerate(texts[group:]):
+            bucket.store(f"data/t_{group}_{n}-{n}.jsonl.gz", gzip.compress(text, mtime=0))
+    bucket.now += 1000
+    await Run(MemoryStore(bucket), settings("0/1")).coalesce()
+    events: list[dict[str, object]] = []
+    chosen = Settings.model_validate({"bucket": "b", "prefix": ["data"]})
+    result = await verify(MemoryStore(bucket), chosen, deep=True, emit=events.append)
+    counted = {
+        key: len(gzip.decompress(stored.data).splitlines())
+        for key, stored in bucket.objects.items()
+    }
+    assert {event["key"]: event["records"] for event in events} == counted
+    assert sorted(counted.values()) == [503, 505, 508]
+    assert result.records == sum(counted.values())
 
 
 async def test_an_output_without_a_sum_is_read_and_counted_apart() -> None:

@@ -83,7 +83,7 @@ async def _show(store: S3Store, settings: Settings) -> None:
     from rich.console import Console
 
     from coalesce.cli.status import status_table
-    from coalesce.inspect.status import look
+    from coalesce.inspect.status import read_status
 
     typer.echo("coalesce status -b demo -p storage --min-age 0\n")
-    Console(highlight=False, soft_wrap=True).print(status_table(await look(store, settings)))
+    Console(highlight=False, soft_wrap=True).print(status_table(await read_status(store, settings)))
