@@ -21,13 +21,13 @@ from support.shards import filled, settings
 KEY = "data/t_1_0_3.jsonl.gz"
 
 
-async def joined(groups: int = 3) -> MemoryBucket:
+async def bucket_of_outputs(groups: int = 3) -> MemoryBucket:
     bucket = filled(groups)
     await Run(MemoryStore(bucket), settings("0/1")).coalesce()
     return bucket
 
 
-async def verified(bucket: MemoryBucket, *, deep: bool, **more: object) -> Verification:
+async def verify_unchanged(bucket: MemoryBucket, *, deep: bool, **more: object) -> Verification:
     before = dict(bucket.objects)
     chosen = Settings.model_validate({"bucket": "b", "prefix": ["data"], **more})
     result = await verify(MemoryStore(bucket), chosen, deep=deep)
@@ -37,8 +37,8 @@ async def verified(bucket: MemoryBucket, *, deep: bool, **more: object) -> Verif
 
 @pytest.mark.parametrize("deep", [False, True])
 async def test_outputs_of_a_run_are_proven(deep: bool) -> None:
-    bucket = await joined()
-    result = await verified(bucket, deep=deep)
+    bucket = await bucket_of_outputs()
+    result = await verify_unchanged(bucket, deep=deep)
     assert (result.outputs, result.proven, result.failed, result.unsummed, result.exit_code) == (
         3,
         3,
@@ -50,7 +50,7 @@ async def test_outputs_of_a_run_are_proven(deep: bool) -> None:
     assert result.bytes == sum(len(stored.data) for stored in bucket.objects.values())
 
 
-def damaged(stored: StoredObject, data: bytes, *, summed: bool = True) -> StoredObject:
+def with_data(stored: StoredObject, data: bytes, *, summed: bool = True) -> StoredObject:
     """The object with other bytes, and the sum that the store would show for them, or none."""
     return dataclasses.replace(
         stored, data=data, checksum={"CRC64NVME": encoded(crc64([data]))} if summed else {}
@@ -76,24 +76,24 @@ Harm = Callable[[StoredObject], StoredObject]
             lambda stored: dataclasses.replace(stored, data=gzip.compress(b"other\n", mtime=0)),
             False,
         ),
-        ("TruncatedGzip", lambda stored: damaged(stored, stored.data[:-1]), False),
+        ("TruncatedGzip", lambda stored: with_data(stored, stored.data[:-1]), False),
         (
             "CorruptGzip",
-            lambda stored: damaged(stored, stored.data[:-6] + b"\0" + stored.data[-5:]),
+            lambda stored: with_data(stored, stored.data[:-6] + b"\0" + stored.data[-5:]),
             False,
         ),
         (
             "NoLastNewline",
-            lambda stored: damaged(stored, stored.data + gzip.compress(b"no end", mtime=0)),
+            lambda stored: with_data(stored, stored.data + gzip.compress(b"no end", mtime=0)),
             False,
         ),
     ],
 )
 async def test_what_is_wrong_with_an_output_is_found(code: str, harm: Harm, shallow: bool) -> None:
-    bucket = await joined()
+    bucket = await bucket_of_outputs()
     bucket.objects[KEY] = harm(bucket.objects[KEY])
     for deep in (False, True):
-        result = await verified(bucket, deep=deep)
+        result = await verify_unchanged(bucket, deep=deep)
         if deep or shallow:
             assert (result.exit_code, result.failed, result.proven) == (4, 1, 2)
             assert [(failure.code, failure.key) for failure in result.failures] == [(code, KEY)]
@@ -123,18 +123,21 @@ async def test_deep_counts_the_records_that_a_reader_finds_in_each_output() -> N
 
 
 async def test_an_output_without_a_sum_is_read_and_counted_apart() -> None:
-    bucket = await joined()
-    bucket.objects[KEY] = damaged(bucket.objects[KEY], bucket.objects[KEY].data, summed=False)
-    result = await verified(bucket, deep=True)
+    bucket = await bucket_of_outputs()
+    bucket.objects[KEY] = with_data(bucket.objects[KEY], bucket.objects[KEY].data, summed=False)
+    result = await verify_unchanged(bucket, deep=True)
     assert (result.proven, result.unsummed, result.records, result.exit_code) == (3, 1, 12, 0)
 
 
 async def test_patterns_and_shards_leave_outputs_out() -> None:
-    bucket = await joined(12)
-    assert (await verified(bucket, deep=False, exclude=["*_1_*"])).outputs == 11
-    assert (await verified(bucket, deep=False, partition=[3])).outputs == 1
+    bucket = await bucket_of_outputs(12)
+    assert (await verify_unchanged(bucket, deep=False, exclude=["*_1_*"])).outputs == 11
+    assert (await verify_unchanged(bucket, deep=False, partition=[3])).outputs == 1
     assert (
-        sum([(await verified(bucket, deep=False, shard=f"{n}/3")).outputs for n in range(3)]) == 12
+        sum(
+            [(await verify_unchanged(bucket, deep=False, shard=f"{n}/3")).outputs for n in range(3)]
+        )
+        == 12
     )
 
 
