@@ -27,6 +27,10 @@ async def bucket_of_outputs(groups: int = 3) -> MemoryBucket:
     return bucket
 
 
+def outputs_of(bucket: MemoryBucket) -> dict[str, bytes]:
+    return {key: stored.data for key, stored in bucket.objects.items() if key.startswith("data/")}
+
+
 async def verify_unchanged(bucket: MemoryBucket, *, deep: bool, **more: object) -> Verification:
     before = dict(bucket.objects)
     chosen = Settings.model_validate({"bucket": "b", "prefix": ["data"], **more})
@@ -47,7 +51,7 @@ async def test_outputs_of_a_run_are_proven(deep: bool) -> None:
         0,
     )
     assert (result.sources, result.records) == (12, 12 if deep else None)
-    assert result.bytes == sum(len(stored.data) for stored in bucket.objects.values())
+    assert result.bytes == sum(len(data) for data in outputs_of(bucket).values())
 
 
 def with_data(stored: StoredObject, data: bytes, *, summed: bool = True) -> StoredObject:
@@ -114,8 +118,7 @@ async def test_deep_counts_the_records_that_a_reader_finds_in_each_output() -> N
     chosen = Settings.model_validate({"bucket": "b", "prefix": ["data"]})
     result = await verify(MemoryStore(bucket), chosen, deep=True, emit=events.append)
     counted = {
-        key: len(gzip.decompress(stored.data).splitlines())
-        for key, stored in bucket.objects.items()
+        key: len(gzip.decompress(data).splitlines()) for key, data in outputs_of(bucket).items()
     }
     assert {event["key"]: event["records"] for event in events} == counted
     assert sorted(counted.values()) == [503, 505, 508]

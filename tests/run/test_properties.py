@@ -146,14 +146,14 @@ def jobs(draw: st.DrawFn) -> Job:
     gzipped, check = draw(st.booleans()), draw(st.booleans())
     job.part = draw(st.sampled_from([8 * 1024**2, 8 * 1024**2, 40, 100]))
     for group in range(draw(st.integers(1, 3))):
-        prefix = f"{draw(st.sampled_from(DIRECTORIES))}{draw(st.sampled_from(TOPICS))}_{draw(st.integers(0, 1))}_"
+        directory, topic = draw(st.sampled_from(DIRECTORIES)), draw(st.sampled_from(TOPICS))
+        prefix = f"{directory}{topic}_{draw(st.integers(0, 1))}_"
         for n in range(draw(st.integers(0, 7))):
             first, length = draw(st.integers(0, 60)), draw(st.integers(0, 12))
-            tail = (
-                f"{first + length}.jsonl.gz"
-                if gzipped
-                else f"{draw(st.sampled_from(['other', 't_1']))}_{draw(st.integers(0, 1))}_{first + length}.txt"
-            )
+            tail = f"{first + length}.jsonl.gz"
+            if not gzipped:
+                other = draw(st.sampled_from(["other", "t_1"]))
+                tail = f"{other}_{draw(st.integers(0, 1))}_{first + length}.txt"
             key = f"{prefix}{first}{draw(st.sampled_from('-----_'))}{tail}"
             kind = draw(st.sampled_from(ANY if check else WHOLE))
             job.objects[key] = body_of(

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from coalesce.cli.values import settings_of
 from coalesce.errors import UsageError
-from coalesce.listing.groups import Listed, list_groups
+from coalesce.listing.groups import Listing, list_groups
 from coalesce.naming.layouts import layout
-from coalesce.naming.shards import Shard, balanced, share_of
+from coalesce.naming.shards import Shard, balance, share_of
 from coalesce.run.pipeline import Run
 from coalesce.storage.base import Page
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
@@ -128,7 +128,7 @@ def test_shards_together_list_every_source_and_count_every_key_once(
     found: Counter[str] = Counter()
     keys = 0
 
-    async def take(piece: Listed) -> None:
+    async def take(piece: Listing) -> None:
         nonlocal keys
         keys += piece.keys
         found.update(source.key for group in piece.groups for source in group.sources)
@@ -139,9 +139,9 @@ def test_shards_together_list_every_source_and_count_every_key_once(
                 SmallPages(bucket),
                 ("p/",),
                 layout("corporate"),
-                ignored="",
-                found=take,
-                failed=pytest.fail,
+                state_prefix="",
+                on_listing=take,
+                on_failure=pytest.fail,
                 shard=Shard(n, count),
             )
 
@@ -173,7 +173,7 @@ async def test_a_shard_lists_the_groups_of_the_others_not_at_all() -> None:
         async def before(request: Request, listed: set[str] = listed) -> None:
             listed.add(request.key)
 
-        async def take(_: Listed) -> None:
+        async def take(_: Listing) -> None:
             return None
 
         store.before = before
@@ -182,9 +182,9 @@ async def test_a_shard_lists_the_groups_of_the_others_not_at_all() -> None:
             store,
             ("p/",),
             layout("corporate"),
-            ignored="",
-            found=take,
-            failed=pytest.fail,
+            state_prefix="",
+            on_listing=take,
+            on_failure=pytest.fail,
             shard=shard,
         )
         assert {key for key in listed if share_of(key) != key} == {
@@ -222,13 +222,13 @@ def test_a_shard_that_makes_no_sense_is_refused(text: str) -> None:
 @given(st.lists(st.floats(0, 100), max_size=60), st.integers(1, 8))
 def test_work_is_cut_evenly(work: list[float], count: int) -> None:
     """No share exceeds the smallest by more than one piece."""
-    shares = balanced(work, count)
+    shares = balance(work, count)
     loads = [
         sum(piece for piece, share in zip(work, shares, strict=True) if share == n)
         for n in range(count)
     ]
     assert max(loads) - min(loads) <= max(work, default=0) + 1e-9
-    assert balanced(work, count) == shares
+    assert balance(work, count) == shares
 
 
 async def test_a_shard_does_its_own_groups_and_its_report_says_so() -> None:
@@ -266,9 +266,7 @@ async def test_a_shard_settles_and_sweeps_what_it_left_and_touches_nothing_of_th
     assert len(bucket.objects) == 12
 
 
-async def test_a_shard_sweeps_its_uploads_while_another_is_at_work_and_leaves_the_others_alone() -> (
-    None
-):
+async def test_a_shard_sweeps_its_uploads_while_another_works_and_leaves_the_others_alone() -> None:
     """Uploads that no record names: the run died before it could write one."""
     bucket = filled(12)
     await died(bucket, "1/3", "PutObject", "/groups/")
@@ -341,7 +339,7 @@ async def shard_process(
 
 
 @pytest.mark.timeout(180)
-async def test_an_array_of_real_processes_does_everything_once_with_one_killed_and_one_started_twice(
+async def test_an_array_of_real_processes_with_one_killed_and_one_started_twice_does_all_once(
     server: str, request: pytest.FixtureRequest
 ) -> None:
     from coalesce.storage.s3 import S3Options, open_s3

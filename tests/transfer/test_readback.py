@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from coalesce.content.joining import Rules
+from coalesce.content.rules import ContentRules
 from coalesce.errors import IntegrityError, PreconditionFailed
 from coalesce.planning.parts import PART_BYTES
 from coalesce.storage.base import Body
@@ -40,7 +40,7 @@ async def test_every_byte_is_read_once_and_at_most_one_part_at_a_time() -> None:
     store = stored(data)
     head = await store.head(KEY)
     assert head is not None
-    joiner = Rules(gzipped=True, check=True).joiner(KEY)
+    joiner = ContentRules(gzipped=True, check=True).joiner(KEY)
     assert await read_output(store, head, joiner) == crc64([data])
     assert (joiner.finish(), joiner.records) == ([], 1)
     assert await read_output(store, head) == crc64([data])

@@ -21,7 +21,8 @@ from coalesce.exits import exit_code_of, worst
 from coalesce.naming.shards import WHOLE
 from coalesce.planning.plan_files import PlanFile
 from coalesce.report.report import Report
-from coalesce.run.pipeline import Run, refused
+from coalesce.run.pipeline import Run
+from coalesce.run.start import report_failure
 from coalesce.run.workers import Workers, processes_for
 from coalesce.settings import Settings
 from coalesce.storage.s3 import S3Options, open_s3
@@ -85,7 +86,9 @@ async def _report(
         try:
             store = await stack.enter_async_context(open_s3(store_options))
         except CoalesceError as error:
-            return await _told(refused(settings, error, voice.emit), voice, path, store_options)
+            return await _told(
+                report_failure(settings, error, voice.emit), voice, path, store_options
+            )
         run = Run(
             store, settings, voice.emit, endpoint=store.endpoint, planned=planned, workers=workers
         )
@@ -134,5 +137,5 @@ async def _until_stopped(run: Run, job: Callable[[Run], Awaitable[Report]], voic
         try:
             await task
         except asyncio.CancelledError:
-            if not run.stop:
+            if not run.stop.stopping:
                 raise

@@ -32,7 +32,7 @@ async def _probed(given: dict[str, Any]) -> int:
     from coalesce.protocol.lease import Lease, LeaseRecord
     from coalesce.protocol.probe import probe
     from coalesce.protocol.state import probe_prefix
-    from coalesce.run.pipeline import new_run_id
+    from coalesce.run.start import new_run_id
     from coalesce.settings import Settings, as_directory
     from coalesce.storage.capabilities import weaker_modes
     from coalesce.storage.s3 import open_s3
@@ -44,8 +44,9 @@ async def _probed(given: dict[str, Any]) -> int:
             as_directory(values.get("state", Settings.model_fields["state"].default)),
             new_run_id(),
         )
-        async with Lease(store, state, LeaseRecord(run_id=run_id), time.monotonic).held():
-            seen = await probe(store, probe_prefix(state, run_id))
+        record = LeaseRecord(run_id=run_id)
+        async with Lease(store, state, record, time.monotonic).hold() as lease:
+            seen = await probe(store, probe_prefix(state, run_id), lease)
     needs = weaker_modes(seen)
     if given["as_json"]:
         typer.echo(json.dumps(seen.as_dict() | {"needs": sorted(needs)}))

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from coalesce import __version__
 from coalesce.errors import CoalesceError, NotImplementedByStore, RecordDamaged
 from coalesce.exits import exit_code_of, worst
-from coalesce.listing.groups import Listed, list_groups
+from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import Group, GroupId
 from coalesce.naming.layouts import Layout, layout
 from coalesce.naming.sources import Sources
@@ -19,7 +19,7 @@ from coalesce.planning import batches as planning
 from coalesce.planning.rules import Limits, Scope
 from coalesce.protocol.lease import Rival
 from coalesce.protocol.record import HeldRecord
-from coalesce.protocol.recovery import Ground, survey
+from coalesce.protocol.survey import Ground, survey
 from coalesce.report.report import Failure, PathListPart, ScopePart, path_characters
 from coalesce.settings import Settings
 from coalesce.storage.base import ObjectStore
@@ -109,7 +109,7 @@ async def read_status(store: ObjectStore, settings: Settings) -> Status:
         settings: the scope, and the limits that a run would plan by.
 
     Raises:
-        CoalesceError: the bucket cannot be reached, or the state prefix cannot be listed.
+        CoalesceError: the bucket cannot be reached, or the state prefix cannot be listing.
     """
     await store.check_access()
     prefixes = settings.prefixes(dt.datetime.now(dt.UTC).date())
@@ -119,9 +119,9 @@ async def read_status(store: ObjectStore, settings: Settings) -> Status:
         store,
         prefixes,
         builder.layout,
-        ignored=settings.state_prefix,
-        found=builder.add_listing,
-        failed=builder.add_failure,
+        state_prefix=settings.state_prefix,
+        on_listing=builder.add_listing,
+        on_failure=builder.add_failure,
         shard=settings.shard,
     )
     await builder.count_uploads()
@@ -137,15 +137,8 @@ class _StatusBuilder:
         self._settings = settings
         self._prefixes = prefixes
         self._status = Status(scope=ScopePart.of(settings, prefixes))
-        self._limits = Limits(
-            settings.max_files,
-            settings.max_size,
-            settings.min_files,
-            settings.min_age,
-            settings.include,
-            settings.exclude,
-        )
-        self._scope = Scope(settings.partition, settings.topic)
+        self._limits = Limits.of(settings)
+        self._scope = Scope.of(settings)
         self._topics: dict[str, TopicStatus] = {}
         self._left: Counter[str] = Counter()
         self._records: dict[GroupId, HeldRecord] = {}
@@ -181,14 +174,14 @@ class _StatusBuilder:
             outputs=len(held.record.batches),
         )
 
-    async def add_listing(self, listed: Listed) -> None:
+    async def add_listing(self, listing: Listing) -> None:
         """Counts the objects of one piece of the key space."""
         status = self._status
-        status.other.add(listed.other_keys, listed.other_bytes)
-        characters = path_characters(status.scope.bucket, listed.keys, listed.key_characters)
+        status.other.add(listing.other_keys, listing.other_bytes)
+        characters = path_characters(status.scope.bucket, listing.keys, listing.key_characters)
         status.path_list.before += characters
         status.path_list.after += characters
-        for group in (*listed.groups, *listed.finished):
+        for group in (*listing.groups, *listing.outputs_only):
             if self._scope.covers(group.id):
                 self._add_group(group)
 
@@ -201,7 +194,7 @@ class _StatusBuilder:
             totals.sources.add(len(group.sources), source_bytes)
             totals.outputs.add(len(group.outputs), output_bytes)
         plan = planning.plan(group, self.layout, self._limits)
-        self._left.update(left.why.value for left in plan.left)
+        self._left.update(kept.why.value for kept in plan.kept)
         for batch in plan.batches:
             topic.would_join += len(batch.sources)
             topic.would_write += 1

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from coalesce import __version__
 from coalesce.errors import CoalesceError, IntegrityError
 from coalesce.exits import exit_code_of, worst
-from coalesce.listing.groups import Listed, list_groups
+from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import ExistingOutput
 from coalesce.naming.layouts import layout
 from coalesce.planning.parts import PART_BYTES
@@ -106,8 +106,8 @@ class _Verifier:
         self._settings = settings
         self._emit = emit
         self._layout = layout(settings.layout)
-        self._scope = Scope(settings.partition, settings.topic)
-        self._patterns = Limits(include=settings.include, exclude=settings.exclude)
+        self._scope = Scope.of(settings)
+        self._limits = Limits.of(settings)
         self._workers = workers
         self._queue: asyncio.Queue[ExistingOutput | None] = asyncio.Queue(workers)
 
@@ -117,9 +117,9 @@ class _Verifier:
             self._store,
             prefixes,
             self._layout,
-            ignored=self._settings.state_prefix,
-            found=self._enqueue,
-            failed=self._add_failure,
+            state_prefix=self._settings.state_prefix,
+            on_listing=self._enqueue,
+            on_failure=self._add_failure,
             shard=self._settings.shard,
         )
         for _ in range(self._workers):
@@ -138,10 +138,10 @@ class _Verifier:
             else:
                 self._add_proven(head, records)
 
-    async def _enqueue(self, listed: Listed) -> None:
-        for group in (*listed.groups, *listed.finished):
+    async def _enqueue(self, listing: Listing) -> None:
+        for group in (*listing.groups, *listing.outputs_only):
             for output in group.outputs if self._scope.covers(group.id) else ():
-                if selected(output.key, self._patterns):
+                if selected(output.key, self._limits):
                     await self._queue.put(output)
 
     async def _count_records(self, head: Head) -> int:

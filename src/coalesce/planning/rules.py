@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from coalesce.model import (
-    GroupId,
-)
+from coalesce.model import GroupId
+from coalesce.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +24,18 @@ class Limits:
     exclude: tuple[str, ...] = ()
     copy: bool = False
 
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """Returns the limits in a run's settings."""
+        return cls(
+            max_files=settings.max_files,
+            max_size=settings.max_size,
+            min_files=settings.min_files,
+            min_age=settings.min_age,
+            include=settings.include,
+            exclude=settings.exclude,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -36,6 +47,11 @@ class Scope:
     partitions: tuple[int, ...] = ()
     topics: tuple[str, ...] = ()
     only: frozenset[GroupId] | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Scope:
+        """Returns the scope in a run's settings."""
+        return cls(partitions=settings.partition, topics=settings.topic)
 
     def covers(self, group: GroupId) -> bool:
         """Whether this run works on the group."""

@@ -23,6 +23,7 @@ from coalesce.errors import LeaseLost, NotFound, PreconditionFailed, StorageErro
 from coalesce.model import ObjectInfo
 from coalesce.naming.shards import WHOLE, Shard
 from coalesce.protocol.state import lease_key
+from coalesce.protocol.writes import write_state
 from coalesce.storage.base import ObjectStore
 
 # The Date header and LastModified are whole seconds.
@@ -64,7 +65,7 @@ class LeaseRecord(BaseModel):
     @property
     def share(self) -> Shard:
         """Whose groups its run works on."""
-        return replace(Shard.parse(self.shard), of=self.plan)
+        return replace(Shard.parse(self.shard), plan=self.plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ class Expiry(Protocol):
 
 
 class Lease:
-    """This run's lease, as the run that holds it sees it: see `Claim`."""
+    """This run's lease, as the run that holds it sees it."""
 
     def __init__(
         self,
@@ -128,24 +129,25 @@ class Lease:
         self._untidy = False
 
     def check(self) -> None:
-        """See `Claim`."""
+        """Raises LeaseLost if the lease is no longer certain to hold."""
         if self._clock() >= self._expiry.value:
-            raise LeaseLost(f"the lease {self._key!r} expired or was taken away", key=self._key)
+            message = f"the lease {self._key!r} expired or was taken away"
+            raise LeaseLost(message, key=self._key)
 
     def mark_untidy(self) -> None:
-        """See `Claim`."""
+        """Keeps the lease, ended, for a run that sweeps."""
         self._untidy = True
 
     @asynccontextmanager
-    async def held(self) -> AsyncIterator[Lease]:
-        """The lease, renewed until the block ends.
+    async def hold(self) -> AsyncIterator[Lease]:
+        """Holds the lease, and renews it until the block ends.
 
-        Raises PreconditionFailed if another run has the same id.
+        Raises PreconditionFailed if another run has the same id, StorageError.
         """
         asked = self._clock()
-        self._etag = await self._store.put(self._key, self._body(), if_none_match=True)
+        self._etag = await write_state(self._store, self._key, self._body(), if_none_match=True)
         self._expiry.value = asked + self._record.seconds
-        renewal = asyncio.create_task(self._renew())
+        renewal = asyncio.create_task(self._keep_renewing())
         try:
             yield self
         except StoreRefused:
@@ -158,35 +160,48 @@ class Lease:
             await asyncio.gather(renewal, return_exceptions=True)
             await self._give_up()
 
-    async def _renew(self) -> None:
+    async def _keep_renewing(self) -> None:
+        period = self._record.seconds / 4
         while True:
-            await asyncio.sleep(self._record.seconds / 4)
+            await asyncio.sleep(period)
             asked = self._clock()
-            self._record = self._record.model_copy(update={"renewals": self._record.renewals + 1})
+            renewals = self._record.renewals + 1
+            self._record = self._record.model_copy(update={"renewals": renewals})
             try:
-                self._etag = await self._store.put(self._key, self._body(), if_match=self._etag)
+                # An answer that does not come must not outlast the lease: the next try may succeed.
+                async with asyncio.timeout(period):
+                    await self._renew()
             except (PreconditionFailed, NotFound):
-                if not await self._written_after_all():
-                    self._expiry.value = 0.0
-                    return
-            except StorageError:
-                continue  # the next renewal may succeed before the lease ends
+                self._expiry.value = 0.0
+                return
+            except (StorageError, TimeoutError):
+                continue
             self._expiry.value = asked + self._record.seconds
 
-    async def _written_after_all(self) -> bool:
-        """Whether the lease in the bucket is the one just written: a repeated request is refused
-        because of its own first try.
-        """
-        with suppress(StorageError):
-            body = await self._store.get(self._key)
-            if body.data == self._body():
-                self._etag = body.etag
-                return True
-        return False
+    async def _renew(self) -> None:
+        """Raises PreconditionFailed or NotFound if the lease was taken away, StorageError."""
+        try:
+            self._etag = await self._store.put(self._key, self._body(), if_match=self._etag)
+        except PreconditionFailed:
+            if not await self._adopt():
+                raise
+            self._etag = await self._store.put(self._key, self._body(), if_match=self._etag)
+
+    async def _adopt(self) -> bool:
+        """Whether what stands there is an earlier renewal of our own whose answer was lost."""
+        body = await self._store.get(self._key)
+        try:
+            found = LeaseRecord.model_validate_json(body.data)
+        except ValidationError:
+            return False
+        ours = (found.run_id, found.owner) == (self._record.run_id, self._record.owner)
+        if ours:
+            self._etag = body.etag
+        return ours
 
     async def _give_up(self) -> None:
         with suppress(StorageError):  # it ends by itself
-            if self._untidy or self._store.usage.orphans:
+            if self._untidy:
                 self._record = self._record.model_copy(update={"seconds": 0.0})
                 await self._store.put(self._key, self._body(), if_match=self._etag)
             else:

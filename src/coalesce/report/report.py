@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from coalesce.errors import CoalesceError
 from coalesce.exits import exit_code_of, worst
-from coalesce.model import Delivery, Left, Why
+from coalesce.model import CommittedOutput, Kept, Why
 from coalesce.settings import Settings
 
 PATH_LIST_LIMIT = 2**31 - 1
@@ -241,20 +241,20 @@ class Report(_Part):
     failures: list[Failure] = Field(default_factory=list)
     plan: PlanPart | None = None
 
-    def add_left(self, left: Left) -> None:
+    def add_kept(self, kept: Kept) -> None:
         """Counts a source that was not joined, or joined and not deleted."""
-        self.sources.left[left.why.value] += 1
+        self.sources.left[kept.why.value] += 1
 
-    def add_delivery(self, delivery: Delivery) -> None:
+    def add_output(self, output: CommittedOutput) -> None:
         """Counts a committed output."""
-        if delivery.recovered:
+        if output.recovered:
             self.outputs.recovered += 1
         else:
             self.outputs.written += 1
-            self.sources.joined += delivery.sources
-        self.outputs.bytes += delivery.size
-        self.outputs.records += delivery.records or 0
-        self.sources.deleted += delivery.deleted
+            self.sources.joined += output.sources
+        self.outputs.bytes += output.size
+        self.outputs.records += output.records or 0
+        self.sources.deleted += output.deleted
 
     def add_failure(self, error: CoalesceError, group: str = "") -> Failure:
         """Adds a failure, makes the exit code at least as severe, and returns the failure."""

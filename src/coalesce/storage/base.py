@@ -14,10 +14,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from coalesce.model import ObjectInfo, UploadedPart
 from coalesce.storage.checksums import Checksum
+from coalesce.storage.limits import LIST_PAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,15 @@ class OpenUpload:
     upload_id: str
 
 
+class CreatedUpload(NamedTuple):
+    """A new upload. `repeated` says that the request was sent more than once: then another upload
+    may be open whose id nobody knows.
+    """
+
+    upload_id: str
+    repeated: bool = False
+
+
 class Deleted(enum.Enum):
     """What became of one key of a delete."""
 
@@ -94,8 +104,7 @@ class Usage:
     ways.
 
     `seconds` is how long the answers took, by operation, those under way at once added up;
-    `checking` is the CPU time of looking at bodies, in seconds. `orphans` are uploads that may be
-    open with nobody knowing their ids: begun by a request whose answer was lost.
+    `checking` is the CPU time of looking at bodies, in seconds.
     """
 
     requests: Counter[str] = field(default_factory=Counter)
@@ -105,7 +114,6 @@ class Usage:
     bytes_out: int = 0
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     checking: float = 0.0
-    orphans: int = 0
 
     @contextmanager
     def timed(self, operation: str) -> Iterator[None]:
@@ -126,7 +134,6 @@ class Usage:
         for operation, seconds in other.seconds.items():
             self.seconds[operation] += seconds
         self.checking += other.checking
-        self.orphans += other.orphans
 
 
 class ObjectStore(Protocol):
@@ -141,7 +148,12 @@ class ObjectStore(Protocol):
         ...
 
     async def list_page(
-        self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000
+        self,
+        prefix: str,
+        *,
+        delimiter: str = "",
+        token: str | None = None,
+        max_keys: int = LIST_PAGE,
     ) -> Page:
         """ListObjectsV2: at most `max_keys` keys and common prefixes that begin with `prefix`."""
         ...
@@ -181,10 +193,10 @@ class ObjectStore(Protocol):
 
     async def create_upload(
         self, key: str, *, checksum: Checksum, metadata: Mapping[str, str], content_type: str = ""
-    ) -> str:
-        """CreateMultipartUpload (CRC64NVME as FULL_OBJECT, CRC32 as COMPOSITE); the upload id.
+    ) -> CreatedUpload:
+        """CreateMultipartUpload (CRC64NVME as FULL_OBJECT, CRC32 as COMPOSITE).
 
-        A lost answer counts among the orphans.
+        After a StorageError that is no refusal an upload may be open whose id nobody knows.
         """
         ...
 

@@ -1,24 +1,20 @@
-"""S3's limits, each beside the page of its documentation that states it."""
+"""S3's limits, each with the page of Amazon's documentation that states it."""
 
 from __future__ import annotations
 
-# S3 "Multipart upload overview", quotas.
-MIN_PART_BYTES = 5 * 1024**2
-
-
+# User guide, "Amazon S3 multipart upload limits".
+MIN_PART_BYTES = 5 * 1024**2  # of every part but the last
 MAX_PART_BYTES = 5 * 1024**3
-
-
 MAX_PARTS = 10_000
-
-
 MAX_OBJECT_BYTES = 50 * 10**12
 
+# API reference, "ListObjectsV2", max-keys: keys and common prefixes on one page.
+LIST_PAGE = 1000
 
-# S3 refuses to read these without a restore (GetObject, InvalidObjectState).
-ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
-
-
-# S3 DeleteObjects takes 1,000 keys; each counts as one write against the request rate, so pages are
-# kept smaller (as Hadoop's S3A does).
+# API reference, "DeleteObjects": at most 1,000 keys. Each counts as one write against the request
+# rate (user guide, "Best practices design patterns: optimizing Amazon S3 performance"), so pages
+# are smaller, as in Hadoop's S3A.
 DELETE_PAGE = 250
+
+# API reference, "GetObject", InvalidObjectState: classes that are not readable without a restore.
+ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from coalesce.content.joiner import Joiner
-from coalesce.content.joining import Rules
+from coalesce.content.rules import ContentRules
 from coalesce.errors import ContentError, IntegrityError
 from coalesce.planning.parts import PART_BYTES
 from coalesce.storage import checksums
@@ -60,7 +60,7 @@ async def check_output(
             `TruncatedGzip`, `NotGzip`, `NoLastNewline`), or with `ChecksumMismatch`.
         StorageError: as `read_output`.
     """
-    joiner = Rules(gzipped=gzipped, check=True).joiner(head.key)
+    joiner = ContentRules(gzipped=gzipped, check=True).joiner(head.key)
     try:
         crc64 = checksums.encoded(await read_output(store, head, joiner))
         supplied = joiner.finish()

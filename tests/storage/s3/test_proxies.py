@@ -14,7 +14,7 @@ from coalesce.storage.s3 import S3Options, S3Store, open_s3
 from coalesce.storage.s3 import client as clients
 from coalesce.storage.s3 import store as stores
 from support.scripted import EMPTY_LISTING, Peer, Server, answer, refusal, serving, store_of
-from support.tls import certified, local_names
+from support.tls import certified, local_names, tls_buffer
 
 BODY = b"0123456789" * 20_000
 
@@ -121,6 +121,8 @@ async def test_an_https_store_is_reached_through_a_tunnel(
                 "k", "u", 1, [BODY] * 20, checksum=stores.Checksum.NONE, value=""
             )
             assert part.size == 20 * len(BODY)
+            assert store._wire._pool is not None
+            assert [tls_buffer(connection) for connection in store._wire._pool._all] == [65536]
         assert [request.line for request in proxy.requests] == [
             f"CONNECT localhost:{server.port} HTTP/1.1".encode()
         ] * 2
@@ -218,7 +220,7 @@ async def test_a_refused_tunnel_is_told_without_the_password(
             assert "secret" not in caught.value.message
             with pytest.raises(
                 errors.Unavailable,
-                match=f"the proxy 127.0.0.1 gave no way to store.example:443: {status[:3]}",
+                match=f"the proxy 127.0.0.1 refused a tunnel to store.example:443: {status[:3]}",
             ) as lean:
                 await store.get("k")
             assert "secret" not in lean.value.message

@@ -1,9 +1,10 @@
 """Trust: who is believed to be the store, and how one is told that nobody is."""
 
+import asyncio
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,8 +14,11 @@ import trustme
 from coalesce import errors
 from coalesce.storage.s3 import S3Options, S3Store, open_s3
 from coalesce.storage.s3 import store as stores
-from support.scripted import Request, Server, answer, serving, store_of
-from support.tls import certified, local_names
+from coalesce.storage.s3.connection import Connection
+from coalesce.storage.s3.pool import Origin, Pool
+from coalesce.storage.s3.tls import start_tls
+from support.scripted import Peer, Request, Server, answer, serving, store_of
+from support.tls import certified, local_names, tls_buffer
 
 BODY = b"0123456789" * 20_000
 
@@ -166,9 +170,99 @@ async def test_the_name_of_the_bucket_is_asked_for_and_checked(
             await store.check_access()
 
 
-async def test_the_command_tells_of_a_stranger_in_one_line(authority: trustme.CA) -> None:
-    import asyncio
+def test_importing_the_package_leaves_asyncio_as_it_is() -> None:
+    """Other TLS connections of the process keep the buffers that asyncio gives them."""
+    program = (
+        "from asyncio.sslproto import SSLProtocol; before = dict(vars(SSLProtocol)); "
+        "import coalesce.cli, coalesce.storage.s3; assert dict(vars(SSLProtocol)) == before"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
+
+async def test_a_connection_sets_64_kib_aside(authority: trustme.CA, bundle: str) -> None:
+    async with secured(certified(authority, "localhost"), ca_bundle=bundle) as (store, _):
+        await store.get("k")
+        assert store._wire._pool is not None
+        (connection,) = store._wire._pool._all
+        assert tls_buffer(connection) == 64 * 1024
+
+
+async def eager(peer: Peer) -> None:
+    """Speaks before it is asked, as an SSH server does."""
+    await peer.send(b"SSH-2.0-x\r\n")
+    await peer.ended()
+
+
+async def plain(peer: Peer) -> None:
+    """Answers whatever comes in HTTP."""
+    await peer.reader.readexactly(1)
+    await peer.send(answer(b"no TLS here", "400 Bad Request"))
+
+
+async def gone(peer: Peer) -> None:
+    """Closes in the middle of the handshake."""
+    await peer.reader.readexactly(1)
+    peer.reset()
+
+
+@pytest.mark.parametrize("script", [eager, plain, gone])
+async def test_a_server_without_tls_is_given_up_at_once(
+    script: Callable[[Peer], Awaitable[None]], bundle: str
+) -> None:
+    async with serving(script) as server:
+        context = ssl.create_default_context(cafile=bundle)
+        pool = Pool(Origin("localhost", server.port, context), limit=1, stall=60)
+        for _ in range(2):
+            with pytest.raises(OSError) as caught:
+                await pool.request(b"GET / HTTP/1.1\r\n\r\n")
+            assert not isinstance(caught.value, TimeoutError)
+        pool.close()
+
+
+async def test_a_request_that_is_cancelled_while_tls_begins_closes_its_connection(
+    bundle: str,
+) -> None:
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.reader.readexactly(1)
+        asked.set()
+        await peer.ended()
+        ended.set()
+
+    async with serving(script) as server:
+        context = ssl.create_default_context(cafile=bundle)
+        pool = Pool(Origin("localhost", server.port, context), limit=1, stall=60)
+        task = asyncio.create_task(pool.request(b"GET / HTTP/1.1\r\n\r\n"))
+        await asked.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.wait_for(ended.wait(), 10)
+        pool.close()
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+async def test_a_connection_that_closes_before_tls_is_up_is_none(when: str, bundle: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.ended()
+
+    async with serving(script) as server:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_connection(asyncio.Protocol, "localhost", server.port)
+        if when == "before":
+            transport.abort()
+            await asyncio.sleep(0)
+        context = ssl.create_default_context(cafile=bundle)
+        connection = Connection(memoryview(bytearray(1024)), loop)
+        task = asyncio.create_task(start_tls(transport, connection, context, "localhost"))
+        await asyncio.sleep(0)
+        transport.abort()
+        with pytest.raises(ConnectionResetError, match=when):
+            await asyncio.wait_for(task, 10)
+
+
+async def test_the_command_tells_of_a_stranger_in_one_line(authority: trustme.CA) -> None:
     async with serving(store_of(reply), tls=certified(authority, "localhost")) as server:
         done = await asyncio.to_thread(
             subprocess.run,

@@ -199,6 +199,9 @@ class Client:
             *_NOT_UNDERSTOOD,
         ) as error:
             mapped = _mapped(error, operation, where)
+            if isinstance(error, ClientError):
+                metadata = error.response.get("ResponseMetadata", {})
+                mapped.repeated = metadata.get("RetryAttempts", 0) > 0
             self.usage.throttled += isinstance(mapped, errors.Throttled)
             raise mapped from error
         self.usage.retries += answer["ResponseMetadata"].get("RetryAttempts", 0)

@@ -4,6 +4,8 @@ reference, "Error responses").
 
 from __future__ import annotations
 
+from typing import Any
+
 from coalesce import errors
 
 CERTIFICATE_HINT = (
@@ -52,7 +54,12 @@ def failure_of(
 ) -> errors.CoalesceError:
     """The error for one answer: what was asked, of which key, what the store said."""
     message = f"{operation} {where!r}: {status} {code} {said}".rstrip()
-    details = {"key": where, "code": code, "request_id": request_id, "operation": operation}
+    details: dict[str, Any] = {
+        "key": where,
+        "code": code,
+        "request_id": request_id,
+        "operation": operation,
+    }
     if code == "NoSuchBucket":
         return errors.ConfigurationError(
             message, hint="Check --bucket, --region and --endpoint-url.", **details

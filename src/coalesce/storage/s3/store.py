@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from coalesce import errors
 from coalesce.model import UploadedPart
-from coalesce.storage.base import Body, Deleted, DeleteResult, Head, OpenUpload, Page
+from coalesce.storage.base import Body, CreatedUpload, Deleted, DeleteResult, Head, OpenUpload, Page
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.s3.client import ATTEMPTS, Client, S3Options, open_client
 from coalesce.storage.s3.connection import Answer
@@ -237,7 +237,7 @@ class S3Store:
 
     async def create_upload(
         self, key: str, *, checksum: Checksum, metadata: Mapping[str, str], content_type: str = ""
-    ) -> str:
+    ) -> CreatedUpload:
         """See `ObjectStore`."""
         arguments: dict[str, Any] = {"Metadata": dict(metadata)}
         if content_type:
@@ -247,15 +247,9 @@ class S3Store:
             arguments["ChecksumType"] = (
                 "FULL_OBJECT" if checksum is Checksum.CRC64NVME else "COMPOSITE"
             )
-        try:
-            answer = await self._client.call("CreateMultipartUpload", key, Key=key, **arguments)
-        except errors.Unavailable:
-            self.usage.orphans += 1
-            raise
-        self.usage.orphans += answer["ResponseMetadata"].get("RetryAttempts", 0) + (
-            not answer.get("UploadId")
-        )
-        return _said(answer, "UploadId", "CreateMultipartUpload", key)
+        answer = await self._client.call("CreateMultipartUpload", key, Key=key, **arguments)
+        repeated = answer["ResponseMetadata"].get("RetryAttempts", 0) > 0
+        return CreatedUpload(_said(answer, "UploadId", "CreateMultipartUpload", key), repeated)
 
     async def upload_part(
         self,
