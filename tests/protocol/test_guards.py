@@ -18,13 +18,13 @@ from coalesce.protocol.lease import Lease, LeaseRecord
 from coalesce.protocol.record import HeldRecord, PlanRecord, RecordedBatch, decode, encode
 from coalesce.protocol.state import lease_key, record_key
 from coalesce.report.report import Report
-from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
 from coalesce.storage import checksums
 from coalesce.storage.base import Body, Head, OpenUpload
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from coalesce.transfer import stream as transfer
+from support.runs import new_run
 from support.scenarios import (
     FIRST,
     AuditedBucket,
@@ -76,7 +76,7 @@ def dies() -> None:
 
 
 async def report_of(store: MemoryStore, **more: object) -> Report:
-    return await Run(store, settings(**more)).coalesce()
+    return await new_run(store, settings(**more)).coalesce()
 
 
 class Silent(MemoryStore):
@@ -269,11 +269,11 @@ async def test_a_complete_that_comes_late_finds_its_upload_gone() -> None:
             await thaw.wait()
 
     old.before = before
-    sleeper = asyncio.create_task(Run(old, chosen).coalesce())
+    sleeper = asyncio.create_task(new_run(old, chosen).coalesce())
     await frozen.wait()
     bucket.now += 1000
     added = grow(bucket)
-    assert (await Run(Unlisting(bucket), chosen).coalesce()).exit_code == 0
+    assert (await new_run(Unlisting(bucket), chosen).coalesce()).exit_code == 0
     thaw.set()
     assert "Fenced" in [failure.code for failure in (await sleeper).failures]
     bucket.audit.check()
@@ -300,7 +300,7 @@ async def test_a_complete_that_wins_the_race_against_the_fence_is_seen() -> None
             await asyncio.Event().wait()
 
     old.after = after
-    sleeper = asyncio.create_task(Run(old, chosen).coalesce())
+    sleeper = asyncio.create_task(new_run(old, chosen).coalesce())
     await frozen.wait()
     bucket.now += 1000
 
@@ -308,7 +308,9 @@ async def test_a_complete_that_wins_the_race_against_the_fence_is_seen() -> None
         thaw.set()
         await through.wait()
 
-    await Run(at(MemoryStore(bucket), "AbortMultipartUpload", OUTPUT, complete), chosen).coalesce()
+    await new_run(
+        at(MemoryStore(bucket), "AbortMultipartUpload", OUTPUT, complete), chosen
+    ).coalesce()
     sleeper.cancel()
     await asyncio.gather(sleeper, return_exceptions=True)
     bucket.audit.check()
@@ -334,11 +336,11 @@ async def test_a_run_whose_record_was_taken_over_does_not_go_on_with_new_uploads
             await thaw.wait()
 
     store.before = before
-    sleeper = asyncio.create_task(Run(store, chosen).coalesce())
+    sleeper = asyncio.create_task(new_run(store, chosen).coalesce())
     await frozen.wait()
     bucket.now += 1000
     added = grow(bucket)
-    await Run(MemoryStore(bucket), chosen).coalesce()
+    await new_run(MemoryStore(bucket), chosen).coalesce()
     thaw.set()
     assert "Fenced" in [failure.code for failure in (await sleeper).failures]
     await check_settled(bucket, chosen, original + added, "")
@@ -356,7 +358,7 @@ async def test_a_live_runs_group_is_left_to_it(monkeypatch: pytest.MonkeyPatch) 
             await asyncio.Event().wait()
 
     store.before = freeze
-    living = asyncio.create_task(Run(store, chosen).coalesce())
+    living = asyncio.create_task(new_run(store, chosen).coalesce())
     await frozen.wait()
     uploads = set(bucket.uploads)
 
@@ -375,7 +377,7 @@ async def test_a_live_runs_group_is_left_to_it(monkeypatch: pytest.MonkeyPatch) 
                 gather=asyncio.gather,
             ),
         )
-        report = await Run(MemoryStore(bucket), chosen).coalesce()
+        report = await new_run(MemoryStore(bucket), chosen).coalesce()
     assert (report.exit_code, report.groups.leased) == (11, 2)
     assert uploads <= set(bucket.uploads)
     living.cancel()
@@ -442,10 +444,12 @@ async def test_a_sweep_leaves_the_uploads_of_others_and_of_a_run_that_has_just_b
             "data/db.core.other_0_0_9.jsonl.gz", checksum=Checksum.NONE, metadata={}
         )
 
-    await Run(at(MemoryStore(bucket), "ListMultipartUploads", "data/", begin), chosen).coalesce()
+    await new_run(
+        at(MemoryStore(bucket), "ListMultipartUploads", "data/", begin), chosen
+    ).coalesce()
     assert {theirs, new} < set(bucket.uploads)
     bucket.now += 1000
-    await Run(MemoryStore(bucket), chosen).coalesce()
+    await new_run(MemoryStore(bucket), chosen).coalesce()
     assert set(bucket.uploads) == {theirs}
 
 
@@ -458,7 +462,7 @@ async def test_a_lease_that_is_renewed_after_all_is_not_swept_away() -> None:
         key,
         lambda: bucket.store(key, bucket.objects[key].data + b" "),
     )
-    await Run(renew, settings()).coalesce()
+    await new_run(renew, settings()).coalesce()
     assert key in bucket.objects
 
 
@@ -530,11 +534,11 @@ async def test_two_runs_never_share_a_lease() -> None:
     bucket = MemoryBucket()
     async with Lease(
         MemoryStore(bucket), "_coalesce/", LeaseRecord(run_id="r"), lambda: 0.0
-    ).held():
+    ).hold():
         with pytest.raises(PreconditionFailed):
             async with Lease(
                 MemoryStore(bucket), "_coalesce/", LeaseRecord(run_id="r"), lambda: 0.0
-            ).held():
+            ).hold():
                 pass
 
 
@@ -557,7 +561,7 @@ async def test_a_lease_that_was_taken_away_is_not_written_again(
     )
     async with Lease(
         MemoryStore(bucket), "_coalesce/", LeaseRecord(run_id="r"), lambda: 0.0
-    ).held() as held:
+    ).hold() as held:
         held.check()
         if taken:
             bucket.store("_coalesce/runs/r", b"another's")

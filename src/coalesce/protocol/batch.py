@@ -13,9 +13,9 @@
 | STALE | an upload of a source that has changed | aborted; the group is listed again |
 | CONFLICTED | an upload that a concurrent change made useless | aborted; planned again |
 | TAKEN | another plan's object under the output's name | aborted; a failure is reported |
+| FENCED | nothing: another run aborted the upload | the ledger entry is removed; the group is the other's |
 | ABANDONED | an upload that failed, or that the run has no time for | aborted |
 | DROPPED | nothing | end |
-| FENCED | nothing of this run: another run aborted the upload | end; the group is the other's |
 | DOUBTED | an output that is not what was sent | end; the record stays and says so |
 | UNKNOWN | the output or the upload, or neither | end; the record stays |
 
@@ -134,6 +134,7 @@ _NEXT = {
             State.STALE,
             State.CONFLICTED,
             State.TAKEN,
+            State.FENCED,
             State.ABANDONED,
         )
     },

@@ -97,9 +97,10 @@ async def open_uploads(store: ObjectStore, prefix: str) -> list[OpenUpload]:
         return []
 
 
-def _raise_if_denied(result: DeleteResult, operation: str) -> None:
-    if result.deleted is Deleted.REFUSED and result.code == "AccessDenied":
-        raise AccessDenied(result.message, key=result.key, operation=operation)
+def _raise_if_refused(result: DeleteResult, operation: str) -> None:
+    if result.deleted is Deleted.REFUSED:
+        kind = AccessDenied if result.code == "AccessDenied" else StorageError
+        raise kind(result.message, key=result.key, code=result.code, operation=operation)
 
 
 @dataclass(slots=True)
@@ -237,15 +238,16 @@ class _Trial:
         deleted = await asyncio.gather(
             *(self._delete(key) for key in dict.fromkeys(self.keys)), return_exceptions=True
         )
-        failures = [result for result in (*aborted, *deleted) if isinstance(result, BaseException)]
-        for failure in failures:
+        kept = [result for result in deleted if isinstance(result, BaseException)]
+        open_still = [result for result in aborted if isinstance(result, BaseException)]
+        if kept or (open_still and await self._leaves_uploads()):
+            self.lease.mark_untidy()
+        for failure in (*kept, *open_still):
             if not isinstance(failure, StorageError):
                 raise failure
-        if failures and await self._leaves_uploads():
-            self.lease.mark_untidy()
-        denied = [failure for failure in failures if isinstance(failure, AccessDenied)]
-        if denied and any(failure in deleted for failure in denied):
-            raise denied[0]
+        for failure in kept:
+            if isinstance(failure, AccessDenied):
+                raise failure
 
     async def _leaves_uploads(self) -> bool:
         """Some stores refuse the abort of an upload that was completed: then nothing is open."""
@@ -271,7 +273,7 @@ class _Trial:
         return not await self._is_refused(request)
 
     async def _delete(self, key: str, etag: str = "") -> None:
-        _raise_if_denied(await self.store.delete(key, etag=etag), "DeleteObject")
+        _raise_if_refused(await self.store.delete(key, etag=etag), "DeleteObject")
 
     async def _data(self, key: str) -> bytes | None:
         try:
@@ -369,7 +371,8 @@ class _Trial:
         except (BadRequest, NotImplementedByStore):
             return _Seen.LACKING
         for result in results:
-            _raise_if_denied(result, "DeleteObjects")
+            if result.code == "AccessDenied":
+                _raise_if_refused(result, "DeleteObjects")
         if await self._data(changed) != b"second":
             return _Seen.LACKING
         return _Seen.KEPT if await self._data(same) is None else _Seen.SEEMS_LACKING

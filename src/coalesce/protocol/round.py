@@ -147,9 +147,6 @@ class GroupWork:
             records = work.transferred.records if work.transferred else None
             self.outcome.add(committed_output(work.committed, work.deletion, records=records))
         match work.state:
-            case State.FENCED:
-                self._fail(work)
-                await self._amend(work, [])
             case State.DOUBTED:
                 self._fail(work)
                 self.outcome.unsettled = True
@@ -160,6 +157,9 @@ class GroupWork:
                 self.session.lease.mark_untidy()
             case State.KEPT:
                 self.outcome.unsettled = True
+            case State.DROPPED if work.was(State.FENCED):
+                self._fail(work)
+                await self._amend(work, [])
             case State.DROPPED:
                 self._account_dropped(work, planned)
 
