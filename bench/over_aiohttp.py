@@ -14,7 +14,7 @@ from yarl import URL
 from coalesce.cli.app import main
 from coalesce.storage.s3 import wire
 from coalesce.storage.s3.connection import Answer
-from coalesce.storage.s3.pool import Origin
+from coalesce.storage.s3.origin import Origin
 
 Head = tuple[str, Mapping[str, str]]
 
@@ -63,7 +63,7 @@ class AiohttpPool:
 
 
 if __name__ == "__main__":
-    wire._head = _head  # type: ignore[assignment]
+    wire._encode_head = _head  # type: ignore[assignment]
     wire.Pool = AiohttpPool  # type: ignore[assignment,misc]
     sys.argv[0] = "coalesce"
     main()

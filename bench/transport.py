@@ -30,7 +30,7 @@ from yarl import URL
 from bench.records import Fill, objects
 from bench.site import BUCKET, KEYS, standin
 from coalesce.storage.s3 import S3Options, open_s3
-from coalesce.storage.s3.signing import EMPTY_SHA256, Keys, Signer, encoded_path
+from coalesce.storage.s3.signing import EMPTY_SHA256, Keys, Signer, encode_path
 
 IN_FLIGHT = 64
 OBJECTS = 500
@@ -69,7 +69,7 @@ async def with_aiohttp(endpoint: str, ca: str) -> AsyncIterator[Get]:
     ) as session:
 
         async def get(key: str) -> int:
-            path = f"/{BUCKET}/{encoded_path(key)}"
+            path = f"/{BUCKET}/{encode_path(key)}"
             headers = {"host": host, "x-amz-checksum-mode": "ENABLED"}
             signer.sign("GET", path, "", headers, keys, time.time(), EMPTY_SHA256)
             async with session.get(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from typing_extensions import override
 
 from coalesce.model import Source, Why
@@ -19,11 +17,13 @@ class CoalesceError(Exception):
         request_id: The store's id of the failed request.
         hint: One or two sentences that say what to do next (default: the class's).
         operation: The S3 operation that failed.
-        repeated: Whether the request was sent more than once: an earlier try may have had effect.
     """
 
     code = "Error"
     hint = ""
+
+    # Whether the request was sent more than once: an earlier try may have had effect.
+    repeated = False
 
     def __init__(
         self,
@@ -34,7 +34,6 @@ class CoalesceError(Exception):
         request_id: str = "",
         hint: str = "",
         operation: str = "",
-        repeated: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -43,7 +42,6 @@ class CoalesceError(Exception):
         self.request_id = request_id
         self.hint = hint or type(self).hint
         self.operation = operation
-        self.repeated = repeated
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickles the failure: workers send theirs to the main process."""
@@ -52,7 +50,7 @@ class CoalesceError(Exception):
             self.message,
             {
                 name: getattr(self, name)
-                for name in ("key", "code", "request_id", "hint", "operation", "repeated")
+                for name in ("key", "code", "request_id", "hint", "operation")
             },
         )
 
@@ -259,7 +257,7 @@ class RecordDamaged(CoalesceError):
     )
 
 
-def _rebuild(kind: type[CoalesceError], message: str, more: dict[str, Any]) -> CoalesceError:
+def _rebuild(kind: type[CoalesceError], message: str, more: dict[str, str]) -> CoalesceError:
     return kind(message, **more)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
@@ -169,13 +170,19 @@ class Settings(BaseModel):
         """The prefixes to list: each with a slash at its end, one per day if a date is given, none
         inside another.
         """
-        roots = tuple(as_directory(prefix) for prefix in self.prefix) or ("",)
         days = parse_days(self.date, today)
-        wanted = (
-            {f"{root}{day:%Y/%m/%d}/" for root in roots for day in days} if days else set(roots)
-        )
-        kept: list[str] = []
-        for prefix in sorted(wanted):  # one that others begin with stands right before them
-            if not kept or not prefix.startswith(kept[-1]):
-                kept.append(prefix)
-        return tuple(kept)
+        dated = (f"{root}{day:%Y/%m/%d}/" for root in self.roots for day in days)
+        return _outermost(dated) if days else self.roots
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The prefixes without dates, each with a slash at its end, none inside another."""
+        return _outermost(map(as_directory, self.prefix)) or ("",)
+
+
+def _outermost(prefixes: Iterable[str]) -> tuple[str, ...]:
+    kept: list[str] = []
+    for prefix in sorted(set(prefixes)):  # one that others begin with stands right before them
+        if not kept or not prefix.startswith(kept[-1]):
+            kept.append(prefix)
+    return tuple(kept)

@@ -9,7 +9,7 @@ import typer
 
 from coalesce.cli import options as o
 from coalesce.cli.exits import exit_with
-from coalesce.demo.proof import fill, inspect
+from coalesce.demo.proof import fill, read_records
 
 if TYPE_CHECKING:
     from coalesce.settings import Settings
@@ -55,7 +55,7 @@ async def _demonstrate(count: int) -> int:
                 f"Writing {count:,} small objects of {shape.records} records each to {url}/demo/storage/"
             )
             await fill(store, shape)
-            before, first = await inspect(store, "storage/", "corporate")
+            before, first = await read_records(store, "storage/", "corporate")
             await _show(store, settings)
         typer.echo(f"\nBefore: {first}\nRunning: coalesce run -b demo -p storage --min-age 0\n")
         async with open_s3(store_options) as store:
@@ -64,7 +64,7 @@ async def _demonstrate(count: int) -> int:
                 report = await run.coalesce()
         voice.summary(report)
         async with open_s3(store_options) as store:
-            after, last = await inspect(store, "storage/", "corporate")
+            after, last = await read_records(store, "storage/", "corporate")
             state = (await store.list_page("_coalesce/")).objects
             uploads = await store.list_uploads("")
             typer.echo()
@@ -83,7 +83,7 @@ async def _show(store: S3Store, settings: Settings) -> None:
     from rich.console import Console
 
     from coalesce.cli.status import status_table
-    from coalesce.inspect.status import look
+    from coalesce.inspect.status import read_status
 
     typer.echo("coalesce status -b demo -p storage --min-age 0\n")
-    Console(highlight=False, soft_wrap=True).print(status_table(await look(store, settings)))
+    Console(highlight=False, soft_wrap=True).print(status_table(await read_status(store, settings)))

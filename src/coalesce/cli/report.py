@@ -52,7 +52,7 @@ async def _merged(given: dict[str, Any]) -> int:
     from coalesce.cli.tables import summary_table
     from coalesce.cli.values import gathered, store_options_of, wants_json
     from coalesce.errors import CoalesceError, ConfigurationError, UsageError
-    from coalesce.report.html import page
+    from coalesce.report.html import render_page
     from coalesce.report.merging import load, merge
 
     values = gathered(given)
@@ -73,7 +73,7 @@ async def _merged(given: dict[str, Any]) -> int:
     merged = merge(reports)
     text = json.dumps(merged.as_json(), indent=1) + "\n"
     for path, content, kind in (
-        (given["html"], page(merged), "text/html; charset=utf-8"),
+        (given["html"], render_page(merged), "text/html; charset=utf-8"),
         (given["to_json"], text, "application/json"),
     ):
         try:

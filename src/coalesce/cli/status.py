@@ -62,14 +62,14 @@ async def _looked(given: dict[str, Any]) -> int:
     from rich.console import Console
 
     from coalesce.cli.values import gathered, settings_of, store_options_of, wants_json
-    from coalesce.inspect.status import look
+    from coalesce.inspect.status import read_status
     from coalesce.storage.s3 import open_s3
 
     values = gathered(given)
     settings = settings_of(values)
     as_json = wants_json(values)
     async with open_s3(store_options_of(values)) as store:
-        status = await look(store, settings)
+        status = await read_status(store, settings)
     if as_json:
         typer.echo(json.dumps(status.model_dump(mode="json", by_alias=True)))
     else:

@@ -62,6 +62,17 @@ class Shard:
         digest = hashlib.blake2b(share_of(key).encode(), digest_size=8).digest()
         return int.from_bytes(digest) % self.count == self.index
 
+    def may_own(self, key: str) -> bool:
+        """Returns whether a key is this shard's, or was listed by it.
+
+        A split listing that meets a directory such as `x_1_y/` hands it whole to the shard of
+        `x_1`, whatever the names in it say.
+        """
+        if self.owns(key):
+            return True
+        match = _FIRST_GROUP.search(key)
+        return match is not None and self.owns(key[: match.end()])
+
     def within(self, other: Shard) -> bool:
         """Whether everything that this shard owns is owned by the other too."""
         if other == Shard() or self == other:

@@ -13,7 +13,7 @@
 | STALE | an upload of a source that has changed | aborted; the group is listed again |
 | CONFLICTED | an upload that a concurrent change made useless | aborted; planned again |
 | TAKEN | another plan's object under the output's name | aborted; a failure is reported |
-| FENCED | nothing: another run aborted the upload | the ledger entry is removed; the group is the other's |
+| FENCED | nothing: another run aborted the upload | the ledger entry is removed |
 | ABANDONED | an upload that failed, or that the run has no time for | aborted |
 | DROPPED | nothing | end |
 | DOUBTED | an output that is not what was sent | end; the record stays and says so |

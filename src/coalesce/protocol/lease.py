@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from coalesce.model import ObjectInfo
 from coalesce.naming.shards import WHOLE, Shard
 from coalesce.protocol.state import lease_key
 from coalesce.protocol.writes import write_state
-from coalesce.storage.base import ObjectStore
+from coalesce.storage.base import ObjectStore, OpenUpload
 
 # The Date header and LastModified are whole seconds.
 _PRECISION = 1.0
@@ -41,6 +42,9 @@ class LeaseRecord(BaseModel):
     `seconds` is how long after its last write the lease holds; the store's clock says when that
     was.
 
+    `owner` is the process, for people to read, and `token` what tells it from any other; `started`
+    is when its run began, in seconds since the epoch by the store's clock, 0 where unknown.
+
     `layout`, `prefixes`, `shard` and `plan` (the hash of the plan that the shard is a share of, if
     any) are where its run works: who sweeps after it must look there. A run that only probes works
     nowhere but under the state prefix.
@@ -50,6 +54,8 @@ class LeaseRecord(BaseModel):
 
     run_id: str
     owner: str = ""
+    token: str = ""
+    started: float = 0.0
     seconds: Annotated[float, Field(ge=0, le=LONGEST)] = 60.0
     layout: str = ""
     prefixes: tuple[str, ...] = ()
@@ -72,16 +78,25 @@ class LeaseRecord(BaseModel):
 class Rival:
     """Another run's lease, as it was seen.
 
-    `left` is how many seconds it holds at least, if it is not renewed.
-
-    One that is not `readable` counts as a lease of a minute, anywhere.
+    Attributes:
+        remaining: How many seconds it holds at least, if it is not renewed.
+        modified: When it was last written, in seconds since the epoch by the store's clock.
+        readable: One that is not counts as a lease of a minute, anywhere.
     """
 
     key: str
     etag: str
     record: LeaseRecord
-    left: float
+    remaining: float
+    modified: float
     readable: bool = True
+
+    def can_have_begun(self, upload: OpenUpload) -> bool:
+        """Whether an upload was begun while this lease held: a run begins none without it."""
+        if not upload.initiated:
+            return True
+        ended = self.modified + self.record.seconds + _PRECISION
+        return self.record.started - _PRECISION <= upload.initiated <= ended
 
 
 class Claim(Protocol):
@@ -122,7 +137,8 @@ class Lease:
     ) -> None:
         self._store = store
         self._key = lease_key(state, record.run_id)
-        self._record = record.model_copy(update={"owner": f"{socket.gethostname()}:{os.getpid()}"})
+        owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._record = record.model_copy(update={"owner": owner, "token": uuid.uuid4().hex})
         self._clock = clock
         self._etag = ""
         self._expiry = SimpleNamespace(value=0.0) if expiry is None else expiry
@@ -194,7 +210,7 @@ class Lease:
             found = LeaseRecord.model_validate_json(body.data)
         except ValidationError:
             return False
-        ours = (found.run_id, found.owner) == (self._record.run_id, self._record.owner)
+        ours = found.token == self._record.token
         if ours:
             self._etag = body.etag
         return ours
@@ -225,13 +241,14 @@ async def read_rival(store: ObjectStore, entry: ObjectInfo, date: float) -> Riva
         record, readable = LeaseRecord(run_id=run_id, prefixes=("",)), False
     # A lease renewed between the listing and the read only seems to end earlier than it does;
     # `outlived` looks again.
-    left = entry.modified + record.seconds + _PRECISION - date if record.seconds else 0.0
+    remaining = entry.modified + record.seconds + _PRECISION - date if record.seconds else 0.0
     return Rival(
-        entry.key,
-        body.etag,
-        record.model_copy(update={"run_id": run_id}),
-        left if body.etag == entry.etag else record.seconds,
-        readable,
+        key=entry.key,
+        etag=body.etag,
+        record=record.model_copy(update={"run_id": run_id}),
+        remaining=remaining if body.etag == entry.etag else record.seconds,
+        modified=entry.modified,
+        readable=readable,
     )
 
 
@@ -241,9 +258,9 @@ async def outlived(store: ObjectStore, rival: Rival) -> bool:
     One renewal shows that its run lives; its own length without one, that the run is dead.
     """
     for _ in range(_LOOKS):
-        if rival.left <= 0:
+        if rival.remaining <= 0:
             return True
-        await asyncio.sleep(rival.left / _LOOKS)
+        await asyncio.sleep(rival.remaining / _LOOKS)
         try:
             body = await store.get(rival.key)
         except NotFound:

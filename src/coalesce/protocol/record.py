@@ -9,6 +9,7 @@ import asyncio
 import json
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -241,14 +242,13 @@ class HeldRecord:
     async def read(cls, store: ObjectStore, state: str, key: str) -> HeldRecord | None:
         """The record at a key, None if there is none any more. Raises RecordDamaged, StorageError.
 
-        A tombstone is no record: it is what is left where a run died that was removing its record.
+        A tombstone is no record.
         """
         try:
             body = await store.get(key)
         except NotFound:
             return None
         if body.data == _TOMBSTONE:
-            await store.delete(key)  # nothing can be created over it, so nothing else is there
             return None
         return cls(store, state, decode(body.data, key, state), body.etag)
 
@@ -300,3 +300,13 @@ class HeldRecord:
             return True
         head = await self._store.head(self.key)
         return head is not None and head.etag == self._etag
+
+
+async def remove_tombstone(store: ObjectStore, key: str) -> None:
+    """Removes what is left where a run died that was removing its record, if anything is.
+
+    Nothing can be created over a tombstone, so nothing else is removed. Raises StorageError.
+    """
+    with suppress(NotFound):
+        if (await store.get(key)).data == _TOMBSTONE:
+            await store.delete(key)

@@ -15,7 +15,7 @@ from coalesce.protocol.commit import DIGEST, Committed, prove
 from coalesce.protocol.deletion import delete_sources
 from coalesce.protocol.ledger import read_header, remove_entry
 from coalesce.protocol.outcome import GroupOutcome, committed_output
-from coalesce.protocol.record import HeldRecord, RecordedBatch
+from coalesce.protocol.record import HeldRecord, RecordedBatch, remove_tombstone
 from coalesce.protocol.reproof import expect_from_sources
 from coalesce.protocol.round import settle_record
 from coalesce.protocol.session import Session
@@ -32,6 +32,7 @@ async def recover(session: Session, key: str, alive: Container[str], outcome: Gr
     try:
         held = await HeldRecord.read(session.store, session.rules.state, key)
         if held is None:
+            await remove_tombstone(session.store, key)
             return
         if held.record.run_id in alive:
             message = f"{held.record.group}: run {held.record.run_id} works on it"

@@ -4,61 +4,88 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from coalesce.naming.layouts import LAYOUTS
 from coalesce.protocol.lease import Rival
 from coalesce.protocol.probe import open_uploads
 from coalesce.protocol.session import Session
 from coalesce.protocol.state import lease_key, probe_prefix
-from coalesce.protocol.survey import Ground, survey
+from coalesce.protocol.survey import Ground, overlap, survey
+from coalesce.storage.base import OpenUpload
 
 
 async def sweep(session: Session, ground: Ground, dead: Sequence[Rival]) -> None:
     """Removes what ended runs left outside of any record: uploads they had begun, probe objects,
     and at last their leases.
 
-    Only for runs that worked nowhere but here, and only once no other run that works here is alive
-    and all records are settled. A run writes its lease before it begins an upload. So uploads that
-    were open before a look at the leases are nobody's if that look shows no run but the dead ones;
-    if it does show one, everything stays for a later run.
+    An upload is aborted only if one of these runs can have begun it: by its key, and by when it was
+    begun. A run writes its lease before it begins an upload. So uploads that were open before a
+    look at the leases are nobody's if that look shows no other run that works there; if it does
+    show one, everything stays for a later run. Raises StorageError.
     """
-    store = session.store
     swept = [rival for rival in dead if ground.holds(rival)]
     if not swept:
         return
-    left = [
-        upload
-        for prefix in ground.prefixes
-        for upload in await open_uploads(store, prefix)
-        if _is_ours(session, ground, upload.key)
-    ]
-    if left and await _others(session, ground, dead):
+    uploads = await _find_uploads(session, swept)
+    if uploads and await _others_work_there(session, ground, swept, dead):
         return
-    for upload in left:
-        await store.abort_upload(upload.key, upload.upload_id)
+    for upload in uploads:
+        await session.store.abort_upload(upload.key, upload.upload_id)
     for rival in swept:
-        trial = probe_prefix(session.rules.state, rival.record.run_id)
-        for upload in await open_uploads(store, trial):
-            await store.abort_upload(upload.key, upload.upload_id)
-        for entry in (await store.list_page(trial)).objects:
-            await store.delete(entry.key)
-        await store.delete(
-            rival.key, etag=rival.etag if session.rules.capabilities.conditional_delete else ""
-        )
+        await _remove_traces(session, rival)
 
 
-def _is_ours(session: Session, ground: Ground, key: str) -> bool:
-    named = session.rules.layout.parse(key)
-    return named is not None and named.kind == "output" and ground.owns(key)
+async def _find_uploads(session: Session, swept: Sequence[Rival]) -> list[OpenUpload]:
+    prefixes = sorted({prefix for rival in swept for prefix in rival.record.prefixes})
+    found: dict[str, OpenUpload] = {}
+    for prefix in prefixes:
+        for upload in await open_uploads(session.store, prefix):
+            if any(_can_have_begun(rival, upload) for rival in swept):
+                found[upload.upload_id] = upload
+    return list(found.values())
 
 
-async def _others(session: Session, ground: Ground, dead: Sequence[Rival]) -> bool:
-    """Whether a run that works here is neither this one nor one of the `dead`, as they were seen to
-    be.
+def _can_have_begun(rival: Rival, upload: OpenUpload) -> bool:
+    """Whether an ended run can have begun an upload: of an output in its scope, in its time."""
+    layout, share = LAYOUTS.get(rival.record.layout), rival.record.share
+    parsed = layout.parse(upload.key) if layout else None
+    return (
+        parsed is not None
+        and parsed.kind == "output"
+        and upload.key.startswith(rival.record.prefixes)
+        and (bool(share.plan) or share.may_own(upload.key))
+        and rival.can_have_begun(upload)
+    )
+
+
+async def _others_work_there(
+    session: Session, ground: Ground, swept: Sequence[Rival], dead: Sequence[Rival]
+) -> bool:
+    """Whether a run works where the swept ones did that is neither this one nor one of the `dead`,
+    as they were seen to be.
     """
     known = {(rival.key, rival.etag) for rival in dead}
-    rivals = (await survey(session.store, session.rules.state, ground)).rivals
-    return any(
-        ground.meets(rival)
-        for rival in rivals
-        if rival.key != lease_key(session.rules.state, session.rules.run_id)
-        and (rival.key, rival.etag) not in known
+    own = lease_key(session.rules.state, session.rules.run_id)
+    found = await survey(session.store, session.rules.state, ground)
+    others = [
+        rival for rival in found.rivals if rival.key != own and (rival.key, rival.etag) not in known
+    ]
+    return any(_may_share(rival, other) for rival in swept for other in others)
+
+
+def _may_share(one: Rival, other: Rival) -> bool:
+    """Whether some group may be both runs'."""
+    return overlap(one.record.prefixes, other.record.prefixes) and one.record.share.meets(
+        other.record.share
     )
+
+
+async def _remove_traces(session: Session, rival: Rival) -> None:
+    """A run's probe objects, and its lease."""
+    store = session.store
+    probed = probe_prefix(session.rules.state, rival.record.run_id)
+    for upload in await open_uploads(store, probed):
+        await store.abort_upload(upload.key, upload.upload_id)
+    for entry in (await store.list_page(probed)).objects:
+        await store.delete(entry.key)
+    conditional = session.rules.capabilities.conditional_delete
+    await store.delete(rival.key, etag=rival.etag if conditional else "")

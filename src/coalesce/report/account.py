@@ -39,13 +39,7 @@ def new_report(run_id: str, settings: Settings, prefixes: Iterable[str]) -> Repo
         version=__version__,
         run_id=run_id,
         started=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        scope=ScopePart(
-            bucket=settings.bucket,
-            prefixes=list(prefixes),
-            layout=settings.layout,
-            partitions=list(settings.partition),
-            shard=str(settings.shard),
-        ),
+        scope=ScopePart.of(settings, prefixes),
     )
 
 

@@ -96,9 +96,10 @@ class Run:
 
     async def _run(self, *, join: bool) -> None:
         store, workload, workers = self._store, self._workload, self._workers
-        state, claim = self._settings.state_prefix, workload.lease_record(self.run_id)
+        state = self._settings.state_prefix
         await store.check_access()
         leftovers = await survey(store, state, workload.ground)  # without this run's own lease
+        claim = workload.lease_record(self.run_id, leftovers.date)
         lease = Lease(store, state, claim, self._clock, workers.expiry if workers else None)
         async with lease.hold():
             rules = self._tune(await probe_store(store, lease, workload, self.report))

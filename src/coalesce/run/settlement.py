@@ -41,8 +41,8 @@ class Rivals:
         """Sorts the leases that a survey of the state prefix has seen."""
         rivals = tuple(seen)
         return cls(
-            dead=tuple(rival for rival in rivals if rival.left <= 0),
-            alive=tuple(rival for rival in rivals if rival.left > 0 and ground.meets(rival)),
+            dead=tuple(rival for rival in rivals if rival.remaining <= 0),
+            alive=tuple(rival for rival in rivals if rival.remaining > 0 and ground.meets(rival)),
         )
 
     def after_watch(self, ended: Sequence[bool]) -> Rivals:

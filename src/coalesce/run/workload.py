@@ -63,7 +63,13 @@ class Workload:
     @property
     def ground(self) -> Ground:
         """Where the run works, for comparison with other runs' leases."""
-        return Ground(self.layout.name, self.prefixes, self.shard, self.owns)
+        return Ground(
+            layout=self.layout.name,
+            prefixes=self.prefixes,
+            roots=self.settings.roots,
+            shard=self.shard,
+            owns=self.owns,
+        )
 
     @property
     def prefixes_to_list(self) -> tuple[str, ...]:
@@ -95,10 +101,14 @@ class Workload:
             return batches.plan(group, self.layout, limits), 0
         return match_plan(group, self.planned[group.id], self.layout, limits)
 
-    def lease_record(self, run_id: str) -> LeaseRecord:
-        """Returns the lease that tells other runs where this one works."""
+    def lease_record(self, run_id: str, started: float) -> LeaseRecord:
+        """Returns the lease that tells other runs where this one works.
+
+        `started` is in seconds since the epoch by the store's clock.
+        """
         return LeaseRecord(
             run_id=run_id,
+            started=started,
             seconds=self.settings.lease,
             layout=self.layout.name,
             prefixes=self.prefixes,

@@ -64,10 +64,14 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class OpenUpload:
-    """An upload that is neither completed nor aborted."""
+    """An upload that is neither completed nor aborted.
+
+    `initiated` is in seconds since the epoch by the store's clock, 0 where it does not say.
+    """
 
     key: str
     upload_id: str
+    initiated: float = 0.0
 
 
 class CreatedUpload(NamedTuple):

@@ -10,7 +10,8 @@ import pytest
 
 from coalesce.storage.s3 import pool as pools
 from coalesce.storage.s3.connection import Answer, BrokenConnection, Connection
-from coalesce.storage.s3.pool import Origin, Pool
+from coalesce.storage.s3.origin import Origin
+from coalesce.storage.s3.pool import Pool
 from support.scripted import Peer, Server, answer, in_turn, serving
 
 GET = b"GET /k HTTP/1.1\r\nhost: h\r\n\r\n"
@@ -161,7 +162,7 @@ async def test_an_answer_that_ends_early_is_none_wherever_it_ends(name: str) -> 
         connection.connection_lost(None)
         with pytest.raises(BrokenConnection) as caught:
             await task
-        assert caught.value.answered is (n > 0), n
+        assert caught.value.answer_began is (n > 0), n
         assert not connection.usable
 
 
@@ -373,7 +374,7 @@ async def test_a_request_is_not_sent_again_once_a_byte_of_an_answer_has_come() -
 
 
 async def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(pools, "_CHECK_SECONDS", 0.01)
 
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -383,13 +384,13 @@ async def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.Monkey
 
     async with pooled(script, stall=0.05) as (pool, server):
         for _ in range(2):
-            with pytest.raises(BrokenConnection, match="nothing came or went"):
+            with pytest.raises(BrokenConnection, match="no bytes for"):
                 await pool.request(GET)
         assert len(server.requests) == 2
 
 
 async def test_a_server_that_stops_reading_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(pools, "_CHECK_SECONDS", 0.01)
     over = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -397,7 +398,7 @@ async def test_a_server_that_stops_reading_is_given_up(monkeypatch: pytest.Monke
         await over.wait()
 
     async with pooled(script, stall=0.05) as (pool, _):
-        with pytest.raises(BrokenConnection, match="nothing came or went"):
+        with pytest.raises(BrokenConnection, match="no bytes for"):
             await pool.request(
                 b"PUT /k HTTP/1.1\r\ncontent-length: 100000000\r\n\r\n", [b"x" * 1_000_000] * 100
             )
@@ -407,7 +408,7 @@ async def test_a_server_that_stops_reading_is_given_up(monkeypatch: pytest.Monke
 async def test_a_connection_is_closed_when_it_was_idle_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pools, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(pools, "_CHECK_SECONDS", 0.01)
     monkeypatch.setattr(pools, "_IDLE_SECONDS", 0.0)
     closed = asyncio.Event()
 

@@ -28,5 +28,6 @@ def test_an_answer_is_a_refusal_or_trouble_that_passes(
     status: int, code: str, kind: type[errors.CoalesceError]
 ) -> None:
     assert (
-        type(failure_of("PutObject", "k", status=status, code=code, said="", request_id="")) is kind
+        type(failure_of("PutObject", "k", status=status, code=code, message="", request_id=""))
+        is kind
     )

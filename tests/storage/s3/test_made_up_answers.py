@@ -289,7 +289,7 @@ def said_all(operation: str, found: object) -> bool:
 )
 def test_absence_is_said_by_a_404_and_by_nothing_else(code: str, status: int, said: str) -> None:
     """403, 5xx and errors under a 200 say nothing of what is there."""
-    error = failure_of("GetObject", "k", status=status, code=code, said=said, request_id="")
+    error = failure_of("GetObject", "k", status=status, code=code, message=said, request_id="")
     assert status == 404 or not isinstance(error, errors.NotFound | errors.NoSuchUpload)
     assert error.key == "k"
     if status >= 500 and status != 501 and code not in failures._BY_CODE:

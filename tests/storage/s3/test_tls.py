@@ -12,10 +12,11 @@ import pytest
 import trustme
 
 from coalesce import errors
+from coalesce.storage.checksums import Checksum
 from coalesce.storage.s3 import S3Options, S3Store, open_s3
-from coalesce.storage.s3 import store as stores
 from coalesce.storage.s3.connection import Connection
-from coalesce.storage.s3.pool import Origin, Pool
+from coalesce.storage.s3.origin import Origin
+from coalesce.storage.s3.pool import Pool
 from coalesce.storage.s3.tls import start_tls
 from support.scripted import Peer, Request, Server, answer, serving, store_of
 from support.tls import certified, local_names, tls_buffer
@@ -68,9 +69,7 @@ async def test_an_own_authority_is_trusted_when_named(authority: trustme.CA, bun
     async with secured(certified(authority, "localhost"), ca_bundle=bundle) as (store, server):
         await store.check_access()
         assert (await store.get("k", etag='"e"')).data == BODY
-        part = await store.upload_part(
-            "k", "u", 1, [BODY] * 10, checksum=stores.Checksum.NONE, value=""
-        )
+        part = await store.upload_part("k", "u", 1, [BODY] * 10, checksum=Checksum.NONE, value="")
         assert (part.size, server.requests[-1].body) == (len(BODY) * 10, BODY * 10)
 
 
@@ -99,7 +98,7 @@ async def test_a_stranger_is_refused(authority: trustme.CA, bundle: str, trusted
         store._wire.locate(
             f"https://localhost:{server.port}/bucket",
             "us-east-1",
-            tls=store._client.trust,
+            tls=store._client.tls,
             proxy="",
         )
         with pytest.raises(errors.ConfigurationError, match="CERTIFICATE_VERIFY_FAILED") as caught:
@@ -131,7 +130,7 @@ async def test_a_bundle_that_cannot_be_read_is_told(contents: str | None, tmp_pa
     path = tmp_path / "ca.pem"
     if contents is not None:
         path.write_text(contents)
-    with pytest.raises(errors.ConfigurationError, match="cannot be read") as caught:
+    with pytest.raises(errors.ConfigurationError, match="cannot read the certificates") as caught:
         async with open_s3(
             S3Options(
                 "bucket",

@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection, one request at a time on it, its answers parsed by llhttp.
 
-Written because a general client costs more for each small GET than everything else in the job
-together: see `docs/performance.md`.
+A general client costs more for each small GET than everything else in the job together: see
+`docs/performance.md`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+from typing_extensions import override
 
 # What is handed to the transport at once: larger pieces are copied again and again while they drain
 # (CPython 3.11), smaller ones cost a call each.
@@ -23,11 +24,11 @@ HEAD_BYTES = 64 * 1024
 
 
 class BrokenConnection(OSError):
-    """The request got no whole answer. `answered` says whether any of one had come."""
+    """The request got no whole answer; `answer_began` is False if not a byte of one came."""
 
-    def __init__(self, message: str, *, answered: bool = True) -> None:
+    def __init__(self, message: str, *, answer_began: bool = True) -> None:
         super().__init__(message)
-        self.answered = answered
+        self.answer_began = answer_began
 
 
 @dataclass(slots=True)
@@ -47,70 +48,70 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     def __init__(self, buffer: memoryview, loop: asyncio.AbstractEventLoop) -> None:
-        self.usable = False  # open, and nothing but answers to our requests has come
+        self.usable = False  # open, and nothing has come but answers to our requests
         self.active_at = 0.0  # when bytes last went either way, by the loop's clock
         self.transport: asyncio.Transport
         self._loop = loop
         self._buffer = buffer
         self._parser = HttpResponseParser(self)
-        self._turn: asyncio.Future[Answer] | None = None
-        self._drained: asyncio.Future[None] | None = None
+        self._pending: asyncio.Future[Answer] | None = None
+        self._drain: asyncio.Future[None] | None = None
         self._answer = Answer()
         self._fields: list[tuple[bytes, bytes]] = []
         self._pieces: list[bytes] = []
-        self._received = 0  # bytes since the request went out
+        self._answer_bytes = 0  # since the request went out
         self._bodiless = False
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See `asyncio.BaseProtocol`."""
         self.transport = cast(asyncio.Transport, transport)
         self.usable = True
 
+    @override
     def get_buffer(self, sizehint: int) -> memoryview:
-        """See `asyncio.BufferedProtocol`."""
         return self._buffer
 
+    @override
     def buffer_updated(self, nbytes: int) -> None:
-        """See `asyncio.BufferedProtocol`."""
-        if self._unasked:
-            self.fail("something came that was not asked for")
+        if self._is_idle:
+            self.fail("the server sent data that was not asked for")
             return
         self.active_at = self._loop.time()
-        self._received += nbytes
+        self._answer_bytes += nbytes
         try:
             self._parser.feed_data(self._buffer[:nbytes])
         except (HttpParserError, HttpParserUpgrade) as error:
-            self.fail(f"what came is not an answer: {error.__context__ or error!r}")
+            self.fail(f"the answer is not valid HTTP: {error.__context__ or error!r}")
             return
-        if self._pieces and self._unasked:
-            self.fail("more came than the answer")
-        elif self._received > HEAD_BYTES and self._answer.status < 200:
-            self.fail(f"no head of an answer in {self._received} bytes")
+        if self._pieces and self._is_idle:
+            self.fail("the server sent more than the answer")
+        elif self._answer_bytes > HEAD_BYTES and self._answer.status < 200:
+            self.fail(f"the head of the answer has no end within {self._answer_bytes} bytes")
 
+    @override
     def eof_received(self) -> bool:
-        """See `asyncio.BufferedProtocol`."""
         self._finish_at_eof()
         return False
 
+    @override
     def connection_lost(self, error: Exception | None) -> None:
-        """See `asyncio.BaseProtocol`."""
         self.fail(f"the connection was closed{f': {error}' if error else ''}")
 
+    @override
     def pause_writing(self) -> None:
-        """See `asyncio.BaseProtocol`."""
-        self._drained = self._loop.create_future()
+        self._drain = self._loop.create_future()
 
+    @override
     def resume_writing(self) -> None:
-        """See `asyncio.BaseProtocol`."""
-        drained, self._drained = self._drained, None
+        drain, self._drain = self._drain, None
         self.active_at = self._loop.time()
-        if drained is not None and not drained.done():
-            drained.set_result(None)
+        if drain is not None and not drain.done():
+            drain.set_result(None)
 
     def on_message_begin(self) -> None:
-        """A status line begins."""
-        if self._unasked:
-            raise HttpParserError("nothing was asked")
+        """An answer begins."""
+        if self._is_idle:
+            raise HttpParserError("an answer without a request")
         self._answer, self._pieces, self._fields = Answer(), [], []
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -127,7 +128,7 @@ class Connection(asyncio.BufferedProtocol):
             self._complete()
 
     def on_body(self, data: bytes) -> None:
-        """Some of the body, without what chunks put around it."""
+        """A piece of the body, without the framing of chunks."""
         self._pieces.append(data)
 
     def on_message_complete(self) -> None:
@@ -141,40 +142,41 @@ class Connection(asyncio.BufferedProtocol):
         `bodiless` answers (to HEAD and CONNECT) end with their head. Raises BrokenConnection.
         """
         if not self.usable:
-            raise BrokenConnection("the connection was closed", answered=False)
-        turn: asyncio.Future[Answer] = self._loop.create_future()
-        self._turn = turn
+            raise BrokenConnection("the connection was closed", answer_began=False)
+        pending: asyncio.Future[Answer] = self._loop.create_future()
+        self._pending = pending
         self._bodiless = bodiless
-        self._received = 0
+        self._answer_bytes = 0
         self.active_at = self._loop.time()
         try:
             self.transport.write(head)
             if body:
-                await self._write(body, turn)
-            return await turn
+                await self._write(body, pending)
+            return await pending
         except BaseException:
             self.close()
             raise
         finally:
-            self._turn = None
+            self._pending = None
 
-    async def _write(self, body: Sequence[bytes], turn: asyncio.Future[Answer]) -> None:
-        """Hands the body to the transport as fast as it drains; an answer that comes before the end
-        of it is the last on this connection.
+    async def _write(self, body: Sequence[bytes], pending: asyncio.Future[Answer]) -> None:
+        """Hands the body to the transport as fast as it drains.
+
+        An answer that comes before the end of it is the last on this connection.
         """
         for piece in _chunks(body):
-            if self._drained is not None:
-                await asyncio.wait((self._drained, turn), return_when=asyncio.FIRST_COMPLETED)
-            if turn.done():
+            if self._drain is not None:
+                await asyncio.wait((self._drain, pending), return_when=asyncio.FIRST_COMPLETED)
+            if pending.done():
                 self.usable = False
                 return
             self.transport.write(piece)
 
     def fail(self, why: str) -> None:
-        """Ends the connection, and with it the request that waits for its answer."""
+        """Ends the connection, and the request that waits for its answer, for the reason `why`."""
         self.usable = False
-        if self._turn is not None and not self._turn.done():
-            self._turn.set_exception(BrokenConnection(why, answered=self._received > 0))
+        if self._pending is not None and not self._pending.done():
+            self._pending.set_exception(BrokenConnection(why, answer_began=self._answer_bytes > 0))
         self.resume_writing()
         self.transport.abort()
 
@@ -183,27 +185,27 @@ class Connection(asyncio.BufferedProtocol):
         self.usable = False
         self.transport.abort()
 
-    def stalled(self, now: float, limit: float) -> bool:
-        """Whether a request has waited `limit` seconds without a byte going either way."""
-        return self._turn is not None and now - self.active_at > limit
+    def is_stalled(self, now: float, limit: float) -> bool:
+        """Whether a request has seen no byte either way for more than `limit` seconds."""
+        return self._pending is not None and now - self.active_at > limit
 
     @property
-    def _unasked(self) -> bool:
-        return self._turn is None or self._turn.done()
+    def _is_idle(self) -> bool:
+        return self._pending is None or self._pending.done()
 
     def _complete(self) -> None:
-        if self._turn is None or self._turn.done():
+        if self._pending is None or self._pending.done():
             return
         answer = self._answer
         answer.data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        if not self._parser.should_keep_alive() or self._drained is not None:
+        if not self._parser.should_keep_alive() or self._drain is not None:
             self.usable = False
         if self._bodiless:
             # llhttp waits for the body that the head announces, so the next answer gets a parser of
             # its own.
             self._parser = HttpResponseParser(self)
-        self._answer, self._pieces, self._received = Answer(), [], 0
-        self._turn.set_result(answer)
+        self._answer, self._pieces, self._answer_bytes = Answer(), [], 0
+        self._pending.set_result(answer)
 
     def _finish_at_eof(self) -> None:
         """An answer with neither length nor chunks ends with the connection (RFC 9112, 6.3)."""
@@ -222,7 +224,7 @@ def _lower(name: bytes) -> str:
 
 
 def _chunks(pieces: Sequence[bytes]) -> Iterator[bytes]:
-    """The same bytes in writes of a good size."""
+    """The same bytes in pieces of the size that is best to write."""
     small: list[bytes] = []
     size = 0
     for piece in pieces:

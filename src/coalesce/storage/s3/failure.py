@@ -1,18 +1,22 @@
-"""What a store's refusals mean: error codes and HTTP statuses as the errors of this program (S3 API
-reference, "Error responses").
+"""What a failed request means: the store's refusals and lost connections as errors of this program.
+
+Source of the codes: S3 API reference, "Error responses".
 """
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import re
+import ssl
 
 from coalesce import errors
+from coalesce.storage.s3.origin import strip_userinfo
 
 CERTIFICATE_HINT = (
-    "Check --ca-bundle and the name in --endpoint-url; --no-verify-ssl trusts anybody."
+    "Check --ca-bundle and the host in --endpoint-url; --no-verify-ssl turns the check off."
 )
 CREDENTIALS_HINT = (
-    "Check the credentials: are they of this account, not expired, and is the clock right?"
+    "Check the credentials: right account, not expired, and this machine's clock correct?"
 )
 
 _CREDENTIAL_CODES = frozenset(
@@ -24,8 +28,8 @@ _CREDENTIAL_CODES = frozenset(
         "RequestTimeTooSkewed",
     }
 )
-_ELSEWHERE = frozenset({301, 307, 308})
-# only of a 404: an error under a 200 or a 5xx says nothing of what is there
+_REDIRECTS = frozenset({301, 307, 308})
+# only of a 404: an error under a 200 or a 5xx says nothing about what exists
 _ABSENT = frozenset({"NoSuchKey", "NoSuchUpload"})
 _BY_CODE: dict[str, type[errors.StorageError]] = {
     "NoSuchUpload": errors.NoSuchUpload,
@@ -47,14 +51,20 @@ _BY_STATUS: dict[int, type[errors.StorageError]] = {
     501: errors.NotImplementedByStore,
     503: errors.Throttled,
 }
+_ERRNO = re.compile(r"\[Errno (\d+)\]")
+
+
+def subject(operation: str, where: str) -> str:
+    """How a message names a request: its operation, and the key or prefix if it has one."""
+    return f"{operation} {where!r}" if where else operation
 
 
 def failure_of(
-    operation: str, where: str, *, status: int, code: str, said: str, request_id: str
+    operation: str, where: str, *, status: int, code: str, message: str, request_id: str
 ) -> errors.CoalesceError:
-    """The error for one answer: what was asked, of which key, what the store said."""
-    message = f"{operation} {where!r}: {status} {code} {said}".rstrip()
-    details: dict[str, Any] = {
+    """The error for a refusal: which request, on which key or prefix, and what the store says."""
+    text = f"{subject(operation, where)}: {status} {code} {message}".rstrip()
+    details = {
         "key": where,
         "code": code,
         "request_id": request_id,
@@ -62,16 +72,73 @@ def failure_of(
     }
     if code == "NoSuchBucket":
         return errors.ConfigurationError(
-            message, hint="Check --bucket, --region and --endpoint-url.", **details
+            text, hint="Check --bucket, --region and --endpoint-url.", **details
         )
-    if status in _ELSEWHERE or code == "AuthorizationHeaderMalformed":
+    if status in _REDIRECTS or code == "AuthorizationHeaderMalformed":
         return errors.ConfigurationError(
-            message, hint="The bucket is in another region: check --region.", **details
+            text,
+            hint="The bucket is in another region, or this is no S3 endpoint: "
+            "check --region and --endpoint-url.",
+            **details,
         )
     if code in _CREDENTIAL_CODES:
-        return errors.ConfigurationError(message, hint=CREDENTIALS_HINT, **details)
-    refused = errors.BadRequest if 400 <= status < 500 else errors.Unavailable
-    kind = _BY_STATUS.get(status, refused)
+        return errors.ConfigurationError(text, hint=CREDENTIALS_HINT, **details)
+    refusal = errors.BadRequest if 400 <= status < 500 else errors.Unavailable
+    kind = _BY_STATUS.get(status, refusal)
     if code not in _ABSENT or status == 404:
         kind = _BY_CODE.get(code, kind)
-    return kind(message, **details)
+    return kind(text, **details)
+
+
+def connection_failure(
+    operation: str, where: str, cause: BaseException, server: str
+) -> errors.CoalesceError:
+    """The error for a request that got no answer from `server`.
+
+    ConfigurationError for a certificate that is not trusted, Unavailable for everything else.
+    """
+    for error in _causes(cause):
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return errors.ConfigurationError(
+                f"the certificate of {server} is not trusted "
+                f"(CERTIFICATE_VERIFY_FAILED: {error.verify_message})",
+                key=where,
+                operation=operation,
+                hint=CERTIFICATE_HINT,
+            )
+    reason = describe(cause, server)
+    return errors.Unavailable(
+        f"{subject(operation, where)}: {reason}" if where else reason,
+        key=where,
+        operation=operation,
+    )
+
+
+def describe(cause: BaseException, server: str) -> str:
+    """Why `server` gave no answer, in words, without the user and password of any URL."""
+    for error in _causes(cause):
+        if isinstance(error, ssl.SSLError):
+            if error.reason == "WRONG_VERSION_NUMBER":
+                return f"{server} does not speak TLS; use http:// in --endpoint-url?"
+            return f"TLS with {server} failed: {error.reason or error}"
+        if isinstance(error, TimeoutError):
+            return f"{server} did not answer in time"
+        if isinstance(error, OSError) and error.errno is not None:
+            return f"the connection to {server} failed: {_words(error)}"
+    if isinstance(cause, OSError) and str(cause):
+        return f"{server}: {cause}"
+    return strip_userinfo(f"{server}: {type(cause).__name__}: {cause}")
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """An error and what it was raised from, the first cause first."""
+    causes = [error]
+    while (cause := causes[0].__cause__ or causes[0].__context__) is not None:
+        causes.insert(0, cause)
+    return causes
+
+
+def _words(error: OSError) -> str:
+    """The reason alone: asyncio and aiohttp put addresses around it, once for each that failed."""
+    numbers = dict.fromkeys(_ERRNO.findall(str(error)))
+    return ", ".join(os.strerror(int(number)) for number in numbers) or str(error.strerror)

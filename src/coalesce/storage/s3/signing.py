@@ -27,14 +27,14 @@ class Keys:
     token: str = ""
 
 
-def encoded_path(key: str) -> str:
+def encode_path(key: str) -> str:
     """An object's key as it stands in a URL and in the canonical request: every byte but the
     unreserved ones and the slash, never normalised.
     """
     return quote(key, safe="/~-_.")
 
 
-def encoded_query(query: Mapping[str, str]) -> str:
+def encode_query(query: Mapping[str, str]) -> str:
     """A query as it stands in a URL and in the canonical request: its names in order, nothing but
     unreserved characters.
     """

@@ -1,36 +1,34 @@
-"""Signed requests to one bucket without the general client's work for each of them."""
+"""Requests over our own connections, without the general client's work for each of them."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from urllib.parse import urlsplit
-from xml.sax.saxutils import unescape
 
 from coalesce import errors
 from coalesce.storage.s3.connection import Answer
-from coalesce.storage.s3.failure import CERTIFICATE_HINT, failure_of
-from coalesce.storage.s3.pool import Origin, Pool, proxy_authorization
+from coalesce.storage.s3.failure import connection_failure, failure_of, subject
+from coalesce.storage.s3.origin import Origin
+from coalesce.storage.s3.pool import Pool
 from coalesce.storage.s3.signing import (
     EMPTY_SHA256,
     UNSIGNED,
     Keys,
     Signer,
-    encoded_path,
-    encoded_query,
+    encode_path,
+    encode_query,
 )
-
-_ELEMENT = re.compile(r"<(Code|Message|RequestId)>([^<]*)</")
-_PORTS = {"http": 80, "https": 443}
+from coalesce.storage.s3.xml import parse_error
 
 
 class Wire:
     """Connections to one bucket.
 
-    `keys` gives the credentials of the moment, None for anonymous requests; `stall` is in seconds.
+    `keys` gives the current credentials, None for anonymous requests; `stall` is in seconds;
+    `common` are headers of every request.
     """
 
     def __init__(
@@ -52,27 +50,22 @@ class Wire:
         self._signer = Signer("us-east-1")
 
     @property
-    def located(self) -> bool:
-        """Whether it is known where the bucket is."""
+    def has_origin(self) -> bool:
+        """Whether `locate` has been called."""
         return self._pool is not None
 
     def locate(self, url: str, region: str, *, tls: ssl.SSLContext | None, proxy: str) -> None:
-        """Sends everything from now on to where `url`, that of a request on the bucket itself,
-        points.
-        """
-        parts = urlsplit(url)
-        origin = Origin(parts.hostname or "", parts.port or _PORTS[parts.scheme], tls, proxy)
+        """Sets where all later requests go: `url` is that of a request on the bucket itself."""
+        origin, parts = Origin.of(url, tls=tls, proxy=proxy), urlsplit(url)
         self._path = f"{parts.path.rstrip('/')}/"
         self._signer = Signer(region)
         self._common["host"] = parts.netloc
         if origin != self._origin:
             if self._pool is not None:
                 self._pool.close()
-            self._origin, self._pool = (
-                origin,
-                Pool(origin, limit=self._connections, stall=self._stall),
-            )
-            self._proxy_line = proxy_authorization(urlsplit(proxy)) if tls is None else ""
+            self._origin = origin
+            self._pool = Pool(origin, limit=self._connections, stall=self._stall)
+            self._proxy_line = origin.proxy_authorization if tls is None else ""
 
     async def send(
         self,
@@ -85,58 +78,56 @@ class Wire:
         body: Sequence[bytes] = (),
         where: str = "",
     ) -> Answer:
-        """One request on an object, or on the bucket where `key` is None: `where` then says what it
-        is about.
+        """One request on an object, or on the bucket where `key` is None.
 
-        Raises what the answer means; Unavailable for whatever breaks on the way.
+        `where` names the prefix or key that a request on the bucket concerns, for messages. Raises
+        what the answer means, Unavailable where there is none, BadRequest for what HTTP cannot
+        carry.
         """
         where = key or where
         if self._pool is None:
             raise errors.Unavailable(
-                f"{operation} {where!r}: it is not known where the bucket is",
+                f"{subject(operation, where)}: the store has not been reached yet",
                 key=where,
                 operation=operation,
             )
-        path = self._path.rstrip("/") or "/" if key is None else f"{self._path}{encoded_path(key)}"
-        canonical = encoded_query(query) if query else ""
-        wanted = {**self._common, **(headers or {})}
         keys = await self._keys()
-        if keys is not None:
-            self._signer.sign(
-                method,
-                path,
-                canonical,
-                wanted,
-                keys,
-                time.time(),
-                UNSIGNED if body else EMPTY_SHA256,
-            )
-        if body or method == "PUT":
-            wanted["content-length"] = str(sum(map(len, body)))
-        target = self._pool.target(f"{path}?{canonical}" if canonical else path)
         try:
-            head = _head(f"{method} {target} HTTP/1.1", wanted, self._proxy_line)
+            head = self._sign(method, self._pool, key, query or {}, headers or {}, body, keys)
             answer = await self._pool.request(head, body, bodiless=method == "HEAD")
-        except ssl.SSLCertVerificationError as error:
-            raise errors.ConfigurationError(
-                f"{operation} {where!r}: {error}",
-                key=where,
-                operation=operation,
-                hint=CERTIFICATE_HINT,
-            ) from error
         except (TimeoutError, OSError) as error:
-            raise errors.Unavailable(
-                f"{operation} {where!r}: {type(error).__name__}: {error}",
-                key=where,
-                operation=operation,
-            ) from error
+            raise connection_failure(operation, where, error, str(self._origin)) from error
         except ValueError as error:
             raise errors.BadRequest(
-                f"{operation} {where!r} cannot be sent: {error}", key=where, operation=operation
+                f"{subject(operation, where)}: cannot be sent: {error}",
+                key=where,
+                operation=operation,
             ) from error
         if answer.status >= 300:
             raise _refusal(operation, where, answer)
         return answer
+
+    def _sign(
+        self,
+        method: str,
+        pool: Pool,
+        key: str | None,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: Sequence[bytes],
+        keys: Keys | None,
+    ) -> bytes:
+        """The signed head of a request."""
+        path = self._path.rstrip("/") or "/" if key is None else f"{self._path}{encode_path(key)}"
+        canonical = encode_query(query) if query else ""
+        fields = {**self._common, **headers}
+        if keys is not None:
+            payload = UNSIGNED if body else EMPTY_SHA256
+            self._signer.sign(method, path, canonical, fields, keys, time.time(), payload)
+        if body or method == "PUT":
+            fields["content-length"] = str(sum(map(len, body)))
+        target = pool.target(f"{path}?{canonical}" if canonical else path)
+        return _encode_head(f"{method} {target} HTTP/1.1", fields, self._proxy_line)
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -145,8 +136,8 @@ class Wire:
             await asyncio.sleep(0)  # transports tell of their end in the loop's next turn
 
 
-def _head(line: str, headers: Mapping[str, str], more: str) -> bytes:
-    """The head of a request.
+def _encode_head(line: str, headers: Mapping[str, str], more: str) -> bytes:
+    """The head of a request; `more` are header lines that are whole already.
 
     Raises ValueError for a value that HTTP cannot carry: an ETag that a store made up must not
     become a header of its own.
@@ -154,21 +145,17 @@ def _head(line: str, headers: Mapping[str, str], more: str) -> bytes:
     lines = [line, *[f"{name}: {value}" for name, value in headers.items()]]
     head = "\r\n".join(lines)
     if not head.count("\n") == head.count("\r") == len(headers) or "\0" in head:
-        raise ValueError("a header's value has more than one line")
+        raise ValueError("a header has a line break or a NUL byte")
     return f"{head}\r\n{more}\r\n".encode("latin-1")
 
 
 def _refusal(operation: str, where: str, answer: Answer) -> errors.CoalesceError:
-    said = {
-        name: unescape(text)
-        for name, text in _ELEMENT.findall(answer.data.decode(errors="replace"))
-    }
-    request_id = said.get("RequestId", "") or answer.headers.get("x-amz-request-id", "")
+    error = parse_error(answer.data)
     return failure_of(
         operation,
         where,
         status=answer.status,
-        code=said.get("Code", ""),
-        said=said.get("Message", ""),
-        request_id=request_id,
+        code=error.code,
+        message=error.message,
+        request_id=error.request_id or answer.headers.get("x-amz-request-id", ""),
     )

@@ -1,5 +1,7 @@
-"""The XML that S3 speaks, as far as the hot path needs it: pages of a listing, and bulk deletes (S3
-API reference, ListObjectsV2 and DeleteObjects).
+"""The XML that S3 speaks, as far as our own connections need it.
+
+Pages of a listing, bulk deletes, and errors (S3 API reference, "ListObjectsV2", "DeleteObjects" and
+"Error responses").
 """
 
 from __future__ import annotations
@@ -7,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
+from typing import Any, NamedTuple, cast
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
@@ -14,35 +17,63 @@ from xml.sax.saxutils import escape
 from coalesce.errors import ListingError, Unavailable
 from coalesce.model import ObjectInfo
 from coalesce.storage.base import Deleted, DeleteResult, Page
-from coalesce.storage.s3.failure import failure_of
+from coalesce.storage.s3.failure import failure_of, subject
 
-# parsers make one newline of all line ends that stand there as they are
-_ENDS = {"\r": "&#13;", "\n": "&#10;"}
-_REFUSALS = {"PreconditionFailed": Deleted.CHANGED, "NoSuchKey": Deleted.ABSENT}
+Events = Iterable[tuple[str, ElementTree.Element]]
+
+_NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
+# parsers turn every line end into a newline unless it is escaped
+_LINE_ENDS = {"\r": "&#13;", "\n": "&#10;"}
+_BY_CODE = {"PreconditionFailed": Deleted.CHANGED, "NoSuchKey": Deleted.ABSENT}
+
+
+class ErrorBody(NamedTuple):
+    """What S3 says in the body of an error; empty strings for what it does not say."""
+
+    code: str = ""
+    message: str = ""
+    request_id: str = ""
+
+
+def parse_error(data: bytes) -> ErrorBody:
+    """The error in the body of an answer, in any namespace or none.
+
+    Of half a document whatever came before the cut; nothing of what is no XML at all.
+    """
+    parser: ElementTree.XMLPullParser[Any] = ElementTree.XMLPullParser(("end",))
+    texts: dict[str, str] = {}
+    try:
+        parser.feed(data.decode("utf-8-sig", errors="replace").lstrip())
+        for _, element in cast(Events, parser.read_events()):
+            texts.setdefault(_local(element.tag), element.text or "")
+    except ElementTree.ParseError:
+        pass
+    return ErrorBody(texts.get("Code", ""), texts.get("Message", ""), texts.get("RequestId", ""))
 
 
 def parse_page(data: bytes, prefix: str, date: float) -> Page:
-    """One page of the listing of `prefix`.
+    """One page of the listing of `prefix`; `date` is the store's clock, in seconds since the epoch.
 
-    Raises Unavailable for what is no such page, ListingError for one that says that more follows
-    but not how.
+    Raises Unavailable for what is no such page, ListingError for one that cannot be read or does
+    not say how to go on.
     """
     root = _root(data, "ListBucketResult", "ListObjectsV2", prefix)
-    said = _fields(root)
-    written = unquote_plus if said.get("EncodingType") == "url" else str
+    fields = _fields(root)
+    decode = unquote_plus if fields.get("EncodingType") == "url" else str
     objects: list[ObjectInfo] = []
     prefixes: list[str] = []
     names = _names(root.tag)
     for element in root:
         name = _local(element.tag)
         if name == "Contents":
-            objects.append(_object(element, names, prefix, written))
+            objects.append(_object(element, names, prefix, decode))
         elif name == "CommonPrefixes":
-            prefixes.append(written(_prefix(element, prefix)))
-    truncated, token = said.get("IsTruncated"), said.get("NextContinuationToken")
+            prefixes.append(decode(_prefix(element, prefix)))
+    truncated, token = fields.get("IsTruncated"), fields.get("NextContinuationToken")
     if truncated not in ("true", "false") or (truncated == "true" and not token):
         raise ListingError(
-            f"listing of {prefix!r} does not say whether more follows, or not how",
+            f"the listing of {prefix!r} does not say how it goes on: "
+            "IsTruncated or NextContinuationToken is missing",
             key=prefix,
             operation="ListObjectsV2",
         )
@@ -51,11 +82,13 @@ def parse_page(data: bytes, prefix: str, date: float) -> Page:
 
 def delete_request(targets: Iterable[tuple[str, str]]) -> bytes:
     """The body of a verbose DeleteObjects for (key, ETag) pairs; an empty ETag is no condition."""
-    entries = "".join(
-        f"<Object><Key>{escape(key, _ENDS)}</Key>{f'<ETag>{escape(etag)}</ETag>' if etag else ''}</Object>"
-        for key, etag in targets
-    )
-    return f'<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{entries}<Quiet>false</Quiet></Delete>'.encode()
+    entries = "".join(_target(key, etag) for key, etag in targets)
+    return f'<Delete xmlns="{_NAMESPACE}">{entries}<Quiet>false</Quiet></Delete>'.encode()
+
+
+def _target(key: str, etag: str) -> str:
+    condition = f"<ETag>{escape(etag)}</ETag>" if etag else ""
+    return f"<Object><Key>{escape(key, _LINE_ENDS)}</Key>{condition}</Object>"
 
 
 def parse_deleted(data: bytes, targets: Sequence[tuple[str, str]]) -> list[DeleteResult]:
@@ -71,7 +104,7 @@ def parse_deleted(data: bytes, targets: Sequence[tuple[str, str]]) -> list[Delet
             results.setdefault(key, DeleteResult(key, Deleted.DONE))
         elif _local(element.tag) == "Error":
             results[key] = DeleteResult(
-                key, _REFUSALS.get(code, Deleted.REFUSED), code, entry.get("Message", "")
+                key, _BY_CODE.get(code, Deleted.REFUSED), code, entry.get("Message", "")
             )
     return [
         results.get(
@@ -85,17 +118,17 @@ def parse_deleted(data: bytes, targets: Sequence[tuple[str, str]]) -> list[Delet
 
 
 def _object(
-    element: ElementTree.Element, names: Sequence[str], prefix: str, written: Callable[[str], str]
+    element: ElementTree.Element, names: Sequence[str], prefix: str, decode: Callable[[str], str]
 ) -> ObjectInfo:
-    """`names` are those of its fields, in full."""
+    """One entry of a listing; `names` are those of its fields with the namespace."""
     key_name, size_name, etag_name, modified_name, class_name = names
     entry = {child.tag: child.text or "" for child in element}
     try:
         size, etag = int(entry[size_name]), entry[etag_name]
         if not etag or size < 0:
-            raise ValueError("an empty ETag, or less than nothing")
+            raise ValueError("an empty ETag or a negative size")
         return ObjectInfo(
-            written(entry[key_name]),
+            decode(entry[key_name]),
             size,
             etag,
             _epoch(entry[modified_name]),
@@ -103,7 +136,7 @@ def _object(
         )
     except (KeyError, ValueError, OverflowError) as error:
         raise ListingError(
-            f"listing of {prefix!r} has an entry that cannot be read: {error!r}",
+            f"the listing of {prefix!r} has an unreadable entry: {error!r}",
             key=prefix,
             operation="ListObjectsV2",
         ) from error
@@ -114,39 +147,31 @@ def _prefix(element: ElementTree.Element, prefix: str) -> str:
         return _fields(element)["Prefix"]
     except KeyError as error:
         raise ListingError(
-            f"listing of {prefix!r} has a common prefix without a name",
+            f"the listing of {prefix!r} has a common prefix without a name",
             key=prefix,
             operation="ListObjectsV2",
         ) from error
 
 
 def _root(data: bytes, expected: str, operation: str, where: str) -> ElementTree.Element:
-    """A 200 may carry an error, or half a document (S3 API reference, ListObjectsV2): then nothing
-    is known.
+    """The root of an answer under a 200.
+
+    It may be an error all the same, or half a document (S3 API reference, "ListObjectsV2"): then
+    nothing is known.
     """
+    details = {"key": where, "operation": operation}
     try:
         root = ElementTree.fromstring(data)
     except ElementTree.ParseError as error:
         raise Unavailable(
-            f"{operation} {where!r}: the answer is not whole XML: {error}",
-            key=where,
-            operation=operation,
+            f"{subject(operation, where)}: the answer is not complete XML: {error}", **details
         ) from error
-    if _local(root.tag) == "Error":
-        said = _fields(root)
-        raise failure_of(
-            operation,
-            where,
-            status=200,
-            code=said.get("Code", ""),
-            said=said.get("Message", ""),
-            request_id=said.get("RequestId", ""),
-        )
-    if _local(root.tag) != expected:
+    name = _local(root.tag)
+    if name == "Error":
+        raise failure_of(operation, where, status=200, **parse_error(data)._asdict())
+    if name != expected:
         raise Unavailable(
-            f"{operation} {where!r}: the answer is a {_local(root.tag)}",
-            key=where,
-            operation=operation,
+            f"{subject(operation, where)}: the answer is a {name}, not a {expected}", **details
         )
     return root
 
@@ -170,5 +195,5 @@ def _fields(element: ElementTree.Element) -> dict[str, str]:
 
 @lru_cache(4096)
 def _epoch(text: str) -> float:
-    """Small objects come many in a second, and a store tells their time to the second."""
+    """Seconds since the epoch; cached, as many small objects are of the same second."""
     return datetime.fromisoformat(text).timestamp()

@@ -1,0 +1,101 @@
+"""What an answer of S3 must say, read from its headers or fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from coalesce import errors
+from coalesce.storage.base import Body, Head
+from coalesce.storage.s3.connection import Answer
+from coalesce.storage.s3.failure import subject
+
+_CHECKSUM_HEADERS = tuple(
+    (name, f"x-amz-checksum-{name.lower()}") for name in ("CRC64NVME", "CRC32", "CRC32C")
+)
+_METADATA = "x-amz-meta-"
+
+
+def require(fields: Mapping[str, Any], name: str, operation: str, where: str) -> str:
+    """A field that must be there and not empty: an empty ETag would be no condition at all.
+
+    Raises StorageError.
+    """
+    value = fields.get(name)
+    if not value:
+        raise errors.StorageError(
+            f"{subject(operation, where)}: the answer has no {name}",
+            key=where,
+            operation=operation,
+        )
+    return str(value)
+
+
+def body_of(answer: Answer, key: str, etag: str, length: int | None) -> Body:
+    """The body of a GET under If-Match `etag`, of a range of `length` bytes unless that is None.
+
+    Raises Unavailable for another length, ConditionIgnored for another ETag.
+    """
+    if length is not None and len(answer.data) != length:
+        raise errors.Unavailable(
+            f"GetObject {key!r}: the answer has {len(answer.data)} bytes, not {length}",
+            key=key,
+            operation="GetObject",
+        )
+    found = require(answer.headers, "etag", "GetObject", key)
+    if etag and found != etag:
+        raise errors.ConditionIgnored(
+            f"GetObject {key!r}: the answer is another version than the one asked for",
+            key=key,
+            operation="GetObject",
+        )
+    full = {name: value for name, value in _checksums(answer).items() if "-" not in value}
+    return Body(answer.data, found, full)
+
+
+def head_of(answer: Answer, key: str) -> Head:
+    """What the answer to a HEAD says. Raises StorageError where it lacks the length or the ETag."""
+    headers = answer.headers
+    if "content-length" not in headers:
+        raise errors.StorageError(
+            f"HeadObject {key!r}: the answer has no content-length",
+            key=key,
+            operation="HeadObject",
+        )
+    metadata = {
+        name.removeprefix(_METADATA): value
+        for name, value in headers.items()
+        if name.startswith(_METADATA)
+    }
+    return Head(
+        key,
+        int(headers["content-length"]),
+        require(headers, "etag", "HeadObject", key),
+        metadata,
+        headers.get("content-type", ""),
+        _checksums(answer),
+    )
+
+
+def date_of(answer: Answer, prefix: str) -> float:
+    """The store's clock at a listing of `prefix`, in seconds since the epoch.
+
+    Raises ListingError.
+    """
+    try:
+        return parsedate_to_datetime(answer.headers["date"]).timestamp()
+    except (KeyError, ValueError) as error:
+        raise errors.ListingError(
+            f"the listing of {prefix!r} has no valid Date header",
+            key=prefix,
+            operation="ListObjectsV2",
+        ) from error
+
+
+def _checksums(answer: Answer) -> dict[str, str]:
+    return {
+        name: value
+        for name, header in _CHECKSUM_HEADERS
+        if (value := answer.headers.get(header, ""))
+    }
