@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from coalesce.exits import ExitCode
-from coalesce.naming.shards import WHOLE
+from coalesce.naming.shards import WHOLE, Shard
 from coalesce.protocol.lease import LeaseRecord, Rival
 from coalesce.protocol.survey import Ground
 from coalesce.report.report import Report
@@ -19,25 +19,28 @@ from support import auditor
 from support.scenarios import Killed
 from support.timeless import Timeless
 
-GROUND = Ground("corporate", ("data/",), WHOLE, lambda _: True)
+GROUND = Ground("corporate", ("data/",), ("data/",), WHOLE, lambda _: True)
 
 
-def rival(run_id: str, left: float, *prefixes: str) -> Rival:
+def rival(run_id: str, remaining: float, *prefixes: str) -> Rival:
     record = LeaseRecord(run_id=run_id, layout="corporate", prefixes=prefixes)
-    return Rival(f"_coalesce/runs/{run_id}", '"e"', record, left)
+    return Rival(f"_coalesce/runs/{run_id}", '"e"', record, remaining, modified=0.0)
 
 
 def test_a_run_waits_for_living_runs_that_work_where_it_works_and_for_no_others() -> None:
     here, elsewhere = rival("a", 9, "data/2026/"), rival("b", 9, "other/")
     dead_here, dead_elsewhere = rival("c", 0, "data/"), rival("d", -5, "other/")
     rivals = Rivals.of([here, elsewhere, dead_here, dead_elsewhere], GROUND)
-    assert rivals == Rivals(dead=(dead_here, dead_elsewhere), alive=(here,))
+    assert rivals == Rivals((dead_here, dead_elsewhere), alive=(here,), elsewhere=(elsewhere,))
+    assert rivals.living_ids == {"a", "b"}
 
 
 def test_a_run_whose_lease_has_ended_while_it_was_watched_is_dead() -> None:
     gone, first, second, third = (rival(name, 9, "data/") for name in "abcd")
-    watched = Rivals((gone,), (first, second, third)).after_watch([False, True, False])
-    assert watched == Rivals(dead=(gone, second), alive=(first, third))
+    other = rival("e", 9, "other/")
+    rivals = Rivals((gone,), (first, second, third), (other,))
+    watched = rivals.after_watch([False, True, False])
+    assert watched == Rivals((gone, second), (first, third), (other,))
 
 
 async def test_leases_are_no_longer_watched_when_the_block_ends() -> None:
@@ -46,7 +49,7 @@ async def test_leases_are_no_longer_watched_when_the_block_ends() -> None:
     assert watches[0].cancelled()
 
 
-def bucket_with_a_crashed_run(lease: float) -> MemoryBucket:
+def bucket_with_a_crashed_run(lease: float, shard: str = "0/1") -> MemoryBucket:
     """A bucket of two groups, in which a run has just died before it completed an output of one."""
     bucket = MemoryBucket()
     for group in range(2):
@@ -64,7 +67,7 @@ def bucket_with_a_crashed_run(lease: float) -> MemoryBucket:
 
     store.before = die
     with pytest.raises((Killed, BaseExceptionGroup)):
-        run_on(bucket, store, lease=lease, partition=[0])
+        run_on(bucket, store, lease=lease, partition=[0], shard=shard)
     assert "_coalesce/groups/data/t_0" in bucket.objects
     return bucket
 
@@ -116,6 +119,25 @@ def test_a_group_whose_run_goes_on_counts_as_leased() -> None:
     assert key in bucket.objects
 
 
+@pytest.mark.parametrize("crashed_too", [False, True])
+def test_groups_of_a_living_run_of_another_shard_are_left_to_it(crashed_too: bool) -> None:
+    """They are not this run's: it waits for none of them, and counts none of them as leased."""
+    theirs = next(shard for shard in (Shard(0, 2), Shard(1, 2)) if shard.owns("data/t_0_"))
+    bucket = bucket_with_a_crashed_run(lease=60, shard=str(theirs))
+    if crashed_too:  # a run of this shard, for whose end it does wait
+        mine = LeaseRecord(
+            run_id="mine", layout="corporate", prefixes=("data/",), shard=f"{1 - theirs.index}/2"
+        )
+        bucket.store("_coalesce/runs/mine", mine.model_dump_json().encode())
+    record = bucket.objects["_coalesce/groups/data/t_0"]
+    report, events = run_on(bucket, MemoryStore(bucket), shard=f"{1 - theirs.index}/2")
+    assert (report.exit_code, report.groups.leased, report.outputs.recovered) == (0, 0, 0)
+    assert [event for event in events if event["type"] == "leased"] == []
+    assert bucket.objects["_coalesce/groups/data/t_0"] == record
+    assert bucket.uploads
+    assert "_coalesce/runs/mine" not in bucket.objects
+
+
 def test_after_its_deadline_a_run_waits_for_nobody() -> None:
     bucket = bucket_with_a_crashed_run(lease=3600)
     store, started_at = MemoryStore(bucket), bucket.now
@@ -144,4 +166,4 @@ def test_a_run_that_crashed_elsewhere_is_named_with_the_command_that_cleans_up()
     assert (report.exit_code, key in bucket.objects) == (0, True)
     (event,) = events
     assert (event["type"], event["key"]) == ("unfinished", "dead")
-    assert "`coalesce recover -p a/ -p b/ --shard 1/2 --layout manifest`" in event["hint"]
+    assert "`coalesce recover -p a/ -p b/`" in event["hint"]

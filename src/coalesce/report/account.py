@@ -12,7 +12,6 @@ from coalesce.errors import CoalesceError, GroupOwned, first_failure
 from coalesce.exits import ExitCode
 from coalesce.listing.groups import Listing
 from coalesce.model import CommittedOutput, Group, Kept, Plan, Why
-from coalesce.naming.shards import WHOLE
 from coalesce.naming.sources import Sources
 from coalesce.planning.forecast import Forecast
 from coalesce.protocol.lease import Rival
@@ -143,11 +142,9 @@ class Account:
         lease = rival.record
         if rival.readable:
             scope = [f"-p {prefix}" if prefix else "--whole-bucket" for prefix in lease.prefixes]
-            scope += [f"--shard {lease.shard}"] if lease.shard != str(WHOLE) else []
-            scope += [f"--layout {lease.layout}"] if lease.layout else []
             message = (
                 f"run {lease.run_id} did not exit cleanly; "
-                "its scope or layout differs from this run's"
+                "it worked under prefixes that this run does not have"
             )
             hint = f"Its next run cleans up, or `coalesce recover {' '.join(scope)}`."
         else:

@@ -121,7 +121,7 @@ class Run:
             if not ground.holds(rival):
                 account.warn_of_unfinished_run(rival)
         async with watch(session.store, rivals.alive) as watches:
-            first = await settle(session, leftovers.records, rivals.alive, account)
+            first = await settle(session, leftovers.records, rivals, ground, account)
             if not rivals.alive:
                 await sweep(session, ground, rivals.dead)
             if join:
@@ -129,7 +129,7 @@ class Run:
             if not rivals.alive or not self.stop.try_continue():
                 return
             rivals = rivals.after_watch(await asyncio.gather(*watches))
-        last = await settle(session, first.owned, rivals.alive, account, last_try=True)
+        last = await settle(session, first.owned, rivals, ground, account, last_try=True)
         if not rivals.alive:
             await sweep(session, ground, rivals.dead)
         late = [key for key in first.owned if key not in last.standing]

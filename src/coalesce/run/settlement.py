@@ -30,20 +30,29 @@ class Rivals:
 
     Attributes:
         dead: Those whose lease has ended, wherever they worked.
-        alive: Those whose lease holds, and that work where this run works.
+        alive: Those whose lease holds, and that may work on this run's groups.
+        elsewhere: Those whose lease holds, and that work on other groups.
     """
 
     dead: tuple[Rival, ...]
     alive: tuple[Rival, ...]
+    elsewhere: tuple[Rival, ...] = ()
 
     @classmethod
     def of(cls, seen: Iterable[Rival], ground: Ground) -> Rivals:
         """Sorts the leases that a survey of the state prefix has seen."""
         rivals = tuple(seen)
+        living = [rival for rival in rivals if rival.remaining > 0]
         return cls(
             dead=tuple(rival for rival in rivals if rival.remaining <= 0),
-            alive=tuple(rival for rival in rivals if rival.remaining > 0 and ground.meets(rival)),
+            alive=tuple(rival for rival in living if ground.meets(rival)),
+            elsewhere=tuple(rival for rival in living if not ground.meets(rival)),
         )
+
+    @property
+    def living_ids(self) -> frozenset[str]:
+        """The ids of all runs whose records must be left alone."""
+        return frozenset(rival.record.run_id for rival in (*self.alive, *self.elsewhere))
 
     def after_watch(self, ended: Sequence[bool]) -> Rivals:
         """Returns the rivals after a watch; `ended` says of each of the alive whether it ended."""
@@ -51,6 +60,7 @@ class Rivals:
         return Rivals(
             dead=(*self.dead, *(rival for rival, over in watched if over)),
             alive=tuple(rival for rival, over in watched if not over),
+            elsewhere=self.elsewhere,
         )
 
 
@@ -77,7 +87,7 @@ class Settlement:
     """The plan records that still stand, by their keys: this run must not touch their groups.
 
     Attributes:
-        owned: Records of runs that are alive.
+        owned: Records of living runs, of groups that this run has to work on.
         unsettled: Records that could not be settled.
     """
 
@@ -93,16 +103,18 @@ class Settlement:
 async def settle(
     session: Session,
     keys: Sequence[str],
-    alive: Sequence[Rival],
+    rivals: Rivals,
+    ground: Ground,
     account: Account,
     *,
     last_try: bool = False,
 ) -> Settlement:
-    """Settles the plan records at these keys, except those of the runs that are alive.
+    """Settles the plan records at these keys, except those of living runs.
 
-    After the last try, the groups of those count as leased. Raises LeaseLost, in a group.
+    Their groups, as far as they are this run's too, count as leased after the last try. Raises an
+    exception group that holds LeaseLost.
     """
-    run_ids = {rival.record.run_id for rival in alive}
+    living = rivals.living_ids
     limiter = asyncio.Semaphore(_CONCURRENCY)
     owned: list[str] = []
     unsettled: list[str] = []
@@ -112,11 +124,12 @@ async def settle(
         outcome = account.new_outcome(group)
         async with limiter:
             try:
-                await recover(session, key, run_ids, outcome)
+                await recover(session, key, living, outcome)
             except GroupOwned as error:
-                owned.append(key)
-                if last_try:
-                    account.count_leased_group(error)
+                if group.startswith(ground.prefixes) and ground.owns(f"{group}_"):
+                    owned.append(key)
+                    if last_try:
+                        account.count_leased_group(error)
                 return
         account.count_recovered_group(outcome, group)
         if outcome.unsettled:
