@@ -53,7 +53,7 @@ async def list_prefixes(
 
 
 @dataclass(frozen=True, slots=True)
-class GroupWork:
+class GroupQueue:
     """Works off the groups of a workload: here, or in `workers` if there are any."""
 
     session: Session
@@ -114,23 +114,51 @@ class GroupWork:
         if not self.stop.try_plan_group():
             return
         outcome = self.account.new_outcome(str(group.id))
-        plan, stale = self.workload.plan(group, self.session.rules.limits)
+        plan, unmatched = self.workload.plan(group, self.session.rules.limits)
         self.account.count_plan(plan)
         if plan.batches and not self.stop.try_start_group():
             return
         try:
             await self._work_off(group, plan, outcome)
+            if outcome.stale and not outcome.unsettled:
+                unmatched = await self._work_off_again(group.id, outcome, unmatched)
         except GroupOwned as error:
             self.account.count_leased_group(error)
             return
-        if stale:
+        if unmatched:
             outcome.failures.append(
                 PlanStale(
-                    f"{group.id}: {stale} outputs of the saved plan no longer match the bucket",
+                    f"{group.id}: {unmatched} outputs of the saved plan no longer match the bucket",
                     key=group.id.prefix,
                 )
             )
         self.account.count_group(outcome, str(group.id))
+
+    async def _work_off_again(self, group: GroupId, outcome: GroupOutcome, unmatched: int) -> int:
+        """Lists and plans a group once more, since sources have changed after its first listing.
+
+        Only once: sources that change again are for the next run. Completes the outcome, and
+        returns how many outputs of the saved plan do not match, which is `unmatched` so far.
+        """
+        listed = await self._list_again(group)
+        if listed is None or not self.stop.try_plan_group():
+            return unmatched
+        plan, unmatched = self.workload.plan(listed, self.session.rules.limits)
+        second = self.account.new_outcome(str(group))
+        await self._work_off(listed, plan, second)
+        complete_outcome(outcome, second)
+        return unmatched
+
+    async def _list_again(self, group: GroupId) -> Group | None:
+        found: list[Group] = []
+
+        async def choose(listing: Listing) -> None:
+            found.extend(listed for listed in listing.groups if listed.id == group)
+
+        await list_prefixes(
+            self.session.store, self.workload, (group.prefix,), self.account, choose
+        )
+        return found[0] if found else None
 
     async def _work_off(self, group: Group, plan: Plan, outcome: GroupOutcome) -> None:
         taken = frozenset(output.key for output in group.outputs)
@@ -140,3 +168,18 @@ class GroupWork:
         # A worker does not know what the others count against the limits: outputs start here.
         batches = tuple(batch for batch in plan.batches if self.stop.try_start_output(batch))
         await self.workers.work_off(replace(plan, batches=batches), taken, outcome)
+
+
+def complete_outcome(outcome: GroupOutcome, second: GroupOutcome) -> None:
+    """Adds what came of a group's second plan to what came of its first.
+
+    The second has met again all sources that the first has kept, but for those of its outputs;
+    it has also met again what was wrong with them. So it says more, and each counts once.
+    """
+    outcome.outputs += second.outputs
+    outcome.unsettled |= second.unsettled
+    seen = {(error.code, error.key) for error in second.failures}
+    outcome.failures = [
+        error for error in outcome.failures if (error.code, error.key) not in seen
+    ] + second.failures
+    outcome.kept = second.kept

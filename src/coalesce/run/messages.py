@@ -77,24 +77,33 @@ class TaskEnd:
 
     Attributes:
         kept: All sources that stay, those of its committed outputs included.
+        stale: Whether the group is to be listed and planned again.
         fatal: What ends the whole run; or GroupOwned.
     """
 
     kept: tuple[Kept, ...]
     failures: tuple[CoalesceError, ...]
     unsettled: bool
+    stale: bool
     fatal: CoalesceError | None
 
     @classmethod
     def of(cls, outcome: GroupOutcome, fatal: CoalesceError | None) -> TaskEnd:
         """Returns the end of a task from its outcome."""
-        return cls(tuple(outcome.kept), tuple(outcome.failures), outcome.unsettled, fatal)
+        return cls(
+            kept=tuple(outcome.kept),
+            failures=tuple(outcome.failures),
+            unsettled=outcome.unsettled,
+            stale=outcome.stale,
+            fatal=fatal,
+        )
 
     def add_to(self, outcome: GroupOutcome) -> None:
         """Completes the outcome that has been told of the task's outputs before."""
         outcome.kept = list(self.kept)
         outcome.failures += self.failures
         outcome.unsettled |= self.unsettled
+        outcome.stale |= self.stale
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from coalesce.protocol.sweep import sweep
 from coalesce.report.account import Account, Event, new_report
 from coalesce.report.report import Report
 from coalesce.run.dry_run import plan_all
-from coalesce.run.groups import GroupWork
+from coalesce.run.groups import GroupQueue
 from coalesce.run.messages import Assignment
 from coalesce.run.settlement import Rivals, settle, watch
 from coalesce.run.start import new_run_id, probe_store
@@ -102,8 +102,7 @@ class Run:
         claim = workload.lease_record(self.run_id, leftovers.date)
         lease = Lease(store, state, claim, self._clock, workers.expiry if workers else None)
         async with lease.hold():
-            probed = await probe_store(store, workload, self.run_id, lease, self.report.store)
-            rules = self._tune(probed)
+            rules = self._tune(await probe_store(store, lease, workload, self.report))
             assignment = Assignment.of(rules, self._settings, self.stop.seconds_left)
             session = assignment.session(store, lease)
             self._capacity = None if workers else session.capacity
@@ -116,7 +115,7 @@ class Run:
         Without `join` it only settles.
         """
         ground, account = self._workload.ground, self._account
-        work = GroupWork(session, self._workload, account, self.stop, self._workers)
+        groups = GroupQueue(session, self._workload, account, self.stop, self._workers)
         rivals = Rivals.of(leftovers.rivals, ground)
         for rival in rivals.dead:
             if not ground.holds(rival):
@@ -126,7 +125,7 @@ class Run:
             if not rivals.alive:
                 await sweep(session, ground, rivals.dead)
             if join:
-                await work.work_off_all(first.standing)
+                await groups.work_off_all(first.standing)
             if not rivals.alive or not self.stop.try_continue():
                 return
             rivals = rivals.after_watch(await asyncio.gather(*watches))
@@ -135,7 +134,7 @@ class Run:
             await sweep(session, ground, rivals.dead)
         late = [key for key in first.owned if key not in last.standing]
         if join and late:
-            await work.work_off_late([group_of(session.rules.state, key) for key in late])
+            await groups.work_off_late([group_of(session.rules.state, key) for key in late])
 
     async def _report(self, job: Awaitable[None]) -> Report:
         try:

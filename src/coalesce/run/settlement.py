@@ -78,7 +78,7 @@ class Settlement:
 
     Attributes:
         owned: Records of runs that are alive.
-        unsettled: Records that could not be settled, or that another layout has to settle.
+        unsettled: Records that could not be settled.
     """
 
     owned: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from coalesce.protocol.probe import probe
 from coalesce.protocol.session import GroupRules
 from coalesce.protocol.state import probe_prefix
 from coalesce.report.account import Account, Event, new_report
-from coalesce.report.report import Report, StorePart
+from coalesce.report.report import Report
 from coalesce.run.workload import Workload
 from coalesce.settings import Settings
 from coalesce.storage.base import ObjectStore
@@ -38,19 +38,19 @@ def report_failure(
 
 
 async def probe_store(
-    store: ObjectStore, workload: Workload, run_id: str, lease: Claim, report: StorePart
+    store: ObjectStore, lease: Claim, workload: Workload, report: Report
 ) -> GroupRules:
-    """Tries which guarantees the store keeps, and notes them in its part of the report.
+    """Tries which guarantees the store keeps, and notes them in the report.
 
     Returns the rules for all groups. Raises StoreRefused if deleting would not be safe.
     """
     settings = workload.settings
-    capabilities = await probe(store, probe_prefix(settings.state_prefix, run_id), lease)
-    report.capabilities = capabilities.as_dict()
-    report.mode = admit(capabilities, settings.accept_weaker)
+    capabilities = await probe(store, probe_prefix(settings.state_prefix, report.run_id), lease)
+    report.store.capabilities = capabilities.as_dict()
+    report.store.mode = admit(capabilities, settings.accept_weaker)
     return GroupRules(
         state=settings.state_prefix,
-        run_id=run_id,
+        run_id=report.run_id,
         version=__version__,
         layout=workload.layout,
         limits=replace(workload.limits, copy=_may_copy(settings, capabilities)),
