@@ -295,7 +295,7 @@ def _refusal(error: ClientError, operation: str, where: str) -> errors.CoalesceE
         operation,
         where,
         status=int(metadata.get("HTTPStatusCode", 0)),
-        code=str(details.get("Code", "")),
-        message=str(details.get("Message", "")),
+        code=str(details.get("Code") or ""),
+        message=str(details.get("Message") or ""),
         request_id=str(metadata.get("RequestId", "")),
     )
