@@ -410,6 +410,21 @@ async def test_a_defect_is_no_matter_of_the_set_up(
             assert caught.value is defect
 
 
+@pytest.mark.parametrize("defect", [RecursionError("too deep"), MemoryError()])
+async def test_a_defect_within_the_general_client_is_no_matter_of_the_network(
+    defect: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def request(self: object, *_: object, **__: object) -> None:
+        raise defect
+
+    async with store_at(store_of(replies(answer(BODY, etag=ETAG))), attempts=1) as (store, _):
+        monkeypatch.setattr("aiohttp.ClientSession._request", request)
+        for ask in (lambda: store.put("k", b"x"), store.check_access):
+            with pytest.raises(type(defect)) as caught:
+                await ask()
+            assert caught.value is defect
+
+
 # Listings
 
 
