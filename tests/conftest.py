@@ -109,6 +109,5 @@ async def bucket(server: str, request: pytest.FixtureRequest) -> AsyncIterator[S
     async with open_s3(
         S3Options(name, endpoint_url=server, region="us-east-1", addressing="path", **KEYS)
     ) as store:
-        store.name = name  # type: ignore[attr-defined]
         await store.create_bucket()
         yield store

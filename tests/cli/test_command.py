@@ -52,8 +52,8 @@ async def test_an_existing_job_definition_works_unchanged(bucket: S3Store, tmp_p
     )  # type: ignore[index]
     assert (
         report["path_list"]["after"]
-        == len(",".join(f"s3://{bucket.name}/{key}" for key in held)) + 1
-    )  # type: ignore[index,attr-defined]
+        == len(",".join(f"s3://{bucket.bucket}/{key}" for key in held)) + 1
+    )  # type: ignore[index]
     assert [json.loads(line)["type"] for line in done.stdout.splitlines()] == ["output"] * 3 + [
         "summary"
     ]
@@ -141,7 +141,7 @@ async def test_plan_says_what_would_be_done_and_writes_nothing(bucket: S3Store) 
     await fill(bucket, 2, 3)
     await bucket.put("data/README", b"not ours")
     before = await look(bucket)
-    done = coalesce(bucket, "plan", f"s3://{bucket.name}/data", "--min-age", "0")  # type: ignore[attr-defined]
+    done = coalesce(bucket, "plan", f"s3://{bucket.bucket}/data", "--min-age", "0")
     assert done.returncode == 0, done.stderr
     assert "1 unparsed" in done.stdout
     row = next(
@@ -163,8 +163,8 @@ async def test_the_configuration_file_stands_behind_the_environment_and_the_opti
     await fill(bucket, 1, 4)
     config = tmp_path / "c.toml"
     config.write_text(
-        f'bucket = "{bucket.name}"\nprefix = ["data"]\nmin-age = "1h"\nmax-files = 2\n'
-    )  # type: ignore[attr-defined]
+        f'bucket = "{bucket.bucket}"\nprefix = ["data"]\nmin-age = "1h"\nmax-files = 2\n'
+    )
     done = coalesce(
         bucket, "plan", "--config", str(config), "--output", "json", COALESCE_MIN_AGE="0"
     )
@@ -208,7 +208,7 @@ async def test_bad_input_gets_one_clear_line_and_its_exit_code(
 
 async def test_a_report_can_go_to_the_bucket(bucket: S3Store) -> None:
     await fill(bucket, 1, 2)
-    done = coalesce(bucket, *job(bucket, "--report", f"s3://{bucket.name}/reports/last.json"))  # type: ignore[attr-defined]
+    done = coalesce(bucket, *job(bucket, "--report", f"s3://{bucket.bucket}/reports/last.json"))
     assert done.returncode == 0, done.stderr
     assert json.loads((await look(bucket))["reports/last.json"])["outputs"]["written"] == 1
 
@@ -242,7 +242,7 @@ async def test_a_full_disk_is_told_when_the_work_is_done(bucket: S3Store, more: 
 async def test_the_same_seed_generates_the_same_data(bucket: S3Store) -> None:
     arguments = [
         "-b",
-        bucket.name,
+        bucket.bucket,
         "-p",
         "gen/",
         "--objects",

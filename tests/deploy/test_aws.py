@@ -145,7 +145,7 @@ async def test_what_the_schedule_starts_does_the_job(definition: str, bucket: S3
     else:
         await fill(bucket, 2, 3)
     definition_of = properties("batch", definition)
-    values = definition_of["Parameters"] | submitted() | {"s3-bucket-id": bucket.name}  # type: ignore[attr-defined]
+    values = definition_of["Parameters"] | submitted() | {"s3-bucket-id": bucket.bucket}
     command = [
         re.sub(r"Ref::([\w-]+)", lambda match: values[match[1]], word)
         for word in definition_of["ContainerProperties"]["Command"]

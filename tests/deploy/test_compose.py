@@ -47,7 +47,7 @@ async def test_the_generator_and_the_job_do_what_they_are_told(bucket: S3Store) 
     for name, left in (("generate", 2000), ("coalesce", 6)):
         service = SERVICES[name]
         assert service["environment"].keys() <= own.keys()
-        words = [bucket.name if word == "demo" else word for word in service["command"]]  # type: ignore[attr-defined]
+        words = [bucket.bucket if word == "demo" else word for word in service["command"]]
         done = coalesce(bucket, *words)
         assert done.returncode == 0, done.stderr
         pages = await bucket.list_page("data/")

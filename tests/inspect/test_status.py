@@ -124,7 +124,7 @@ async def test_a_path_list_over_the_limit_is_shown_as_such() -> None:
 async def test_the_command_prints_it_as_text_and_as_json(bucket: S3Store) -> None:
     await fill(bucket, 3, 4)
     before = await look(bucket)
-    scope = [f"s3://{bucket.name}/data", "--min-age", "0"]  # type: ignore[attr-defined]
+    scope = [f"s3://{bucket.bucket}/data", "--min-age", "0"]
     text = coalesce(bucket, "status", *scope)
     assert (text.returncode, text.stderr) == (0, "")
     row = next(

@@ -178,14 +178,14 @@ async def test_large_outputs_are_read_in_parts_a_few_at_once() -> None:
 async def test_the_command_says_what_was_checked_and_exits_with_4(bucket: S3Store) -> None:
     await fill(bucket, 3, 4)
     assert coalesce(bucket, *job(bucket)).returncode == 0
-    done = coalesce(bucket, "verify", f"s3://{bucket.name}/data", "--deep")  # type: ignore[attr-defined]
+    done = coalesce(bucket, "verify", f"s3://{bucket.bucket}/data", "--deep")
     assert (done.returncode, "3 proven" in done.stdout, "12 records" in done.stdout) == (
         0,
         True,
         True,
     ), done.stderr
     await bucket.put("data/db.core.topic_7_0_9.jsonl.gz", b"not ours")
-    done = coalesce(bucket, "verify", f"s3://{bucket.name}/data", "--output", "json")  # type: ignore[attr-defined]
+    done = coalesce(bucket, "verify", f"s3://{bucket.bucket}/data", "--output", "json")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 4
     assert sorted(line["type"] for line in lines) == [

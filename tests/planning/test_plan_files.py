@@ -217,8 +217,8 @@ async def test_the_command_writes_a_plan_and_works_it_off_in_shards(
     before = await look(bucket)
     path = str(tmp_path / "plan.jsonl")
     done = coalesce(
-        bucket, "plan", f"s3://{bucket.name}/data", "--min-age", "0", "--save-plan", path
-    )  # type: ignore[attr-defined]
+        bucket, "plan", f"s3://{bucket.bucket}/data", "--min-age", "0", "--save-plan", path
+    )
     assert done.returncode == 0, done.stderr
     assert await look(bucket) == before
     header, *lines = (

@@ -37,7 +37,7 @@ def job(store: S3Store, *more: str) -> list[str]:
     return [
         "run",
         "-b",
-        store.name,
+        store.bucket,
         "-p",
         "data",
         "-n",
@@ -53,7 +53,7 @@ def job(store: S3Store, *more: str) -> list[str]:
         "--min-age",
         "0",
         *more,
-    ]  # type: ignore[attr-defined]
+    ]
 
 
 async def fill(store: S3Store, groups: int, sources: int) -> None:

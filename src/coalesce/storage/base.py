@@ -2,8 +2,9 @@
 
 Every method is one S3 request (or its own bounded retries) against one bucket. All of them raise
 `StorageError` or a subclass, never anything of the library underneath; a failure that is not one of
-the named subclasses means that the effect is unknown. ETags are passed as the store lists them,
-quotes included.
+the named subclasses means that the effect is unknown. ConfigurationError is raised where no request
+can succeed before a person changes something. ETags are passed as the store lists them, quotes
+included; sizes, lengths and offsets are in bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from coalesce.storage.limits import LIST_PAGE
 class Page:
     """One answer to ListObjectsV2.
 
-    `token` is None on the last page; `date` is the answer's Date header in seconds since the epoch.
+    `token` leads to the next page, None on the last one; `date` is the answer's Date header in
+    seconds since the epoch.
     """
 
     objects: tuple[ObjectInfo, ...]
@@ -36,10 +38,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """Bytes of one GET.
+    """The bytes of one GET.
 
-    `checksum` maps algorithm names to base64 values, only for a whole object with a full-object
-    checksum.
+    `checksum` maps the names of algorithms to base64 values; it is empty for a range, and for an
+    object without a full-object checksum.
     """
 
     data: bytes
@@ -49,9 +51,9 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What HEAD says of an object.
+    """What HEAD says about an object.
 
-    `checksum` as in `Body`, composite values (`...-N`) included; metadata names are lower case.
+    `checksum` as in `Body`, composite values (`...-N`) included; names of metadata are lower case.
     """
 
     key: str
@@ -94,7 +96,7 @@ class Deleted(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class DeleteResult:
-    """The answer for one key."""
+    """What became of one key; `code` and `message` are the store's where it refused."""
 
     key: str
     deleted: Deleted
@@ -104,11 +106,10 @@ class DeleteResult:
 
 @dataclass(slots=True)
 class Usage:
-    """What was asked of the store so far: sent requests by S3 operation name, and body bytes both
-    ways.
+    """What the store has been asked so far: requests by S3 operation, and body bytes both ways.
 
-    `seconds` is how long the answers took, by operation, those under way at once added up;
-    `checking` is the CPU time of looking at bodies, in seconds.
+    `seconds` is how long the answers took, by operation, requests in flight together added up;
+    `checking` is the CPU time of checking bodies, in seconds.
     """
 
     requests: Counter[str] = field(default_factory=Counter)
@@ -121,15 +122,15 @@ class Usage:
 
     @contextmanager
     def timed(self, operation: str) -> Iterator[None]:
-        """One request, as a block."""
-        begun = time.perf_counter()
+        """Adds the time of the block to the operation's."""
+        began = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[operation] += time.perf_counter() - begun
+            self.seconds[operation] += time.perf_counter() - began
 
     def add(self, other: Usage) -> None:
-        """What another client of the same bucket has asked."""
+        """Adds what another client of the same bucket has asked."""
         self.requests.update(other.requests)
         self.retries += other.retries
         self.throttled += other.throttled
@@ -146,9 +147,7 @@ class ObjectStore(Protocol):
     usage: Usage
 
     async def check_access(self) -> None:
-        """Raises ConfigurationError where nothing can be done in the bucket: not there,
-        credentials, network.
-        """
+        """Raises ConfigurationError if the bucket cannot be used: absent, credentials, network."""
         ...
 
     async def list_page(
@@ -159,7 +158,11 @@ class ObjectStore(Protocol):
         token: str | None = None,
         max_keys: int = LIST_PAGE,
     ) -> Page:
-        """ListObjectsV2: at most `max_keys` keys and common prefixes that begin with `prefix`."""
+        """ListObjectsV2: at most `max_keys` keys and common prefixes that begin with `prefix`.
+
+        `token` is that of the page before. Raises ListingError for an answer that contradicts
+        itself.
+        """
         ...
 
     async def get(
@@ -167,15 +170,15 @@ class ObjectStore(Protocol):
     ) -> Body:
         """GetObject with If-Match `etag`; with `length`, only the bytes [start, start + length).
 
-        A body that breaks off or differs in length from what its headers announce is a retried and
-        then raised `Unavailable`. Raises PreconditionFailed where the object has another ETag (also
-        when the store ignores If-Match: the answer's ETag is compared), NotFound, Archived,
+        A body that breaks off or differs in length from what its headers announce is retried, then
+        raised as Unavailable. Raises PreconditionFailed if the object has another ETag (also when
+        the store ignores If-Match: the answer's ETag is compared), NotFound, Archived,
         AccessDenied.
         """
         ...
 
     async def head(self, key: str) -> Head | None:
-        """HeadObject with ChecksumMode. None means a 404, nothing else does."""
+        """HeadObject with ChecksumMode. None means a 404, and nothing else does."""
         ...
 
     async def put(
@@ -190,8 +193,7 @@ class ObjectStore(Protocol):
     ) -> str:
         """PutObject, create-only with `if_none_match`, replace-only with `if_match`; the new ETag.
 
-        Raises PreconditionFailed (412), Conflict (409), NotFound (`if_match` and the key is
-        absent).
+        Raises PreconditionFailed (412), Conflict (409), NotFound (`if_match` of an absent key).
         """
         ...
 
@@ -214,8 +216,9 @@ class ObjectStore(Protocol):
         checksum: Checksum,
         value: str,
     ) -> UploadedPart:
-        """UploadPart of the joined `pieces`, with their checksum `value` (base64) in the upload's
-        algorithm. Raises NoSuchUpload, BadRequest.
+        """UploadPart of the joined `pieces`; `value` is their checksum in base64, empty for none.
+
+        `checksum` is the upload's algorithm. Raises NoSuchUpload, BadRequest.
         """
         ...
 
@@ -247,26 +250,29 @@ class ObjectStore(Protocol):
         value: str = "",
         create_only: bool = True,
     ) -> None:
-        """CompleteMultipartUpload, If-None-Match: * with `create_only`; for CRC64NVME with the
-        expected full-object `value` (base64).
+        """CompleteMultipartUpload, with If-None-Match: * if `create_only`.
 
-        Raises PreconditionFailed (412), Conflict (409), NoSuchUpload, BadRequest, AccessDenied;
-        anything else leaves the effect unknown.
+        `value` is the CRC64NVME that the whole object must have, in base64, for an upload with that
+        checksum. Raises PreconditionFailed (412), Conflict (409), NoSuchUpload, BadRequest,
+        AccessDenied; anything else leaves the effect unknown.
         """
         ...
 
     async def abort_upload(self, key: str, upload_id: str) -> None:
-        """AbortMultipartUpload. An upload that is gone already is no error."""
+        """AbortMultipartUpload. It is no error if the upload is gone already."""
         ...
 
     async def list_uploads(self, prefix: str) -> list[OpenUpload]:
-        """ListMultipartUploads, all pages: the open uploads under `prefix`."""
+        """ListMultipartUploads, all pages: the open uploads under `prefix`.
+
+        Raises ListingError for pages that do not come to an end.
+        """
         ...
 
     async def delete(self, key: str, *, etag: str = "") -> DeleteResult:
-        """DeleteObject, with If-Match where `etag` is given.
+        """DeleteObject, with If-Match if `etag` is given.
 
-        Refusals are results, lost answers are raised.
+        Refusals are results; a lost answer is raised as Unavailable.
         """
         ...
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from coalesce.errors import (
-    StoreRefused,
-)
+from coalesce.errors import StoreRefused
 from coalesce.storage.checksums import Checksum
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What was seen to hold.
+    """The guarantees that the probe saw the store keep.
 
-    `checksum` is the strongest protection of an upload that the store keeps.
+    `checksum` is the strongest protection of an upload among them.
     """
 
     create_only_put: bool
@@ -39,7 +37,7 @@ class Capabilities:
 _DEMANDS = (
     ("create_only_put", "no-exclusion", "create-only writes (If-None-Match on PutObject)"),
     ("conditional_put", "no-exclusion", "conditional replacement (If-Match on PutObject)"),
-    ("fence", "no-exclusion", "the end of an aborted upload (a Complete after it made an object)"),
+    ("fence", "no-exclusion", "the finality of aborts (a Complete after one made an object)"),
     (
         "create_only_complete",
         "overwrite-race",
@@ -49,8 +47,8 @@ _DEMANDS = (
 
 
 def weaker_modes(capabilities: Capabilities) -> dict[str, str]:
-    """The modes that a user would have to accept on such a store, and the guarantee that each is
-    missing.
+    """The modes that a user would have to accept on such a store, with the guarantee that each
+    does without.
     """
     modes = {
         mode: what for name, mode, what in reversed(_DEMANDS) if not getattr(capabilities, name)
@@ -63,10 +61,10 @@ def weaker_modes(capabilities: Capabilities) -> dict[str, str]:
 
 
 def admit(capabilities: Capabilities, accepted: tuple[str, ...]) -> str:
-    """The mode of a run on this store: `full`, or the accepted weaker ones.
+    """The mode of a run on this store: `full`, or the weaker ones that it needs, joined by `+`.
 
-    Raises StoreRefused, naming what would have to be accepted; for a store that drops metadata
-    there is nothing to accept.
+    `accepted` are the modes that the user accepts. Raises StoreRefused, which names the others; for
+    a store that drops metadata there is nothing to accept.
     """
     if not capabilities.upload_metadata:
         raise StoreRefused(
@@ -79,7 +77,7 @@ def admit(capabilities: Capabilities, accepted: tuple[str, ...]) -> str:
         what = "; ".join(needed[mode] for mode in missing)
         options = " ".join(f"--accept-weaker {mode}" for mode in missing)
         raise StoreRefused(
-            f"this store does not keep {what}",
-            hint=f"If you can rule out the races that this leaves open: {options}",
+            f"this store does not guarantee {what}",
+            hint=f"To run all the same, if you can rule out the races this allows: {options}",
         )
     return "+".join(sorted(needed)) or "full"

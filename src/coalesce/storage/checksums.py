@@ -1,4 +1,4 @@
-"""Checksums as S3 computes, combines and spells them."""
+"""Checksums as S3 computes, combines and writes them."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from awscrt import checksums
 
 
 class Checksum(enum.Enum):
-    """How an upload is protected: the algorithm of its parts, and what Complete is held against."""
+    """How an upload is protected: the algorithm for its parts, and what Complete checks."""
 
     # full object: the store refuses a Complete whose whole-object CRC is not the expected one
     CRC64NVME = "CRC64NVME"
     # composite: each part is checked on arrival, HEAD returns the CRC of the parts' CRCs
     CRC32 = "CRC32"
-    NONE = "NONE"  # the store keeps none that could be trusted
+    NONE = "NONE"  # the store keeps none that can be trusted
 
 
 def crc64(pieces: list[bytes], value: int = 0) -> int:
-    """CRC64NVME of the joined pieces, going on from `value`."""
+    """CRC64NVME of the joined pieces, continued from `value`, the CRC of what precedes them."""
     for piece in pieces:
         value = checksums.crc64nvme(piece, value)
     return value
 
 
 def combined(first: int, second: int, second_length: int) -> int:
-    """CRC64NVME of two byte strings joined, from theirs."""
+    """CRC64NVME of two byte strings joined, from their own CRCs; the length is in bytes."""
     return int(checksums.combine_crc64nvme(first, second, second_length))
 
 
@@ -44,8 +44,9 @@ def part_checksum(pieces: list[bytes], checksum: Checksum) -> str:
 
 
 def composite(parts: list[str]) -> str:
-    """The composite CRC32 that S3 shows for parts with these base64 CRC32s: the CRC32 of their
-    bytes, and their number.
+    """The composite CRC32 that S3 shows for parts with these base64 CRC32s.
+
+    It is the CRC32 of their bytes, and their number.
     """
     value = zlib.crc32(b"".join(base64.b64decode(part) for part in parts))
     return f"{base64.b64encode(value.to_bytes(4)).decode()}-{len(parts)}"

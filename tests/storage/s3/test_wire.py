@@ -387,6 +387,44 @@ async def test_credentials_that_cannot_be_renewed_are_a_matter_of_the_set_up(
                 await ask()
 
 
+@pytest.mark.parametrize("defect", [RecursionError("too deep"), MemoryError(), RuntimeError("x")])
+async def test_a_defect_is_no_matter_of_the_set_up(
+    defect: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes through as it is, from both ways to the store."""
+    rotating(monkeypatch, [3600])
+
+    async def get_frozen_credentials() -> None:
+        raise defect
+
+    async with store_at(
+        store_of(replies(answer(BODY, etag=ETAG))), access_key="", secret_key=""
+    ) as (store, _):
+        await store.get("k")
+        monkeypatch.setattr(
+            store._client._credentials, "get_frozen_credentials", get_frozen_credentials
+        )
+        for ask in (lambda: store.get("k"), lambda: store.put("k", b"x"), store.check_access):
+            with pytest.raises(type(defect)) as caught:
+                await ask()
+            assert caught.value is defect
+
+
+@pytest.mark.parametrize("defect", [RecursionError("too deep"), MemoryError()])
+async def test_a_defect_within_the_general_client_is_no_matter_of_the_network(
+    defect: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def request(self: object, *_: object, **__: object) -> None:
+        raise defect
+
+    async with store_at(store_of(replies(answer(BODY, etag=ETAG))), attempts=1) as (store, _):
+        monkeypatch.setattr("aiohttp.ClientSession._request", request)
+        for ask in (lambda: store.put("k", b"x"), store.check_access):
+            with pytest.raises(type(defect)) as caught:
+                await ask()
+            assert caught.value is defect
+
+
 # Listings
 
 

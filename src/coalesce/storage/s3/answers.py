@@ -28,6 +28,7 @@ def require(fields: Mapping[str, Any], name: str, operation: str, where: str) ->
             f"{subject(operation, where)}: the answer has no {name}",
             key=where,
             operation=operation,
+            hint="Is this an S3 endpoint? Check --endpoint-url.",
         )
     return str(value)
 

@@ -19,6 +19,7 @@ from botocore import UNSIGNED
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    HTTPClientError,
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
@@ -207,10 +208,16 @@ class Client:
                 )
             case ClientError():
                 return _refusal(error, operation, where)
-            case ProxyConnectionError() if status := getattr(error.kwargs["error"], "status", 0):
+            case ProxyConnectionError() if status := getattr(
+                error.kwargs.get("error"), "status", 0
+            ):
                 return errors.Unavailable(
                     f"{self._server}: the proxy refused a tunnel: {status}", **details
                 )
+            case HTTPClientError() if isinstance(
+                defect := error.kwargs.get("error"), RuntimeError | MemoryError
+            ):
+                raise defect
             case BotoCoreError() | OSError():
                 return connection_failure(operation, where, error, self._server)
         return errors.Unavailable(
@@ -298,7 +305,7 @@ def _refusal(error: ClientError, operation: str, where: str) -> errors.CoalesceE
         operation,
         where,
         status=int(metadata.get("HTTPStatusCode", 0)),
-        code=str(details.get("Code", "")),
-        message=str(details.get("Message", "")),
+        code=str(details.get("Code") or ""),
+        message=str(details.get("Message") or ""),
         request_id=str(metadata.get("RequestId", "")),
     )

@@ -81,7 +81,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             self._parser.feed_data(self._buffer[:nbytes])
         except (HttpParserError, HttpParserUpgrade) as error:
-            self.fail(f"the answer is not valid HTTP: {error.__context__ or error!r}")
+            self.fail(f"the answer is not valid HTTP: {error.__context__ or error}")
             return
         if self._pieces and self._is_idle:
             self.fail("the server sent more than the answer")

@@ -63,13 +63,9 @@ def failure_of(
     operation: str, where: str, *, status: int, code: str, message: str, request_id: str
 ) -> errors.CoalesceError:
     """The error for a refusal: which request, on which key or prefix, and what the store says."""
-    text = f"{subject(operation, where)}: {status} {code} {message}".rstrip()
-    details = {
-        "key": where,
-        "code": code,
-        "request_id": request_id,
-        "operation": operation,
-    }
+    answer = " ".join(word for word in (str(status), code, message) if word)
+    text = f"{subject(operation, where)}: {answer}"
+    details = {"key": where, "code": code, "request_id": request_id, "operation": operation}
     if code == "NoSuchBucket":
         return errors.ConfigurationError(
             text, hint="Check --bucket, --region and --endpoint-url.", **details
@@ -125,9 +121,9 @@ def describe(cause: BaseException, server: str) -> str:
             return f"{server} did not answer in time"
         if isinstance(error, OSError) and error.errno is not None:
             return f"the connection to {server} failed: {_words(error)}"
-    if isinstance(cause, OSError) and str(cause):
-        return f"{server}: {cause}"
-    return strip_userinfo(f"{server}: {type(cause).__name__}: {cause}")
+    first = _causes(cause)[0]
+    text = strip_userinfo(str(first)) or type(first).__name__
+    return f"{server}: {' '.join(text.split())}"
 
 
 def _causes(error: BaseException) -> list[BaseException]:

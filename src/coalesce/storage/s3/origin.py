@@ -8,6 +8,8 @@ import ssl
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from coalesce.errors import ConfigurationError
+
 _PORTS = {"http": 80, "https": 443}
 _USERINFO = re.compile(r"(?<=//)[^/?#@\s]*@")
 
@@ -26,9 +28,16 @@ class Origin:
 
     @classmethod
     def of(cls, url: str, *, tls: ssl.SSLContext | None, proxy: str) -> Origin:
-        """The origin of an http or https URL."""
+        """The origin of an http or https URL. Raises ConfigurationError for any other."""
         parts = urlsplit(url)
-        return cls(parts.hostname or "", parts.port or _PORTS[parts.scheme], tls, proxy)
+        try:
+            port = parts.port or _PORTS[parts.scheme]
+        except (KeyError, ValueError) as error:
+            raise ConfigurationError(
+                f"the endpoint {strip_userinfo(url)!r} is not a valid http:// or https:// URL",
+                hint="Check --endpoint-url.",
+            ) from error
+        return cls(parts.hostname or "", port, tls, proxy)
 
     def __str__(self) -> str:
         if not self.proxy:
