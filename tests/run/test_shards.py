@@ -10,6 +10,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 import hypothesis
 import pytest
@@ -33,6 +34,14 @@ UNFINISHED = ("_coalesce/runs/", "_coalesce/groups/", "_coalesce/probe/")
 
 def data_in(keys: Iterable[str]) -> list[str]:
     return sorted(key for key in keys if key.startswith("data/"))
+
+
+def outputs_in(bucket: MemoryBucket) -> set[str]:
+    return set(data_in(bucket.objects)) - set(auditor.sources(bucket.objects))
+
+
+def data_records(bucket: MemoryBucket) -> Counter[bytes]:
+    return auditor.records({key: stored.data for key, stored in bucket.objects.items()}, "data/")
 
 
 segments = st.text("ab_-.01", min_size=1, max_size=8)
@@ -246,40 +255,32 @@ async def test_a_shard_does_its_own_groups_and_its_report_says_so() -> None:
     report = await Run(MemoryStore(bucket), settings("1/3")).coalesce()
     assert (report.exit_code, report.scope.shard) == (0, "1/3")
     assert (report.groups.seen, report.sources.joined) == (len(own), 4 * len(own))
-    assert set(data_in(bucket.objects)) - set(auditor.sources(bucket.objects)) == {
-        f"data/t_{group}_0_3.jsonl.gz" for group in own
-    }
+    assert outputs_in(bucket) == {f"data/t_{group}_0_3.jsonl.gz" for group in own}
 
 
-async def test_a_shard_settles_and_sweeps_what_it_left_and_touches_nothing_of_the_others() -> None:
+async def test_what_a_dead_shard_left_is_settled_by_whichever_shard_runs_next() -> None:
+    """Its groups are joined only by its own next run."""
     bucket = filled(12)
-    original = auditor.records(
-        {key: stored.data for key, stored in bucket.objects.items()}, "data/"
-    )
+    original = data_records(bucket)
     await died(bucket, "1/3", "CompleteMultipartUpload", "data/")
-    records = [key for key in bucket.objects if "/groups/" in key]
-    assert records
+    assert [key for key in bucket.objects if "/groups/" in key]
     bucket.now += 1000
-    assert (await Run(MemoryStore(bucket), settings("0/3")).coalesce()).exit_code == 0
-    assert [key for key in bucket.objects if "/groups/" in key] == records
-    bucket.now += 1000
-    assert (await Run(MemoryStore(bucket), settings("1/3")).coalesce()).exit_code == 0
+    report = await Run(MemoryStore(bucket), settings("0/3")).coalesce()
+    assert (report.exit_code, report.outputs.recovered) == (0, 0)
+    assert all(Shard(0, 3).owns(key) for key in outputs_in(bucket))
     assert not [key for key in bucket.objects if key.startswith(UNFINISHED)]
     assert not bucket.uploads
-    await Run(MemoryStore(bucket), settings("2/3")).coalesce()
-    assert (
-        auditor.records({key: stored.data for key, stored in bucket.objects.items()}, "data/")
-        == original
-    )
+    for shard in ("1/3", "2/3"):
+        assert (await Run(MemoryStore(bucket), settings(shard)).coalesce()).exit_code == 0
+    assert data_records(bucket) == original
     assert len(data_in(bucket.objects)) == 12
 
 
-async def test_a_shard_sweeps_its_uploads_while_another_works_and_leaves_the_others_alone() -> None:
+async def test_a_dead_shards_uploads_are_swept_while_another_shard_works_and_keeps_its_own() -> (
+    None
+):
     """Uploads that no record names: the run died before it could write one."""
     bucket = filled(12)
-    await died(bucket, "1/3", "PutObject", "/groups/")
-    assert bucket.uploads
-    bucket.now += 1000
     store, working = MemoryStore(bucket), asyncio.Event()
     go_on = asyncio.Event()
 
@@ -291,16 +292,18 @@ async def test_a_shard_sweeps_its_uploads_while_another_works_and_leaves_the_oth
     store.before = before
     other = asyncio.create_task(Run(store, settings("0/3")).coalesce())
     await working.wait()
-    live = {upload for upload, begun in bucket.uploads.items() if Shard(0, 3).owns(begun.key)}
-    assert live
-    assert set(bucket.uploads) - live
-    bucket.now += 10
+    live = set(bucket.uploads)
+    (lease,) = (key for key in bucket.objects if key.startswith("_coalesce/runs/"))
+    await died(bucket, "1/3", "PutObject", "/groups/")
+    assert live < set(bucket.uploads)
+    bucket.now += 1000
+    bucket.objects[lease] = replace(bucket.objects[lease], modified=bucket.now)  # it was renewed
     assert (await Run(MemoryStore(bucket), settings("1/3")).coalesce()).exit_code == 0
-    assert live <= set(bucket.uploads)
-    assert all(Shard(0, 3).owns(begun.key) for begun in bucket.uploads.values())
+    assert set(bucket.uploads) == live
     go_on.set()
     assert (await other).exit_code == 0
     assert not bucket.uploads
+    assert not [key for key in bucket.objects if key.startswith(UNFINISHED)]
 
 
 async def shard_process(
