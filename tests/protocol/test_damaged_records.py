@@ -111,7 +111,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "not an object": plain(b"[1, 2]"),
     "deeply nested": plain(b"[" * 100_000),
     "another kind of object": plain(b'{"kind": "ConfigMap"}'),
-    "a newer schema": remade(lambda values: values.update(schema_version=2)),
+    "a newer schema": remade(lambda values: values.update(schema_version=3)),
     "a field that is not known": remade(first_batch(more=1)),
     "an unknown layout": remade(lambda values: values.update(layout="parquet")),
     "another group": remade(lambda values: values.update(partition=1)),
@@ -174,12 +174,12 @@ async def test_when_a_person_has_moved_a_damaged_record_away_the_group_is_worked
     assert (report.exit_code, report.sources.left["covered"]) == (0, 5)
 
 
-async def test_a_record_of_another_layout_is_for_its_own_runs() -> None:
+async def test_a_record_of_another_layout_is_settled_too() -> None:
     bucket, settings = prepared("two groups of several outputs")
-    held = bucket.store(KEY, record.encode(PlanRecord("r", "manifest", WHOLE.group, ())))
+    bucket.store(KEY, record.encode(PlanRecord("r", "manifest", WHOLE.group, ())))
     report = await new_run(MemoryStore(bucket), settings).coalesce()
-    assert (report.exit_code, report.groups.coalesced) == (0, 1)
-    assert bucket.objects[KEY].etag == held
+    assert (report.exit_code, report.groups.coalesced) == (0, 2)
+    assert KEY not in bucket.objects
 
 
 @given(st.binary(max_size=200))

@@ -28,7 +28,9 @@ async def test_an_upload_of_the_probe_whose_abort_was_refused_is_swept_by_the_ne
     store = MemoryStore(bucket)
 
     async def before(request: Request) -> None:
-        if request.operation == "AbortMultipartUpload" and request.key.endswith("/complete-race"):
+        if request.operation == "AbortMultipartUpload" and request.key.endswith(
+            "/create_only_complete-1/race"
+        ):
             raise AccessDenied("made up", key=request.key)
 
     store.before = before

@@ -12,7 +12,8 @@ from coalesce.settings import Settings
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support import auditor
-from support.runs import new_run
+from support.runs import NoLease, new_run
+from support.scenarios import is_entry
 
 REFUSED = {
     "put-if-none-match": "no-exclusion",
@@ -68,7 +69,7 @@ async def test_an_accepted_store_ends_with_every_record_once(ignores: str) -> No
         report.failures
     )
     assert records(bucket) == before
-    assert list(bucket.objects) == ["data/t_0_0_5.jsonl.gz"]
+    assert [key for key in bucket.objects if not is_entry(key)] == ["data/t_0_0_5.jsonl.gz"]
 
 
 @pytest.mark.parametrize("ignores", ["delete-if-match delete-many-etag", *ACCEPTED])
@@ -165,7 +166,7 @@ async def test_a_store_that_objects_to_the_abort_of_a_completed_upload_can_be_pr
     bucket = filled("")
     report = await new_run(Objecting(bucket), settings()).coalesce()
     assert report.exit_code == 0, report.failures
-    assert list(bucket.objects) == ["data/t_0_0_5.jsonl.gz"]
+    assert [key for key in bucket.objects if not is_entry(key)] == ["data/t_0_0_5.jsonl.gz"]
 
 
 class Racy(MemoryStore):
@@ -195,5 +196,5 @@ class Racy(MemoryStore):
 
 
 async def test_a_store_that_keeps_conditions_only_in_sequence_is_refused() -> None:
-    seen = await probe(Racy(filled("")), "probe/")
+    seen = await probe(Racy(filled("")), "probe/", NoLease())
     assert (seen.create_only_put, seen.create_only_complete) == (False, False)

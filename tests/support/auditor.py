@@ -168,7 +168,7 @@ class Auditor:
             )
             entry = f"{self._ledger}{key}."
             self._held(
-                not ours or any(map(lambda other: other.startswith(entry), self._bucket.objects)),
+                not ours or any(other.startswith(entry) for other in self._bucket.objects),
                 f"{key} was written before its ledger entry",
             )
             self._held(not key.startswith(self._ledger) or old is None, f"{key} was written over")

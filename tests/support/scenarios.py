@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from coalesce.planning.parts import PART_BYTES
 from coalesce.report.report import Report
 from coalesce.settings import Settings
 from coalesce.storage.limits import MIN_PART_BYTES
@@ -24,6 +25,7 @@ class AuditedBucket(MemoryBucket):
 
     audit: Auditor
     round_batches: int = 64
+    part_bytes: int = PART_BYTES
 
 
 @dataclass

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from coalesce.naming.layouts import LAYOUTS
 from coalesce.protocol.lease import Rival
-from coalesce.protocol.probe import open_uploads
 from coalesce.protocol.session import Session
 from coalesce.protocol.state import lease_key, probe_prefix
 from coalesce.protocol.survey import Ground, overlap, survey
+from coalesce.protocol.trial import open_uploads
 from coalesce.storage.base import OpenUpload
 
 
