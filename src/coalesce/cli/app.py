@@ -37,7 +37,8 @@ _GENERAL = frozenset(
 
 _PLACE = ("targets", "bucket", "prefix", "whole_bucket")
 _LEGACY = ("summaries", "parallelise")
-# of a run, accepted by `plan` for the sake of the same options on both
+# options of `run` that say nothing to a dry run; `plan` takes them so that a job definition can
+# be tried by changing one word
 _NOT_PLANNED = (
     "check",
     "no_delete",
@@ -179,8 +180,8 @@ def demo(values: Values) -> int:
 
 
 def _work(job: Literal["run", "plan", "recover"], values: Values) -> int:
-    # what is loaded here stays: the collector would walk over all of it again and again, now and
-    # during the run
+    # the collector would walk over everything that is loaded here again and again, now and during
+    # the run, and never find anything to collect
     gc.disable()
     from coalesce.cli.jobs import run_job
 
@@ -194,7 +195,8 @@ def main() -> None:
 
     Options without a command are those of `run`: so existing job definitions give them.
     """
-    # a container's first process would ignore it until the run listens
+    # the first process of a container ignores SIGTERM unless it handles it, and the run begins to
+    # do so only later
     signal.signal(signal.SIGTERM, _end)
     arguments = sys.argv[1:]
     if arguments and arguments[0].startswith("-") and arguments[0] not in _GENERAL:

@@ -25,7 +25,7 @@ def meaning_of(command: str, option: Option) -> str:
 
 
 def default_of(command: str, option: Option) -> str:
-    """An option's default as a user types it, empty where there is nothing to say."""
+    """An option's default as a person reads it, empty where there is nothing to say."""
     field = field_of(command, option.name)
     default = None if field is None or field.is_required() else field.default
     if field is None or default is None or default is False or default in ("", ()):

@@ -54,13 +54,14 @@ async def write_text(
 
 
 def reason_of(error: Exception) -> str:
-    """Why something could not be read or written, without the path that a message has anyway."""
+    """Why a path could not be read or written, without the path, which the message has anyway."""
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def check_writable(path: str, option: str) -> None:
-    """Raises ConfigurationError for a path that could not be written in the end: better known
-    before anything is done. Says nothing of rights and of space.
+    """Finds out before any work whether a path can be written, as far as rights and space allow.
+
+    Raises ConfigurationError if there is no such folder, or if it is no URL of an object.
     """
     hint = f"Choose another {option}."
     if is_url(path):

@@ -114,7 +114,7 @@ async def _execute(job: Job, workers: Workers | None) -> int:
             workers=workers,
         )
         try:
-            await _run_until_stopped(run, _JOBS[job.name], printer)
+            await run_until_stopped(run, _JOBS[job.name], printer)
             if job.save_plan and not run.report.exit_code:
                 await save_plan(job.save_plan, run, request.settings, request.store)
         finally:
@@ -137,7 +137,7 @@ async def _deliver(report: Report, request: Request, printer: Printer) -> int:
     return worst(*codes)
 
 
-async def _run_until_stopped(
+async def run_until_stopped(
     run: Run, job: Callable[[Run], Awaitable[Report]], printer: Printer
 ) -> None:
     """The first signal stops the run between outputs, the second cancels it."""

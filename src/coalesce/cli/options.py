@@ -1,6 +1,7 @@
 """Every option of the command line, in groups; commands pick the groups that concern them.
 
-Nothing here is costly to import. Defaults and choices are not repeated: `help` asks the models.
+Nothing here is costly to import. Defaults and choices are not repeated here: `describe` takes them
+from the models.
 """
 
 from __future__ import annotations

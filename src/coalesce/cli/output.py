@@ -54,24 +54,24 @@ class Printer:
 
     @contextmanager
     def _on_stdout(self) -> Iterator[None]:
-        """What the block writes.
+        """Lets the block write to stdout.
 
-        A job does not end half-way because a disk is full or a reader gone: it goes on, and its
-        exit code tells.
+        A full disk or a closed pipe does not end a job half-way: it goes on, and the exit code says
+        that something was not written.
         """
         try:
             yield
             sys.stdout.flush()
         except OSError as error:
             self.errors.append(error)
-            # what is buffered would fail again at the end
+            # the interpreter would try to write what is buffered once more when it exits
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             _log.error(
                 "cannot write to stdout: %s; continuing; the exit code will be 10", reason_of(error)
             )
 
     def emit(self, event: Event) -> None:
-        """An event: to stdout as JSON if asked for, and to the log if a person should know."""
+        """Prints an event as JSON if that is asked for, and logs what a person should know."""
         kind = event["type"]
         if self.as_json and (kind != "left" or self.verbose):
             with self._on_stdout():
@@ -86,9 +86,9 @@ class Printer:
             _log.info("kept %s: %s", event["key"], event["why"], extra={"event": event})
 
     def summary(self, report: Report, min_age: float | None = None) -> None:
-        """The end of it, on stdout. Where nothing could be done, the failures have said it all.
+        """Prints the summary. `min_age` is the run's, in seconds.
 
-        `min_age` is the run's, in seconds.
+        There is none for a person where nothing could be done: the failures have said so.
         """
         if self.as_json:
             with self._on_stdout():
@@ -102,7 +102,7 @@ class Printer:
 
     @asynccontextmanager
     async def progress(self, report: Report) -> AsyncIterator[None]:
-        """Shows how far the run is while the block lasts: a bar on a terminal, lines elsewhere."""
+        """Shows how far the run is, as long as the block lasts: as a bar or in lines."""
         task = asyncio.create_task(self._bar(report) if self.bar else self._lines(report))
         try:
             yield

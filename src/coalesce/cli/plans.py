@@ -14,7 +14,7 @@ from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
 from coalesce.storage.s3 import S3Options
 
-_SCOPE = frozenset({"prefix", "date", "whole_bucket"})  # settled by the prefixes that they come to
+_SCOPE = frozenset({"prefix", "date", "whole_bucket"})  # compared by the prefixes that they mean
 
 
 async def read_plan(path: str, options: S3Options) -> PlanFile:

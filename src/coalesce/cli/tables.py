@@ -1,4 +1,4 @@
-"""What a person reads on stdout."""
+"""The tables that a person reads on stdout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from coalesce.settings import format_duration
 
 Row = tuple[str, str]
 
-_PIPED_WIDTH = 160  # where no terminal says how wide it is, lines should stay whole
+_PIPED_WIDTH = 160  # columns, so that lines stay whole where there is no terminal
 
 _REASONS = {
     Why.YOUNG: "younger than --min-age{min_age}; run later or use --min-age 0",
