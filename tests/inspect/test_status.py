@@ -111,13 +111,13 @@ async def test_a_path_list_over_the_limit_is_shown_as_such() -> None:
         MemoryStore(bucket),
         Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0}),
     )
-    from coalesce.cli.status import _bar
+    from coalesce.cli.status import bar
 
     assert status.path_list.limit == PATH_LIST_LIMIT
-    assert _bar(PATH_LIST_LIMIT * 3, PATH_LIST_LIMIT, "now").startswith("█" * 24 + " ")
-    assert _bar(PATH_LIST_LIMIT // 2, PATH_LIST_LIMIT, "now").startswith("█" * 12 + "░" * 12)
-    assert _bar(1, PATH_LIST_LIMIT, "now").startswith("█░")
-    assert _bar(0, PATH_LIST_LIMIT, "now").startswith("░")
+    assert bar(PATH_LIST_LIMIT * 3, PATH_LIST_LIMIT, "now").startswith("█" * 24 + " ")
+    assert bar(PATH_LIST_LIMIT // 2, PATH_LIST_LIMIT, "now").startswith("█" * 12 + "░" * 12)
+    assert bar(1, PATH_LIST_LIMIT, "now").startswith("█░")
+    assert bar(0, PATH_LIST_LIMIT, "now").startswith("░")
 
 
 @pytest.mark.timeout(180)

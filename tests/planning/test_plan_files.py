@@ -195,15 +195,12 @@ async def test_other_options_than_the_plans_are_refused() -> None:
         {"max_files": 4},
         {"prefix": ["other"]},
         {"bucket": "c"},
-        {"manifests": True},
+        {"layout": "manifest"},
         {"date": "today"},
     ):
         with pytest.raises(
             UsageError,
-            match=next(iter(other))
-            .replace("_", "-")
-            .replace("manifests", "layout")
-            .replace("date", "prefix"),
+            match=next(iter(other)).replace("_", "-").replace("date", "prefix"),
         ):
             planned_settings({**same, **other}, plan, TODAY)
     assert replace(plan, groups=()).share(settings().shard) == ()

@@ -17,12 +17,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from coalesce.cli.values import settings_of
+from coalesce.cli.origins import gather, read_scheduler
+from coalesce.cli.request import parse
 from coalesce.errors import UsageError
 from coalesce.listing.groups import Listing, list_groups
 from coalesce.naming.layouts import layout
 from coalesce.naming.shards import Shard, balance, share_of
 from coalesce.run.pipeline import Run
+from coalesce.settings import Settings
 from coalesce.storage.base import Page
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support import auditor
@@ -220,20 +222,19 @@ async def test_a_shard_lists_the_groups_of_the_others_not_at_all() -> None:
         ({"JOB_COMPLETION_INDEX": "1"}, "0/1"),
     ],
 )
-def test_schedulers_say_which_shard_a_job_is(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], shard: str
-) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    values = {"bucket": "b", "prefix": ["p"]}
-    assert str(settings_of(values).shard) == shard
-    assert str(settings_of({**values, "shard": "0/1"}).shard) == "0/1", "what is typed goes before"
+def test_schedulers_say_which_shard_a_job_is(environment: dict[str, str], shard: str) -> None:
+    typed = {"bucket": "b", "prefix": ["p"]}
+    scheduler = read_scheduler(environment)
+    assert str(parse(Settings, gather(typed, {}, {}, scheduler)).shard) == shard
+    typed["shard"] = "0/1"
+    whole = parse(Settings, gather(typed, {}, {}, scheduler))
+    assert str(whole.shard) == "0/1", "what is typed goes before"
 
 
 @pytest.mark.parametrize("text", ["4/4", "1", "-1/4", "a/b", "1/0", "1/2/3", ""])
 def test_a_shard_that_makes_no_sense_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--shard"):
-        settings_of({"bucket": "b", "prefix": ["p"], "shard": text})
+        parse(Settings, {"bucket": "b", "prefix": ["p"], "shard": text})
 
 
 @given(st.lists(st.floats(0, 100), max_size=60), st.integers(1, 8))

@@ -8,18 +8,20 @@ from fnmatch import fnmatchcase
 from coalesce.model import GroupId
 from coalesce.settings import Settings
 
+_DEFAULTS = Settings.model_fields
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The rules of a plan: sources and bytes per output, and what is left alone.
 
-    `copy` allows server-side copies.
+    `max_size` is in bytes, `min_age` in seconds. `copy` allows server-side copies.
     """
 
-    max_files: int = 1_000_000
-    max_size: int = 128_000_000
-    min_files: int = 2
-    min_age: float = 300.0
+    max_files: int = _DEFAULTS["max_files"].default
+    max_size: int = _DEFAULTS["max_size"].default
+    min_files: int = _DEFAULTS["min_files"].default
+    min_age: float = _DEFAULTS["min_age"].default
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     copy: bool = False
