@@ -106,7 +106,10 @@ def test_a_chunked_body_in_a_chunked_body_arrives_whole_however_it_is_cut(
     endpoint: str, cuts: int
 ) -> None:
     inner = b"5\r\nhello\r\n6\r\n world\r\n0\r\nx-amz-checksum-crc32: DUoRhQ==\r\n\r\n"
-    head = b"PUT /bench/chunked HTTP/1.1\r\nHost: x\r\nContent-Encoding: aws-chunked\r\nTransfer-Encoding: chunked\r\nX-Amz-Decoded-Content-Length: 11\r\n\r\n"
+    head = (
+        b"PUT /bench/chunked HTTP/1.1\r\nHost: x\r\nContent-Encoding: aws-chunked\r\n"
+        b"Transfer-Encoding: chunked\r\nX-Amz-Decoded-Content-Length: 11\r\n\r\n"
+    )
     sent = (
         head
         + b"%x\r\n%s\r\n0\r\n\r\n" % (len(inner), inner)
