@@ -144,9 +144,7 @@ async def test_an_output_that_is_not_what_was_sent_costs_no_source(
         report = await new_run(MemoryStore(bucket), settings()).coalesce()
 
 
-async def test_a_store_that_ignores_a_condition_on_reading_is_named_though_no_wrong_body_is_taken() -> (
-    None
-):
+async def test_a_store_that_ignores_a_condition_on_reading_is_named_and_never_believed() -> None:
     report = await new_run(MemoryStore(filled("get-if-match")), settings()).coalesce()
     assert (report.exit_code, report.store.capabilities["conditional_get"]) == (0, False)
 

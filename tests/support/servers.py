@@ -14,8 +14,9 @@ KEYS = {
 
 
 def bucket_of(name: str) -> str:
-    """A bucket of its own for each test."""
-    return f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')[:50].strip('-')}-{zlib.crc32(name.encode()):08x}"
+    """A bucket name of its own for each test."""
+    words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:50].strip("-")
+    return f"{words}-{zlib.crc32(name.encode()):08x}"
 
 
 async def lists_uploads(store: ObjectStore) -> bool:
