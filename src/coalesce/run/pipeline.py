@@ -16,7 +16,7 @@ from coalesce.report.report import Report
 from coalesce.run.dry_run import plan_all
 from coalesce.run.groups import GroupQueue
 from coalesce.run.messages import Assignment
-from coalesce.run.settlement import Rivals, clean_up, settle, wait_for, watch
+from coalesce.run.settlement import Rivals, clean_up, clean_up_own, settle, wait_for, watch
 from coalesce.run.start import new_run_id, probe_store
 from coalesce.run.workers import Workers, usage_of_run
 from coalesce.run.workload import Workload
@@ -104,12 +104,14 @@ class Run:
             session = assignment.session(store, lease)
             self._capacity = None if workers else session.capacity
             async with workers.assigned(assignment, lease) if workers else nullcontext():
-                await self._settle_and_join(session, leftovers, join=join)
+                settled = await self._settle_and_join(session, leftovers, join=join)
+            if settled:
+                await clean_up_own(session, workload.ground, lease)
 
-    async def _settle_and_join(self, session: Session, leftovers: Leftovers, *, join: bool) -> None:
+    async def _settle_and_join(self, session: Session, leftovers: Leftovers, *, join: bool) -> bool:
         """Settles what dead runs left, joins, then settles and joins what died meanwhile.
 
-        Without `join` it only settles.
+        Without `join` it only settles. Returns whether no plan record of this run's own stands.
         """
         ground, account, stop = self._workload.ground, self._account, self.stop
         groups = GroupQueue(session, self._workload, account, stop, self._workers)
@@ -135,6 +137,7 @@ class Run:
             groups.count_deferred(found)
         else:
             account.count_leased_records(len(found.owned))
+        return not groups.unsettled
 
     async def _report(self, job: Awaitable[None]) -> Report:
         try:
