@@ -24,7 +24,7 @@ ACCEPTED = os.environ.get("COALESCE_ACCEPT_WEAKER", "").split()
 
 
 def bucket_of(name: str) -> str:
-    """A bucket of its own for each test."""
+    """A bucket name of its own for each test."""
     words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:50].strip("-")
     return f"{words}-{zlib.crc32(name.encode()):08x}"
 

@@ -21,8 +21,8 @@ _SEEN: dict[str, Capabilities] = {}
 
 @pytest.fixture
 async def keeps(store: ObjectStore) -> Capabilities:
-    """What the probe saw of this store's server; a test of a guarantee that it did not see has
-    nothing to say about it.
+    """What the probe saw of this store's server; a test of a guarantee that it did not see is
+    skipped for it.
     """
     server = getattr(store, "endpoint", "memory")
     if server not in _SEEN:
@@ -83,7 +83,7 @@ async def test_a_key_is_no_path(store: ObjectStore, key: str) -> None:
     assert (await store.get(f"p/{key}")).data == b"1"
 
 
-async def test_a_delimiter_makes_one_prefix_of_all_keys_behind_it(store: ObjectStore) -> None:
+async def test_a_delimiter_groups_keys_into_common_prefixes(store: ObjectStore) -> None:
     for key in ("p/a_0_1", "p/a_0_2", "p/a_1_1", "p/b"):
         await store.put(key, b"1")
     page = await store.list_page("p/", delimiter="_")
@@ -176,7 +176,7 @@ async def test_an_aborted_upload_never_appears(store: ObjectStore, keeps: Capabi
 
 
 async def test_a_small_part_before_the_last_is_refused_or_joined_whole(store: ObjectStore) -> None:
-    """S3 refuses it; a server that is more generous must not lose it."""
+    """S3 refuses it; a server that accepts it must not lose it."""
     upload_id, parts = await upload(store, "k", b"small", b"last")
     try:
         await store.complete_upload("k", upload_id, parts, checksum=Checksum.NONE)
@@ -186,7 +186,7 @@ async def test_a_small_part_before_the_last_is_refused_or_joined_whole(store: Ob
         assert (await store.get("k")).data == b"smalllast"
 
 
-async def test_a_wrong_checksum_of_the_whole_is_refused(
+async def test_a_wrong_checksum_of_the_whole_object_is_refused(
     store: ObjectStore, keeps: Capabilities
 ) -> None:
     if keeps.checksum is not Checksum.CRC64NVME:
@@ -225,7 +225,7 @@ async def test_a_bulk_delete_accounts_for_every_key(
     assert (await store.get("changed")).data == b"second"
 
 
-async def test_a_copied_part_is_of_the_version_that_was_meant(
+async def test_a_copied_part_is_of_the_version_that_was_asked_for(
     store: ObjectStore, keeps: Capabilities
 ) -> None:
     needs(keeps, "copy_condition")

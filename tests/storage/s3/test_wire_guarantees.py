@@ -1,5 +1,6 @@
-"""A real server that keeps one guarantee less, because a proxy takes the condition from the
-request: the probe names it, and what follows is safe.
+"""A real server that lacks one guarantee, as a proxy removes the condition from the request.
+
+The probe names what is missing, and the run is safe all the same.
 """
 
 import gzip
@@ -18,19 +19,18 @@ from support import auditor
 from support.proxy import Answer, Call, Proxy, Rule, proxy, without, without_etags
 from support.servers import KEYS, bucket_of
 
-ACCEPTED = os.environ.get("COALESCE_ACCEPT_WEAKER", "").split()  # what the server needs by itself
+ACCEPTED = os.environ.get("COALESCE_ACCEPT_WEAKER", "").split()  # what the server needs anyway
 SUMS = ("x-amz-checksum-*", "x-amz-sdk-checksum-algorithm")
 
 
 def unchecked(call: Call) -> None:
-    """Takes all that would protect an upload's bytes."""
+    """Removes everything that protects an upload's bytes."""
     for operation in ("CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"):
         without(operation, *SUMS)(call)
 
 
-# What is taken, by the name that the probe gives it; and the mode without which a run is refused
-# then.
-TAKEN: dict[str, tuple[list[Callable[[Call], None]], dict[str, bool | str], str]] = {
+# What the proxy removes; what the probe sees then; the mode without which a run is refused then.
+REMOVED: dict[str, tuple[list[Callable[[Call], None]], dict[str, bool | str], str]] = {
     "create-only PUT": (
         [without("PutObject", "if-none-match")],
         {"create_only_put": False},
@@ -60,13 +60,11 @@ TAKEN: dict[str, tuple[list[Callable[[Call], None]], dict[str, bool | str], str]
     ),
     "checksums": ([unchecked], {"checksum": "NONE"}, ""),
 }
-REFUSED = [name for name, (_, _, mode) in TAKEN.items() if mode]
+REFUSED = [name for name, (_, _, mode) in REMOVED.items() if mode]
 
 
 class Field:
-    """A bucket with six sources of one group, the way to it through the proxy, and the way
-    around.
-    """
+    """A bucket with six sources of one group, reached through the proxy or directly."""
 
     def __init__(self, before: Proxy, options: S3Options, store: S3Store) -> None:
         self.proxy, self.options, self.store = before, options, store
@@ -83,7 +81,7 @@ class Field:
             return await Run(store, Settings.model_validate(chosen)).coalesce()
 
     async def look(self) -> dict[str, bytes]:
-        """Every object, read around the proxy."""
+        """Every object, read directly."""
         return {
             entry.key: (await self.store.get(entry.key)).data
             for entry in (await self.store.list_page("")).objects
@@ -108,8 +106,8 @@ async def there(server: str, request: pytest.FixtureRequest) -> AsyncIterator[Fi
         yield Field(before, options, store)
 
 
-def names(report: Report, expected: dict[str, bool | str]) -> dict[str, bool | str]:
-    """Of what the probe saw, the named part."""
+def capabilities(report: Report, expected: dict[str, bool | str]) -> dict[str, bool | str]:
+    """The named part of what the probe saw."""
     return {name: report.store.capabilities[name] for name in expected}
 
 
@@ -117,12 +115,13 @@ def names(report: Report, expected: dict[str, bool | str]) -> dict[str, bool | s
 async def test_a_server_that_keeps_too_little_is_refused_and_nothing_is_touched(
     there: Field, name: str
 ) -> None:
-    changes, _, mode = TAKEN[name]
+    changes, _, mode = REMOVED[name]
     there.proxy.always = changes
     original = await there.look()
     if mode in ACCEPTED:
         pytest.skip(
-            f"this server is used with --accept-weaker {mode}: the probe measured that it does not keep it"
+            f"this server is used with --accept-weaker {mode}: "
+            "the probe measured that it lacks the guarantee"
         )
     report = await there.run()
     assert report.exit_code == 10
@@ -130,16 +129,16 @@ async def test_a_server_that_keeps_too_little_is_refused_and_nothing_is_touched(
     assert await there.look() == original
 
 
-@pytest.mark.parametrize("name", TAKEN)
+@pytest.mark.parametrize("name", REMOVED)
 async def test_a_server_that_is_accepted_with_less_ends_with_every_record_once(
     there: Field, name: str
 ) -> None:
-    changes, expected, mode = TAKEN[name]
+    changes, expected, mode = REMOVED[name]
     there.proxy.always = changes
     original = await there.look()
     report = await there.run(*[mode] if mode else [])
     assert report.exit_code == 0, report.failures
-    assert names(report, expected) == expected
+    assert capabilities(report, expected) == expected
     assert report.store.mode == ("+".join(sorted({*ACCEPTED, mode} - {""})) or "full")
     held = await there.look()
     assert auditor.records(held, "") == auditor.records(original, "")
@@ -172,10 +171,8 @@ async def test_a_server_whose_aborted_uploads_live_on_is_refused(there: Field) -
 async def test_a_source_that_changes_meanwhile_is_not_lost(
     there: Field, name: str, operation: str
 ) -> None:
-    """Another hand writes one source anew, of the same size, before it is read or before it is
-    deleted.
-    """
-    changes, _, mode = TAKEN[name]
+    """Someone else replaces a source by one of the same size before it is read, or deleted."""
+    changes, _, mode = REMOVED[name]
     there.proxy.always = changes
     changed = gzip.compress(b'{"n": 9}\n', mtime=0)
     key = "data/t_0_3-3.jsonl.gz"
