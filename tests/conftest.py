@@ -10,10 +10,10 @@ from hypothesis import settings
 from coalesce.demo.server import embedded_server
 from coalesce.storage.base import ObjectStore
 from coalesce.storage.memory import MemoryBucket, MemoryStore
-from coalesce.storage.s3 import S3Options, S3Store, open_s3
+from coalesce.storage.s3 import S3Store, open_s3
 from support.scenarios import SCENARIOS
 from support.schedules import Tally
-from support.servers import KEYS, bucket_of
+from support.servers import bucket_of, moto_server, options_of
 
 # What hypothesis tries of each property: a quick look by default, and as long a one as
 # COALESCE_TEST_EXAMPLES says. No test is judged by its time.
@@ -60,13 +60,8 @@ def ministack() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with moto_server() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -91,23 +86,13 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[ObjectStore]:
         if request.param == "endpoint"
         else request.getfixturevalue(request.param)
     )
-    options = S3Options(
-        bucket_of(request.node.name),
-        endpoint_url=url,
-        region="us-east-1",
-        addressing="path",
-        **KEYS,
-    )
-    async with open_s3(options) as opened:
+    async with open_s3(options_of(url, bucket_of(request.node.name))) as opened:
         await opened.create_bucket()
         yield opened
 
 
 @pytest.fixture
 async def bucket(server: str, request: pytest.FixtureRequest) -> AsyncIterator[S3Store]:
-    name = bucket_of(request.node.name)
-    async with open_s3(
-        S3Options(name, endpoint_url=server, region="us-east-1", addressing="path", **KEYS)
-    ) as store:
+    async with open_s3(options_of(server, bucket_of(request.node.name))) as store:
         await store.create_bucket()
         yield store
