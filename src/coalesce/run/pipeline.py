@@ -75,6 +75,15 @@ class Run:
         if self._workers is not None:
             self._workers.halt(code)
 
+    @property
+    def in_progress(self) -> str:
+        """What a run that stops now still finishes, in words."""
+        if self._workers is not None:
+            return f"the outputs in progress in {self._workers.count} worker processes"
+        outputs, size = self.stop.outputs_in_progress
+        plural = "" if outputs == 1 else "s"
+        return f"{outputs} output{plural} ({size / 1e6:,.0f} MB)"
+
     async def coalesce(self) -> Report:
         """Finishes what earlier runs left, then lists, joins, proves and deletes."""
         return await self._report(self._run(join=True))
