@@ -205,7 +205,7 @@ class Storyteller:
             read_timeout=5,
         )
         store = await self._stack.enter_async_context(open_s3(options))
-        await store.check_access()
+        await store.check_access("")
         return store
 
     def ask(self, operation: str, said: bytes) -> object:

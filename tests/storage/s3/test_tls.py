@@ -67,7 +67,7 @@ async def secured(
 
 async def test_an_own_authority_is_trusted_when_named(authority: trustme.CA, bundle: str) -> None:
     async with secured(certified(authority, "localhost"), ca_bundle=bundle) as (store, server):
-        await store.check_access()
+        await store.check_access("")
         assert (await store.get("k", etag='"e"')).data == BODY
         part = await store.upload_part("k", "u", 1, [BODY] * 10, checksum=Checksum.NONE, value="")
         assert (part.size, server.requests[-1].body) == (len(BODY) * 10, BODY * 10)
@@ -79,7 +79,7 @@ async def test_an_authority_from_the_environment_is_trusted_both_ways(
 ) -> None:
     monkeypatch.setenv(variable, bundle)
     async with secured(certified(authority, "localhost")) as (store, _):
-        await store.check_access()
+        await store.check_access("")
         assert (await store.get("k")).data == BODY
 
 
@@ -93,7 +93,7 @@ async def test_a_stranger_is_refused(authority: trustme.CA, bundle: str, trusted
     )
     async with secured(context, ca_bundle=bundle) as (store, server):
         with pytest.raises(errors.ConfigurationError, match="CERTIFICATE_VERIFY_FAILED") as caught:
-            await store.check_access()
+            await store.check_access("")
         assert "--ca-bundle" in caught.value.hint
         store._wire.locate(
             f"https://localhost:{server.port}/bucket",
@@ -110,7 +110,7 @@ async def test_a_stranger_is_refused(authority: trustme.CA, bundle: str, trusted
 async def test_nobody_is_trusted_by_default(authority: trustme.CA) -> None:
     async with secured(certified(authority, "localhost")) as (store, server):
         with pytest.raises(errors.ConfigurationError, match="CERTIFICATE_VERIFY_FAILED"):
-            await store.check_access()
+            await store.check_access("")
         with pytest.raises(errors.ConfigurationError, match="CERTIFICATE_VERIFY_FAILED"):
             await store.get("k")
         assert server.requests == []
@@ -121,7 +121,7 @@ async def test_anybody_is_trusted_where_that_is_wanted() -> None:
         store,
         _,
     ):
-        await store.check_access()
+        await store.check_access("")
         assert (await store.get("k")).data == BODY
 
 
@@ -166,7 +166,7 @@ async def test_the_name_of_the_bucket_is_asked_for_and_checked(
         certified(authority, "localhost"), ca_bundle=bundle, addressing="virtual"
     ) as (store, _):
         with pytest.raises(errors.ConfigurationError, match="CERTIFICATE_VERIFY_FAILED"):
-            await store.check_access()
+            await store.check_access("")
 
 
 def test_importing_the_package_leaves_asyncio_as_it_is() -> None:
