@@ -21,12 +21,22 @@ from typing import Annotated, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from coalesce.errors import LeaseLost, NotFound, PreconditionFailed, StorageError, StoreRefused
+from coalesce.errors import (
+    AccessDenied,
+    LeaseLost,
+    NotFound,
+    NotImplementedByStore,
+    PreconditionFailed,
+    StorageError,
+    StoreRefused,
+)
 from coalesce.model import ObjectInfo
 from coalesce.naming.shards import WHOLE, Shard
+from coalesce.protocol.rights import missing_right
 from coalesce.protocol.state import lease_key
 from coalesce.protocol.writes import write_state
 from coalesce.storage.base import ObjectStore, OpenUpload
+from coalesce.storage.capabilities import CREATE_ONLY_PUT
 
 # The Date header and LastModified are whole seconds.
 _PRECISION = 1.0
@@ -173,10 +183,19 @@ class Lease:
     async def hold(self) -> AsyncIterator[Lease]:
         """Holds the lease, and renews it until the block ends.
 
-        Raises PreconditionFailed if another run has the same id, StorageError.
+        Raises PreconditionFailed if another run has the same id, ConfigurationError that names a
+        missing right, StoreRefused by a store that does not know the condition, StorageError.
         """
         asked = self._clock()
-        self._etag = await write_state(self._store, self._key, self._body(), if_none_match=True)
+        try:
+            self._etag = await write_state(self._store, self._key, self._body(), if_none_match=True)
+        except AccessDenied as error:
+            raise missing_right(error, self._key, "PutObject") from error
+        except NotImplementedByStore as error:
+            raise StoreRefused(
+                f"this store does not keep {CREATE_ONLY_PUT}: {error.message}",
+                hint="Two runs at once could not be told apart; use another store.",
+            ) from error
         self._expiry.value = asked + self._record.seconds
         renewal = asyncio.create_task(self._keep_renewing())
         try:
