@@ -14,6 +14,7 @@ from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
 from coalesce.storage.capabilities import weaker_modes
 from coalesce.storage.s3 import S3Options, S3Store, open_s3
+from support.runs import NoLease
 from support.servers import KEYS, bucket_of
 
 pytestmark = pytest.mark.skipif(
@@ -48,7 +49,7 @@ SETTINGS = Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age"
 
 
 async def test_its_weaknesses_are_named(bucket: S3Store) -> None:
-    assert set(weaker_modes(await probe(bucket, "probe/"))) == {
+    assert set(weaker_modes(await probe(bucket, "probe/", NoLease()))) == {
         "no-exclusion",
         "overwrite-race",
         "delete-race",

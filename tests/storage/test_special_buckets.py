@@ -1,6 +1,6 @@
-"""Buckets and objects that are not plain ones: versions, locks, other keys, archive tiers.
+"""Buckets and objects with versions, locks, keys of their own, archive tiers.
 
-What no server here can show stands in `docs/reliability.md`.
+`docs/reliability.md` names what no server here can show.
 """
 
 import gzip
@@ -22,7 +22,7 @@ SETTINGS = Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age"
 
 
 class Bucket:
-    """A bucket as another client sees it, and as the program does."""
+    """A bucket through another client, and through the program's store."""
 
     def __init__(self, url: str, name: str, store: S3Store) -> None:
         self.name = name
@@ -73,7 +73,7 @@ async def bucket(ministack: str, request: pytest.FixtureRequest) -> AsyncIterato
 
 
 async def test_a_versioned_bucket_keeps_every_source_as_an_old_version(bucket: Bucket) -> None:
-    """What readers see is joined; what was there before can be brought back."""
+    """Readers see the joined object, and the sources can be restored."""
     bucket.client.create_bucket(Bucket=bucket.name)
     bucket.client.put_bucket_versioning(
         Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"}
@@ -88,7 +88,7 @@ async def test_a_versioned_bucket_keeps_every_source_as_an_old_version(bucket: B
 
 
 async def test_sources_under_an_object_lock_are_joined_and_kept_as_versions(bucket: Bucket) -> None:
-    """A lock keeps versions; a delete that names none only hides the last one, and is allowed."""
+    """A lock keeps versions; a delete without a version only hides the last one, and is allowed."""
     bucket.client.create_bucket(Bucket=bucket.name, ObjectLockEnabledForBucket=True)
     sources = bucket.fill(ObjectLockLegalHoldStatus="ON")
     report = await Run(bucket.store, SETTINGS).coalesce()
@@ -100,7 +100,7 @@ async def test_sources_under_an_object_lock_are_joined_and_kept_as_versions(buck
 
 @pytest.mark.parametrize("kind", ["GLACIER", "DEEP_ARCHIVE"])
 async def test_archived_sources_stay_and_the_others_are_joined(bucket: Bucket, kind: str) -> None:
-    """By their class in the listing: nothing asks for a body that would be refused."""
+    """The listing names their class: nobody requests a body that would be refused."""
     bucket.client.create_bucket(Bucket=bucket.name)
     sources = bucket.fill()
     key = "data/t_0_2-2.jsonl.gz"
@@ -115,7 +115,7 @@ async def test_archived_sources_stay_and_the_others_are_joined(bucket: Bucket, k
 
 
 async def test_sources_under_a_customers_key_stay(bucket: Bucket) -> None:
-    """SSE-C: nobody reads them without the key, which the program has not."""
+    """SSE-C: nobody reads them without the key, which the program does not have."""
     bucket.client.create_bucket(Bucket=bucket.name)
     sources = bucket.fill(SSECustomerAlgorithm="AES256", SSECustomerKey="k" * 32)
     with pytest.raises(ClientError):
@@ -129,7 +129,7 @@ async def test_sources_under_a_customers_key_stay(bucket: Bucket) -> None:
 
 
 async def test_sources_under_a_kms_key_are_joined(bucket: Bucket) -> None:
-    """Their ETag is no MD5 on S3, and nothing here takes it for one."""
+    """Their ETag is no MD5 on S3, and nothing takes it for one."""
     bucket.client.create_bucket(Bucket=bucket.name)
     sources = bucket.fill(ServerSideEncryption="aws:kms", SSEKMSKeyId="alias/aws/s3")
     report = await Run(bucket.store, SETTINGS).coalesce()

@@ -1,8 +1,7 @@
-"""An HTTP proxy before a real S3 server: it numbers the requests by their S3 operations, and does
-to each what a test asks for.
+"""An HTTP proxy in front of a real S3 server that does to each request what a test asks for.
 
-What it changes it signs anew, so a server that checks signatures cannot tell. Path-style addresses
-only.
+It knows requests by their S3 operations, and signs again what it changes, so a server that checks
+signatures accepts it. Path-style addresses only.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _HOP_BY_HOP = ("Connection", "Keep-Alive", "Transfer-Encoding")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the client is to get: with `sent` bytes of the body, and a length that may be a lie."""
+    """What the client gets; `length` is the announced one, which may be wrong."""
 
     status: int
     headers: CIMultiDict[str]
@@ -38,7 +37,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Call:
-    """One request on its way: the `number`th of all, from 1; of a listing, `key` is its prefix.
+    """One request in flight: the `number`th of all, from 1; `key` is the prefix of a listing.
 
     All of it may be changed before `forward`.
     """
@@ -62,7 +61,7 @@ class Rule:
     """What is done to requests of an operation whose key holds `where`: the first `times` of them
     (-1: all) once `skip` of them have passed.
 
-    The probe's requests are not meant, unless `where` says so.
+    It does not apply to the probe's requests, unless `where` says so.
     """
 
     operation: str
@@ -72,7 +71,7 @@ class Rule:
     skip: int = 0
 
     def applies(self, call: Call) -> bool:
-        """Whether this is the rule's request; counts it."""
+        """Whether the rule applies to this request; counts it."""
         probing = "/probe/" in call.key and "/probe/" not in self.where
         if call.operation != self.operation or self.where not in call.key or probing:
             return False
@@ -85,9 +84,9 @@ class Rule:
 
 @dataclass(slots=True)
 class Proxy:
-    """`url` is where clients go.
+    """`url` is what clients connect to.
 
-    `calls` are all requests so far; of `rules` the first that applies is followed; `always` sees
+    `calls` are all requests so far; the first of `rules` that applies is followed; `always` sees
     every request.
     """
 
@@ -97,7 +96,7 @@ class Proxy:
     calls: list[Call] = field(default_factory=list)
 
     def sent(self, operation: str, where: str = "") -> int:
-        """How many requests of an operation came, outside of the probe."""
+        """How many requests of an operation came, without those of the probe."""
         return sum(
             call.operation == operation and where in call.key and "/probe/" not in call.key
             for call in self.calls
@@ -114,7 +113,7 @@ class Proxy:
 
 @asynccontextmanager
 async def proxy(server: str, access_key: str, secret_key: str) -> AsyncIterator[Proxy]:
-    """A proxy on a free loopback port before the `server` at this URL, which knows these keys."""
+    """A proxy on a free loopback port, in front of the `server` at this URL with these keys."""
     found = Proxy()
     credentials = Credentials(access_key, secret_key)
     failures: list[Exception] = []
@@ -145,9 +144,9 @@ async def proxy(server: str, access_key: str, secret_key: str) -> AsyncIterator[
 
             call.forward = forward
             try:
-                return await _give(request, await found.handle(call))
+                return await _reply(request, await found.handle(call))
             except aiohttp.ClientError:
-                return await _give(request, None)  # the server's own fault, handed on
+                return await _reply(request, None)  # the server's own fault
             except Exception as failure:
                 failures.append(failure)
                 raise
@@ -226,8 +225,8 @@ def _signed(call: Call, server: str, credentials: Credentials) -> CIMultiDict[st
     return CIMultiDict(request.headers.items())
 
 
-async def _give(request: web.BaseRequest, answer: Answer | None) -> web.StreamResponse:
-    """Hands on an answer; one that is none, or whose length is a lie, ends the connection."""
+async def _reply(request: web.BaseRequest, answer: Answer | None) -> web.StreamResponse:
+    """Sends an answer; None, or one with a wrong length, ends the connection."""
     if answer is None or request.transport is None:
         if request.transport is not None:
             request.transport.abort()
@@ -254,7 +253,7 @@ async def _give(request: web.BaseRequest, answer: Answer | None) -> web.StreamRe
 
 
 def refusal(status: int, code: str) -> Handler:
-    """An error in the server's place: the request never gets there."""
+    """An error instead of the server's answer: the request never gets there."""
 
     async def handle(call: Call) -> Answer:
         return error(status, code)
@@ -263,8 +262,11 @@ def refusal(status: int, code: str) -> Handler:
 
 
 def error(status: int, code: str) -> Answer:
-    """S3's way to say no. With 200, as Complete and UploadPartCopy may."""
-    body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>made up</Message><RequestId>1</RequestId></Error>'
+    """An error as S3 sends it, also under a 200, as Complete and UploadPartCopy may."""
+    body = (
+        '<?xml version="1.0" encoding="UTF-8"?>\n'
+        f"<Error><Code>{code}</Code><Message>made up</Message><RequestId>1</RequestId></Error>"
+    )
     return Answer(status, CIMultiDict({"Content-Type": "application/xml"}), body.encode())
 
 
@@ -274,13 +276,13 @@ async def lost_before(call: Call) -> Answer | None:
 
 
 async def lost_after(call: Call) -> Answer | None:
-    """The server has done it, and nobody hears of it."""
+    """The server has done it, and its answer is lost."""
     await call.forward()
     return None
 
 
 def error_after(status: int, code: str) -> Handler:
-    """The server has done it, and an error is told."""
+    """The server has done it, and the client gets an error."""
 
     async def handle(call: Call) -> Answer:
         await call.forward()
@@ -290,7 +292,7 @@ def error_after(status: int, code: str) -> Handler:
 
 
 async def stall(call: Call) -> Answer | None:
-    """No answer, ever; the connection stays."""
+    """Never an answer; the connection stays open."""
     await asyncio.Event().wait()
     return None
 
@@ -302,27 +304,25 @@ async def cut(call: Call) -> Answer:
 
 
 async def shortened(call: Call) -> Answer:
-    """A body that is shorter than the object, with a length that says that this is all."""
+    """A body that is shorter than the object, with a matching length."""
     answer = await call.forward()
     return replace(answer, body=answer.body[:-3])
 
 
 async def understated(call: Call) -> Answer:
-    """The whole body, with a length that is less."""
+    """The whole body, with a length that is too small."""
     answer = await call.forward()
     return replace(answer, length=len(answer.body) - 3)
 
 
 async def flipped_answer(call: Call) -> Answer:
-    """One bit of the answer's body is another one."""
+    """One bit of the answer's body is flipped."""
     answer = await call.forward()
     return replace(answer, body=_flip(answer.body))
 
 
 async def flipped_request(call: Call) -> Answer:
-    """One bit of the request's body is another one, and what the client said of it is not
-    changed.
-    """
+    """One bit of the request's body is flipped; its headers are not changed."""
     call.body = _flip(call.body)
     return await call.forward()
 
@@ -333,9 +333,9 @@ def _flip(data: bytes) -> bytes:
 
 
 def without(operation: str, *headers: str) -> Callable[[Call], None]:
-    """Takes headers from all requests of an operation: the server never hears of the condition.
+    """Removes headers from all requests of an operation: the server never sees the condition.
 
-    A name that ends with `*` is a beginning.
+    A name that ends with `*` stands for all names that begin so.
     """
 
     def change(call: Call) -> None:
@@ -352,6 +352,6 @@ def without(operation: str, *headers: str) -> Callable[[Call], None]:
 
 
 def without_etags(call: Call) -> None:
-    """Takes the ETags from a DeleteObjects: the server deletes whatever is there."""
+    """Removes the ETags from a DeleteObjects: the server deletes whatever is there."""
     if call.operation == "DeleteObjects":
         call.body = re.sub(rb"<ETag>.*?</ETag>", b"", call.body)

@@ -1,4 +1,4 @@
-"""A server on loopback that says what a test wants it to, byte by byte."""
+"""A server on loopback that sends what a test wants, byte by byte."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EMPTY_LISTING = (
 
 @dataclass
 class Request:
-    """What a client sent; header names are lower case."""
+    """One request of a client; header names are lower case."""
 
     method: str
     target: str
@@ -39,7 +39,7 @@ class Request:
 
     @property
     def locates(self) -> bool:
-        """The general client's request by which a store learns where its bucket is."""
+        """Whether the store learns by this request where its bucket is."""
         return self.method == "GET" and self.query.get("max-keys") == "1"
 
 
@@ -56,10 +56,9 @@ class Peer:
         """The next request without its body. Raises IncompleteReadError at the end."""
         lines = (await self.reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
         method, target, _ = lines[0].decode("latin-1").split(" ", 2)
-        named = (line.decode("latin-1").partition(":") for line in lines[1:-2])
-        request = Request(
-            method, target, {name.lower(): value.strip() for name, _, value in named}, line=lines[0]
-        )
+        fields = (line.decode("latin-1").partition(":") for line in lines[1:-2])
+        headers = {name.lower(): value.strip() for name, _, value in fields}
+        request = Request(method, target, headers, line=lines[0])
         self.server.requests.append(request)
         return request
 
@@ -76,7 +75,7 @@ class Peer:
         await self.writer.drain()
 
     async def ended(self) -> bytes:
-        """Waits until the client has closed; what it sent until then."""
+        """Waits until the client closes; what it sent until then."""
         with suppress(ConnectionError):
             return await self.reader.read()
         return b""
@@ -87,7 +86,7 @@ class Peer:
 
 @dataclass
 class Server:
-    """Where it listens, and what came."""
+    """Where a server listens, and the requests that came."""
 
     port: int = 0
     requests: list[Request] = field(default_factory=list)
@@ -103,9 +102,9 @@ class Server:
 async def serving(
     script: Callable[[Peer], Awaitable[None]], tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[Server]:
-    """Runs `script` on each connection that is made, until the end of the block.
+    """A server that runs `script` on each connection, until the end of the block.
 
-    A client that leaves is no failure; whatever else the script raises is.
+    It is no failure if the client closes; whatever else the script raises is one.
     """
     server = Server()
     tasks: set[asyncio.Task[None]] = set()
@@ -141,36 +140,36 @@ async def serving(
 
 def answer(body: bytes = b"", status: str = "200 OK", **headers: str) -> bytes:
     """An answer of known length; underscores in header names stand for hyphens."""
-    said = {"content-length": str(len(body)), "date": "Sun, 22 Nov 2026 12:00:00 GMT"} | {
+    fields = {"content-length": str(len(body)), "date": "Sun, 22 Nov 2026 12:00:00 GMT"} | {
         name.replace("_", "-"): value for name, value in headers.items()
     }
     head = "\r\n".join(
-        [f"HTTP/1.1 {status}", *[f"{name}: {value}" for name, value in said.items()]]
+        [f"HTTP/1.1 {status}", *[f"{name}: {value}" for name, value in fields.items()]]
     )
     return f"{head}\r\n\r\n".encode("latin-1") + body
 
 
 def refusal(status: str, code: str, message: str = "made up") -> bytes:
-    body = f"<Error><Code>{code}</Code><Message>{message}</Message><RequestId>R1</RequestId></Error>".encode()
-    return answer(body, status, content_type="application/xml", x_amz_request_id="R1")
+    body = (
+        f"<Error><Code>{code}</Code><Message>{message}</Message><RequestId>R1</RequestId></Error>"
+    )
+    return answer(body.encode(), status, content_type="application/xml", x_amz_request_id="R1")
 
 
 def in_turn(*answers: bytes) -> Callable[[Peer], Awaitable[None]]:
-    """A script that gives these answers, whichever connections the requests come on, and the last
-    one for ever.
-    """
-    left = list(answers)
+    """A script that gives these answers in turn over all connections, and the last one for ever."""
+    rest = list(answers)
 
     async def script(peer: Peer) -> None:
         while True:
             await peer.request()
-            await peer.send(left.pop(0) if len(left) > 1 else left[0])
+            await peer.send(rest.pop(0) if len(rest) > 1 else rest[0])
 
     return script
 
 
 def store_of(reply: Callable[[Request], bytes]) -> Callable[[Peer], Awaitable[None]]:
-    """A script that shows where the bucket is, and answers everything else with `reply`."""
+    """A script that locates the bucket, and answers everything else with `reply`."""
 
     async def script(peer: Peer) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""Certificates of an authority that only the tests know, and names that lead to this machine."""
+"""Certificates of an authority that only the tests know, and names that resolve to this machine."""
 
 import asyncio
 import socket
@@ -17,7 +17,7 @@ def certified(authority: trustme.CA, *names: str) -> ssl.SSLContext:
 
 
 def local_names(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """These names are this machine, whatever its resolver thinks."""
+    """Resolves these names to this machine, whatever its resolver says."""
     real = socket.getaddrinfo
     monkeypatch.setattr(
         socket,
@@ -27,7 +27,7 @@ def local_names(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
 
 def tls_buffer(connection: Connection) -> int:
-    """The bytes that TLS sets aside for what comes on a connection."""
+    """The size of the buffer that TLS sets aside for a connection, in bytes."""
     protocol = connection.transport._ssl_protocol  # type: ignore[attr-defined]
     assert isinstance(protocol, asyncio.BufferedProtocol)
     return len(protocol.get_buffer(-1))

@@ -9,6 +9,7 @@ uploads that no record names.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import uuid
@@ -153,6 +154,20 @@ class Lease:
     def mark_untidy(self) -> None:
         """Keeps the lease, ended, for a run that sweeps."""
         self._untidy = True
+
+    def mark_tidy(self) -> None:
+        """Lets the lease go: the run has swept up after itself."""
+        self._untidy = False
+
+    @property
+    def untidy(self) -> bool:
+        """Whether the run may have left uploads or probe objects outside of any record."""
+        return self._untidy
+
+    @property
+    def as_rival(self) -> Rival:
+        """The lease as another run would see it, had this one ended."""
+        return Rival(self._key, self._etag, self._record, remaining=0.0, modified=math.inf)
 
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[Lease]:

@@ -217,7 +217,7 @@ class _Transfer:
 
 
 def _combine(receipts: tuple[UploadedPart, ...]) -> int:
-    """The whole's CRC from the parts': of a copied part nothing but its sum has come through here."""
+    """The CRC of the whole from those of its parts: copied ones did not come through here."""
     crc = 0
     for receipt in receipts:
         crc = checksums.combined(crc, checksums.decoded(receipt.checksum), receipt.size)

@@ -1,5 +1,6 @@
-"""What really goes to the server, and what is made of its answers: every condition that the
-protocol leans on, seen from the server's side.
+"""Every condition that the protocol leans on, seen from the server's side.
+
+What is really sent, and what becomes of the answers.
 """
 
 import re
@@ -19,7 +20,7 @@ from support.servers import KEYS
 
 @dataclass
 class Server:
-    """Answers everything with what it was told, and remembers what it was asked."""
+    """Gives one answer to everything, and keeps what it was asked."""
 
     status: int = 200
     body: str = ""

@@ -1,5 +1,6 @@
-"""What one side of an HTTP/1.1 connection must bear: every cut, every way to end an answer, and a
-peer that breaks the rules.
+"""What one side of an HTTP/1.1 connection must bear.
+
+Every cut, every way to end an answer, and a peer that breaks the rules.
 """
 
 import asyncio
@@ -19,14 +20,14 @@ ONE = answer(b"one")
 
 
 class Pipe(asyncio.Transport):
-    """The other end of a connection, in the test's hand."""
+    """A transport in the test's hand."""
 
     def __init__(self) -> None:
         super().__init__()
         self.aborted = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """What is written does not matter here."""
+        """Drops the data: no test here looks at it."""
 
     def abort(self) -> None:
         self.aborted = True
@@ -46,25 +47,26 @@ def feed(connection: Connection, buffer: memoryview, data: bytes) -> None:
         connection.buffer_updated(len(piece))
 
 
-async def asked(connection: Connection, *, bodiless: bool = False) -> asyncio.Task[Answer]:
+async def ask(connection: Connection, *, bodiless: bool = False) -> asyncio.Task[Answer]:
     task = asyncio.create_task(connection.exchange(GET, (), bodiless=bodiless))
     await asyncio.sleep(0)
     return task
 
 
-# What comes; whether it answers a HEAD; what it means; whether the next request may use the
-# connection.
+# The bytes; whether they answer a HEAD; what they mean; whether the connection can be used again.
 WHOLE = {
     "of known length": (answer(b"hello", etag='"e"'), False, (200, b"hello"), True),
     "empty": (answer(b""), False, (200, b""), True),
     "in chunks": (
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1;x=y\r\n!\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"5\r\nhello\r\n1;x=y\r\n!\r\n0\r\n\r\n",
         False,
         (200, b"hello!"),
         True,
     ),
     "in chunks with trailers": (
-        b"HTTP/1.1 200 OK\r\netag: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\netag: b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\netag: a\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"2\r\nhi\r\n0\r\netag: b\r\n\r\n",
         False,
         (200, b"hi"),
         True,
@@ -134,7 +136,7 @@ async def test_an_answer_is_the_same_wherever_its_bytes_are_cut(name: str) -> No
     ]
     for pieces in cuts:
         connection, buffer = opened()
-        task = await asked(connection, bodiless=bodiless)
+        task = await ask(connection, bodiless=bodiless)
         for piece in pieces[:-1]:
             feed(connection, buffer, piece)
             assert not task.done() or bodiless
@@ -144,7 +146,7 @@ async def test_an_answer_is_the_same_wherever_its_bytes_are_cut(name: str) -> No
         assert connection.usable is kept, pieces
         assert found.headers.get("etag") != "b", "a trailer is no header"
         if kept:
-            second = await asked(connection)
+            second = await ask(connection)
             feed(connection, buffer, ONE)
             assert (await second).data == b"one", pieces
 
@@ -156,7 +158,7 @@ async def test_an_answer_that_ends_early_is_none_wherever_it_ends(name: str) -> 
     data = WHOLE[name][0]
     for n in range(len(data)):
         connection, buffer = opened()
-        task = await asked(connection)
+        task = await ask(connection)
         feed(connection, buffer, data[:n])
         connection.eof_received()
         connection.connection_lost(None)
@@ -169,7 +171,7 @@ async def test_an_answer_that_ends_early_is_none_wherever_it_ends(name: str) -> 
 async def test_an_answer_without_length_ends_with_the_connection() -> None:
     for lost in (False, True):
         connection, buffer = opened()
-        task = await asked(connection)
+        task = await ask(connection)
         feed(connection, buffer, b"HTTP/1.1 200 OK\r\n\r\nall of")
         feed(connection, buffer, b" it")
         assert not task.done()
@@ -186,9 +188,13 @@ async def test_an_answer_without_length_ends_with_the_connection() -> None:
 
 WRONG = {
     "no HTTP": b"SSH-2.0-x\r\n",
-    "another protocol": b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n",
+    "another protocol": (
+        b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n"
+    ),
     "two lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
-    "a length and chunks": b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a length and chunks": (
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+    ),
     "no length at all": b"HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n",
     "a chunk of no size": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
     "a folded header": b"HTTP/1.1 200 OK\r\na: b\r\n c: d\r\n\r\n",
@@ -202,7 +208,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 async def test_what_is_no_answer_ends_the_connection(name: str) -> None:
     connection, buffer = opened()
-    task = await asked(connection)
+    task = await ask(connection)
     for start in range(0, len(WRONG[name]), 1000):
         feed(connection, buffer, WRONG[name][start : start + 1000])
         if task.done() or not connection.usable:
@@ -215,7 +221,7 @@ async def test_what_is_no_answer_ends_the_connection(name: str) -> None:
 
 async def test_a_head_of_many_kilobytes_is_read() -> None:
     connection, buffer = opened()
-    task = await asked(connection)
+    task = await ask(connection)
     feed(connection, buffer, answer(b"x", **{f"x{n}": "v" * 100 for n in range(400)}))
     assert (await task).data == b"x"
 
@@ -228,7 +234,7 @@ async def test_what_follows_an_answer_spoils_the_connection_and_not_the_answer(
 ) -> None:
     connection, buffer = opened()
     whole = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n" if bodiless else ONE
-    task = await asked(connection, bodiless=bodiless)
+    task = await ask(connection, bodiless=bodiless)
     if at_once:
         feed(connection, buffer, whole + garbage)
         assert (await task).status == 200
@@ -373,7 +379,7 @@ async def test_a_request_is_not_sent_again_once_a_byte_of_an_answer_has_come() -
         assert len(server.requests) == 2
 
 
-async def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pools, "_CHECK_SECONDS", 0.01)
 
     async def script(peer: Peer) -> None:
@@ -423,7 +429,7 @@ async def test_a_connection_is_closed_when_it_was_idle_for_long(
         await asyncio.wait_for(closed.wait(), 10)
 
 
-async def test_nobody_there_is_told_at_once_and_leaves_the_place_free() -> None:
+async def test_a_refused_connection_is_reported_at_once_and_frees_its_place() -> None:
     async with serving(in_turn(ONE)) as server:
         port = server.port
     pool = Pool(Origin("127.0.0.1", port), limit=1, stall=60)
@@ -433,15 +439,15 @@ async def test_nobody_there_is_told_at_once_and_leaves_the_place_free() -> None:
     pool.close()
 
 
-@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"])
-async def test_a_cancelled_request_closes_its_connection_and_frees_its_place(said: bytes) -> None:
+@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"])
+async def test_a_cancelled_request_closes_its_connection_and_frees_its_place(begun: bytes) -> None:
     arrived = asyncio.Event()
     ended = asyncio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.request()
         if peer.number == 1:
-            await peer.send(said)
+            await peer.send(begun)
             arrived.set()
             await peer.ended()
             ended.set()

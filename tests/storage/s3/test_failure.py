@@ -22,7 +22,7 @@ from support.scripted import EMPTY_LISTING, Peer, answer, serving
         (502, "", errors.Unavailable),
         (429, "", errors.Throttled),
         (503, "SlowDown", errors.Throttled),
-        # a refusal of a kind that nobody thought of is a refusal still
+        # a refusal of an unknown kind is still a refusal
         (405, "MethodNotAllowed", errors.BadRequest),
         (400, "BadDigest", errors.BadRequest),
         (403, "AccessDenied", errors.AccessDenied),
@@ -30,7 +30,7 @@ from support.scripted import EMPTY_LISTING, Peer, answer, serving
         (404, "NoSuchUpload", errors.NoSuchUpload),
     ],
 )
-def test_an_answer_is_a_refusal_or_trouble_that_passes(
+def test_an_answer_is_a_refusal_or_transient_trouble(
     status: int, code: str, kind: type[errors.CoalesceError]
 ) -> None:
     assert (
@@ -87,7 +87,7 @@ def options(url: str) -> S3Options:
 
 
 async def failures(store: S3Store) -> list[errors.CoalesceError]:
-    """Of one request through the general client, and one over our own connections."""
+    """The errors of a request through the general client and of one over our own connections."""
     found = []
     for ask in (lambda: store.put("k", b"x"), lambda: store.get("k")):
         with pytest.raises(errors.CoalesceError) as caught:
@@ -116,7 +116,7 @@ async def opened(
             yield store, address
 
 
-async def test_a_server_without_tls_is_told_as_such() -> None:
+async def test_a_server_without_tls_is_named_as_such() -> None:
     async with opened(no_tls, "https") as (store, address):
         reason = f"{address} does not speak TLS; use http:// in --endpoint-url?"
         with pytest.raises(errors.ConfigurationError) as caught:

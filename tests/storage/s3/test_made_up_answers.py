@@ -1,5 +1,6 @@
-"""Whatever a store, or something in front of it, answers: a failure of our own kind, never a crash,
-and never "absent" or "done" where nobody said so.
+"""Whatever a store, or something in front of it, answers: a failure of our own kind, never a crash.
+
+And never "absent" or "done" unless the store says so.
 """
 
 import asyncio
@@ -23,22 +24,35 @@ from coalesce.storage.s3.xml import parse_deleted, parse_page
 from support.scripted import Request, answer, serving, store_of
 
 LISTING = (
-    b'<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>bucket</Name><Prefix>a/</Prefix>'
-    b"<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken><EncodingType>url</EncodingType>"
-    b"<Contents><Key>a/t_0_1-2.jsonl.gz</Key><LastModified>2026-11-22T12:00:00.000Z</LastModified><ETag>&quot;e&quot;</ETag><Size>5</Size></Contents>"
+    b'<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+    b"<Name>bucket</Name><Prefix>a/</Prefix><IsTruncated>true</IsTruncated>"
+    b"<NextContinuationToken>t</NextContinuationToken><EncodingType>url</EncodingType>"
+    b"<Contents><Key>a/t_0_1-2.jsonl.gz</Key><LastModified>2026-11-22T12:00:00.000Z</LastModified>"
+    b"<ETag>&quot;e&quot;</ETag><Size>5</Size></Contents>"
     b"<CommonPrefixes><Prefix>a/b/</Prefix></CommonPrefixes></ListBucketResult>"
 )
 DELETED = (
-    b"<DeleteResult><Deleted><Key>k</Key></Deleted><Error><Key>l</Key><Code>PreconditionFailed</Code><Message>m</Message></Error>"
+    b"<DeleteResult><Deleted><Key>k</Key></Deleted>"
+    b"<Error><Key>l</Key><Code>PreconditionFailed</Code><Message>m</Message></Error>"
     b"<Error><Key>n</Key><Code>AccessDenied</Code></Error></DeleteResult>"
 )
 UPLOADS = (
-    b"<ListMultipartUploadsResult><IsTruncated>true</IsTruncated><NextKeyMarker>k</NextKeyMarker><NextUploadIdMarker>u</NextUploadIdMarker>"
-    b"<Upload><Key>k</Key><UploadId>u</UploadId><Initiated>2026-11-22T12:00:00.000Z</Initiated></Upload></ListMultipartUploadsResult>"
+    b"<ListMultipartUploadsResult><IsTruncated>true</IsTruncated><NextKeyMarker>k</NextKeyMarker>"
+    b"<NextUploadIdMarker>u</NextUploadIdMarker><Upload><Key>k</Key><UploadId>u</UploadId>"
+    b"<Initiated>2026-11-22T12:00:00.000Z</Initiated></Upload></ListMultipartUploadsResult>"
 )
-BEGUN = b"<InitiateMultipartUploadResult><Bucket>bucket</Bucket><Key>k</Key><UploadId>u</UploadId></InitiateMultipartUploadResult>"
-ENDED = b"<CompleteMultipartUploadResult><Key>k</Key><ETag>&quot;e-1&quot;</ETag></CompleteMultipartUploadResult>"
-COPIED = b"<CopyPartResult><ETag>&quot;e&quot;</ETag><LastModified>2026-11-22T12:00:00.000Z</LastModified></CopyPartResult>"
+BEGUN = (
+    b"<InitiateMultipartUploadResult><Bucket>bucket</Bucket><Key>k</Key><UploadId>u</UploadId>"
+    b"</InitiateMultipartUploadResult>"
+)
+ENDED = (
+    b"<CompleteMultipartUploadResult><Key>k</Key><ETag>&quot;e-1&quot;</ETag>"
+    b"</CompleteMultipartUploadResult>"
+)
+COPIED = (
+    b"<CopyPartResult><ETag>&quot;e&quot;</ETag>"
+    b"<LastModified>2026-11-22T12:00:00.000Z</LastModified></CopyPartResult>"
+)
 LAUGHS = (
     b'<!DOCTYPE l [<!ENTITY a0 "'
     + b"a" * 100
@@ -112,7 +126,8 @@ def bodies(draw: st.DrawFn) -> bytes:
     if kind == 1:
         return draw(st.binary(max_size=40))
     if kind < 4:
-        return f"<Error><Code>{draw(st.sampled_from(CODES))}</Code><Message>{draw(st.text(max_size=5))}</Message></Error>".encode()
+        code, message = draw(st.sampled_from(CODES)), draw(st.text(max_size=5))
+        return f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
     body = bytearray(draw(st.sampled_from(WHOLE)))
     for _ in range(draw(st.integers(0, 2))):
         at = draw(st.integers(0, len(body)))
@@ -182,19 +197,20 @@ OPERATIONS: dict[str, Callable[[S3Store], Awaitable[object]]] = {
 }
 
 
-class Storyteller:
-    """A store whose server gives one made-up answer for ever, on an event loop of its own:
-    hypothesis has none.
+class Replying:
+    """A store whose server gives the same made-up answer to everything.
+
+    It has an event loop of its own, as hypothesis has none.
     """
 
     def __init__(self) -> None:
-        self.said = b""
+        self.reply = b""
         self._loop = asyncio.new_event_loop()
         self._stack = AsyncExitStack()
         self.store = self._loop.run_until_complete(self._open())
 
     async def _open(self) -> S3Store:
-        server = await self._stack.enter_async_context(serving(store_of(lambda _: self.said)))
+        server = await self._stack.enter_async_context(serving(store_of(lambda _: self.reply)))
         options = S3Options(
             "bucket",
             endpoint_url=server.url,
@@ -208,8 +224,8 @@ class Storyteller:
         await store.check_access("")
         return store
 
-    def ask(self, operation: str, said: bytes) -> object:
-        self.said = said
+    def ask(self, operation: str, reply: bytes) -> object:
+        self.reply = reply
         return self._loop.run_until_complete(
             asyncio.wait_for(OPERATIONS[operation](self.store), 60)
         )
@@ -220,15 +236,15 @@ class Storyteller:
 
 
 @pytest.fixture
-def teller(monkeypatch: pytest.MonkeyPatch) -> Iterator[Storyteller]:
-    """Nobody waits before another try."""
+def replying(monkeypatch: pytest.MonkeyPatch) -> Iterator[Replying]:
+    """Retries come without pauses."""
     monkeypatch.setattr("random.uniform", lambda low, high: 0.0)
     monkeypatch.setattr(
         "botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0.0
     )
-    teller = Storyteller()
-    yield teller
-    teller.close()
+    replying = Replying()
+    yield replying
+    replying.close()
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -236,39 +252,39 @@ def teller(monkeypatch: pytest.MonkeyPatch) -> Iterator[Storyteller]:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     max_examples=max(settings.default.max_examples // 2, 10),
 )  # type: ignore[union-attr]
-@given(said=ANSWERS)
-@example(said=answer(b"<Error><Code><Key/>NoSuchKey</Code></Error>", "301 Made Up"))
+@given(reply=ANSWERS)
+@example(reply=answer(b"<Error><Code><Key/>NoSuchKey</Code></Error>", "301 Made Up"))
 def test_whatever_is_answered_nothing_but_our_own_failures_comes_of_it(
-    teller: Storyteller, operation: str, said: bytes
+    replying: Replying, operation: str, reply: bytes
 ) -> None:
-    status = int(said[9:12])
+    status = int(reply[9:12])
     try:
-        found = teller.ask(operation, said)
+        found = replying.ask(operation, reply)
     except errors.CoalesceError as error:
         found = error
     event(type(found).__name__)
     if isinstance(found, errors.NotFound | errors.NoSuchUpload):
         assert status == 404
-        assert b"NoSuch" in said
+        assert b"NoSuch" in reply
     elif operation == "head" and found is None:
         assert status == 404
-        assert b"x-amz-request-id: " in said or b"NoSuchKey" in said
+        assert b"x-amz-request-id: " in reply or b"NoSuchKey" in said
     elif operation == "abort":
-        assert found is not None or 200 <= status < 300 or (status == 404 and b"NoSuch" in said)
+        assert found is not None or 200 <= status < 300 or (status == 404 and b"NoSuch" in reply)
     elif operation == "delete" and isinstance(found, DeleteResult):
         assert (found.deleted is Deleted.DONE) == (200 <= status < 300)
-        assert found.deleted is not Deleted.ABSENT or (status == 404 and b"NoSuchKey" in said)
+        assert found.deleted is not Deleted.ABSENT or (status == 404 and b"NoSuchKey" in reply)
     elif operation == "delete many" and isinstance(found, list):
         assert all(
-            result.deleted is Deleted.REFUSED or f"<Key>{result.key}</Key>".encode() in said
+            result.deleted is Deleted.REFUSED or f"<Key>{result.key}</Key>".encode() in reply
             for result in found
         )
     elif not isinstance(found, errors.CoalesceError):
         assert 200 <= status < 300
-        assert said_all(operation, found)
+        assert is_complete(operation, found)
 
 
-def said_all(operation: str, found: object) -> bool:
+def is_complete(operation: str, found: object) -> bool:
     """An empty ETag would be no condition at all in the next request, and an empty upload id no
     upload.
     """
@@ -289,9 +305,9 @@ def said_all(operation: str, found: object) -> bool:
     st.integers(100, 599),
     st.text(max_size=10),
 )
-def test_absence_is_said_by_a_404_and_by_nothing_else(code: str, status: int, said: str) -> None:
-    """403, 5xx and errors under a 200 say nothing of what is there."""
-    error = failure_of("GetObject", "k", status=status, code=code, message=said, request_id="")
+def test_only_a_404_means_absence(code: str, status: int, message: str) -> None:
+    """403, 5xx and errors under a 200 say nothing about what exists."""
+    error = failure_of("GetObject", "k", status=status, code=code, message=message, request_id="")
     if isinstance(error, errors.NotFound | errors.NoSuchUpload):
         assert (status, code) in ((404, "NoSuchKey"), (404, "NoSuchUpload"))
     assert error.key == "k"
@@ -324,18 +340,19 @@ def test_a_page_and_a_bulk_delete_are_read_or_refused(body: bytes) -> None:
 )
 def test_keys_of_every_kind_come_through_a_listing_as_they_are(keys: list[str]) -> None:
     entries = "".join(
-        f"<Contents><Key>{quote(key)}</Key><LastModified>2026-11-22T12:00:00Z</LastModified><ETag>&quot;e&quot;</ETag><Size>1</Size></Contents>"
+        f"<Contents><Key>{quote(key)}</Key><LastModified>2026-11-22T12:00:00Z</LastModified>"
+        "<ETag>&quot;e&quot;</ETag><Size>1</Size></Contents>"
         for key in keys
     )
-    page = parse_page(
-        f"<ListBucketResult><IsTruncated>false</IsTruncated><EncodingType>url</EncodingType>{entries}</ListBucketResult>".encode(),
-        "",
-        0.0,
+    listing = (
+        "<ListBucketResult><IsTruncated>false</IsTruncated><EncodingType>url</EncodingType>"
+        f"{entries}</ListBucketResult>"
     )
+    page = parse_page(listing.encode(), "", 0.0)
     assert [entry.key for entry in page.objects] == keys
 
 
-async def test_a_listing_of_uploads_that_leads_to_itself_ends() -> None:
+async def test_a_listing_of_uploads_that_repeats_itself_ends() -> None:
     def reply(request: Request) -> bytes:
         return answer(UPLOADS)
 
@@ -353,9 +370,9 @@ async def test_a_listing_of_uploads_that_leads_to_itself_ends() -> None:
                 await asyncio.wait_for(store.list_uploads("k"), 20)
 
 
-def test_the_made_up_answers_are_of_use(teller: Storyteller) -> None:
-    """Undamaged they are taken: a test that only ever sees refusals proves nothing."""
-    said = {
+def test_the_made_up_answers_are_accepted_undamaged(replying: Replying) -> None:
+    """A test that only ever sees refusals proves nothing."""
+    replies = {
         "list": answer(LISTING),
         "get": answer(b"body", etag='"e"'),
         "put": answer(etag='"e"'),
@@ -366,5 +383,5 @@ def test_the_made_up_answers_are_of_use(teller: Storyteller) -> None:
         "delete many": answer(DELETED),
         "head": answer(etag='"e"', x_amz_checksum_crc64nvme=base64.b64encode(bytes(8)).decode()),
     }
-    for operation, body in said.items():
-        teller.ask(operation, body)
+    for operation, reply in replies.items():
+        replying.ask(operation, reply)

@@ -1,4 +1,4 @@
-"""Proxies between the job and the store: both ways to the bucket take the same, or say why not."""
+"""Proxies between the job and the store: both clients take the same one, or say why not."""
 
 import asyncio
 from base64 import b64encode
@@ -20,7 +20,7 @@ BODY = b"0123456789" * 20_000
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy but the test's, and no pause before new attempts."""
+    """No proxy but the test's, and no pauses before retries."""
     for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -28,9 +28,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def relay(peer: Peer) -> None:
-    """A proxy: answers absolute-form requests itself, and makes tunnels to this machine whatever
-    the name.
-    """
+    """A proxy that answers requests for whole URLs itself; its tunnels all lead to this machine."""
     request = await peer.head()
     if request.method != "CONNECT":
         while True:
@@ -47,15 +45,15 @@ async def relay(peer: Peer) -> None:
                 sink.write(data)
                 await sink.drain()
 
-    ways = [
+    pumps = [
         asyncio.ensure_future(pump(peer.reader, writer)),
         asyncio.ensure_future(pump(reader, peer.writer)),
     ]
     try:
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for way in ways:
-            way.cancel()
+        for pumping in pumps:
+            pumping.cancel()
         writer.transport.abort()
 
 
@@ -147,7 +145,7 @@ async def test_the_certificate_behind_a_tunnel_is_checked(
 
 
 @pytest.mark.parametrize("secure", [True, False])
-async def test_a_proxy_is_told_name_and_password(
+async def test_a_proxy_gets_the_user_and_password_of_its_url(
     secure: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Percent-encoded in the URL; the store itself never sees them."""
@@ -166,7 +164,7 @@ async def test_a_proxy_is_told_name_and_password(
 @pytest.mark.parametrize(
     "spelling", ["localhost", ".localhost", "localhost:{}", "*", "other, localhost"]
 )
-async def test_a_store_in_no_proxy_is_reached_straight(
+async def test_a_store_in_no_proxy_is_reached_directly(
     spelling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with secure_store(tmp_path) as (chosen, server), proxied() as proxy:
@@ -201,7 +199,7 @@ async def test_a_proxy_for_the_other_scheme_is_not_taken(
 @pytest.mark.parametrize(
     "status", ["403 Forbidden", "407 Proxy Authentication Required", "502 Bad Gateway"]
 )
-async def test_a_refused_tunnel_is_told_without_the_password(
+async def test_a_refused_tunnel_is_reported_without_the_password(
     status: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def script(peer: Peer) -> None:

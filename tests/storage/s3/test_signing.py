@@ -1,4 +1,4 @@
-"""Signatures, held against those of botocore's own signer."""
+"""Signatures, compared with those of botocore's signer."""
 
 import datetime as dt
 import random
@@ -27,14 +27,12 @@ KEYS = Keys("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
 
 
 class Sealed(S3SigV4Auth):
-    """botocore's signer with a payload hash of the test's choice: it works out its own from a body
-    that is not at hand.
-    """
+    """botocore's signer with a payload hash of the test's choice, not that of a body."""
 
-    said = EMPTY_SHA256
+    payload_hash = EMPTY_SHA256
 
     def payload(self, request: AWSRequest) -> str:
-        return self.said
+        return self.payload_hash
 
 
 def botocores(
@@ -49,7 +47,7 @@ def botocores(
     """All headers of the same request, signed by botocore at that moment."""
     request = AWSRequest(method=method, url=url, headers=headers)
     signer = Sealed(Credentials(keys.access, keys.secret, keys.token or None), "s3", region)
-    signer.said = payload
+    signer.payload_hash = payload
     moment = dt.datetime.fromtimestamp(int(now), dt.UTC).replace(tzinfo=None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(botocore.auth, "get_current_datetime", lambda: moment)

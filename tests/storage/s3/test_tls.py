@@ -1,4 +1,4 @@
-"""Trust: who is believed to be the store, and how one is told that nobody is."""
+"""TLS: which certificates are trusted, what a refusal says, and what a connection costs."""
 
 import asyncio
 import ssl
@@ -26,7 +26,7 @@ BODY = b"0123456789" * 20_000
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No trust but the test's."""
+    """No certificates but the test's."""
     for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
 
@@ -65,7 +65,7 @@ async def secured(
             yield store, server
 
 
-async def test_an_own_authority_is_trusted_when_named(authority: trustme.CA, bundle: str) -> None:
+async def test_the_authority_in_ca_bundle_is_trusted(authority: trustme.CA, bundle: str) -> None:
     async with secured(certified(authority, "localhost"), ca_bundle=bundle) as (store, server):
         await store.check_access("")
         assert (await store.get("k", etag='"e"')).data == BODY
@@ -74,7 +74,7 @@ async def test_an_own_authority_is_trusted_when_named(authority: trustme.CA, bun
 
 
 @pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
-async def test_an_authority_from_the_environment_is_trusted_both_ways(
+async def test_both_clients_trust_an_authority_from_the_environment(
     authority: trustme.CA, bundle: str, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, bundle)
@@ -84,10 +84,10 @@ async def test_an_authority_from_the_environment_is_trusted_both_ways(
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-async def test_a_stranger_is_refused(authority: trustme.CA, bundle: str, trusted: bool) -> None:
-    """The right authority with another name, or the right name from another authority; by the
-    general client, and by the lean way alone.
-    """
+async def test_a_certificate_of_another_name_or_authority_is_refused(
+    authority: trustme.CA, bundle: str, trusted: bool
+) -> None:
+    """By the general client, and by our own connections on their own."""
     context = certified(
         authority if trusted else trustme.CA(), "elsewhere.example" if trusted else "localhost"
     )
@@ -107,7 +107,7 @@ async def test_a_stranger_is_refused(authority: trustme.CA, bundle: str, trusted
         assert server.requests == []
 
 
-async def test_nobody_is_trusted_by_default(authority: trustme.CA) -> None:
+async def test_an_unknown_authority_is_not_trusted_by_default(authority: trustme.CA) -> None:
     async with secured(certified(authority, "localhost")) as (store, server):
         with pytest.raises(errors.ConfigurationError, match="CERTIFICATE_VERIFY_FAILED"):
             await store.check_access("")
@@ -116,7 +116,7 @@ async def test_nobody_is_trusted_by_default(authority: trustme.CA) -> None:
         assert server.requests == []
 
 
-async def test_anybody_is_trusted_where_that_is_wanted() -> None:
+async def test_any_certificate_is_accepted_with_no_verify_ssl() -> None:
     async with secured(certified(trustme.CA(), "elsewhere.example"), verify_ssl=False) as (
         store,
         _,
@@ -126,7 +126,9 @@ async def test_anybody_is_trusted_where_that_is_wanted() -> None:
 
 
 @pytest.mark.parametrize("contents", [None, "no certificate"])
-async def test_a_bundle_that_cannot_be_read_is_told(contents: str | None, tmp_path: Path) -> None:
+async def test_a_ca_bundle_that_cannot_be_read_is_reported(
+    contents: str | None, tmp_path: Path
+) -> None:
     path = tmp_path / "ca.pem"
     if contents is not None:
         path.write_text(contents)
@@ -144,11 +146,11 @@ async def test_a_bundle_that_cannot_be_read_is_told(contents: str | None, tmp_pa
     assert "--ca-bundle" in caught.value.hint
 
 
-async def test_the_name_of_the_bucket_is_asked_for_and_checked(
+async def test_virtual_host_addressing_checks_the_name_of_the_bucket(
     authority: trustme.CA, bundle: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Virtual-host addressing: SNI, Host and certificate are those of bucket.localhost, and path
-    and signature begin at the root.
+    """SNI, Host and certificate are those of bucket.localhost; path and signature begin at the
+    root.
     """
     asked: list[str | None] = []
     context = certified(authority, "bucket.localhost")
@@ -261,7 +263,9 @@ async def test_a_connection_that_closes_before_tls_is_up_is_none(when: str, bund
             await asyncio.wait_for(task, 10)
 
 
-async def test_the_command_tells_of_a_stranger_in_one_line(authority: trustme.CA) -> None:
+async def test_the_command_reports_an_untrusted_certificate_in_one_line(
+    authority: trustme.CA,
+) -> None:
     async with serving(store_of(reply), tls=certified(authority, "localhost")) as server:
         done = await asyncio.to_thread(
             subprocess.run,

@@ -1,5 +1,6 @@
-"""The lean way to a bucket against a server that answers as a test wants: errors, retries,
-credentials, pages and bulk deletes.
+"""Requests over our own connections, to a server that answers as a test wants.
+
+Errors, retries, credentials, pages and bulk deletes.
 """
 
 import asyncio
@@ -39,7 +40,7 @@ ETAG = '"e1"'
 
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
-    """Between which limits the pauses before new attempts were drawn; none is waited for."""
+    """The limits between which the pauses before retries were drawn; nobody waits for them."""
     seen: list[tuple[float, float]] = []
 
     def drawn(low: float, high: float) -> float:
@@ -77,8 +78,7 @@ def sent(server: Server) -> list[Request]:
     return [request for request in server.requests if not request.locates]
 
 
-# Every code that is told apart, and one that is not; every status that is told apart, and some that
-# are not.
+# Every code and status that the program distinguishes, and some that it does not.
 CODES = [
     *failures._BY_CODE,
     *failures._CREDENTIAL_CODES,
@@ -94,22 +94,23 @@ STATUSES = [*failures._BY_STATUS, 500, 502, 504, 418]
 async def test_a_refusal_means_the_same_as_to_the_general_client(
     status: int,
 ) -> None:
-    """The same error, code and request id for every status and code; PutObject goes the general
-    way, GetObject the lean one.
+    """The same error, code and request id for every status and code.
+
+    The general client sends PutObject, our own connections GetObject.
     """
-    said = [refusal(f"{status} Some reason", code, "a &amp; b") for code in CODES for _ in range(2)]
-    async with store_at(store_of(replies(*said)), attempts=1) as (store, _):
+    answers = [refusal(f"{status} No", code, "a &amp; b") for code in CODES for _ in range(2)]
+    async with store_at(store_of(replies(*answers)), attempts=1) as (store, _):
         for code in CODES:
-            with pytest.raises(errors.CoalesceError) as lean:
+            with pytest.raises(errors.CoalesceError) as own:
                 await store.get("k", etag=ETAG)
             with pytest.raises(errors.CoalesceError) as general:
                 await store.put("k", b"x")
-            told = [
+            both = [
                 (type(e), e.code, e.request_id, e.hint, e.message.partition(": ")[2])
-                for e in (lean.value, general.value)
+                for e in (own.value, general.value)
             ]
-            assert told[0] == told[1], (status, code)
-            assert lean.value.message == f"GetObject 'k': {status} {code} a & b"
+            assert both[0] == both[1], (status, code)
+            assert own.value.message == f"GetObject 'k': {status} {code} a & b"
 
 
 @pytest.mark.parametrize("status", [301, 307, 308])
@@ -183,7 +184,7 @@ def cutting(reply: Callable[[Request], bytes]) -> Callable[[Peer], Awaitable[Non
 
 @pytest.mark.parametrize("name", TRANSIENT)
 @pytest.mark.parametrize("failing", [4, 5])
-async def test_passing_trouble_is_tried_five_times_in_all(
+async def test_a_request_in_transient_trouble_is_sent_five_times_in_all(
     name: str, failing: int, waits: list[tuple[float, float]]
 ) -> None:
     """Each time for the same version, after a pause with jitter that grows."""
@@ -206,7 +207,7 @@ async def test_passing_trouble_is_tried_five_times_in_all(
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 411, 412, 416, 501])
-async def test_a_refusal_for_good_is_not_tried_again(status: int) -> None:
+async def test_a_permanent_refusal_is_not_retried(status: int) -> None:
     code = "NoSuchKey" if status == 404 else "Whatever"
     async with store_at(store_of(replies(refusal(f"{status} No", code)))) as (store, server):
         with pytest.raises(errors.StorageError):
@@ -214,7 +215,7 @@ async def test_a_refusal_for_good_is_not_tried_again(status: int) -> None:
         assert (len(sent(server)), store.usage.retries) == (1, 0)
 
 
-async def test_another_version_than_the_wanted_one_is_refused_whatever_the_server_says() -> None:
+async def test_another_version_is_refused_though_the_server_gave_it() -> None:
     async with store_at(store_of(replies(answer(BODY, etag='"e2"')))) as (store, _):
         with pytest.raises(errors.ConditionIgnored):
             await store.get("k", etag=ETAG)
@@ -240,13 +241,13 @@ async def test_an_etag_cannot_smuggle_a_header(etag: str) -> None:
     ["a b", "a%20b", "a+b", "ü/é", "a=b&c?d#e", "a//b", "../a", "a/./b", "a\r\nb", "/a", "~*'()"],
 )
 async def test_a_key_arrives_as_it_is(key: str) -> None:
-    """Not normalised, encoded once, the same in the request line and in what is signed."""
+    """Not normalised, encoded once, the same in the request line and in the signature."""
     async with store_at(store_of(replies(answer(BODY, etag=ETAG)))) as (store, server):
         await store.get(key)
         assert sent(server)[0].target == "/bucket/" + quote(key, safe="/~-_.")
 
 
-async def test_every_request_says_whose_bucket_it_is_and_who_pays() -> None:
+async def test_every_request_names_the_expected_owner_and_the_payer() -> None:
     async with store_at(
         store_of(replies(answer(BODY, etag=ETAG))),
         expected_bucket_owner="111122223333",
@@ -298,7 +299,7 @@ async def test_a_part_travels_in_pieces_with_its_checksum_and_unsigned_body() ->
         assert store.usage.bytes_out == 4
 
 
-async def test_a_put_does_not_wait_for_leave_to_send_its_body() -> None:
+async def test_a_put_does_not_wait_for_100_continue() -> None:
     """A server that never says 100 Continue would hold it up without end."""
     async with store_at(store_of(replies(answer(b"", etag=ETAG)))) as (store, server):
         assert await store.put("k", BODY) == ETAG
@@ -361,7 +362,7 @@ async def test_credentials_are_renewed_before_they_expire(monkeypatch: pytest.Mo
     assert len(given) > 1
 
 
-async def test_a_token_that_expires_in_the_middle_is_a_matter_of_the_set_up() -> None:
+async def test_a_token_that_expires_during_a_run_is_a_configuration_error() -> None:
     expired = refusal("400 Bad Request", "ExpiredToken", "The provided token has expired.")
     async with store_at(store_of(replies(answer(BODY, etag=ETAG), expired))) as (store, server):
         await store.get("k")
@@ -371,7 +372,7 @@ async def test_a_token_that_expires_in_the_middle_is_a_matter_of_the_set_up() ->
         assert len(sent(server)) == 2
 
 
-async def test_credentials_that_cannot_be_renewed_are_a_matter_of_the_set_up(
+async def test_credentials_that_cannot_be_renewed_are_a_configuration_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rotating(monkeypatch, [3600, -60])
@@ -386,10 +387,10 @@ async def test_credentials_that_cannot_be_renewed_are_a_matter_of_the_set_up(
 
 
 @pytest.mark.parametrize("defect", [RecursionError("too deep"), MemoryError(), RuntimeError("x")])
-async def test_a_defect_is_no_matter_of_the_set_up(
+async def test_a_defect_is_no_configuration_error(
     defect: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It comes through as it is, from both ways to the store."""
+    """It comes through as it is, from both clients."""
     rotating(monkeypatch, [3600])
 
     async def get_frozen_credentials() -> None:
@@ -413,7 +414,7 @@ async def test_a_defect_is_no_matter_of_the_set_up(
 
 
 @pytest.mark.parametrize("defect", [RecursionError("too deep"), MemoryError()])
-async def test_a_defect_within_the_general_client_is_no_matter_of_the_network(
+async def test_a_defect_within_the_general_client_is_no_lost_connection(
     defect: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def request(self: object, *_: object, **__: object) -> None:
@@ -451,8 +452,11 @@ def page(
     *parts: str, truncated: str = "<IsTruncated>false</IsTruncated>", url: bool = False
 ) -> bytes:
     encoding = "<EncodingType>url</EncodingType>" if url else ""
-    space = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n<ListBucketResult {space}>{truncated}{encoding}{"".join(parts)}</ListBucketResult>'.encode()
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n'
+        '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+        f"{truncated}{encoding}{''.join(parts)}</ListBucketResult>"
+    ).encode()
 
 
 ODD_KEYS = ["a b", "a%20b", "a+b", "ü/é漢", "a=b&c<d>", "a//b", "../a", "'\""]
@@ -526,12 +530,12 @@ async def test_an_entry_without_a_storage_class_is_standard() -> None:
         assert (await store.list_page("p")).objects[0].storage_class == "STANDARD"
 
 
-@pytest.mark.parametrize("said", [b"", b"content-length: 0\r\ndate: yesterday\r\n"])
-async def test_a_listing_without_the_servers_time_is_unknown(said: bytes) -> None:
+@pytest.mark.parametrize("date", [b"", b"date: yesterday\r\n"])
+async def test_a_listing_without_the_servers_time_is_unknown(date: bytes) -> None:
     listing = page(entry("k"))
     head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n%b\r\n" % (
         len(listing),
-        said.replace(b"content-length: 0\r\n", b""),
+        date,
     )
     async with store_at(store_of(replies(head + listing))) as (store, _):
         with pytest.raises(errors.ListingError, match="no valid Date header"):
@@ -551,7 +555,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.parametrize("mends", [True, False])
-async def test_a_200_that_is_no_answer_is_tried_again(name: str, mends: bool) -> None:
+async def test_a_200_that_is_no_answer_is_retried(name: str, mends: bool) -> None:
     """Half a page may hold whole entries: none of them counts."""
     answers = [answer(BROKEN[name])] * (4 if mends else 5) + [
         answer(page(entry("k")) if mends else BROKEN[name])
@@ -614,7 +618,7 @@ async def test_a_bulk_delete_names_a_key_as_it_is(key: str) -> None:
 
 
 async def test_every_key_of_a_bulk_delete_is_accounted_for() -> None:
-    said = "<Deleted><Key>done</Key></Deleted>" + "".join(
+    entries = "<Deleted><Key>done</Key></Deleted>" + "".join(
         f"<Error><Key>{key}</Key><Code>{code}</Code><Message>m</Message></Error>"
         for key, code in {
             "changed": "PreconditionFailed",
@@ -623,8 +627,11 @@ async def test_every_key_of_a_bulk_delete_is_accounted_for() -> None:
             "both": "InternalError",
         }.items()
     )
-    listing = f"<DeleteResult><Deleted><Key>both</Key></Deleted>{said}<Deleted><Key>stranger</Key></Deleted></DeleteResult>"
-    async with store_at(store_of(replies(answer(listing.encode())))) as (store, _):
+    result = (
+        f"<DeleteResult><Deleted><Key>both</Key></Deleted>{entries}"
+        "<Deleted><Key>stranger</Key></Deleted></DeleteResult>"
+    )
+    async with store_at(store_of(replies(answer(result.encode())))) as (store, _):
         results = await store.delete_many(
             [(key, ETAG) for key in ("both", "denied", "done", "changed", "absent", "forgotten")]
         )
@@ -650,7 +657,7 @@ SINGLE = {
 
 
 @pytest.mark.parametrize("status", SINGLE)
-async def test_a_single_delete_tells_what_became_of_the_object(status: str) -> None:
+async def test_a_single_delete_says_what_became_of_the_object(status: str) -> None:
     reply = (
         b"HTTP/1.1 204 No Content\r\n\r\n"
         if status.startswith("204")
@@ -692,8 +699,8 @@ async def test_a_refusal_too_shows_where_the_bucket_is(status: str, code: str) -
 
 
 async def test_requests_follow_a_bucket_to_its_region(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The general client is told of another region, and signs for it from then on; so does the lean
-    way.
+    """The general client learns of another region and signs for it from then on; so do our own
+    connections.
     """
 
     async def script(peer: Peer) -> None:
@@ -704,7 +711,10 @@ async def test_requests_follow_a_bucket_to_its_region(monkeypatch: pytest.Monkey
                     answer(EMPTY_LISTING) if request.locates else answer(BODY, etag=ETAG)
                 )
             else:
-                body = b"<Error><Code>AuthorizationHeaderMalformed</Code><Message>m</Message><Region>eu-west-2</Region></Error>"
+                body = (
+                    b"<Error><Code>AuthorizationHeaderMalformed</Code><Message>m</Message>"
+                    b"<Region>eu-west-2</Region></Error>"
+                )
                 await peer.send(answer(body, "400 Bad Request", x_amz_bucket_region="eu-west-2"))
 
     async with store_at(script) as (store, server):
