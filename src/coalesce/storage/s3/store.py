@@ -26,7 +26,7 @@ from coalesce.storage.base import (
     Page,
 )
 from coalesce.storage.checksums import Checksum, is_md5
-from coalesce.storage.limits import LIST_PAGE
+from coalesce.storage.limits import LIST_PAGE, MAX_IDLE_PAGES
 from coalesce.storage.s3.answers import body_of, date_of, head_of, require
 from coalesce.storage.s3.client import Client, open_client
 from coalesce.storage.s3.options import S3Options
@@ -310,8 +310,10 @@ class S3Store(ObjectStore):
         found: list[OpenUpload] = []
         marker: dict[str, str] = {}
         seen: set[tuple[str, ...]] = set()
+        idle = 0
         while True:
             answer = await self._client.call(operation, prefix, Prefix=prefix, **marker)
+            idle = 0 if answer.get("Uploads") else idle + 1
             for entry in answer.get("Uploads", ()):
                 key, upload_id = (
                     require(entry, name, operation, prefix) for name in ("Key", "UploadId")
@@ -325,9 +327,9 @@ class S3Store(ObjectStore):
                 name: require(answer, f"Next{name}", operation, prefix)
                 for name in ("KeyMarker", "UploadIdMarker")
             }
-            if tuple(marker.values()) in seen:
+            if tuple(marker.values()) in seen or idle == MAX_IDLE_PAGES:
                 raise errors.ListingError(
-                    f"the listing of uploads under {prefix!r} repeats itself",
+                    f"the listing of uploads under {prefix!r} repeats itself or has no end",
                     key=prefix,
                     operation=operation,
                 )
