@@ -97,13 +97,13 @@ class Run:
         return await self._report(self._plan())
 
     async def _plan(self) -> None:
-        await self._store.check_access()
+        await self._store.check_access(self._workload.prefixes[0])
         self.lines = await plan_all(self._store, self._workload, self._account, self.stop)
 
     async def _run(self, *, join: bool) -> None:
         store, workload, workers = self._store, self._workload, self._workers
         state = self._settings.state_prefix
-        await store.check_access()
+        await store.check_access(workload.prefixes[0])
         leftovers = await survey(store, state, workload.ground)  # without this run's own lease
         claim = workload.lease_record(self.run_id, leftovers.date)
         lease = Lease(store, state, claim, self._clock, workers.expiry if workers else None)

@@ -221,7 +221,7 @@ class Replying:
             read_timeout=5,
         )
         store = await self._stack.enter_async_context(open_s3(options))
-        await store.check_access()
+        await store.check_access("")
         return store
 
     def ask(self, operation: str, reply: bytes) -> object:

@@ -128,7 +128,11 @@ async def test_a_server_that_redirects_everything_is_given_up_at_once(status: st
     """By itself botocore would ask it without end."""
     moved = answer(b"", status)
     async with store_at(in_turn(moved)) as (store, server):
-        for ask in (store.check_access, lambda: store.put("k", b"x"), lambda: store.get("k")):
+        for ask in (
+            lambda: store.check_access(""),
+            lambda: store.put("k", b"x"),
+            lambda: store.get("k"),
+        ):
             with pytest.raises(errors.ConfigurationError, match=status[:3]) as caught:
                 await ask()
             assert "--endpoint-url" in caught.value.hint
@@ -383,7 +387,7 @@ async def test_credentials_that_cannot_be_renewed_are_a_configuration_error(
     ) as (store, _):
         await store.get("k")
         store._client._credentials._expiry_time = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=60)
-        for ask in (lambda: store.get("k"), store.check_access):
+        for ask in (lambda: store.get("k"), lambda: store.check_access("")):
             with pytest.raises(errors.ConfigurationError, match="expired"):
                 await ask()
 
@@ -405,7 +409,11 @@ async def test_a_defect_is_no_configuration_error(
         monkeypatch.setattr(
             store._client._credentials, "get_frozen_credentials", get_frozen_credentials
         )
-        for ask in (lambda: store.get("k"), lambda: store.put("k", b"x"), store.check_access):
+        for ask in (
+            lambda: store.get("k"),
+            lambda: store.put("k", b"x"),
+            lambda: store.check_access(""),
+        ):
             with pytest.raises(type(defect)) as caught:
                 await ask()
             assert caught.value is defect
@@ -420,7 +428,7 @@ async def test_a_defect_within_the_general_client_is_no_lost_connection(
 
     async with store_at(store_of(replies(answer(BODY, etag=ETAG))), attempts=1) as (store, _):
         monkeypatch.setattr("aiohttp.ClientSession._request", request)
-        for ask in (lambda: store.put("k", b"x"), store.check_access):
+        for ask in (lambda: store.put("k", b"x"), lambda: store.check_access("")):
             with pytest.raises(type(defect)) as caught:
                 await ask()
             assert caught.value is defect
@@ -716,6 +724,6 @@ async def test_requests_follow_a_bucket_to_its_region(monkeypatch: pytest.Monkey
                 await peer.send(answer(body, "400 Bad Request", x_amz_bucket_region="eu-west-2"))
 
     async with store_at(script) as (store, server):
-        await store.check_access()
+        await store.check_access("")
         assert (await store.get("k")).data == BODY
         assert "/eu-west-2/s3/aws4_request" in sent(server)[-1].headers["authorization"]
