@@ -64,6 +64,8 @@ class _Prober:
         )
         if not (one or many):
             one = await self._need("conditional deletes", Trial.conditional_delete)
+        if not (one or many):
+            many = await self._need("conditional deletes", Trial.conditional_delete_many)
         checksum = Checksum.CRC64NVME
         if not full:
             composite = await self._want(Trial.composite_checksum)

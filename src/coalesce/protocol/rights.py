@@ -1,10 +1,10 @@
-"""Which right a refused request lacked."""
+"""The rights that requests need, for whoever lacks one."""
 
 from __future__ import annotations
 
 from coalesce.errors import AccessDenied, ConfigurationError
 
-# The rights that requests need (AWS service authorization reference, S3).
+# AWS service authorization reference, S3.
 _ACTIONS = {
     "PutObject": "s3:PutObject",
     "GetObject": "s3:GetObject",
@@ -20,14 +20,11 @@ _ACTIONS = {
 }
 
 
-def missing_right(error: AccessDenied, where: str, operation: str = "") -> ConfigurationError:
-    """Returns the failure of a run that cannot work under `where` without a right that it lacks.
-
-    `operation` is the S3 operation that was refused, where the error does not say it.
-    """
-    action = _ACTIONS.get(error.operation or operation, "a right")
-    message = f"{action} is missing on {where!r}: {error.message}"
-    hint = f"Grant {action} there; `coalesce policy` prints what a run needs."
+def missing_right(error: AccessDenied, prefix: str) -> ConfigurationError:
+    """The failure that names the IAM action which is missing under a state prefix."""
+    action = _ACTIONS.get(error.operation, "a right")
+    message = f"{action} is missing on {prefix!r}: {error.message}"
+    hint = f"Grant {action} under the state prefix; `coalesce policy` prints what a run needs."
     return ConfigurationError(
         message, key=error.key, code=error.code, request_id=error.request_id, hint=hint
     )
