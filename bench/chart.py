@@ -16,7 +16,8 @@ text { font: 12px system-ui, sans-serif; fill: #24292f; }
 .title { font-weight: 600; font-size: 14px; }
 .ours { fill: #0b7285; }
 .other { fill: #adb5bd; }
-@media (prefers-color-scheme: dark) { text { fill: #e6edf3; } .ours { fill: #3bc9db; } .other { fill: #5c636a; } }
+@media (prefers-color-scheme: dark) { \
+text { fill: #e6edf3; } .ours { fill: #3bc9db; } .other { fill: #5c636a; } }
 """
 
 PANELS: tuple[tuple[str, str, Callable[[Result], Callable[[str], list[float]]], str], ...] = (
@@ -40,9 +41,8 @@ def drawn(results: Mapping[str, Result]) -> str:
         if name in results:
             y = _panel(rows, y, title, results[name], measure(results[name]), form)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y + 10}" role="img">\n<style>{STYLE}</style>\n'
-        + "\n".join(rows)
-        + "\n</svg>\n"
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y + 10}" role="img">\n'
+        f"<style>{STYLE}</style>\n" + "\n".join(rows) + "\n</svg>\n"
     )
 
 
@@ -57,7 +57,8 @@ def _panel(
         kind = "ours" if name.startswith("coalesce") else "other"
         rows.append(f'<text x="{LABEL - 8}" y="{y + 11}" text-anchor="end">{escape(name)}</text>')
         rows.append(
-            f'<rect class="{kind}" x="{LABEL}" y="{y}" width="{max(1, figure * scale):.1f}" height="{BAR}" rx="2"/>'
+            f'<rect class="{kind}" x="{LABEL}" y="{y}" '
+            f'width="{max(1, figure * scale):.1f}" height="{BAR}" rx="2"/>'
         )
         rows.append(
             f'<text x="{LABEL + figure * scale + 6:.1f}" y="{y + 11}">{figure:{form}}</text>'

@@ -96,14 +96,24 @@ def _pipes(pipe: Callable[[str, str, Site], str]) -> Callable[[Site, Fill, int],
 
 def _s5cmd(stem: str, output: str, site: Site) -> str:
     tool = shlex.join([str(BIN / "s5cmd"), "--endpoint-url", site.endpoint])
-    return f"{tool} cat {shlex.quote(f's3://{BUCKET}/{stem}*-*.jsonl.gz')} | {tool} pipe {shlex.quote(f's3://{BUCKET}/{output}')}"
+    return (
+        f"{tool} cat {shlex.quote(f's3://{BUCKET}/{stem}*-*.jsonl.gz')} | "
+        f"{tool} pipe {shlex.quote(f's3://{BUCKET}/{output}')}"
+    )
 
 
 def _rclone(stem: str, output: str, site: Site) -> str:
-    remote = f":s3,provider=AWS,env_auth,force_path_style,no_check_bucket,use_multipart_etag=false,endpoint='{site.endpoint}':{BUCKET}"
+    remote = (
+        ":s3,provider=AWS,env_auth,force_path_style,no_check_bucket,use_multipart_etag=false,"
+        f"endpoint='{site.endpoint}':{BUCKET}"
+    )
     tool = shlex.join([str(BIN / "rclone"), "--config", ""])
     directory, _, name = stem.rpartition("/")
-    return f"{tool} cat --include {shlex.quote(f'/{name}*-*.jsonl.gz')} {shlex.quote(f'{remote}/{directory}')} | {tool} rcat {shlex.quote(f'{remote}/{output}')}"
+    return (
+        f"{tool} cat --include {shlex.quote(f'/{name}*-*.jsonl.gz')} "
+        f"{shlex.quote(f'{remote}/{directory}')} | "
+        f"{tool} rcat {shlex.quote(f'{remote}/{output}')}"
+    )
 
 
 CONTESTANTS = {

@@ -93,7 +93,8 @@ def compared(scenario: Scenario, folder: Path) -> Result:
                     continue
                 result.runs.setdefault(name, []).append(run)
                 _say(
-                    f"{scenario.name} round {number + 1} {name}: {run.cost.wall:.1f} s, CPU {run.cost.cpu:.1f} s, {run.cost.peak // 2**20} MiB"
+                    f"{scenario.name} round {number + 1} {name}: {run.cost.wall:.1f} s, "
+                    f"CPU {run.cost.cpu:.1f} s, {run.cost.peak // 2**20} MiB"
                 )
     return result
 

@@ -72,7 +72,10 @@ def machine() -> str:
         ),
         platform.machine(),
     )
-    return f"{os.cpu_count()} CPUs ({cpu}), {platform.system()} {platform.release()}, Python {platform.python_version()}; {tools}, s5cmd {s5cmd}, {rclone}."
+    return (
+        f"{os.cpu_count()} CPUs ({cpu}), {platform.system()} {platform.release()}, "
+        f"Python {platform.python_version()}; {tools}, s5cmd {s5cmd}, {rclone}."
+    )
 
 
 def aims(figures: Figures) -> Iterator[str]:
@@ -86,11 +89,20 @@ def aims(figures: Figures) -> Iterator[str]:
 def scenario(result: Result) -> Iterator[str]:
     """The table of one scenario."""
     fill = result.scenario.fill
-    counted = f"{fill.objects:,} sources of about {fill.bytes:,} bytes in {fill.groups:,} group{'s' if fill.groups > 1 else ''}"
+    counted = (
+        f"{fill.objects:,} sources of about {fill.bytes:,} bytes "
+        f"in {fill.groups:,} group{'s' if fill.groups > 1 else ''}"
+    )
     rounds = f"{result.scenario.rounds} round{'s' if result.scenario.rounds > 1 else ''}"
-    yield f"{counted}; {rounds}; other work took at most {max(0, result.foreign()):.0%} of the machine's CPUs during a run."
+    yield (
+        f"{counted}; {rounds}; other work took at most {max(0, result.foreign()):.0%} "
+        "of the machine's CPUs during a run."
+    )
     yield ""
-    yield "| | job | CPU ms per source | wall s | peak MiB | requests per source | server's CPU ms per source | CPU, times `coalesce run` | wall, times |"
+    yield (
+        "| | job | CPU ms per source | wall s | peak MiB | requests per source | "
+        "server's CPU ms per source | CPU, times `coalesce run` | wall, times |"
+    )
     yield "|---|---|---:|---:|---:|---:|---:|---:|---:|"
     for name in result.runs:
         requests = f"{median(result.requests(name)):.3f}" if any(result.requests(name)) else "-"

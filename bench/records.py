@@ -49,7 +49,8 @@ class Fill:
 def stems(fill: Fill) -> list[str]:
     """What the keys of each group begin with."""
     return [
-        f"{fill.prefix}database/collection_{group % 2}/db.database.collection-{group % 2}_{group // 2}_"
+        f"{fill.prefix}database/collection_{group % 2}/"
+        f"db.database.collection-{group % 2}_{group // 2}_"
         for group in range(fill.groups)
     ]
 
@@ -68,7 +69,9 @@ def objects(fill: Fill) -> Iterator[tuple[str, bytes]]:
         for offset in range(first, last + 1):
             at = chance.randrange(len(pool) - record_bytes)
             lines.append(
-                f'{{"traceId":"{number}-{offset}","message":{{"dbObject":"{pool[at : at + record_bytes]}","partition":{group},"offset":{offset}}}}}\n'
+                f'{{"traceId":"{number}-{offset}",'
+                f'"message":{{"dbObject":"{pool[at : at + record_bytes]}",'
+                f'"partition":{group},"offset":{offset}}}}}\n'
             )
         yield (
             f"{begins[group]}{first}-{last}.jsonl.gz",

@@ -164,9 +164,13 @@ async def accept(options: S3Options, layout: str, objects: int, *, kill: bool) -
             code, second = coalesce(*job(options.bucket, layout))
         if code or second["outputs"]["written"] or await check(store, before) != left:
             raise Failed("the second run did something")
-    counts = f"{report['outputs']['written']} outputs written, {report['outputs']['recovered']} recovered; {left} objects"
+    counts = (
+        f"{report['outputs']['written']} outputs written, "
+        f"{report['outputs']['recovered']} recovered; {left} objects"
+    )
     print(
-        f"  {before.total():,} records, every one as often as before; {counts}; the second run did nothing"
+        f"  {before.total():,} records, every one as often as before; {counts}; "
+        "the second run did nothing"
     )
 
 

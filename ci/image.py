@@ -180,7 +180,10 @@ def _passing_signals(command: list[str]) -> int:
 
 def size(tag: str) -> None:
     """Prints the size of the image's own layers, and of the largest packages in it."""
-    script = "cd /opt/coalesce/lib/python3.*/site-packages && du -sm /opt/coalesce . && du -sm -- */ | sort -rn | head -12"
+    script = (
+        "cd /opt/coalesce/lib/python3.*/site-packages && du -sm /opt/coalesce . && "
+        "du -sm -- */ | sort -rn | head -12"
+    )
     run(tag, ["/bin/sh", "-c", script], [], {})
 
 

@@ -122,7 +122,8 @@ def tried(mutant: Mutant, trees: SimpleQueue[Path]) -> bool:
         trees.put(tree)
     word = {0: "SURVIVED", _TESTS_FAILED: "killed"}.get(code, "NOT TRIED")
     print(
-        f"{word:9} {time.monotonic() - begun:5.1f}s  {mutant.guard}  <- {failed or ' '.join(mutant.tests)}",
+        f"{word:9} {time.monotonic() - begun:5.1f}s  {mutant.guard}  "
+        f"<- {failed or ' '.join(mutant.tests)}",
         flush=True,
     )
     return code == _TESTS_FAILED

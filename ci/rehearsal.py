@@ -163,7 +163,8 @@ async def tried(night: Night, location: Location, index: int, attempt: int, *, k
     if code in FINAL - {0}:
         sys.stderr.write((await errors).decode())
     night.lines.append(
-        f"{location.name:21} {index}/{location.array}  try {attempt}  exit {code:4}  {len(keys):4} outputs{'  (killed)' if kill else ''}"
+        f"{location.name:21} {index}/{location.array}  try {attempt}  exit {code:4}  "
+        f"{len(keys):4} outputs{'  (killed)' if kill else ''}"
     )
     await errors
     return code
@@ -272,7 +273,8 @@ async def rehearse(endpoint: str) -> int:
         await fill()
         before, objects, _ = await records(store)
         print(
-            f"{len(objects):,} small objects of {before.total():,} records in {len(LOCATIONS)} locations ({time.monotonic() - begun:.0f} s)",
+            f"{len(objects):,} small objects of {before.total():,} records "
+            f"in {len(LOCATIONS)} locations ({time.monotonic() - begun:.0f} s)",
             flush=True,
         )
         await play(night)
@@ -313,7 +315,8 @@ async def rehearse(endpoint: str) -> int:
     for name, holds in proofs.items():
         print(f"{'yes' if holds else 'NO ':3}  {name}")
     print(
-        f"{len(objects):,} objects became {len(outputs):,} in {time.monotonic() - begun:.0f} s; the page is {folder / 'night.html'}"
+        f"{len(objects):,} objects became {len(outputs):,} in {time.monotonic() - begun:.0f} s; "
+        f"the page is {folder / 'night.html'}"
     )
     return 0 if all(proofs.values()) else 1
 

@@ -8,8 +8,6 @@ import pytest
 from hypothesis import settings
 
 from coalesce.demo.server import embedded_server
-from coalesce.planning import parts
-from coalesce.protocol import batch as rounds
 from coalesce.storage.base import ObjectStore
 from coalesce.storage.memory import MemoryBucket, MemoryStore
 from coalesce.storage.s3 import S3Options, S3Store, open_s3
@@ -49,10 +47,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(params=SCENARIOS)
-def name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def name(request: pytest.FixtureRequest) -> str:
     """Each scenario in turn."""
-    monkeypatch.setattr(rounds, "ROUND_BATCHES", SCENARIOS[request.param].round_batches)
-    monkeypatch.setattr(parts, "MIN_PART_BYTES", SCENARIOS[request.param].min_part_bytes)
     return str(request.param)
 
 

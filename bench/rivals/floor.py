@@ -64,7 +64,10 @@ class Wire:
         """A part; its ETag."""
         value = base64.b64encode(crc.to_bytes(8)).decode()
         self._socket.sendall(
-            f"PUT {self._base}{target}{self._head}Content-Length: {size}\r\nx-amz-checksum-crc64nvme: {value}\r\n\r\n".encode()
+            (
+                f"PUT {self._base}{target}{self._head}Content-Length: {size}\r\n"
+                f"x-amz-checksum-crc64nvme: {value}\r\n\r\n"
+            ).encode()
         )
         for piece in pieces:
             self._socket.sendall(piece)
@@ -108,7 +111,8 @@ def listed(wire: Wire, prefix: str) -> Iterator[tuple[str, int]]:
 
 def join(wire: Wire, path: str, keys: list[str]) -> None:
     """Reads one source after another into parts."""
-    upload = re.search(rb"<UploadId>([^<]*)<", wire.ask("POST", f"{path}?uploads"))[1].decode()  # type: ignore[index]
+    answer = wire.ask("POST", f"{path}?uploads")
+    upload = re.search(rb"<UploadId>([^<]*)<", answer)[1].decode()  # type: ignore[index]
     parts, pieces, size, crc = [], [], 0, 0
     for n, key in enumerate(keys, 1):
         body = wire.get(f"/{quote(key)}")
@@ -119,7 +123,8 @@ def join(wire: Wire, path: str, keys: list[str]) -> None:
                 f"{path}?partNumber={len(parts) + 1}&uploadId={upload}", pieces, crc, size
             )
             parts.append(
-                f"<Part><PartNumber>{len(parts) + 1}</PartNumber><ETag>{etag.decode()}</ETag></Part>"
+                f"<Part><PartNumber>{len(parts) + 1}</PartNumber>"
+                f"<ETag>{etag.decode()}</ETag></Part>"
             )
             pieces, size, crc = [], 0, 0
     wire.ask(

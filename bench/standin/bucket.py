@@ -49,7 +49,10 @@ class Stored:
         if not self.described:
             own = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
             stamp = formatdate(self.modified, usegmt=True)
-            text = f"Last-Modified: {stamp}\r\nETag: {self.etag}\r\nx-amz-server-side-encryption: AES256\r\nAccept-Ranges: bytes\r\n{own}"
+            text = (
+                f"Last-Modified: {stamp}\r\nETag: {self.etag}\r\n"
+                f"x-amz-server-side-encryption: AES256\r\nAccept-Ranges: bytes\r\n{own}"
+            )
             self.described = text.encode("utf-8", "surrogateescape")
         return self.described
 

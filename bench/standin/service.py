@@ -258,7 +258,8 @@ def delete_objects(bucket: Bucket, key: str, query: Query, request: Request) -> 
                 rows.append(f"<Deleted><Key>{escape(name)}</Key></Deleted>")
         except Refusal as refusal:
             rows.append(
-                f"<Error><Key>{escape(name)}</Key><Code>{refusal.code}</Code><Message>{refusal.message}</Message></Error>"
+                f"<Error><Key>{escape(name)}</Key><Code>{refusal.code}</Code>"
+                f"<Message>{refusal.message}</Message></Error>"
             )
     return xml("DeleteResult", "".join(rows))
 
@@ -282,8 +283,10 @@ def list_objects(bucket: Bucket, key: str, query: Query, request: Request) -> An
                 else ""
             )
             rows.append(
-                f"<Contents><Key>{write(name)}</Key><LastModified>{iso(int(stored.modified))}</LastModified><ETag>&quot;{stored.etag[1:-1]}&quot;</ETag>"
-                f"{sums_kept}<Size>{stored.size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
+                f"<Contents><Key>{write(name)}</Key>"
+                f"<LastModified>{iso(int(stored.modified))}</LastModified>"
+                f"<ETag>&quot;{stored.etag[1:-1]}&quot;</ETag>{sums_kept}"
+                f"<Size>{stored.size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
             )
     following = (
         f"<NextContinuationToken>{following.encode().hex()}</NextContinuationToken>"
@@ -291,7 +294,8 @@ def list_objects(bucket: Bucket, key: str, query: Query, request: Request) -> An
         else ""
     )
     about = (
-        f"<Prefix>{write(prefix)}</Prefix><Delimiter>{write(delimiter)}</Delimiter><KeyCount>{len(found)}</KeyCount><MaxKeys>{limit}</MaxKeys>"
+        f"<Prefix>{write(prefix)}</Prefix><Delimiter>{write(delimiter)}</Delimiter>"
+        f"<KeyCount>{len(found)}</KeyCount><MaxKeys>{limit}</MaxKeys>"
         f"<IsTruncated>{'true' if following else 'false'}</IsTruncated>{following}"
     )
     return xml("ListBucketResult", f"<Name>standin</Name>{about}{encoding(query)}{''.join(rows)}")
@@ -314,14 +318,21 @@ def list_uploads(bucket: Bucket, key: str, query: Query, request: Request) -> An
         if place > marker and place[0].startswith(prefix)
     ]
     rows = [
-        f"<Upload><Key>{write(name)}</Key><UploadId>{upload_id}</UploadId><Initiated>{iso(int(upload.initiated))}</Initiated></Upload>"
+        f"<Upload><Key>{write(name)}</Key><UploadId>{upload_id}</UploadId>"
+        f"<Initiated>{iso(int(upload.initiated))}</Initiated></Upload>"
         for (name, upload_id), upload in found[:limit]
     ]
     more = ""
     if len(found) > limit:
         name, upload_id = found[limit - 1][0]
-        more = f"<NextKeyMarker>{write(name)}</NextKeyMarker><NextUploadIdMarker>{upload_id}</NextUploadIdMarker>"
-    truncated = f"<Prefix>{write(prefix)}</Prefix><MaxUploads>{limit}</MaxUploads><IsTruncated>{'true' if more else 'false'}</IsTruncated>"
+        more = (
+            f"<NextKeyMarker>{write(name)}</NextKeyMarker>"
+            f"<NextUploadIdMarker>{upload_id}</NextUploadIdMarker>"
+        )
+    truncated = (
+        f"<Prefix>{write(prefix)}</Prefix><MaxUploads>{limit}</MaxUploads>"
+        f"<IsTruncated>{'true' if more else 'false'}</IsTruncated>"
+    )
     return xml("ListMultipartUploadsResult", f"{truncated}{more}{encoding(query)}{''.join(rows)}")
 
 
@@ -364,7 +375,10 @@ def copy_part(bucket: Bucket, key: str, query: Query, request: Request) -> Answe
     pieces: Pieces = stored.cut(start, end - start)
     part = bucket.add(upload, int(query["partNumber"]), pieces)
     name = upload.algorithm.upper()
-    body = f"<LastModified>{iso(int(time.time()))}</LastModified><ETag>{part.etag}</ETag><Checksum{name}>{part.checksum}</Checksum{name}>"
+    body = (
+        f"<LastModified>{iso(int(time.time()))}</LastModified><ETag>{part.etag}</ETag>"
+        f"<Checksum{name}>{part.checksum}</Checksum{name}>"
+    )
     return xml("CopyPartResult", body)
 
 
@@ -443,7 +457,9 @@ def iso(when: int) -> str:
 
 def xml(root: str, inside: str) -> Answer:
     """An XML document with S3's namespace."""
-    body = f'<?xml version="1.0" encoding="UTF-8"?>\n<{root} xmlns="{NAMESPACE}">{inside}</{root}>'.encode()
+    body = (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<{root} xmlns="{NAMESPACE}">{inside}</{root}>'
+    ).encode()
     return Answer(
         200, b"Content-Type: application/xml\r\nContent-Length: %d\r\n" % len(body), (body,)
     )
@@ -456,6 +472,9 @@ def empty(status: int = 200, lines: str = "") -> Answer:
 
 def refused(refusal: Refusal, *, head: bool) -> Answer:
     """An error as S3 tells it."""
-    body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{refusal.code}</Code><Message>{escape(refusal.message)}</Message></Error>'.encode()
+    body = (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{refusal.code}</Code>'
+        f"<Message>{escape(refusal.message)}</Message></Error>"
+    ).encode()
     lines = b"Content-Type: application/xml\r\nContent-Length: %d\r\n" % (0 if head else len(body))
     return Answer(refusal.status, lines, () if head else (body,))

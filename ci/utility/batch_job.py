@@ -1,11 +1,9 @@
-"""Runs one job on AWS Batch by hand: submits it, follows its logs, and ends with its exit code.
+"""Run one job on AWS Batch by hand: submit it, follow its logs, and exit with its exit code.
 
-Runs in the image itself; parameters are variables.
-
-DEFINITION and QUEUE name what the stack of deploy/aws/batch.yaml made, LOG_GROUP where it logs.
-BUCKET, PREFIX, DATE and PARTITION become the job's parameters, SHARDS the size of its array; an
-empty one leaves the definition's own. ROLE_ARN, if there is one, is assumed. SIGTERM ends the job,
-too.
+It runs in the image of the job and takes its parameters from the environment. DEFINITION, QUEUE and
+LOG_GROUP are those that the stack of deploy/aws/batch.yaml made. BUCKET, PREFIX, DATE and PARTITION
+become the job's parameters and SHARDS the size of its array; if one is empty, the definition's own
+is used. ROLE_ARN, if set, is assumed. SIGTERM also terminates the Batch job.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ LONGEST = 24 * 3600.0
 
 
 def request(variables: Mapping[str, str]) -> dict[str, Any]:
-    """The SubmitJob request that the variables ask for."""
+    """The SubmitJob request for these variables."""
     named = {
         "s3-bucket-id": "BUCKET",
         "s3-prefix": "PREFIX",
@@ -52,7 +50,7 @@ def request(variables: Mapping[str, str]) -> dict[str, Any]:
 
 
 class Follower:
-    """Follows one job, and the children of an array, until it ends."""
+    """Follows one job, with the children of its array, until it ends."""
 
     def __init__(
         self, batch: Any, logs: Any, log_group: str, tell: Callable[[str], object]
@@ -62,9 +60,7 @@ class Follower:
         self._status = ""
 
     def until_ended(self, job_id: str, wait: Callable[[], object]) -> int:
-        """The job's exit code: the worst of its children's; 1 where it failed before there was
-        one.
-        """
+        """The job's exit code: the worst of its children's; 1 if it failed without one."""
         while True:
             job = self._described([job_id])[0]
             size = job.get("arrayProperties", {}).get("size", 0)
@@ -91,7 +87,7 @@ class Follower:
                 self._read_on(stream, str(task.get("arrayProperties", {}).get("index", "")))
 
     def _read_on(self, stream: str, prefix: str) -> None:
-        """What the stream holds beyond what was told; one that is not there yet holds nothing."""
+        """Prints new lines of the stream; a stream that does not exist yet has none."""
         with suppress(self._logs.exceptions.ResourceNotFoundException):
             while True:
                 token = self._tokens.get(stream, "")
@@ -113,7 +109,7 @@ class Follower:
 
 
 def session_of(variables: Mapping[str, str]) -> Session:
-    """The environment's session, or that of ROLE_ARN."""
+    """A session with the environment's credentials, or with those of ROLE_ARN."""
     session = get_session()
     if variables.get("ROLE_ARN"):
         role = session.create_client("sts").assume_role(
@@ -124,7 +120,7 @@ def session_of(variables: Mapping[str, str]) -> Session:
 
 
 def main() -> int:
-    """Submits and follows; the job's exit code."""
+    """Submits the job and follows it; returns its exit code."""
     session = session_of(os.environ)
     batch = session.create_client("batch")
     job_id = batch.submit_job(**request(os.environ))["jobId"]
@@ -133,7 +129,7 @@ def main() -> int:
 
     def wait() -> None:
         if time.monotonic() > deadline:
-            sys.exit("the job has not ended within a day")
+            sys.exit("the job did not end within a day")
         time.sleep(POLL_SECONDS)
 
     def tell(line: str) -> None:
@@ -146,7 +142,9 @@ def main() -> int:
             batch, session.create_client("logs"), os.environ["LOG_GROUP"], tell
         ).until_ended(job_id, wait)
     except BaseException:
-        batch.terminate_job(jobId=job_id, reason="the one who started it by hand has gone")
+        batch.terminate_job(
+            jobId=job_id, reason="the pipeline task that submitted this job has ended"
+        )
         raise
 
 

@@ -1,6 +1,8 @@
-"""What can go wrong, sorted by what the caller can do about it."""
+"""Every failure that the program expects, classed by what the caller can do about it."""
 
 from __future__ import annotations
+
+from typing_extensions import override
 
 from coalesce.model import Source, Why
 
@@ -8,12 +10,20 @@ from coalesce.model import Source, Why
 class CoalesceError(Exception):
     """Base of every expected failure: what happened, where, and what to do next.
 
-    `key` is the object concerned, `code` the store's own error code or a short name of ours, `hint`
-    one sentence on how to go on.
+    Args:
+        message: What happened, as a phrase without a full stop.
+        key: The object, prefix or state key concerned; for display only.
+        code: The store's error code, or a short name of ours (default: the class's).
+        request_id: The store's id of the failed request.
+        hint: One or two sentences that say what to do next (default: the class's).
+        operation: The S3 operation that failed.
     """
 
     code = "Error"
     hint = ""
+
+    # Whether the request was sent more than once: an earlier try may have had effect.
+    repeated = False
 
     def __init__(
         self,
@@ -34,8 +44,8 @@ class CoalesceError(Exception):
         self.operation = operation
 
     def __reduce__(self) -> tuple[object, ...]:
-        """From one process to another."""
-        return _rebuilt, (
+        """Pickles the failure: workers send theirs to the main process."""
+        return _rebuild, (
             type(self),
             self.message,
             {
@@ -46,132 +56,140 @@ class CoalesceError(Exception):
 
 
 class UsageError(CoalesceError):
-    """The command line, the environment or the configuration file says something that makes no
-    sense.
-    """
+    """The command line, the environment or the configuration file holds an invalid value."""
 
     code = "Usage"
-    hint = "See `coalesce --help`."
+    hint = "Run `coalesce --help` for the options."
 
 
 class ConfigurationError(CoalesceError):
-    """Nothing can be done before a person changes the set-up: credentials, bucket, endpoint."""
+    """Nothing works until someone changes the set-up: credentials, bucket or endpoint."""
 
     code = "Configuration"
 
 
 class StoreRefused(ConfigurationError):
-    """The store keeps too few guarantees for deleting to be safe."""
+    """The store lacks guarantees without which deleting would not be safe."""
 
     code = "StoreRefused"
 
 
 class StorageError(CoalesceError):
-    """A request failed. Unless a subclass says more, nothing is known about its effect."""
+    """A request failed. Unless a subclass says otherwise, its effect is unknown."""
 
     code = "StorageError"
 
 
 class Unavailable(StorageError):
-    """Time-out, lost connection or 5xx after all attempts: the effect is unknown."""
+    """Time-out, lost connection or 5xx after all retries: the effect is unknown."""
 
     code = "Unavailable"
-    hint = "The store or the network was in trouble; run again."
+    hint = "The store or the network failed; run again."
 
 
 class Throttled(Unavailable):
-    """503 SlowDown or 429 after all attempts."""
+    """503 SlowDown or 429 after all retries."""
 
     code = "SlowDown"
-    hint = "The store asks for fewer requests; run again with a lower --concurrency."
+    hint = "The store is limiting requests; run again with a lower --concurrency."
 
 
 class NotFound(StorageError):
     """404 NoSuchKey: the object is absent."""
 
     code = "NoSuchKey"
+    hint = "Check the key, and whether something else deletes objects there."
 
 
 class NoSuchUpload(StorageError):
-    """404 NoSuchUpload: aborted, or completed already."""
+    """404 NoSuchUpload: the upload was aborted or is already completed."""
 
     code = "NoSuchUpload"
+    hint = "Another run aborted or completed this upload; run again."
 
 
 class PreconditionFailed(StorageError):
     """412: the condition did not hold, and nothing was done."""
 
     code = "PreconditionFailed"
+    hint = "Something else wrote to this key at the same time; run again."
 
 
 class ConditionIgnored(PreconditionFailed):
-    """The store answered in spite of the condition, and the answer is of another version."""
+    """The store ignored the condition and answered with another version of the object."""
 
 
 class Conflict(StorageError):
-    """409 ConditionalRequestConflict: a concurrent change; a multipart upload must be started
-    anew.
+    """409 ConditionalRequestConflict: the key changed at the same time.
+
+    A multipart upload must be started again.
     """
 
     code = "ConditionalRequestConflict"
+    hint = "Something else changed this key at the same time; run again."
 
 
 class AccessDenied(StorageError):
-    """403: says nothing about whether the object exists."""
+    """403 AccessDenied: whether the object exists is unknown."""
 
     code = "AccessDenied"
-    hint = "Check the role's permissions on this key and on its KMS key."
+    hint = (
+        "Check the role's permissions on this key and on its KMS key; "
+        "`coalesce policy` prints the ones it needs."
+    )
 
 
 class Archived(StorageError):
-    """403 InvalidObjectState: in an archive tier, not readable without a restore."""
+    """403 InvalidObjectState: the object is archived and must be restored before it is read."""
 
     code = "InvalidObjectState"
-    hint = "Restore the object from its archive tier first."
+    hint = "Restore the object from its archive tier, then run again."
 
 
 class BadRequest(StorageError):
-    """400 (BadDigest, InvalidPart, EntityTooSmall, InvalidRequest ...): refused, nothing was
-    done.
-    """
+    """400 (BadDigest, InvalidPart, EntityTooSmall, InvalidRequest ...): refused without effect."""
 
     code = "BadRequest"
+    hint = "The store rejected the request; `coalesce probe` shows what it supports."
 
 
 class NotImplementedByStore(StorageError):
-    """501: the store does not know this feature."""
+    """501: the store does not have this feature."""
 
     code = "NotImplemented"
+    hint = "The store lacks this feature; `coalesce probe` shows what it supports."
 
 
 class ListingError(StorageError):
-    """A listing failed or contradicted itself: what lies there is unknown, not absent."""
+    """A listing failed or contradicted itself: what is there is unknown, not absent."""
 
     code = "ListingUnknown"
     hint = "Nothing under this prefix was touched; run again."
 
 
 class ContentError(CoalesceError):
-    """A source's bytes are not what a whole source holds; joining it would hide records from
-    readers.
-    """
+    """A source is truncated or corrupt: joined, it would hide records from readers."""
 
     code = "CorruptSource"
-    hint = "The source was left in place; look at it, repair or move it, and run again."
+    hint = "The source was kept. Repair it or move it away, then run again."
 
 
 class SourceChanged(CoalesceError):
     """A source is no longer the version that was listed."""
 
     code = "SourceChanged"
-    hint = "The new version was left alone; the next run takes it up."
+    hint = "The new version was kept; the next run considers it."
 
 
 class SourceUnusable(CoalesceError):
     """One source cannot be joined; its batch is planned again without it.
 
-    `why` is the reason under which the report counts it. Message, code and request id are those of
-    the failure that showed it.
+    Message, key, code, request id and hint are those of `cause`.
+
+    Args:
+        source: The source.
+        why: The reason under which the report counts it.
+        cause: The failure that showed it.
     """
 
     code = "SourceUnusable"
@@ -189,58 +207,63 @@ class SourceUnusable(CoalesceError):
         self.why = why
         self.cause = cause
 
+    @override
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.source, self.why, self.cause)
+
 
 class IntegrityError(CoalesceError):
-    """What the store holds, or says it holds, is not what was sent."""
+    """What the store holds, or claims to hold, differs from what was sent."""
 
     code = "IntegrityError"
-    hint = "Sources were kept. Compare the output with its sources before running again."
+    hint = "The sources were kept. Compare the output with them before running again."
 
 
 class Fenced(CoalesceError):
-    """Another run took this group over; nothing more may be done to it."""
+    """Another run took over this group; this run must not touch it any more."""
 
     code = "Fenced"
-    hint = "Another run finished or undid this group; see its report."
+    hint = "See the report of the run that took over this group."
 
 
 class GroupOwned(CoalesceError):
-    """Another run's plan record stands on this group."""
+    """This group has a plan record of another run."""
 
     code = "GroupLeased"
-    hint = "Another run works on this group; run again when it has ended."
+    hint = "Another run is working on this group; run again when it has ended."
 
 
 class PlanStale(CoalesceError):
-    """What a written plan says of a group is not so any more."""
+    """A group in the bucket no longer matches the saved plan."""
 
     code = "PlanStale"
-    hint = "Nothing of these outputs was begun; plan again."
+    hint = "These outputs were not started; make a new plan."
 
 
 class LeaseLost(CoalesceError):
-    """This run's lease expired or was taken away, so it must not complete or delete anything
-    more.
-    """
+    """This run's lease expired or was taken over: it must not complete or delete anything more."""
 
     code = "LeaseLost"
-    hint = "The run stopped before its next change; run again."
+    hint = "The run stopped before it changed anything else; run again."
 
 
 class RecordDamaged(CoalesceError):
-    """A plan record cannot be read, or names keys outside the group it stands for."""
+    """A plan record cannot be read, or names keys outside its group."""
 
     code = "RecordDamaged"
-    hint = "Nothing of this group was touched. Move the record away after checking that its outputs and sources are whole."
+    hint = (
+        "Nothing in this group was touched. "
+        "Check that its outputs and sources are intact, then move the record away."
+    )
 
 
-def _rebuilt(kind: type[CoalesceError], message: str, more: dict[str, str]) -> CoalesceError:
+def _rebuild(kind: type[CoalesceError], message: str, more: dict[str, str]) -> CoalesceError:
     return kind(message, **more)
 
 
-def first_failure(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first failure of a task group: what it did to its siblings is not worth telling."""
-    failure: BaseException = group
+def first_failure(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The failure that came first in a task group; the others are its consequences."""
+    failure: BaseException = errors
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
     return failure

@@ -1,6 +1,6 @@
-"""The values that travel through a run, none of which changes.
+"""The values that pass through a run. All are immutable.
 
-Those of which there are millions are tuples: made in a third of the time.
+Those that exist by the million are named tuples: they are made in a third of a dataclass's time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,13 @@ from typing import NamedTuple, overload
 
 
 class ObjectInfo(NamedTuple):
-    """One entry of a listing. `modified` is in seconds since the epoch, by the store's clock."""
+    """One entry of a listing.
+
+    Attributes:
+        size: In bytes.
+        etag: As the store lists it, with its quotes.
+        modified: Seconds since the epoch, by the store's clock.
+    """
 
     key: str
     size: int
@@ -23,7 +29,10 @@ class ObjectInfo(NamedTuple):
 
 @dataclass(frozen=True, slots=True, order=True)
 class GroupId:
-    """The unit of ownership: `directory` ends with a slash unless it is the bucket's root."""
+    """The unit of ownership: one topic-partition in one directory.
+
+    `directory` ends with a slash; it is empty at the bucket's root.
+    """
 
     directory: str
     topic: str
@@ -31,7 +40,7 @@ class GroupId:
 
     @property
     def prefix(self) -> str:
-        """What every key of the group begins with."""
+        """What every key of the group begins with: directory, topic and partition."""
         return f"{self.directory}{self.topic}_{self.partition}_"
 
     def __str__(self) -> str:
@@ -41,8 +50,13 @@ class GroupId:
 class Source(NamedTuple):
     """An object to be joined.
 
-    Offsets are as its name says; `tail` is the topic, partition and offset that end a manifest's
-    name.
+    Attributes:
+        size: In bytes, as listed.
+        etag: As listed: only this version is read, joined and deleted.
+        modified: Seconds since the epoch, by the store's clock.
+        first: The first offset in its name.
+        last: The last offset in its name.
+        tail: The topic, partition and offset that end a manifest's name; empty in other layouts.
     """
 
     key: str
@@ -57,7 +71,7 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ExistingOutput:
-    """An output of an earlier plan, as its name says."""
+    """An output of an earlier plan, recognised by its name; `size` is in bytes."""
 
     key: str
     size: int
@@ -67,9 +81,9 @@ class ExistingOutput:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """All sources and outputs of one (directory, topic, partition), completely listed.
+    """All sources and outputs of one (directory, topic, partition), from a complete listing.
 
-    `listed_at` is the store's clock.
+    `listed_at` is in seconds since the epoch, by the store's clock.
     """
 
     id: GroupId
@@ -79,7 +93,7 @@ class Group:
 
 
 class Why(enum.StrEnum):
-    """Why a source was left alone: the names of the report."""
+    """Why a source was kept. The values are names in the report."""
 
     YOUNG = "young"
     SINGLE = "single"
@@ -94,15 +108,15 @@ class Why(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """A source that stays, and why."""
+class Kept:
+    """The key of a source that is neither joined nor deleted, and the reason."""
 
     key: str
     why: Why
 
 
 class Span(NamedTuple):
-    """`length` bytes of one source, from byte `start` on."""
+    """`length` bytes of one source from byte `start`."""
 
     source: Source
     start: int
@@ -110,17 +124,17 @@ class Span(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """Whether this is all of the source."""
+        """Whether the span is the whole source."""
         return self.length == self.source.size
 
     @property
     def ends_source(self) -> bool:
-        """Whether the source's last byte is in this span."""
+        """Whether the span includes the source's last byte."""
         return self.start + self.length == self.source.size
 
 
 class WholeSpans(Sequence[Span]):
-    """One span for all of each source, made when it is asked for."""
+    """Every source as one span. Spans are made on access, not stored."""
 
     __slots__ = ("_sources",)
 
@@ -146,14 +160,14 @@ class WholeSpans(Sequence[Span]):
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Spans that pass through this process, and are cut into upload parts as they come."""
+    """Spans that pass through this process, which cuts them into upload parts as they arrive."""
 
     spans: Sequence[Span]
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One span that the store copies itself: one upload part."""
+    """One span that the store copies by itself as one upload part."""
 
     span: Span
 
@@ -163,10 +177,13 @@ Part = Stream | Copy
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Consecutive sources of a group that become one output; `size` is their bytes as listed.
+    """Consecutive sources of a group that become one output.
 
-    `digest` is over the ordered (key, ETag, size) of the sources: whoever finds it in an output's
-    metadata knows this very batch is joined there.
+    Attributes:
+        output: The output's key.
+        size: Bytes of all sources, as listed.
+        digest: SHA-256 over the ordered (key, ETag, size) of the sources. An output with this
+            digest in its metadata holds exactly this batch.
     """
 
     output: str
@@ -177,14 +194,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A group's batches, frozen, and what stays.
+    """What is to be done with a group: batches to join and sources to keep.
 
-    `gaps` and `overlaps` count neighbours whose offsets do not meet.
+    `gaps` and `overlaps` count neighbouring sources whose offsets do not meet.
     """
 
     group: GroupId
     batches: tuple[Batch, ...]
-    left: tuple[Left, ...]
+    kept: tuple[Kept, ...]
     gaps: int = 0
     overlaps: int = 0
 
@@ -193,7 +210,7 @@ class Plan:
 class UploadedPart:
     """The store's receipt for one part.
 
-    `checksum` is base64 in the upload's algorithm, empty if the upload has none.
+    `size` is in bytes; `checksum` is base64 in the upload's algorithm, or empty if it has none.
     """
 
     number: int
@@ -202,29 +219,55 @@ class UploadedPart:
     checksum: str
 
 
-@dataclass(frozen=True, slots=True)
-class Transferred:
-    """All parts of a batch are with the store, not yet visible as an object.
+class JoinedSource(NamedTuple):
+    """What one source gave to its output: `length` bytes there.
 
-    `crc64` is combined from the sources' own checksums, apart from the upload path; `records` is
-    None where nothing was counted.
+    `records`, and size and CRC64NVME of its inflated content, are None where nothing was looked at.
+    """
+
+    length: int
+    records: int | None
+    content: int | None
+    crc64: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TransferredBatch:
+    """A batch whose parts are all uploaded, and not yet visible as an object.
+
+    Attributes:
+        size: Bytes of all parts.
+        crc64: CRC-64/NVME of the whole: of the bytes as they were joined or, if the store copied
+            any, combined from the parts' checksums.
+        records: Records in the batch; None if the content was not checked.
+        sources: What each source gave to the output, in order.
     """
 
     parts: tuple[UploadedPart, ...]
     size: int
     crc64: int
     records: int | None
+    sources: Sequence[JoinedSource] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """What became of one batch: an output that is there and proven, and what happened to its
-    sources.
+class CommittedOutput:
+    """An output that was read back and proven, and what happened to its sources.
 
-    `deleted` sources are gone, their keys were `freed` characters long in all.
+    Attributes:
+        sources: How many sources it was made of.
+        size: In bytes.
+        records: Records in it; None if they were not counted.
+        first: The first offset of its sources.
+        last: The largest offset of its sources.
+        checksum: CRC-64/NVME in base64; empty if unknown.
+        deleted: How many of its sources are gone.
+        freed: Characters of the keys of the sources that are gone.
+        kept: Sources whose deletion failed or that have changed.
+        recovered: Whether an earlier run had written it.
     """
 
-    output: str
+    key: str
     sources: int
     size: int
     records: int | None
@@ -233,5 +276,5 @@ class Delivery:
     checksum: str
     deleted: int
     freed: int
-    left: tuple[Left, ...]
+    kept: tuple[Kept, ...]
     recovered: bool = False

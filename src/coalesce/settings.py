@@ -1,16 +1,29 @@
 """What a run is told, checked once and frozen: the border between the outside's text and the
-program's values.
+program's values, and the one place of every default.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 
 from coalesce.naming.shards import WHOLE, Shard
+
+BUCKET_REQUIRED = "--bucket is required: -b NAME, or s3://BUCKET/PREFIX"
 
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 _DURATION = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*(ms|s|m|h|d)?")
@@ -27,11 +40,19 @@ def parse_size(text: object) -> object:
         return text
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise ValueError(
-            f"{text!r} is not a size; write bytes, or a number with a unit such as 128MB or 64MiB"
-        )
+        raise ValueError("not a size; write bytes, or a number with a unit such as 128MB or 64MiB")
     base = 1024 if match[3] else 1000
     return int(float(match[1]) * base ** " kmgt".index(match[2].lower() or " "))
+
+
+def format_size(size: float) -> str:
+    """The shortest text that `parse_size` reads as so many bytes."""
+    texts = [f"{size:g}" if size < 1e6 else str(int(size))]
+    for power, letter in enumerate("KMGT", 1):
+        for base, unit in ((1000, f"{letter}B"), (1024, f"{letter}iB")):
+            if size and size % base**power == 0:
+                texts.append(f"{int(size // base**power)}{unit}")
+    return min(reversed(texts), key=len)
 
 
 def parse_duration(text: object) -> object:
@@ -40,14 +61,20 @@ def parse_duration(text: object) -> object:
         return text
     match = _DURATION.fullmatch(text.strip())
     if match is None:
-        raise ValueError(
-            f"{text!r} is not a duration; write a number with a unit such as 90s, 5m or 2h"
-        )
+        raise ValueError("not a duration; write a number with a unit such as 90s, 5m or 2h")
     return float(match[1]) * _SECONDS[match[2]]
 
 
+def format_duration(seconds: float) -> str:
+    """A text that `parse_duration` reads as so many seconds: 60s, 5m, 24h."""
+    for unit in ("d", "h", "m"):
+        if seconds >= 2 * _SECONDS[unit] and seconds % _SECONDS[unit] == 0:
+            return f"{seconds / _SECONDS[unit]:g}{unit}"
+    return f"{seconds:g}s" if seconds else "0"
+
+
 def parse_days(text: str, today: dt.date) -> tuple[dt.date, ...]:
-    """The days that `--date-to-add` names, in order; none for NOT_SET. `today` is UTC's.
+    """The days that `--date` names, in order; none for NOT_SET. `today` is UTC's.
 
     Raises ValueError.
     """
@@ -58,7 +85,7 @@ def parse_days(text: str, today: dt.date) -> tuple[dt.date, ...]:
     first = _day(begin, today)
     last = _day(end, today) if dots else first
     if last < first:
-        raise ValueError(f"{text!r} ends before it begins")
+        raise ValueError("ends before it begins")
     return tuple(first + dt.timedelta(days=n) for n in range((last - first).days + 1))
 
 
@@ -69,9 +96,15 @@ def _day(text: str, today: dt.date) -> dt.date:
     match = _DAY.fullmatch(word)
     if match is None:
         raise ValueError(
-            f"{text!r} is not a day; write today, yesterday, 2026-11-22, 2026/11/22, A..B or NOT_SET"
+            "not a day; write today, yesterday, 2026-11-22, 2026/11/22, FIRST..LAST or NOT_SET"
         )
-    return dt.date(int(match[1]), int(match[2]), int(match[3]))
+    year, month, day = int(match[1]), int(match[2]), int(match[3])
+    if not 1 <= month <= 12:
+        raise ValueError("no such month")
+    try:
+        return dt.date(year, month, day)
+    except ValueError as error:
+        raise ValueError("no such day") from error
 
 
 def as_directory(prefix: str) -> str:
@@ -79,84 +112,122 @@ def as_directory(prefix: str) -> str:
     return prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
 
 
-Bytes = Annotated[int, BeforeValidator(parse_size)]
-Seconds = Annotated[float, BeforeValidator(parse_duration)]
+def check_bucket(name: str) -> str:
+    """The same name. Raises ValueError for an empty one and for one with a prefix in it."""
+    if not name:
+        raise ValueError(BUCKET_REQUIRED)
+    if name.startswith("s3://"):
+        bucket, _, prefix = name.removeprefix("s3://").partition("/")
+        raise ValueError(
+            f"--bucket takes a name: -b {bucket or 'NAME'}, or give s3://{bucket or 'NAME'}"
+            f"/{prefix or 'PREFIX'}"
+        )
+    return name
+
+
+def _check_days(text: str) -> str:
+    parse_days(text, dt.date(2000, 1, 1))
+    return text
+
+
+def _check_partition(number: int) -> int:
+    if number < -1:
+        raise ValueError("not a partition; they are numbered from 0, and -1 means all of them")
+    return number
+
+
+def _drop_all(partitions: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(number for number in partitions if number != -1)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Says of a field in what unit its numbers are written."""
+
+    format: Callable[[float], str]
+
+
+Bytes = Annotated[int, BeforeValidator(parse_size), Unit(format_size)]
+Seconds = Annotated[float, BeforeValidator(parse_duration), Unit(format_duration)]
 Share = Annotated[
     Shard,
     BeforeValidator(lambda text: Shard.parse(text) if isinstance(text, str) else text),
     PlainSerializer(str),
 ]
+Bucket = Annotated[str, AfterValidator(check_bucket)]
+Partition = Annotated[int, AfterValidator(_check_partition)]
+LayoutName = Literal["corporate", "manifest"]
 Weaker = Literal["delete-race", "overwrite-race", "no-exclusion"]
 
 
 class Settings(BaseModel):
     """Everything that `run`, `plan` and `recover` can be told.
 
-    Names are those of the options, and of the TOML file.
+    Names are those of the options, and of the TOML file. Sizes are in bytes, times in seconds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bucket: str
+    bucket: Bucket
     prefix: tuple[str, ...] = ()
     whole_bucket: bool = False
-    date: str = "NOT_SET"
-    layout: Literal["corporate", "manifest"] = "corporate"
-    partition: tuple[int, ...] = ()
+    date: Annotated[str, AfterValidator(_check_days)] = "NOT_SET"
+    layout: LayoutName = "corporate"
+    partition: Annotated[tuple[Partition, ...], AfterValidator(_drop_all)] = ()
     topic: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
-    max_files: int = Field(1_000_000, ge=2)
-    max_size: Bytes = Field(128_000_000, ge=1)
-    min_files: int = Field(2, ge=2)
-    min_age: Seconds = Field(300.0, ge=0)
+    max_files: int = Field(default=1_000_000, ge=2)
+    max_size: Bytes = Field(default=128_000_000, ge=1)
+    min_files: int = Field(default=2, ge=2)
+    min_age: Seconds = Field(default=300.0, ge=0)
 
-    concurrency: int = Field(0, ge=0)
-    processes: int = Field(1, ge=0)
-    memory: Bytes = Field(128 * 1024**2, ge=32 * 1024**2)
+    concurrency: int = Field(default=0, ge=0)
+    processes: int = Field(default=1, ge=0)
+    memory: Bytes = Field(default=128 * 1024**2, ge=32 * 1024**2)
+    """The budget for bodies in flight, over all processes together.
+
+    At its peak one process takes no more than about
+
+        memory / processes + 100 MiB + 92 bytes x sources that are listed and not yet done
+
+    whatever the sizes of sources and outputs. The 100 MiB are Python, its libraries and the
+    connections; TLS takes 80 MiB more. A source whose ETag is no MD5 takes more than 92 bytes.
+    Measured, with the default of 128 MiB: 135 MiB (`python -m bench --only 100KB`, 10,000 sources)
+    and 174 MiB (`python -m bench --only scale-1000000-1`, a million). See docs/performance.md.
+    """
     shard: Share = WHOLE
 
     state: str = "_coalesce/"
-    lease: Seconds = Field(60.0, ge=1, le=86_400)
+    lease: Seconds = Field(default=60.0, ge=1, le=86_400)
     check: bool = True
     delete: bool = True
     accept_weaker: tuple[Weaker, ...] = ()
 
-    max_groups: int | None = Field(None, ge=1)
-    max_bytes: Bytes | None = Field(None, ge=1)
-    max_delete: int | None = Field(None, ge=1)
-    deadline: Seconds | None = Field(None, gt=0)
+    max_groups: int | None = Field(default=None, ge=1)
+    max_bytes: Bytes | None = Field(default=None, ge=1)
+    max_delete: int | None = Field(default=None, ge=1)
+    deadline: Seconds | None = Field(default=None, gt=0)
     error_on_nothing: bool = False
 
-    @model_validator(mode="before")
-    @classmethod
-    def _all_partitions(cls, values: Any) -> Any:
-        chosen = values.get("partition") if isinstance(values, dict) else None
-        if isinstance(chosen, list | tuple) and -1 in chosen:
-            values = {**values, "partition": tuple(n for n in chosen if n != -1)}
-        return values
-
     @model_validator(mode="after")
-    def _consistent(self) -> Settings:
-        if not self.bucket:
-            raise ValueError("a bucket is required: --bucket NAME")
-        if any(number < 0 for number in self.partition):
-            raise ValueError("a partition is a number from 0 on; -1 means all of them")
+    def _check_prefixes(self) -> Settings:
+        if not self.prefix and not self.whole_bucket:
+            raise ValueError(
+                "--prefix is required: -p PREFIX, s3://BUCKET/PREFIX, or --whole-bucket"
+            )
         if not self.whole_bucket and not all(self.prefix):
             raise ValueError(
-                "an empty prefix is the whole bucket; say --whole-bucket if that is meant"
+                "an empty --prefix is the whole bucket; add --whole-bucket if you mean that"
             )
-        if not self.prefix and not self.whole_bucket:
-            raise ValueError("a prefix is required: --prefix P (or --whole-bucket)")
-        parse_days(self.date, dt.date(2000, 1, 1))
         state = as_directory(self.state)
         if state in ("", "/"):
-            raise ValueError("the state prefix must not be empty")
+            raise ValueError("--state must not be empty")
         for prefix in map(as_directory, self.prefix):
             if prefix and (state.startswith(prefix) or prefix.startswith(state)):
                 raise ValueError(
-                    f"the state prefix {state!r} and the prefix {prefix!r} overlap; choose another --state"
+                    f"--state {state} and --prefix {prefix} overlap; choose another --state"
                 )
         return self
 
@@ -169,13 +240,36 @@ class Settings(BaseModel):
         """The prefixes to list: each with a slash at its end, one per day if a date is given, none
         inside another.
         """
-        roots = tuple(as_directory(prefix) for prefix in self.prefix) or ("",)
         days = parse_days(self.date, today)
-        wanted = (
-            {f"{root}{day:%Y/%m/%d}/" for root in roots for day in days} if days else set(roots)
-        )
-        kept: list[str] = []
-        for prefix in sorted(wanted):  # one that others begin with stands right before them
-            if not kept or not prefix.startswith(kept[-1]):
-                kept.append(prefix)
-        return tuple(kept)
+        dated = (f"{root}{day:%Y/%m/%d}/" for root in self.roots for day in days)
+        return _outermost(dated) if days else self.roots
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The prefixes without dates, each with a slash at its end, none inside another."""
+        return _outermost(map(as_directory, self.prefix)) or ("",)
+
+
+def _outermost(prefixes: Iterable[str]) -> tuple[str, ...]:
+    kept: list[str] = []
+    for prefix in sorted(set(prefixes)):  # one that others begin with stands right before them
+        if not kept or not prefix.startswith(kept[-1]):
+            kept.append(prefix)
+    return tuple(kept)
+
+
+def format_value(field: FieldInfo, value: Any) -> str:
+    """A value of a model's field as a user writes it: 128MB, 5m, 1,000,000, corporate."""
+    unit = _unit_of(field)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if unit:
+        return unit.format(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def _unit_of(field: FieldInfo) -> Unit | None:
+    found = [*field.metadata]
+    for inner in get_args(field.annotation):  # of `Bytes | None`
+        found += get_args(inner)[1:]
+    return next((entry for entry in found if isinstance(entry, Unit)), None)

@@ -1,21 +1,24 @@
-"""Why a run takes nothing new: a signal, or a limit that the user set."""
+"""When a run stops starting new work: after a signal, or at a limit that the user set."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from coalesce.exits import ExitCode, is_signal
 from coalesce.model import Batch
-
-LIMIT_REACHED = 12
-_SIGNALS = 128
+from coalesce.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """Where a run ends of its own accord; None is no limit.
+    """The limits of a run; None is no limit.
 
-    `deadline` is in seconds from its start.
+    Attributes:
+        groups: Groups to start, of those that have anything to join.
+        bytes: Bytes of sources to join, as listed.
+        sources: Sources to join, and so to delete.
+        deadline: Seconds from the start of the run.
     """
 
     groups: int | None = None
@@ -23,69 +26,102 @@ class RunLimits:
     sources: int | None = None
     deadline: float | None = None
 
+    @classmethod
+    def of(cls, settings: Settings) -> RunLimits:
+        """Returns the limits in a run's settings."""
+        return cls(
+            groups=settings.max_groups,
+            bytes=settings.max_bytes,
+            sources=settings.max_delete,
+            deadline=settings.deadline,
+        )
+
 
 class Stop:
-    """Asked before every group and every output.
+    """Decides whether a run may start more work.
 
-    The first reason to stop stays, and is the exit code.
+    The properties only look. The methods `try_…` ask for permission: what they grant counts
+    against the limits, and the first reason to refuse becomes the run's exit code. So a run that
+    finishes after its deadline without having been refused anything was not stopped by it.
+
+    `clock` is in seconds and never goes back; the run starts when the object is made.
     """
 
     def __init__(self, limits: RunLimits, clock: Callable[[], float]) -> None:
-        self.code = 0
         self._limits = limits
         self._clock = clock
-        self._begun = clock()
+        self._started_at = clock()
+        self._code = 0
         self._groups = self._bytes = self._sources = 0
 
-    def __bool__(self) -> bool:
-        self._look_at_deadline()
-        return self.code != 0
+    @property
+    def code(self) -> int:
+        """The exit code of the first reason to stop; 0 if the run was not stopped."""
+        return self._code
 
     @property
-    def interrupted(self) -> bool:
-        """Whether also what was admitted already should end, between outputs.
+    def stopping(self) -> bool:
+        """Whether nothing new may be started."""
+        return self._code != 0 or self._past_deadline
 
-        A limit that is reached ends only what comes after it.
-        """
-        self._look_at_deadline()
-        return self.code > _SIGNALS or self._late
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the deadline, negative after it; None if there is none."""
+        if self._limits.deadline is None:
+            return None
+        return self._limits.deadline - (self._clock() - self._started_at)
 
     def request(self, code: int) -> None:
-        """Asks the run to end, with this exit code."""
-        self.code = self.code or code
+        """Stops the run with this exit code, unless it is already stopping for another reason."""
+        self._code = self._code or code
 
-    def admits_group(self) -> bool:
-        """Whether one more group may be started; counts it if so."""
-        if self or self._over(self._groups + 1, self._limits.groups):
+    def try_plan_group(self) -> bool:
+        """Returns whether one more group may be planned. No limit counts these."""
+        if self.stopping:
+            self._refuse()
             return False
-        self._groups += 1
         return True
 
-    def admits(self, batch: Batch) -> bool:
-        """Whether this output may be started; counts it if so."""
+    def try_start_group(self) -> bool:
+        """Returns whether a group may be started, and counts it if so."""
+        groups = self._groups + 1
+        if self.stopping or _exceeds(groups, self._limits.groups):
+            self._refuse()
+            return False
+        self._groups = groups
+        return True
+
+    def try_start_output(self, batch: Batch) -> bool:
+        """Returns whether this output may be started, and counts its sources if so."""
         size, sources = self._bytes + batch.size, self._sources + len(batch.sources)
         if (
-            self
-            or self._over(size, self._limits.bytes)
-            or self._over(sources, self._limits.sources)
+            self.stopping
+            or _exceeds(size, self._limits.bytes)
+            or _exceeds(sources, self._limits.sources)
         ):
+            self._refuse()
             return False
         self._bytes, self._sources = size, sources
         return True
 
-    def _over(self, amount: int, limit: int | None) -> bool:
-        if limit is None or amount <= limit:
+    def try_continue(self) -> bool:
+        """Returns whether work that was granted before may go on to its next output.
+
+        Only a signal or the deadline forbids it: the other limits end what comes after them.
+        """
+        if is_signal(self._code) or self._past_deadline:
+            self._refuse()
             return False
-        self.request(LIMIT_REACHED)
         return True
 
     @property
-    def _late(self) -> bool:
-        return (
-            self._limits.deadline is not None
-            and self._clock() - self._begun >= self._limits.deadline
-        )
+    def _past_deadline(self) -> bool:
+        left = self.seconds_left
+        return left is not None and left <= 0
 
-    def _look_at_deadline(self) -> None:
-        if self._late:
-            self.request(LIMIT_REACHED)
+    def _refuse(self) -> None:
+        self.request(ExitCode.LIMIT)
+
+
+def _exceeds(amount: int, limit: int | None) -> bool:
+    return limit is not None and amount > limit

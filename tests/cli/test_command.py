@@ -68,7 +68,6 @@ async def test_options_without_a_command_are_those_of_run(bucket: S3Store) -> No
     assert sorted(await look(bucket)) == [
         f"data/db.core.topic_{group}_0_29.jsonl.gz" for group in range(2)
     ]
-    assert coalesce(bucket, "--version").stdout.startswith("0.")
 
 
 async def test_manifests_are_joined_with_a(bucket: S3Store) -> None:
@@ -79,7 +78,9 @@ async def test_manifests_are_joined_with_a(bucket: S3Store) -> None:
     done = coalesce(bucket, *job(bucket, "-a"))
     assert done.returncode == 0, done.stderr
     assert await look(bucket) == {
-        "data/db.core.topic_0_0_db.core.other_1_10.txt": b"id-0|1|a|b\nid-1|1|a|b\nid-2|1|a|b\nid-3|1|a|b\n"
+        "data/db.core.topic_0_0_db.core.other_1_10.txt": b"".join(
+            b"id-%d|1|a|b\n" % n for n in range(4)
+        )
     }
 
 
@@ -143,7 +144,7 @@ async def test_plan_says_what_would_be_done_and_writes_nothing(bucket: S3Store) 
     before = await look(bucket)
     done = coalesce(bucket, "plan", f"s3://{bucket.bucket}/data", "--min-age", "0")
     assert done.returncode == 0, done.stderr
-    assert "1 unparsed" in done.stdout
+    assert "1 other objects: named like neither source nor output" in done.stdout
     row = next(
         line.split() for line in done.stdout.splitlines() if line.startswith("db.core.topic")
     )

@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from coalesce.cli.app import app
-from coalesce.cli.output import check_writable, voice_of
-from coalesce.cli.values import _OUTPUT, _STORE, gathered, settings_of, store_options_of, wants_json
+from coalesce.cli.files import check_writable
+from coalesce.cli.origins import gather, read_file
+from coalesce.cli.output import Printer, set_up_log
+from coalesce.cli.request import FILE_NAMES, Request
 from coalesce.errors import CoalesceError, ConfigurationError, UsageError
 from coalesce.settings import Settings, as_directory, parse_days, parse_duration, parse_size
 
-NAMES = sorted([*Settings.model_fields, *_STORE, *_OUTPUT, "buckt", "targets", "config"])
+NAMES = sorted([*FILE_NAMES, "buckt", "targets", "config"])
 TEXTS = st.text(max_size=8) | st.sampled_from(
     [
         "",
@@ -90,17 +92,15 @@ def log() -> Iterator[None]:
     own.setLevel(levels[1])
 
 
-def read(given_: dict[str, Any]) -> Settings:
-    """All that the command makes of what it is given, before it talks to anybody."""
-    values = gathered(given_)
-    wants_json(values)
-    voice_of(values)
-    store_options_of(values)
-    chosen = settings_of(values)
-    if path := values.get("report"):
-        check_writable(path)
-    chosen.prefixes(dt.date(2026, 11, 22))
-    return chosen
+def read(config: Path) -> Settings:
+    """All that the command makes of a file, before it talks to anybody."""
+    request = Request.of(gather({}, {}, read_file(str(config), FILE_NAMES), {}))
+    set_up_log(request.output)
+    Printer.of(request.output)
+    if request.output.report:
+        check_writable(request.output.report, "--report")
+    request.settings.prefixes(dt.date(2026, 11, 22))
+    return request.settings
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -114,7 +114,7 @@ def test_any_value_in_any_place_of_the_file_is_taken_or_refused_with_a_clear_lin
         "".join(f"{name} = {toml(value)}\n" for name, value in (base | values).items()), "utf-8"
     )
     try:
-        chosen = read({"config": str(config), "targets": []})
+        chosen = read(config)
     except (UsageError, ConfigurationError) as error:
         event("refused")
         said = error.message
@@ -139,7 +139,7 @@ def test_any_bytes_as_a_file_are_read_or_refused_with_a_clear_line(
     config = tmp_path / "c.toml"
     config.write_bytes(body)
     with suppress(UsageError):
-        gathered({"config": str(config)})
+        read_file(str(config), FILE_NAMES)
 
 
 @settings(
@@ -232,5 +232,5 @@ def test_what_cannot_be_is_named(tmp_path: Path, line: str, said: str) -> None:
     prefix = "" if line.startswith("prefix") else 'prefix = ["a"]'
     config.write_text(f'bucket = "b"\n{prefix}\n{line}\n')
     with pytest.raises(CoalesceError) as raised:
-        read({"config": str(config), "targets": ["s3://b/x"] if "prefix" in line else []})
+        read(config)
     assert said in raised.value.message

@@ -43,7 +43,7 @@ BODIES = {
 }
 
 
-def passed(data: bytes, step: int = 0) -> bytes:
+def join(data: bytes, step: int = 0) -> bytes:
     """What is written of a body that arrives `step` bytes at a time. Raises ContentError."""
     joiner: Joiner = Members("k")
     written = [
@@ -71,7 +71,7 @@ def check(data: bytes, step: int = 0) -> bool:
     judges.
     """
     try:
-        written = passed(data, step)
+        written = join(data, step)
     except ContentError:
         return False
     text = gzip.decompress(data)
@@ -94,7 +94,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing_that_is_read(name: str, ste
         flipped[bit // 8] ^= 1 << bit % 8
         if check(bytes(flipped), step):
             taken += 1
-            assert as_zlib_reads(passed(bytes(flipped), step)) == text, f"bit {bit}"
+            assert as_zlib_reads(join(bytes(flipped), step)) == text, f"bit {bit}"
     assert taken < len(body) * 3  # time, name and system: nothing that a reader looks at
 
 

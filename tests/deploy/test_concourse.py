@@ -208,7 +208,8 @@ def test_deploying_gives_each_template_the_parameters_that_it_has(tmp_path: Path
     and none without a default is missing.
     """
     (tmp_path / "aws").write_text(
-        f'#!/bin/sh\nfor word in "$@"; do printf "%s\\t" "$word" >> {tmp_path}/told; done; echo >> {tmp_path}/told\n'
+        f'#!/bin/sh\nfor word in "$@"; do printf "%s\\t" "$word" >> {tmp_path}/told; done; '
+        f"echo >> {tmp_path}/told\n"
     )
     (tmp_path / "aws").chmod(0o755)
     needed = (

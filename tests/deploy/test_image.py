@@ -93,14 +93,18 @@ def test_the_user_has_no_rights_and_nothing_to_write_on() -> None:
 import json, os
 writable = []
 for folder, below, _ in os.walk("/"):
-    below[:] = [name for name in below if os.path.join(folder, name) not in ("/proc", "/sys", "/dev")]
+    mounted = ("/proc", "/sys", "/dev")
+    below[:] = [name for name in below if os.path.join(folder, name) not in mounted]
     try:
         open(os.path.join(folder, ".probe"), "w").close()
         writable.append(folder)
     except OSError:
         pass
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-print(json.dumps({"uid": os.getuid(), "gid": os.getgid(), "pid": os.getpid(), "capabilities": status["CapEff"].strip(), "writable": writable}))
+print(json.dumps({
+    "uid": os.getuid(), "gid": os.getgid(), "pid": os.getpid(),
+    "capabilities": status["CapEff"].strip(), "writable": writable,
+}))
 """
     done = subprocess.run(
         command({}, script, entrypoint="python -c"), capture_output=True, text=True, check=True

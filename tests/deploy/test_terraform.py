@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from support.cloudformation import template
+
 MODULE = Path(__file__).parent.parent.parent / "deploy/aws/terraform"
 FILES = sorted(MODULE.glob("*.tf"))
 TEMPLATES = MODULE.parent
@@ -197,8 +199,6 @@ def strings(value: Any) -> Iterator[str]:
 
 def test_it_says_what_the_cloudformation_templates_say() -> None:
     """Exit codes, attempts, time-outs, rights, conditions, the command and the schedule."""
-    from cloudformation import template
-
     batch, location, bucket = (
         template(name)["Resources"] for name in ("batch", "location", "bucket")
     )

@@ -41,22 +41,22 @@ ACTIONS = {
     "list_uploads": "s3:ListBucketMultipartUploads",
 }
 
-Asked = tuple[str, str, dict[str, str]]
+Call = tuple[str, str, dict[str, str]]
 
 
-class Watched(MemoryStore):
-    """Notes what each request asks for in IAM's terms: (action, key, condition keys)."""
+class RecordingStore(MemoryStore):
+    """Notes what each call asks for in IAM's terms: (action, key, condition keys)."""
 
     def __init__(self, bucket: MemoryBucket) -> None:
         super().__init__(bucket)
-        self.asked: list[Asked] = []
+        self.calls: list[Call] = []
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
         if name not in RECORD:
             return found
 
-        async def noted(first: Any, *rest: Any, **options: Any) -> Any:
+        async def recording(first: Any, *rest: Any, **options: Any) -> Any:
             for key, etag in first if name == "delete_many" else [(first, options.get("etag", ""))]:
                 context = (
                     {"s3:ObjectCreationOperation": "true" if name in CREATES else "false"}
@@ -71,24 +71,24 @@ class Watched(MemoryStore):
                     context["s3:if-match"] = options.get("if_match", etag)
                 if name == "list_page":
                     context["s3:prefix"] = key
-                self.asked.append((ACTIONS[name], key, context))
+                self.calls.append((ACTIONS[name], key, context))
             return await found(first, *rest, **options)
 
-        return noted
+        return recording
 
 
-def listed(value: Any) -> list[str]:
+def as_list(value: Any) -> list[str]:
     return value if isinstance(value, list) else [value]
 
 
-def applies(statement: dict[str, Any], asked: Asked) -> bool:
+def applies(statement: dict[str, Any], call: Call) -> bool:
     """IAM's rules, as far as these policies use them: all operators and all keys of a condition
     must hold.
     """
-    action, key, context = asked
+    action, key, context = call
     resource = "arn:aws:s3:::b" if action.startswith("s3:List") else f"arn:aws:s3:::b/{key}"
-    if action not in listed(statement["Action"]) or not any(
-        fnmatchcase(resource, pattern) for pattern in listed(statement["Resource"])
+    if action not in as_list(statement["Action"]) or not any(
+        fnmatchcase(resource, pattern) for pattern in as_list(statement["Resource"])
     ):
         return False
     for operator, conditions in statement.get("Condition", {}).items():
@@ -98,30 +98,30 @@ def applies(statement: dict[str, Any], asked: Asked) -> bool:
                 "Null": (value is None) == (wanted == "true"),
                 "Bool": value == wanted,
                 "StringLikeIfExists": value is None
-                or any(fnmatchcase(value, pattern) for pattern in listed(wanted)),
+                or any(fnmatchcase(value, pattern) for pattern in as_list(wanted)),
             }[operator]
             if not holds:
                 return False
     return True
 
 
-def allowed(asked: Asked, role: dict[str, Any], bucket: dict[str, Any]) -> bool:
+def allowed(call: Call, role: dict[str, Any], bucket: dict[str, Any]) -> bool:
     statements = [*role["Statement"], *bucket["Statement"]]
     denied = any(
-        statement["Effect"] == "Deny" and applies(statement, asked) for statement in statements
+        statement["Effect"] == "Deny" and applies(statement, call) for statement in statements
     )
     return not denied and any(
-        statement["Effect"] == "Allow" and applies(statement, asked) for statement in statements
+        statement["Effect"] == "Allow" and applies(statement, call) for statement in statements
     )
 
 
-def printed(*arguments: str) -> dict[str, Any]:
+def print_policy(*arguments: str) -> dict[str, Any]:
     done = CliRunner().invoke(app, ["policy", "-b", "b", "-p", "data", *arguments])
     assert done.exit_code == 0, done.output
     return dict(json.loads(done.stdout))
 
 
-def filled() -> MemoryBucket:
+def bucket_of_sources() -> MemoryBucket:
     bucket = MemoryBucket()
     for group in range(3):
         for n in range(5):
@@ -137,45 +137,45 @@ def settings(**more: object) -> Settings:
     return Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0, **more})
 
 
-async def everything_that_is_sent() -> list[Asked]:
+async def collect_calls() -> list[Call]:
     """A run with a spoilt source, whose record is rewritten, and that keeps its sources; one that
     recovers them, and cleans up after a run that died.
     """
-    bucket = filled()
+    bucket = bucket_of_sources()
     dead = LeaseRecord(run_id="dead", seconds=0, layout="corporate", prefixes=("data/",))
     bucket.store(lease_key("_coalesce/", dead.run_id), dead.model_dump_json().encode())
-    sent: list[Asked] = []
+    sent: list[Call] = []
     for chosen in (settings(delete=False), settings(), settings()):
-        store = Watched(bucket)
+        store = RecordingStore(bucket)
         await Run(store, chosen).coalesce()
-        sent += store.asked
+        sent += store.calls
         bucket.now += 1000
     return sent
 
 
 async def test_every_request_of_a_run_is_allowed_by_both_policies() -> None:
-    role, bucket = printed(), printed("--bucket-policy", "--role", ROLE)
-    sent = await everything_that_is_sent()
+    role, bucket = print_policy(), print_policy("--bucket-policy", "--role", ROLE)
+    sent = await collect_calls()
     assert {action for action, _, _ in sent} == set(ACTIONS.values())
-    refused = {asked[:2] for asked in sent if not allowed(asked, role, bucket)}
+    refused = {call[:2] for call in sent if not allowed(call, role, bucket)}
     assert refused <= {("s3:ListBucket", "")}, (
         "the look at whether the bucket is there may be refused, and is then taken as a yes"
     )
 
 
 async def test_no_right_is_granted_that_a_run_does_not_use() -> None:
-    sent = await everything_that_is_sent()
-    for statement in printed()["Statement"]:
-        for action in listed(statement["Action"]):
-            for resource in listed(statement["Resource"]):
+    sent = await collect_calls()
+    for statement in print_policy()["Statement"]:
+        for action in as_list(statement["Action"]):
+            for resource in as_list(statement["Resource"]):
                 assert any(
-                    applies({**statement, "Action": action, "Resource": resource}, asked)
-                    for asked in sent
+                    applies({**statement, "Action": action, "Resource": resource}, call)
+                    for call in sent
                 ), (statement["Sid"], action, resource)
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "call",
     [
         ("s3:PutObject", "data/t_0_0_9.jsonl.gz", {"s3:ObjectCreationOperation": "true"}),
         (
@@ -195,15 +195,15 @@ async def test_no_right_is_granted_that_a_run_does_not_use() -> None:
         ("s3:ListBucket", "", {"s3:prefix": "database/"}),
     ],
 )
-def test_what_could_lose_an_object_or_lies_elsewhere_is_refused(asked: Asked) -> None:
-    assert not allowed(asked, printed(), printed("--bucket-policy", "--role", ROLE))
+def test_what_could_lose_an_object_or_lies_elsewhere_is_refused(call: Call) -> None:
+    assert not allowed(call, print_policy(), print_policy("--bucket-policy", "--role", ROLE))
 
 
 def test_the_bucket_policy_concerns_the_job_alone() -> None:
     """Whoever writes the small objects does so without conditions."""
     assert all(
         statement["Principal"] == {"AWS": ROLE}
-        for statement in printed("--bucket-policy", "--role", ROLE)["Statement"]
+        for statement in print_policy("--bucket-policy", "--role", ROLE)["Statement"]
     )
     done = CliRunner().invoke(app, ["policy", "-b", "b", "-p", "data", "--bucket-policy"])
     assert (done.exit_code, "--role" in done.stderr) == (2, True)
@@ -212,7 +212,7 @@ def test_the_bucket_policy_concerns_the_job_alone() -> None:
 def test_reports_keys_regions_and_state_prefixes_are_in_it() -> None:
     by_sid = {
         statement["Sid"]: statement
-        for statement in printed(
+        for statement in print_policy(
             "--report",
             "s3://logs/n/{shard}.json",
             "--kms-key",

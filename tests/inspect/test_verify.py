@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from coalesce.inspect.verify import Verified, verify
+from coalesce.inspect.verify import Verification, verify
 from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
 from coalesce.storage.checksums import crc64, encoded
@@ -21,13 +21,17 @@ from support.shards import filled, settings
 KEY = "data/t_1_0_3.jsonl.gz"
 
 
-async def joined(groups: int = 3) -> MemoryBucket:
+async def bucket_of_outputs(groups: int = 3) -> MemoryBucket:
     bucket = filled(groups)
     await Run(MemoryStore(bucket), settings("0/1")).coalesce()
     return bucket
 
 
-async def verified(bucket: MemoryBucket, *, deep: bool, **more: object) -> Verified:
+def outputs_of(bucket: MemoryBucket) -> dict[str, bytes]:
+    return {key: stored.data for key, stored in bucket.objects.items() if key.startswith("data/")}
+
+
+async def verify_unchanged(bucket: MemoryBucket, *, deep: bool, **more: object) -> Verification:
     before = dict(bucket.objects)
     chosen = Settings.model_validate({"bucket": "b", "prefix": ["data"], **more})
     result = await verify(MemoryStore(bucket), chosen, deep=deep)
@@ -37,8 +41,8 @@ async def verified(bucket: MemoryBucket, *, deep: bool, **more: object) -> Verif
 
 @pytest.mark.parametrize("deep", [False, True])
 async def test_outputs_of_a_run_are_proven(deep: bool) -> None:
-    bucket = await joined()
-    result = await verified(bucket, deep=deep)
+    bucket = await bucket_of_outputs()
+    result = await verify_unchanged(bucket, deep=deep)
     assert (result.outputs, result.proven, result.failed, result.unsummed, result.exit_code) == (
         3,
         3,
@@ -47,10 +51,10 @@ async def test_outputs_of_a_run_are_proven(deep: bool) -> None:
         0,
     )
     assert (result.sources, result.records) == (12, 12 if deep else None)
-    assert result.bytes == sum(len(stored.data) for stored in bucket.objects.values())
+    assert result.bytes == sum(len(data) for data in outputs_of(bucket).values())
 
 
-def damaged(stored: StoredObject, data: bytes, *, summed: bool = True) -> StoredObject:
+def with_data(stored: StoredObject, data: bytes, *, summed: bool = True) -> StoredObject:
     """The object with other bytes, and the sum that the store would show for them, or none."""
     return dataclasses.replace(
         stored, data=data, checksum={"CRC64NVME": encoded(crc64([data]))} if summed else {}
@@ -76,31 +80,24 @@ Harm = Callable[[StoredObject], StoredObject]
             lambda stored: dataclasses.replace(stored, data=gzip.compress(b"other\n", mtime=0)),
             False,
         ),
-        ("TruncatedGzip", lambda stored: damaged(stored, stored.data[:-1]), False),
+        ("TruncatedGzip", lambda stored: with_data(stored, stored.data[:-1]), False),
         (
             "CorruptGzip",
-            lambda stored: damaged(stored, stored.data[:-6] + b"\0" + stored.data[-5:]),
+            lambda stored: with_data(stored, stored.data[:-6] + b"\0" + stored.data[-5:]),
             False,
         ),
         (
             "NoLastNewline",
-            lambda stored: damaged(stored, stored.data + gzip.compress(b"no end", mtime=0)),
-            False,
-        ),
-        (
-            "RecordsMissing",
-            lambda stored: dataclasses.replace(
-                stored, metadata={**stored.metadata, "coalesce-records": "5"}
-            ),
+            lambda stored: with_data(stored, stored.data + gzip.compress(b"no end", mtime=0)),
             False,
         ),
     ],
 )
 async def test_what_is_wrong_with_an_output_is_found(code: str, harm: Harm, shallow: bool) -> None:
-    bucket = await joined()
+    bucket = await bucket_of_outputs()
     bucket.objects[KEY] = harm(bucket.objects[KEY])
     for deep in (False, True):
-        result = await verified(bucket, deep=deep)
+        result = await verify_unchanged(bucket, deep=deep)
         if deep or shallow:
             assert (result.exit_code, result.failed, result.proven) == (4, 1, 2)
             assert [(failure.code, failure.key) for failure in result.failures] == [(code, KEY)]
@@ -108,19 +105,42 @@ async def test_what_is_wrong_with_an_output_is_found(code: str, harm: Harm, shal
             assert (result.exit_code, result.proven) == (0, 3)
 
 
+async def test_deep_counts_the_records_that_a_reader_finds_in_each_output() -> None:
+    """Sources of several records, one without an end to its last line, one that holds nothing."""
+    bucket = MemoryBucket()
+    texts = [b"a\nb\nc\n", b"d\ne", b"", b"\n\nf\n", b"g\n" * 500]
+    for group in range(3):
+        for n, text in enumerate(texts[group:]):
+            bucket.store(f"data/t_{group}_{n}-{n}.jsonl.gz", gzip.compress(text, mtime=0))
+    bucket.now += 1000
+    await Run(MemoryStore(bucket), settings("0/1")).coalesce()
+    events: list[dict[str, object]] = []
+    chosen = Settings.model_validate({"bucket": "b", "prefix": ["data"]})
+    result = await verify(MemoryStore(bucket), chosen, deep=True, emit=events.append)
+    counted = {
+        key: len(gzip.decompress(data).splitlines()) for key, data in outputs_of(bucket).items()
+    }
+    assert {event["key"]: event["records"] for event in events} == counted
+    assert sorted(counted.values()) == [503, 505, 508]
+    assert result.records == sum(counted.values())
+
+
 async def test_an_output_without_a_sum_is_read_and_counted_apart() -> None:
-    bucket = await joined()
-    bucket.objects[KEY] = damaged(bucket.objects[KEY], bucket.objects[KEY].data, summed=False)
-    result = await verified(bucket, deep=True)
+    bucket = await bucket_of_outputs()
+    bucket.objects[KEY] = with_data(bucket.objects[KEY], bucket.objects[KEY].data, summed=False)
+    result = await verify_unchanged(bucket, deep=True)
     assert (result.proven, result.unsummed, result.records, result.exit_code) == (3, 1, 12, 0)
 
 
 async def test_patterns_and_shards_leave_outputs_out() -> None:
-    bucket = await joined(12)
-    assert (await verified(bucket, deep=False, exclude=["*_1_*"])).outputs == 11
-    assert (await verified(bucket, deep=False, partition=[3])).outputs == 1
+    bucket = await bucket_of_outputs(12)
+    assert (await verify_unchanged(bucket, deep=False, exclude=["*_1_*"])).outputs == 11
+    assert (await verify_unchanged(bucket, deep=False, partition=[3])).outputs == 1
     assert (
-        sum([(await verified(bucket, deep=False, shard=f"{n}/3")).outputs for n in range(3)]) == 12
+        sum(
+            [(await verify_unchanged(bucket, deep=False, shard=f"{n}/3")).outputs for n in range(3)]
+        )
+        == 12
     )
 
 

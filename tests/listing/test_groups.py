@@ -5,28 +5,28 @@ from collections import Counter
 import pytest
 
 from coalesce.errors import CoalesceError, Throttled
-from coalesce.listing.groups import Listed, list_groups
+from coalesce.listing.groups import Listing, list_groups
 from coalesce.naming.layouts import layout
 from coalesce.storage.base import Page
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 
 
-async def listed(store: MemoryStore, *prefixes: str) -> tuple[Counter[str], list[CoalesceError]]:
+async def list_all(store: MemoryStore, *prefixes: str) -> tuple[Counter[str], list[CoalesceError]]:
     """How often each source was found, and what failed."""
     found: Counter[str] = Counter()
     failures: list[CoalesceError] = []
 
-    async def take(piece: Listed) -> None:
-        for group in piece.groups:
+    async def take(listing: Listing) -> None:
+        for group in listing.groups:
             found.update(source.key for source in group.sources)
 
     await list_groups(
         store,
         prefixes,
         layout("corporate"),
-        ignored="_coalesce/",
-        found=take,
-        failed=failures.append,
+        state_prefix="_coalesce/",
+        on_listing=take,
+        on_failure=failures.append,
     )
     return found, failures
 
@@ -55,7 +55,7 @@ async def test_every_source_is_found_once_however_the_keys_are_spread(
     bucket.store("p/other", b"1")
     bucket.store("px/t_0_1-1.jsonl.gz", b"1")
     store = MemoryStore(bucket)
-    found, failures = await listed(store, "p/")
+    found, failures = await list_all(store, "p/")
     assert (found, failures) == (Counter(keys), [])
     assert store.usage.requests["ListObjectsV2"] <= 3 + len(keys) / 40
 
@@ -66,16 +66,16 @@ async def test_a_group_is_never_cut_where_a_page_ends() -> None:
         bucket.store(f"p/t_0_{n}-{n}.jsonl.gz", b"1")
     sizes = []
 
-    async def take(piece: Listed) -> None:
-        sizes.extend(len(group.sources) for group in piece.groups)
+    async def take(listing: Listing) -> None:
+        sizes.extend(len(group.sources) for group in listing.groups)
 
     await list_groups(
         MemoryStore(bucket),
         ("p/",),
         layout("corporate"),
-        ignored="_coalesce/",
-        found=take,
-        failed=pytest.fail,
+        state_prefix="_coalesce/",
+        on_listing=take,
+        on_failure=pytest.fail,
     )
     assert sizes == [2200]
 
@@ -94,7 +94,7 @@ async def test_a_page_that_fails_makes_its_piece_unknown_and_leaves_the_others()
             raise Throttled("slow down", key="a/")
 
     store.before = before
-    found, failures = await listed(store, "a/", "b/")
+    found, failures = await list_all(store, "a/", "b/")
     assert found == Counter(["b/t_0_1-1.jsonl.gz"])
     assert [failure.key for failure in failures] == ["a/"]
 
@@ -114,7 +114,7 @@ async def test_a_store_that_repeats_its_token_is_not_listed_for_ever() -> None:
 
     bucket = MemoryBucket()
     bucket.store("a/t_0_1-1.jsonl.gz", b"1")
-    found, failures = await listed(Repeating(bucket), "a/")
+    found, failures = await list_all(Repeating(bucket), "a/")
     assert not found
     assert [failure.key for failure in failures] == ["a/"]
 
@@ -138,7 +138,7 @@ async def test_a_store_that_leads_nowhere_has_not_shown_all() -> None:
 
     bucket = MemoryBucket()
     bucket.store("a/t_0_1-1.jsonl.gz", b"1")
-    found, failures = await listed(Stuck(bucket), "a/")
+    found, failures = await list_all(Stuck(bucket), "a/")
     assert not found
     assert [failure.key for failure in failures] == ["a/"]
 
@@ -149,5 +149,5 @@ async def test_a_store_that_leads_nowhere_has_not_shown_all() -> None:
 async def test_keys_are_opaque(directory: str) -> None:
     bucket = MemoryBucket()
     bucket.store(f"p/{directory}t_0_1-1.jsonl.gz", b"1")
-    found, _ = await listed(MemoryStore(bucket), "p/")
+    found, _ = await list_all(MemoryStore(bucket), "p/")
     assert list(found) == [f"p/{directory}t_0_1-1.jsonl.gz"]

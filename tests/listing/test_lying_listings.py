@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coalesce.errors import CoalesceError
-from coalesce.listing import groups as listing
-from coalesce.listing.groups import Listed, list_groups
+from coalesce.listing import groups as grouping
+from coalesce.listing.groups import Listing, list_groups
 from coalesce.naming.layouts import layout
 from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
@@ -88,17 +88,22 @@ class Paged(MemoryStore):
         )
 
 
-async def listed(store: MemoryStore, name: str) -> tuple[list[Listed], list[CoalesceError]]:
-    pieces: list[Listed] = []
+async def list_all(store: MemoryStore, name: str) -> tuple[list[Listing], list[CoalesceError]]:
+    listings: list[Listing] = []
     failures: list[CoalesceError] = []
 
-    async def take(piece: Listed) -> None:
-        pieces.append(piece)
+    async def take(listing: Listing) -> None:
+        listings.append(listing)
 
     await list_groups(
-        store, ("data/",), layout(name), ignored="_coalesce/", found=take, failed=failures.append
+        store,
+        ("data/",),
+        layout(name),
+        state_prefix="_coalesce/",
+        on_listing=take,
+        on_failure=failures.append,
     )
-    return pieces, failures
+    return listings, failures
 
 
 @given(
@@ -120,12 +125,12 @@ def test_whatever_the_keys_are_each_is_found_once_and_no_group_is_cut(
     store = Paged(bucket)
     store.per_page = per_page
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(listing, "_WORTH_A_REQUEST", 1 if splitting else 50)
-        pieces, failures = asyncio.run(listed(store, name))
+        patched.setattr(grouping, "_WORTH_A_REQUEST", 1 if splitting else 50)
+        listings, failures = asyncio.run(list_all(store, name))
     assert not failures
-    groups = [group for piece in pieces for group in piece.groups]
+    groups = [group for listing in listings for group in listing.groups]
     parsed = {key: layout(name).parse(key) for key in keys}
-    sources = {key: named for key, named in parsed.items() if named and named.kind == "source"}
+    sources = {key: each for key, each in parsed.items() if each and each.kind == "source"}
     assert Counter(source.key for group in groups for source in group.sources) == Counter(
         list(sources)
     )
@@ -134,24 +139,23 @@ def test_whatever_the_keys_are_each_is_found_once_and_no_group_is_cut(
         assert all(sources[source.key].group == group.id for source in group.sources)
         outputs = {
             key
-            for key, named in parsed.items()
-            if named and (named.kind, named.group) == ("output", group.id)
+            for key, each in parsed.items()
+            if each and (each.kind, each.group) == ("output", group.id)
         }
         assert {output.key for output in group.outputs} == outputs
-    assert sum(piece.keys for piece in pieces) == len(keys)
+    assert sum(listing.keys for listing in listings) == len(keys)
 
 
 @given(KEYS)
 def test_a_key_says_the_same_to_every_layout_or_nothing(key: str) -> None:
     """What is parsed leads back to its group's prefix, and a source's name is never an output's."""
     for name in ("corporate", "manifest"):
-        named = layout(name).parse(key)
-        assert named is None or (
-            key.startswith(named.group.prefix)
-            and named.group.directory == key[: key.rfind("/") + 1]
+        each = layout(name).parse(key)
+        assert each is None or (
+            key.startswith(each.group.prefix) and each.group.directory == key[: key.rfind("/") + 1]
         )
         other = layout(name).parse(key.replace("-", "_"))
-        assert not (named and other and named.kind == other.kind == "source" and "-" not in key)
+        assert not (each and other and each.kind == other.kind == "source" and "-" not in key)
 
 
 def twice(page: Page) -> Page:

@@ -16,8 +16,8 @@ OFFSETS = st.integers(0, 10**12)
 def test_a_key_that_means_something_leads_back_to_itself(stem: str, suffix: str) -> None:
     """Only a key that says what it is without doubt is touched."""
     for each in LAYOUTS.values():
-        named = each.parse(stem + suffix)
-        assert named is None or (stem + suffix).startswith(named.group.prefix)
+        parsed = each.parse(stem + suffix)
+        assert parsed is None or (stem + suffix).startswith(parsed.group.prefix)
 
 
 @given(
@@ -37,9 +37,9 @@ def test_a_corporate_output_says_what_it_holds(
     )
     corporate = layout("corporate")
     for source in sources:
-        named = corporate.parse(source.key)
-        assert named is not None
-        assert (named.kind, named.group, named.first, named.last) == (
+        parsed = corporate.parse(source.key)
+        assert parsed is not None
+        assert (parsed.kind, parsed.group, parsed.first, parsed.last) == (
             "source",
             group,
             source.first,
@@ -48,10 +48,10 @@ def test_a_corporate_output_says_what_it_holds(
     used: set[str] = set()
     for _ in range(taken + 1):
         key = corporate.output_key(group, sources, used)
-        named = corporate.parse(key)
-        assert named is not None
-        assert (named.kind, named.group) == ("output", group)
-        assert (named.first, named.last) == (min(a for a, _ in ranges), max(b for _, b in ranges))
+        parsed = corporate.parse(key)
+        assert parsed is not None
+        assert (parsed.kind, parsed.group) == ("output", group)
+        assert (parsed.first, parsed.last) == (min(a for a, _ in ranges), max(b for _, b in ranges))
         assert key not in used
         used.add(key)
 
@@ -69,18 +69,18 @@ def test_a_manifest_output_runs_from_its_first_source_to_its_last(
     group = GroupId(directory, topic, partition)
     manifest = layout("manifest")
     keys = [f"{group.prefix}{a}-{other}_7_{b}.txt" for a, b in ranges]
-    parsed = [manifest.parse(key) for key in keys]
-    if None in parsed:
+    parsed_keys = [manifest.parse(key) for key in keys]
+    if None in parsed_keys:
         return  # a key that could be cut in two ways is nobody's
     sources = tuple(
         Source(key, 1, "e", 0.0, "STANDARD", p.first, p.last, p.tail)
-        for key, p in zip(keys, parsed, strict=True)
+        for key, p in zip(keys, parsed_keys, strict=True)
         if p
     )
     key = manifest.output_key(group, sources, ())
     assert key == f"{group.prefix}{ranges[0][0]}_{other}_7_{ranges[-1][1]}.txt"
-    named = manifest.parse(key)
-    assert named is None or (named.kind, named.group, named.first, named.last) == (
+    parsed = manifest.parse(key)
+    assert parsed is None or (parsed.kind, parsed.group, parsed.first, parsed.last) == (
         "output",
         group,
         ranges[0][0],

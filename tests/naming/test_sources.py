@@ -43,13 +43,13 @@ def test_what_is_packed_comes_out_as_it_was(sources: list[Source]) -> None:
 
 @given(st.lists(source(), max_size=30))
 def test_they_are_ordered_by_first_and_last_offset_and_key(sources: list[Source]) -> None:
-    ordered = Sources.of(PREFIX, sources).in_order()
+    ordered = Sources.of(PREFIX, sources).by_offset()
     assert list(ordered) == sorted(sources, key=lambda each: (each.first, each.last, each.key))
     keys = [each.key for each in sources]
-    assert (ordered.repeated_key() is None) == (len(set(keys)) == len(keys))
+    assert (ordered.duplicate_key() is None) == (len(set(keys)) == len(keys))
 
 
 @given(st.lists(source(), min_size=1, max_size=30), st.data())
-def test_some_of_them_can_be_chosen(sources: list[Source], data: st.DataObject) -> None:
+def test_some_of_them_can_be_taken(sources: list[Source], data: st.DataObject) -> None:
     places = data.draw(st.lists(st.integers(0, len(sources) - 1), max_size=10))
-    assert list(Sources.of(PREFIX, sources).chosen(places)) == [sources[place] for place in places]
+    assert list(Sources.of(PREFIX, sources).take(places)) == [sources[place] for place in places]

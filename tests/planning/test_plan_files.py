@@ -31,7 +31,7 @@ def settings(shard: str = "0/1", **more: object) -> Settings:
     )
 
 
-def filled(groups: int = 8) -> MemoryBucket:
+def fill_bucket(groups: int = 8) -> MemoryBucket:
     bucket = MemoryBucket()
     for group in range(groups):
         for n in range(6 + 3 * (group % 3)):
@@ -42,7 +42,7 @@ def filled(groups: int = 8) -> MemoryBucket:
     return bucket
 
 
-async def planned(bucket: MemoryBucket, chosen: Settings | None = None) -> PlanFile:
+async def make_plan(bucket: MemoryBucket, chosen: Settings | None = None) -> PlanFile:
     run = Run(MemoryStore(bucket), chosen or settings())
     report = await run.plan()
     return PlanFile.of(
@@ -54,25 +54,25 @@ async def planned(bucket: MemoryBucket, chosen: Settings | None = None) -> PlanF
     )
 
 
-async def worked_off(bucket: MemoryBucket, plan: PlanFile, shard: str = "0/1") -> Report:
+async def execute(bucket: MemoryBucket, plan: PlanFile, shard: str = "0/1") -> Report:
     chosen = planned_settings({"shard": shard}, load(plan.dump(), "plan"), TODAY)
     return await Run(MemoryStore(bucket), chosen, planned=plan).coalesce()
 
 
 async def test_what_was_planned_is_what_is_done() -> None:
-    bucket = filled()
-    plan = await planned(bucket)
+    bucket = fill_bucket()
+    plan = await make_plan(bucket)
     records = auditor.records(contents(bucket), "data/")
-    assert (await worked_off(bucket, plan)).exit_code == 0
+    assert (await execute(bucket, plan)).exit_code == 0
     assert set(bucket.objects) == {batch.output for group in plan.groups for batch in group.batches}
     assert auditor.records(contents(bucket), "data/") == records
 
 
 async def test_shards_of_a_plan_do_all_of_it_once_and_share_the_work_evenly() -> None:
-    bucket = filled(9)
-    plan = await planned(bucket)
+    bucket = fill_bucket(9)
+    plan = await make_plan(bucket)
     records = auditor.records(contents(bucket), "data/")
-    reports = await asyncio.gather(*(worked_off(bucket, plan, f"{n}/3") for n in range(3)))
+    reports = await asyncio.gather(*(execute(bucket, plan, f"{n}/3") for n in range(3)))
     assert [report.exit_code for report in reports] == [0, 0, 0]
     assert (
         sum(report.outputs.written for report in reports)
@@ -85,30 +85,30 @@ async def test_shards_of_a_plan_do_all_of_it_once_and_share_the_work_evenly() ->
 
 
 async def test_a_plan_lists_only_its_groups() -> None:
-    bucket = filled()
-    plan = await planned(bucket)
-    listed: list[str] = []
+    bucket = fill_bucket()
+    plan = await make_plan(bucket)
+    prefixes: list[str] = []
     store = MemoryStore(bucket)
 
     async def before(request: Request) -> None:
         if request.operation == "ListObjectsV2":
-            listed.append(request.key)
+            prefixes.append(request.key)
 
     store.before = before
     await Run(store, planned_settings({"shard": "1/4"}, plan, TODAY), planned=plan).coalesce()
     own = {
         line.id.prefix for line in plan.share(planned_settings({"shard": "1/4"}, plan, TODAY).shard)
     }
-    assert {key for key in listed if key.startswith("data/")} == own
+    assert {key for key in prefixes if key.startswith("data/")} == own
 
 
 async def test_outputs_that_no_longer_match_are_left_and_reported_and_all_others_done() -> None:
-    bucket = filled()
-    plan = await planned(bucket)
+    bucket = fill_bucket()
+    plan = await make_plan(bucket)
     bucket.store("data/t_2_1-1.jsonl.gz", gzip.compress(b"changed\n", mtime=0))
     bucket.remove("data/t_3_4-4.jsonl.gz")
     records = auditor.records(contents(bucket), "data/")
-    report = await worked_off(bucket, plan)
+    report = await execute(bucket, plan)
     assert report.exit_code == 1
     assert sorted((failure.group, failure.code) for failure in report.failures) == [
         ("data/t_2", "PlanStale"),
@@ -123,21 +123,21 @@ async def test_outputs_that_no_longer_match_are_left_and_reported_and_all_others
 
 
 async def test_a_source_that_came_later_is_left_for_the_next_plan() -> None:
-    bucket = filled(1)
-    plan = await planned(bucket, settings(min_age=1))
+    bucket = fill_bucket(1)
+    plan = await make_plan(bucket, settings(min_age=1))
     bucket.store("data/t_0_99-99.jsonl.gz", gzip.compress(b"new\n", mtime=0))
     bucket.now += 1000
-    assert (await worked_off(bucket, plan)).exit_code == 0
+    assert (await execute(bucket, plan)).exit_code == 0
     assert auditor.sources(bucket.objects) == ["data/t_0_99-99.jsonl.gz"]
 
 
 async def test_a_shard_of_a_plan_can_be_killed_at_any_request_and_tried_again() -> None:
     """What the first try joined is no reason to complain at the second."""
-    whole = MemoryStore(filled(2))
+    whole = MemoryStore(fill_bucket(2))
     await Run(whole, settings()).coalesce()
     for at in range(60, whole.usage.requests.total(), 3):
-        bucket = filled(2)
-        plan = await planned(bucket)
+        bucket = fill_bucket(2)
+        plan = await make_plan(bucket)
         records = auditor.records(contents(bucket), "data/")
         with suppress(Killed, BaseExceptionGroup):
             await Run(
@@ -146,7 +146,7 @@ async def test_a_shard_of_a_plan_can_be_killed_at_any_request_and_tried_again() 
                 planned=plan,
             ).coalesce()
         bucket.now += 1000
-        report = await worked_off(bucket, plan)
+        report = await execute(bucket, plan)
         context = f"killed at request {at}"
         assert (report.exit_code, report.failures) == (0, []), context
         assert auditor.records(contents(bucket), "data/") == records, context
@@ -158,7 +158,7 @@ async def test_a_shard_of_a_plan_can_be_killed_at_any_request_and_tried_again() 
     "damage", ["truncated", "a line less", "changed", "empty", "no plan", "another version"]
 )
 async def test_a_damaged_plan_is_refused(damage: str) -> None:
-    text = (await planned(filled(3))).dump()
+    text = (await make_plan(fill_bucket(3))).dump()
     lines = text.split("\n")
     damaged = {
         "truncated": text[:-30],
@@ -176,9 +176,9 @@ async def test_a_damaged_plan_is_refused(damage: str) -> None:
 async def test_a_plan_that_names_outputs_outside_its_scope_is_refused_even_with_a_right_hash() -> (
     None
 ):
-    plan = await planned(filled(2))
+    plan = await make_plan(fill_bucket(2))
     wrong = plan.groups[0].model_copy(update={"directory": "elsewhere/"})
-    with pytest.raises(ConfigurationError, match="no output of its group"):
+    with pytest.raises(ConfigurationError, match="not an output of its group"):
         load(
             PlanFile.of(
                 settings(), ["data/"], [wrong, plan.groups[1]], version="1", created=""
@@ -188,22 +188,19 @@ async def test_a_plan_that_names_outputs_outside_its_scope_is_refused_even_with_
 
 
 async def test_other_options_than_the_plans_are_refused() -> None:
-    plan = await planned(filled(1))
+    plan = await make_plan(fill_bucket(1))
     same = {"bucket": "b", "prefix": ["data/"], "max_files": 3, "min_age": "0", "concurrency": 3}
     assert planned_settings(same, plan, TODAY).concurrency == 3
     for other in (
         {"max_files": 4},
         {"prefix": ["other"]},
         {"bucket": "c"},
-        {"manifests": True},
+        {"layout": "manifest"},
         {"date": "today"},
     ):
         with pytest.raises(
             UsageError,
-            match=next(iter(other))
-            .replace("_", "-")
-            .replace("manifests", "layout")
-            .replace("date", "prefix"),
+            match=next(iter(other)).replace("_", "-").replace("date", "prefix"),
         ):
             planned_settings({**same, **other}, plan, TODAY)
     assert replace(plan, groups=()).share(settings().shard) == ()

@@ -7,9 +7,9 @@ import random
 import pytest
 
 from coalesce.errors import Unavailable
-from coalesce.run.pipeline import Run
 from coalesce.storage.memory import MemoryStore, Request
 from support import auditor
+from support.runs import new_run
 from support.scenarios import (
     FIRST,
     SCENARIOS,
@@ -102,7 +102,7 @@ async def test_the_scenarios_are_what_they_say(name: str) -> None:
     begun = SCENARIOS[name].killed_at is not None
     assert bool([key for key in bucket.objects if key.startswith("_coalesce/runs/")]) == begun
     store = MemoryStore(bucket)
-    report = await Run(store, chosen).coalesce()
+    report = await new_run(store, chosen).coalesce()
     assert (store.usage.requests["UploadPartCopy"] > 2) == ("copies" in name)  # two are the probe's
     assert report.outputs.written + report.outputs.recovered >= 1
     assert bool(bucket.audit.removed) == (

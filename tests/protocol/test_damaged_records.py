@@ -16,8 +16,8 @@ from coalesce.planning.batches import digest
 from coalesce.protocol import record
 from coalesce.protocol.lease import LeaseRecord
 from coalesce.protocol.record import PlanRecord, RecordedBatch, StoredBatch, StoredRecord
-from coalesce.run.pipeline import Run
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
+from support.runs import new_run
 from support.scenarios import check_settled, contents, prepared, readable
 
 KEY = "_coalesce/groups/data/db.core.topic_0"
@@ -49,7 +49,7 @@ async def interrupted() -> MemoryBucket:
 
     store.before = before
     with pytest.raises(Killed):
-        await Run(store, settings).coalesce()
+        await new_run(store, settings).coalesce()
     for key in [key for key in bucket.objects if key.startswith("_coalesce/runs/")]:
         bucket.remove(key)
     assert {KEY, OUTPUT} <= bucket.objects.keys()
@@ -111,7 +111,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "not an object": plain(b"[1, 2]"),
     "deeply nested": plain(b"[" * 100_000),
     "another kind of object": plain(b'{"kind": "ConfigMap"}'),
-    "a newer schema": remade(lambda values: values.update(schema_version=2)),
+    "a newer schema": remade(lambda values: values.update(schema_version=3)),
     "a field that is not known": remade(first_batch(more=1)),
     "an unknown layout": remade(lambda values: values.update(layout="parquet")),
     "another group": remade(lambda values: values.update(partition=1)),
@@ -150,7 +150,7 @@ async def test_a_damaged_record_stops_its_group_names_itself_and_costs_nothing(n
         key: stored for key, stored in bucket.objects.items() if "_topic_0" in key or key == KEY
     }
     store = MemoryStore(bucket)
-    report = await Run(store, settings).coalesce()
+    report = await new_run(store, settings).coalesce()
     assert report.exit_code == 4
     failures = [failure for failure in report.failures if failure.code == "RecordDamaged"]
     assert [failure.key for failure in failures] == [KEY]
@@ -159,7 +159,7 @@ async def test_a_damaged_record_stops_its_group_names_itself_and_costs_nothing(n
     assert {key: bucket.objects.get(key) for key in touched} == touched
     assert before.keys() == readable(contents(bucket)).keys()
     assert f"{KEY[:-1]}1" not in bucket.objects  # the other group was settled
-    assert (await Run(MemoryStore(bucket), settings).recover()).exit_code == 4
+    assert (await new_run(MemoryStore(bucket), settings).recover()).exit_code == 4
 
 
 async def test_when_a_person_has_moved_a_damaged_record_away_the_group_is_worked_on_again() -> None:
@@ -168,18 +168,18 @@ async def test_when_a_person_has_moved_a_damaged_record_away_the_group_is_worked
     """
     bucket, (_, settings) = await interrupted(), prepared("two groups of several outputs")
     bucket.store(KEY, b"")
-    await Run(MemoryStore(bucket), settings).coalesce()
+    await new_run(MemoryStore(bucket), settings).coalesce()
     bucket.remove(KEY)
-    report = await Run(MemoryStore(bucket), settings).coalesce()
+    report = await new_run(MemoryStore(bucket), settings).coalesce()
     assert (report.exit_code, report.sources.left["covered"]) == (0, 5)
 
 
-async def test_a_record_of_another_layout_is_for_its_own_runs() -> None:
+async def test_a_record_of_another_layout_is_settled_too() -> None:
     bucket, settings = prepared("two groups of several outputs")
-    held = bucket.store(KEY, record.encode(PlanRecord("r", "manifest", WHOLE.group, ())))
-    report = await Run(MemoryStore(bucket), settings).coalesce()
-    assert (report.exit_code, report.groups.coalesced) == (0, 1)
-    assert bucket.objects[KEY].etag == held
+    bucket.store(KEY, record.encode(PlanRecord("r", "manifest", WHOLE.group, ())))
+    report = await new_run(MemoryStore(bucket), settings).coalesce()
+    assert (report.exit_code, report.groups.coalesced) == (0, 2)
+    assert KEY not in bucket.objects
 
 
 @given(st.binary(max_size=200))
@@ -288,7 +288,7 @@ async def test_a_lease_that_makes_no_sense_holds_up_nobody_for_longer_than_a_min
     held = bucket.store("_coalesce/runs/dead", LEASES[name])
     bucket.now += 62
     events: list[dict[str, Any]] = []
-    report = await Run(MemoryStore(bucket), settings, events.append).coalesce()
+    report = await new_run(MemoryStore(bucket), settings, events.append).coalesce()
     assert (report.exit_code, report.outputs.recovered) == (0, 4)
     assert [
         "_coalesce/runs/dead" in event["message"]

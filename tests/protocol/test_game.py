@@ -12,10 +12,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from coalesce import errors
 from coalesce.report.report import Report
-from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support.auditor import Auditor
+from support.runs import new_run
 from support.scenarios import Killed, run
 from support.timeless import Timeless
 
@@ -166,7 +166,7 @@ class Game(RuleBasedStateMachine):
             else:
                 store.before = frozen.stand
             frozen.task = asyncio.ensure_future(
-                Run(
+                new_run(
                     store, self.settings, clock=(lambda: begun) if clockless else self.loop.time
                 ).coalesce()
             )
@@ -209,7 +209,10 @@ class Game(RuleBasedStateMachine):
             for store in stores:
                 store.before = before
             return await asyncio.gather(
-                *(Run(store, self.settings, clock=self.loop.time).coalesce() for store in stores)
+                *(
+                    new_run(store, self.settings, clock=self.loop.time).coalesce()
+                    for store in stores
+                )
             )
 
         for report in self.loop.run_until_complete(both()):

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 from collections.abc import Awaitable, Callable
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,20 +12,20 @@ from coalesce.content import members as content
 from coalesce.errors import LeaseLost, NotImplementedByStore, PreconditionFailed
 from coalesce.model import Batch, GroupId, Source
 from coalesce.planning import batches as planning
-from coalesce.planning import parts
 from coalesce.protocol import lease
 from coalesce.protocol.commit import DIGEST, Committed
 from coalesce.protocol.lease import Lease, LeaseRecord
 from coalesce.protocol.record import HeldRecord, PlanRecord, RecordedBatch, decode, encode
 from coalesce.protocol.state import lease_key, record_key
 from coalesce.report.report import Report
-from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
 from coalesce.storage import checksums
 from coalesce.storage.base import Body, Head, OpenUpload
+from coalesce.storage.capabilities import Capabilities
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
-from coalesce.transfer import stream as transfer
+from coalesce.storage.memory.bucket import StoredObject
+from support.runs import new_run
 from support.scenarios import (
     FIRST,
     AuditedBucket,
@@ -37,9 +38,13 @@ from support.scenarios import (
     prepared,
     readable,
     run,
+    unfinished,
 )
 
 OUTPUT = "data/db.core.topic_0_0_29.jsonl.gz"
+CONDITIONS = [field.name for field in fields(Capabilities) if field.name != "checksum"]
+KEEPS_ALL = Capabilities(**dict.fromkeys(CONDITIONS, True), checksum=Checksum.CRC64NVME)
+KEEPS_NO_DELETES = replace(KEEPS_ALL, conditional_delete=False)
 RECORD = "_coalesce/groups/data/db.core.topic_0"
 Act = Callable[[], object]
 
@@ -76,7 +81,7 @@ def dies() -> None:
 
 
 async def report_of(store: MemoryStore, **more: object) -> Report:
-    return await Run(store, settings(**more)).coalesce()
+    return await new_run(store, settings(**more)).coalesce()
 
 
 class Silent(MemoryStore):
@@ -269,11 +274,11 @@ async def test_a_complete_that_comes_late_finds_its_upload_gone() -> None:
             await thaw.wait()
 
     old.before = before
-    sleeper = asyncio.create_task(Run(old, chosen).coalesce())
+    sleeper = asyncio.create_task(new_run(old, chosen).coalesce())
     await frozen.wait()
     bucket.now += 1000
     added = grow(bucket)
-    assert (await Run(Unlisting(bucket), chosen).coalesce()).exit_code == 0
+    assert (await new_run(Unlisting(bucket), chosen).coalesce()).exit_code == 0
     thaw.set()
     assert "Fenced" in [failure.code for failure in (await sleeper).failures]
     bucket.audit.check()
@@ -300,7 +305,7 @@ async def test_a_complete_that_wins_the_race_against_the_fence_is_seen() -> None
             await asyncio.Event().wait()
 
     old.after = after
-    sleeper = asyncio.create_task(Run(old, chosen).coalesce())
+    sleeper = asyncio.create_task(new_run(old, chosen).coalesce())
     await frozen.wait()
     bucket.now += 1000
 
@@ -308,15 +313,17 @@ async def test_a_complete_that_wins_the_race_against_the_fence_is_seen() -> None
         thaw.set()
         await through.wait()
 
-    await Run(at(MemoryStore(bucket), "AbortMultipartUpload", OUTPUT, complete), chosen).coalesce()
+    await new_run(
+        at(MemoryStore(bucket), "AbortMultipartUpload", OUTPUT, complete), chosen
+    ).coalesce()
     sleeper.cancel()
     await asyncio.gather(sleeper, return_exceptions=True)
     bucket.audit.check()
     assert readable(contents(bucket)) == original
 
 
-async def test_a_run_whose_record_was_taken_over_does_not_go_on_with_new_uploads() -> None:
-    """It had met a spoilt source, and was frozen before it could write down how it would go on; the
+async def test_a_run_that_wakes_up_with_a_plan_of_yesterday_joins_nothing_twice() -> None:
+    """It had met a spoilt source, and was frozen before it could record how it would go on; the
     other found one more source, and made other outputs.
     """
     name = "a spoilt source among others"
@@ -334,13 +341,13 @@ async def test_a_run_whose_record_was_taken_over_does_not_go_on_with_new_uploads
             await thaw.wait()
 
     store.before = before
-    sleeper = asyncio.create_task(Run(store, chosen).coalesce())
+    sleeper = asyncio.create_task(new_run(store, chosen).coalesce())
     await frozen.wait()
     bucket.now += 1000
     added = grow(bucket)
-    await Run(MemoryStore(bucket), chosen).coalesce()
+    await new_run(MemoryStore(bucket), chosen).coalesce()
     thaw.set()
-    assert "Fenced" in [failure.code for failure in (await sleeper).failures]
+    await sleeper
     await check_settled(bucket, chosen, original + added, "")
 
 
@@ -356,7 +363,7 @@ async def test_a_live_runs_group_is_left_to_it(monkeypatch: pytest.MonkeyPatch) 
             await asyncio.Event().wait()
 
     store.before = freeze
-    living = asyncio.create_task(Run(store, chosen).coalesce())
+    living = asyncio.create_task(new_run(store, chosen).coalesce())
     await frozen.wait()
     uploads = set(bucket.uploads)
 
@@ -375,7 +382,7 @@ async def test_a_live_runs_group_is_left_to_it(monkeypatch: pytest.MonkeyPatch) 
                 gather=asyncio.gather,
             ),
         )
-        report = await Run(MemoryStore(bucket), chosen).coalesce()
+        report = await new_run(MemoryStore(bucket), chosen).coalesce()
     assert (report.exit_code, report.groups.leased) == (11, 2)
     assert uploads <= set(bucket.uploads)
     living.cancel()
@@ -386,11 +393,12 @@ async def _never(job) -> None:  # type: ignore[no-untyped-def]
     job.close()
 
 
-async def test_a_record_of_another_layout_is_left_to_it() -> None:
+async def test_a_record_of_another_layout_is_settled_by_its_own_rules() -> None:
     bucket = await died_committed()
-    await report_of(MemoryStore(bucket), layout="manifest")
-    assert RECORD in bucket.objects
-    assert "data/db.core.topic_0_0-9.jsonl.gz" in bucket.objects
+    report = await report_of(MemoryStore(bucket), layout="manifest")
+    assert (report.exit_code, report.outputs.recovered) == (0, 2)
+    assert unfinished(bucket) == []
+    bucket.audit.check_quiet()
 
 
 async def test_without_deletes_a_dead_runs_output_costs_no_source() -> None:
@@ -399,6 +407,12 @@ async def test_without_deletes_a_dead_runs_output_costs_no_source() -> None:
     await report_of(MemoryStore(bucket), delete=False)
     assert {key for key in before if key.startswith("data/")} <= set(bucket.objects)
     await check_settled(bucket, settings(), readable(contents(prepared(FIRST)[0])), "")
+
+
+def others(bucket: MemoryBucket) -> dict[str, StoredObject]:
+    """What is neither the run's data nor an entry of its outputs."""
+    own = ("data/", "_coalesce/ledger/data/")
+    return {key: stored for key, stored in bucket.objects.items() if not key.startswith(own)}
 
 
 async def test_what_a_dead_run_left_under_other_prefixes_is_not_touched() -> None:
@@ -412,12 +426,10 @@ async def test_what_a_dead_run_left_under_other_prefixes_is_not_touched() -> Non
         settings(prefix=["data2"]),
     )
     bucket.now += 1000
-    before = {key: stored for key, stored in bucket.objects.items() if not key.startswith("data/")}
+    before = others(bucket)
     uploads = dict(bucket.uploads)
     assert (await report_of(MemoryStore(bucket))).exit_code == 0
-    assert {
-        key: stored for key, stored in bucket.objects.items() if not key.startswith("data/")
-    } == before
+    assert others(bucket) == before
     assert bucket.uploads == uploads
 
 
@@ -426,7 +438,8 @@ async def test_a_sweep_leaves_the_uploads_of_others_and_of_a_run_that_has_just_b
     await run(at(MemoryStore(bucket), "PutObject", RECORD, dies), chosen)
     bucket.now += 1000
     others = MemoryStore(bucket)
-    theirs = await others.create_upload("data/backup.tar", checksum=Checksum.NONE, metadata={})
+    created = await others.create_upload("data/backup.tar", checksum=Checksum.NONE, metadata={})
+    theirs = created.upload_id
     bucket.now += 1000
     new = ""
 
@@ -438,14 +451,17 @@ async def test_a_sweep_leaves_the_uploads_of_others_and_of_a_run_that_has_just_b
             .model_dump_json()
             .encode(),
         )
-        new = await others.create_upload(
+        created = await others.create_upload(
             "data/db.core.other_0_0_9.jsonl.gz", checksum=Checksum.NONE, metadata={}
         )
+        new = created.upload_id
 
-    await Run(at(MemoryStore(bucket), "ListMultipartUploads", "data/", begin), chosen).coalesce()
+    await new_run(
+        at(MemoryStore(bucket), "ListMultipartUploads", "data/", begin), chosen
+    ).coalesce()
     assert {theirs, new} < set(bucket.uploads)
     bucket.now += 1000
-    await Run(MemoryStore(bucket), chosen).coalesce()
+    await new_run(MemoryStore(bucket), chosen).coalesce()
     assert set(bucket.uploads) == {theirs}
 
 
@@ -458,7 +474,7 @@ async def test_a_lease_that_is_renewed_after_all_is_not_swept_away() -> None:
         key,
         lambda: bucket.store(key, bucket.objects[key].data + b" "),
     )
-    await Run(renew, settings()).coalesce()
+    await new_run(renew, settings()).coalesce()
     assert key in bucket.objects
 
 
@@ -516,7 +532,7 @@ async def test_a_record_is_replaced_and_removed_only_as_it_was_written() -> None
     )
     for conditional in (True, False):
         store.bucket.ignores = frozenset() if conditional else frozenset({"delete-if-match"})
-        await mine.remove(conditional=conditional)
+        await mine.remove(KEEPS_ALL if conditional else KEEPS_NO_DELETES)
         assert decode((await store.get(RECORD)).data, RECORD, "_coalesce/").run_id == "another"
     assert not await mine.rewrite(plan_record("data/db.core.topic_0_0-9.jsonl.gz"))
     assert decode((await store.get(RECORD)).data, RECORD, "_coalesce/").run_id == "another"
@@ -530,11 +546,11 @@ async def test_two_runs_never_share_a_lease() -> None:
     bucket = MemoryBucket()
     async with Lease(
         MemoryStore(bucket), "_coalesce/", LeaseRecord(run_id="r"), lambda: 0.0
-    ).held():
+    ).hold():
         with pytest.raises(PreconditionFailed):
             async with Lease(
                 MemoryStore(bucket), "_coalesce/", LeaseRecord(run_id="r"), lambda: 0.0
-            ).held():
+            ).hold():
                 pass
 
 
@@ -553,11 +569,16 @@ async def test_a_lease_that_was_taken_away_is_not_written_again(
     monkeypatch.setattr(
         lease,
         "asyncio",
-        SimpleNamespace(sleep=sleep, create_task=asyncio.create_task, gather=asyncio.gather),
+        SimpleNamespace(
+            sleep=sleep,
+            create_task=asyncio.create_task,
+            gather=asyncio.gather,
+            timeout=asyncio.timeout,
+        ),
     )
     async with Lease(
         MemoryStore(bucket), "_coalesce/", LeaseRecord(run_id="r"), lambda: 0.0
-    ).held() as held:
+    ).hold() as held:
         held.check()
         if taken:
             bucket.store("_coalesce/runs/r", b"another's")
@@ -618,15 +639,16 @@ async def test_sources_that_hold_nothing_become_an_output_that_holds_nothing() -
     assert gzip.decompress(bucket.objects["data/t_0_0_1.jsonl.gz"].data) == b""
 
 
-def ranged(monkeypatch: pytest.MonkeyPatch) -> AuditedBucket:
+def ranged() -> AuditedBucket:
     """Sources read in ranges, as those are that exceed a part."""
-    monkeypatch.setattr(transfer, "PART_BYTES", 32)
-    return prepared(FIRST)[0]
+    bucket = prepared(FIRST)[0]
+    bucket.part_bytes = 32
+    return bucket
 
 
-async def test_a_source_read_in_ranges_is_of_one_version(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_source_read_in_ranges_is_of_one_version() -> None:
     """Unchecked, and replaced by one of the same length between two reads."""
-    bucket = ranged(monkeypatch)
+    bucket = ranged()
     key = "data/db.core.topic_0_10-19.jsonl.gz"
     old, new = (gzip.compress(b'{"group": %d, "n": 1}\n' % group, 0, mtime=0) for group in (0, 7))
 
@@ -644,10 +666,8 @@ async def test_a_source_read_in_ranges_is_of_one_version(monkeypatch: pytest.Mon
     bucket.audit.check_quiet()
 
 
-async def test_a_source_read_in_ranges_is_held_against_its_stored_sum(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    bucket = ranged(monkeypatch)
+async def test_a_source_read_in_ranges_is_held_against_its_stored_sum() -> None:
+    bucket = ranged()
     key = "data/db.core.topic_0_10-19.jsonl.gz"
     stored = bucket.objects[key]
     with bucket.audit.others():
@@ -662,10 +682,9 @@ async def test_a_source_read_in_ranges_is_held_against_its_stored_sum(
     [("", True), ("copy-if-match", False), ("checksum", False), ("full-object-checksum", False)],
 )
 async def test_the_store_copies_only_the_version_that_was_listed(
-    ignores: str, copies: bool, monkeypatch: pytest.MonkeyPatch
+    ignores: str, copies: bool
 ) -> None:
     """Where it would not look, or could not say what it copied, nothing is copied by it."""
-    monkeypatch.setattr(parts, "MIN_PART_BYTES", 1000)
     bucket = AuditedBucket(min_part_bytes=1000, ignores=frozenset(ignores.split()))
     copied(bucket)
     key = "data/t_0_0-0.jsonl.gz"

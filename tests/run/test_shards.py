@@ -9,23 +9,42 @@ import os
 import signal
 import sys
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
 
 import hypothesis
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from coalesce.cli.values import settings_of
+from coalesce.cli.origins import gather, read_scheduler
+from coalesce.cli.request import parse
 from coalesce.errors import UsageError
-from coalesce.listing.groups import Listed, list_groups
+from coalesce.listing.groups import Listing, list_groups
 from coalesce.naming.layouts import layout
-from coalesce.naming.shards import Shard, balanced, share_of
+from coalesce.naming.shards import Shard, balance, share_of
 from coalesce.run.pipeline import Run
+from coalesce.settings import Settings
 from coalesce.storage.base import Page
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support import auditor
 from support.servers import bucket_of
 from support.shards import died, filled, settings
+
+UNFINISHED = ("_coalesce/runs/", "_coalesce/groups/", "_coalesce/probe/")
+
+
+def data_in(keys: Iterable[str]) -> list[str]:
+    return sorted(key for key in keys if key.startswith("data/"))
+
+
+def outputs_in(bucket: MemoryBucket) -> set[str]:
+    return set(data_in(bucket.objects)) - set(auditor.sources(bucket.objects))
+
+
+def data_records(bucket: MemoryBucket) -> Counter[bytes]:
+    return auditor.records({key: stored.data for key, stored in bucket.objects.items()}, "data/")
+
 
 segments = st.text("ab_-.01", min_size=1, max_size=8)
 paths = st.lists(segments, max_size=3).map(lambda parts: "".join(f"{part}/" for part in parts))
@@ -128,7 +147,7 @@ def test_shards_together_list_every_source_and_count_every_key_once(
     found: Counter[str] = Counter()
     keys = 0
 
-    async def take(piece: Listed) -> None:
+    async def take(piece: Listing) -> None:
         nonlocal keys
         keys += piece.keys
         found.update(source.key for group in piece.groups for source in group.sources)
@@ -139,9 +158,9 @@ def test_shards_together_list_every_source_and_count_every_key_once(
                 SmallPages(bucket),
                 ("p/",),
                 layout("corporate"),
-                ignored="",
-                found=take,
-                failed=pytest.fail,
+                state_prefix="",
+                on_listing=take,
+                on_failure=pytest.fail,
                 shard=Shard(n, count),
             )
 
@@ -173,7 +192,7 @@ async def test_a_shard_lists_the_groups_of_the_others_not_at_all() -> None:
         async def before(request: Request, listed: set[str] = listed) -> None:
             listed.add(request.key)
 
-        async def take(_: Listed) -> None:
+        async def take(_: Listing) -> None:
             return None
 
         store.before = before
@@ -182,9 +201,9 @@ async def test_a_shard_lists_the_groups_of_the_others_not_at_all() -> None:
             store,
             ("p/",),
             layout("corporate"),
-            ignored="",
-            found=take,
-            failed=pytest.fail,
+            state_prefix="",
+            on_listing=take,
+            on_failure=pytest.fail,
             shard=shard,
         )
         assert {key for key in listed if share_of(key) != key} == {
@@ -203,32 +222,31 @@ async def test_a_shard_lists_the_groups_of_the_others_not_at_all() -> None:
         ({"JOB_COMPLETION_INDEX": "1"}, "0/1"),
     ],
 )
-def test_schedulers_say_which_shard_a_job_is(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], shard: str
-) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    values = {"bucket": "b", "prefix": ["p"]}
-    assert str(settings_of(values).shard) == shard
-    assert str(settings_of({**values, "shard": "0/1"}).shard) == "0/1", "what is typed goes before"
+def test_schedulers_say_which_shard_a_job_is(environment: dict[str, str], shard: str) -> None:
+    typed = {"bucket": "b", "prefix": ["p"]}
+    scheduler = read_scheduler(environment)
+    assert str(parse(Settings, gather(typed, {}, {}, scheduler)).shard) == shard
+    typed["shard"] = "0/1"
+    whole = parse(Settings, gather(typed, {}, {}, scheduler))
+    assert str(whole.shard) == "0/1", "what is typed goes before"
 
 
 @pytest.mark.parametrize("text", ["4/4", "1", "-1/4", "a/b", "1/0", "1/2/3", ""])
 def test_a_shard_that_makes_no_sense_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--shard"):
-        settings_of({"bucket": "b", "prefix": ["p"], "shard": text})
+        parse(Settings, {"bucket": "b", "prefix": ["p"], "shard": text})
 
 
 @given(st.lists(st.floats(0, 100), max_size=60), st.integers(1, 8))
 def test_work_is_cut_evenly(work: list[float], count: int) -> None:
     """No share exceeds the smallest by more than one piece."""
-    shares = balanced(work, count)
+    shares = balance(work, count)
     loads = [
         sum(piece for piece, share in zip(work, shares, strict=True) if share == n)
         for n in range(count)
     ]
     assert max(loads) - min(loads) <= max(work, default=0) + 1e-9
-    assert balanced(work, count) == shares
+    assert balance(work, count) == shares
 
 
 async def test_a_shard_does_its_own_groups_and_its_report_says_so() -> None:
@@ -238,42 +256,32 @@ async def test_a_shard_does_its_own_groups_and_its_report_says_so() -> None:
     report = await Run(MemoryStore(bucket), settings("1/3")).coalesce()
     assert (report.exit_code, report.scope.shard) == (0, "1/3")
     assert (report.groups.seen, report.sources.joined) == (len(own), 4 * len(own))
-    assert {key for key in bucket.objects if not auditor.SOURCE.fullmatch(key)} == {
-        f"data/t_{group}_0_3.jsonl.gz" for group in own
-    }
+    assert outputs_in(bucket) == {f"data/t_{group}_0_3.jsonl.gz" for group in own}
 
 
-async def test_a_shard_settles_and_sweeps_what_it_left_and_touches_nothing_of_the_others() -> None:
+async def test_what_a_dead_shard_left_is_settled_by_whichever_shard_runs_next() -> None:
+    """Its groups are joined only by its own next run."""
     bucket = filled(12)
-    original = auditor.records(
-        {key: stored.data for key, stored in bucket.objects.items()}, "data/"
-    )
+    original = data_records(bucket)
     await died(bucket, "1/3", "CompleteMultipartUpload", "data/")
-    records = [key for key in bucket.objects if "/groups/" in key]
-    assert records
+    assert [key for key in bucket.objects if "/groups/" in key]
     bucket.now += 1000
-    assert (await Run(MemoryStore(bucket), settings("0/3")).coalesce()).exit_code == 0
-    assert [key for key in bucket.objects if "/groups/" in key] == records
-    bucket.now += 1000
-    assert (await Run(MemoryStore(bucket), settings("1/3")).coalesce()).exit_code == 0
-    assert not [key for key in bucket.objects if key.startswith("_coalesce/")]
+    report = await Run(MemoryStore(bucket), settings("0/3")).coalesce()
+    assert (report.exit_code, report.outputs.recovered) == (0, 0)
+    assert all(Shard(0, 3).owns(key) for key in outputs_in(bucket))
+    assert not [key for key in bucket.objects if key.startswith(UNFINISHED)]
     assert not bucket.uploads
-    await Run(MemoryStore(bucket), settings("2/3")).coalesce()
-    assert (
-        auditor.records({key: stored.data for key, stored in bucket.objects.items()}, "data/")
-        == original
-    )
-    assert len(bucket.objects) == 12
+    for shard in ("1/3", "2/3"):
+        assert (await Run(MemoryStore(bucket), settings(shard)).coalesce()).exit_code == 0
+    assert data_records(bucket) == original
+    assert len(data_in(bucket.objects)) == 12
 
 
-async def test_a_shard_sweeps_its_uploads_while_another_is_at_work_and_leaves_the_others_alone() -> (
+async def test_a_dead_shards_uploads_are_swept_while_another_shard_works_and_keeps_its_own() -> (
     None
 ):
     """Uploads that no record names: the run died before it could write one."""
     bucket = filled(12)
-    await died(bucket, "1/3", "PutObject", "/groups/")
-    assert bucket.uploads
-    bucket.now += 1000
     store, working = MemoryStore(bucket), asyncio.Event()
     go_on = asyncio.Event()
 
@@ -285,16 +293,18 @@ async def test_a_shard_sweeps_its_uploads_while_another_is_at_work_and_leaves_th
     store.before = before
     other = asyncio.create_task(Run(store, settings("0/3")).coalesce())
     await working.wait()
-    live = {upload for upload, begun in bucket.uploads.items() if Shard(0, 3).owns(begun.key)}
-    assert live
-    assert set(bucket.uploads) - live
-    bucket.now += 10
+    live = set(bucket.uploads)
+    (lease,) = (key for key in bucket.objects if key.startswith("_coalesce/runs/"))
+    await died(bucket, "1/3", "PutObject", "/groups/")
+    assert live < set(bucket.uploads)
+    bucket.now += 1000
+    bucket.objects[lease] = replace(bucket.objects[lease], modified=bucket.now)  # it was renewed
     assert (await Run(MemoryStore(bucket), settings("1/3")).coalesce()).exit_code == 0
-    assert live <= set(bucket.uploads)
-    assert all(Shard(0, 3).owns(begun.key) for begun in bucket.uploads.values())
+    assert set(bucket.uploads) == live
     go_on.set()
     assert (await other).exit_code == 0
     assert not bucket.uploads
+    assert not [key for key in bucket.objects if key.startswith(UNFINISHED)]
 
 
 async def shard_process(
@@ -341,7 +351,7 @@ async def shard_process(
 
 
 @pytest.mark.timeout(180)
-async def test_an_array_of_real_processes_does_everything_once_with_one_killed_and_one_started_twice(
+async def test_an_array_of_real_processes_with_one_killed_and_one_started_twice_does_all_once(
     server: str, request: pytest.FixtureRequest
 ) -> None:
     from coalesce.storage.s3 import S3Options, open_s3
@@ -369,8 +379,8 @@ async def test_an_array_of_real_processes_does_everything_once_with_one_killed_a
         page = await store.list_page("")
         held = {entry.key: (await store.get(entry.key)).data for entry in page.objects}
         assert not await store.list_uploads("")
-    assert sorted(held) == sorted(f"data/t_{group}_0_2.jsonl.gz" for group in range(30))
-    assert auditor.records(held, "") == Counter(
+    assert data_in(held) == sorted(f"data/t_{group}_0_2.jsonl.gz" for group in range(30))
+    assert auditor.records(held, "data/") == Counter(
         b"%d-%d" % (group, n) for group in range(30) for n in range(3)
     )
     written = Counter(

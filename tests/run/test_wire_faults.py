@@ -199,7 +199,10 @@ async def same_token(call: Call) -> Answer:
     """The next page's token is the one that led here."""
     answer = await call.forward()
     sent = re.search(r"continuation-token=([^&]*)", call.target)
-    token = f"<NextContinuationToken>{unquote(sent[1]) if sent else ''}</NextContinuationToken><IsTruncated>true</IsTruncated>"
+    token = (
+        f"<NextContinuationToken>{unquote(sent[1]) if sent else ''}</NextContinuationToken>"
+        "<IsTruncated>true</IsTruncated>"
+    )
     body = re.sub(
         rb"<NextContinuationToken>.*?</NextContinuationToken>|<IsTruncated>.*?</IsTruncated>",
         b"",
@@ -325,7 +328,10 @@ async def refuse_one(call: Call) -> Answer:
         rb"<Object>(?:(?!</Object>).)*topic_0_20-.*?</Object>", b"", call.body, flags=re.DOTALL
     )
     answer = await call.forward()
-    refused = b"<Error><Key>data/db.core.topic_0_20-29.jsonl.gz</Key><Code>AccessDenied</Code><Message>made up</Message></Error>"
+    refused = (
+        b"<Error><Key>data/db.core.topic_0_20-29.jsonl.gz</Key>"
+        b"<Code>AccessDenied</Code><Message>made up</Message></Error>"
+    )
     return replace(
         answer, body=answer.body.replace(b"</DeleteResult>", refused + b"</DeleteResult>")
     )

@@ -17,6 +17,8 @@ from coalesce.storage.s3 import S3Store
 from support import auditor
 from support.command import coalesce, environment, fill, job, look, summary
 
+UNFINISHED = ("_coalesce/runs/", "_coalesce/groups/", "_coalesce/probe/")
+
 pytestmark = pytest.mark.timeout(180)
 
 
@@ -24,12 +26,14 @@ async def test_groups_are_spread_over_processes_with_one_report_and_one_exit_cod
     bucket: S3Store,
 ) -> None:
     await fill(bucket, 6, 4)
-    before = auditor.records(await look(bucket), "")
+    before = auditor.records(await look(bucket), "data/")
     done = coalesce(bucket, *job(bucket, "--processes", "2", "--output", "json"))
     assert done.returncode == 0, done.stderr
     held = await look(bucket)
-    assert auditor.records(held, "") == before
-    assert sorted(held) == [f"data/db.core.topic_{group}_0_39.jsonl.gz" for group in range(6)]
+    assert auditor.records(held, "data/") == before
+    assert sorted(key for key in held if key.startswith("data/")) == [
+        f"data/db.core.topic_{group}_0_39.jsonl.gz" for group in range(6)
+    ]
     report = summary(done.stdout)
     assert report["sources"]["joined"] == report["sources"]["deleted"] == 24  # type: ignore[index]
     assert report["requests"]["GetObject"] >= 24  # type: ignore[index]
@@ -113,12 +117,14 @@ def gone(workers: list[int]) -> None:
 
 
 async def check_next_run(bucket: S3Store, before: dict[str, bytes], groups: int) -> None:
-    assert not auditor.records(before, "") - auditor.records(await look(bucket), "")
+    held = auditor.records(await look(bucket), "data/")
+    assert not auditor.records(before, "data/") - held
     done = coalesce(bucket, *job(bucket, "--lease", "2s"))
     assert done.returncode == 0, done.stdout + done.stderr
-    held = await look(bucket)
-    assert auditor.records(held, "") == auditor.records(before, "")
-    assert len(held) == groups
+    after = await look(bucket)
+    assert auditor.records(after, "data/") == auditor.records(before, "data/")
+    assert len([key for key in after if key.startswith("data/")]) == groups
+    assert not [key for key in after if key.startswith(UNFINISHED)]
     assert not await bucket.list_uploads("")
 
 

@@ -63,6 +63,7 @@ class Auditor:
         self._bucket = bucket
         self._prefix = prefix
         self._state = state
+        self._ledger = f"{state}ledger/"
         self._others = False
         self._present = records(
             {key: stored.data for key, stored in bucket.objects.items()}, prefix
@@ -108,7 +109,7 @@ class Auditor:
         )
         most = self._owed + self._more
         assert {r: n for r, n in self._present.items() if most[r] < n} == {}, f"{context}: repeated"
-        assert [key for key in self._bucket.objects if key.startswith(self._state)] == [], context
+        assert self._unfinished() == [], context
         assert self._bucket.uploads == {}, context
 
     def check_report(self, report: Any, context: str = "") -> None:
@@ -146,6 +147,11 @@ class Auditor:
         assert report.exit_code in (0, 4), context
         assert (report.exit_code == 0) == (not report.failures), context
 
+    def _unfinished(self) -> list[str]:
+        """What stands under the state prefix besides the ledger."""
+        state = (key for key in self._bucket.objects if key.startswith(self._state))
+        return [key for key in state if not key.startswith(self._ledger)]
+
     def _keys(self) -> list[str]:
         return [key for key in self._bucket.objects if key.startswith(self._prefix)]
 
@@ -160,6 +166,12 @@ class Auditor:
             self._held(
                 not ours or bool(OUTPUT.fullmatch(key)), f"{key} was written and is no output"
             )
+            entry = f"{self._ledger}{key}."
+            self._held(
+                not ours or any(other.startswith(entry) for other in self._bucket.objects),
+                f"{key} was written before its ledger entry",
+            )
+            self._held(not key.startswith(self._ledger) or old is None, f"{key} was written over")
         if not ours:
             return
         if old is not None:

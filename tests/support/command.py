@@ -66,8 +66,13 @@ async def fill(store: S3Store, groups: int, sources: int) -> None:
 
 
 async def look(store: S3Store) -> dict[str, bytes]:
+    """Every object in the bucket, besides the ledger."""
     page = await store.list_page("")
-    return {entry.key: (await store.get(entry.key)).data for entry in page.objects}
+    return {
+        entry.key: (await store.get(entry.key)).data
+        for entry in page.objects
+        if not entry.key.startswith("_coalesce/ledger/")
+    }
 
 
 def summary(output: str) -> dict[str, object]:

@@ -3,23 +3,29 @@ bucket all the while.
 """
 
 import gzip
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from coalesce.planning.parts import PART_BYTES
 from coalesce.report.report import Report
-from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
 from coalesce.storage.limits import MIN_PART_BYTES
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support import auditor
 from support.auditor import Auditor
+from support.runs import new_run
+
+ENTRY = re.compile(r"_coalesce/ledger/(.*)\.[0-9a-f]{16}\.jsonl\.gz")
 
 
 class AuditedBucket(MemoryBucket):
     """A bucket with an auditor beside it from the moment that it is filled."""
 
     audit: Auditor
+    round_batches: int = 64
+    part_bytes: int = PART_BYTES
 
 
 @dataclass
@@ -156,6 +162,7 @@ def prepared(name: str) -> tuple[AuditedBucket, Settings]:
     )
     scenario.fill(bucket)
     bucket.now += 1000
+    bucket.round_batches = scenario.round_batches
     bucket.audit = Auditor(bucket)
     layout = "manifest" if any(key.endswith(".txt") for key in bucket.objects) else "corporate"
     return bucket, settings(Scenario(scenario.fill, {"layout": layout, **scenario.settings}))
@@ -195,7 +202,7 @@ async def _run_to_its_death(
 async def run(store: MemoryStore, chosen: Settings, **more: Callable[[], float]) -> Report | None:
     """A process from its start to its end, or to its death."""
     try:
-        return await Run(store, chosen, **more).coalesce()  # type: ignore[arg-type]
+        return await new_run(store, chosen, **more).coalesce()  # type: ignore[arg-type]
     except BaseException as error:
         if not _only_killed(error):
             raise
@@ -230,13 +237,38 @@ async def points(name: str) -> list[tuple[int, Request]]:
         sent.append(request)
 
     store.before = before
-    assert (await Run(store, chosen).coalesce()).exit_code in (0, 4)
+    assert (await new_run(store, chosen).coalesce()).exit_code in (0, 4)
     bucket.audit.check(name)
     return [point for point in enumerate(sent, 1) if name == FIRST or "/probe/" not in point[1].key]
 
 
+def unfinished(bucket: MemoryBucket) -> list[str]:
+    """What stands under the state prefix besides the ledger."""
+    return [key for key in bucket.objects if key.startswith("_coalesce/") and not is_entry(key)]
+
+
+def is_entry(key: str) -> bool:
+    return key.startswith("_coalesce/ledger/")
+
+
+def check_ledger(bucket: MemoryBucket, context: str, *, strays: bool = False) -> None:
+    """Every output of this program has its ledger entry, and every entry its output.
+
+    A run that was overtaken may leave `strays`: entries of uploads that never became outputs.
+    """
+    entries = [ENTRY.fullmatch(key) for key in bucket.objects if is_entry(key)]
+    outputs = {key for key, stored in bucket.objects.items() if "coalesce-plan" in stored.metadata}
+    assert {entry[1] for entry in entries if entry} >= outputs, context
+    assert strays or len(entries) == len(outputs), context
+
+
 async def check_settled(
-    bucket: MemoryBucket, chosen: Settings, before: Counter[bytes], context: str
+    bucket: MemoryBucket,
+    chosen: Settings,
+    before: Counter[bytes],
+    context: str,
+    *,
+    strays: bool = False,
 ) -> None:
     """Further runs, until one finds nothing to do: then every record is there exactly once, and
     nothing else.
@@ -244,10 +276,11 @@ async def check_settled(
     finishing = chosen.model_copy(update={"delete": True})
     for _ in range(3):
         bucket.now += 1000
-        code = (await Run(MemoryStore(bucket), finishing).coalesce()).exit_code
+        code = (await new_run(MemoryStore(bucket), finishing).coalesce()).exit_code
         assert code in (0, 4), context
     assert readable(contents(bucket)) == before, context
-    assert [key for key in bucket.objects if key.startswith("_coalesce/")] == [], context
+    assert unfinished(bucket) == [], context
+    check_ledger(bucket, context, strays=strays)
     assert bucket.uploads == {}, context
     if isinstance(bucket, AuditedBucket):
         bucket.audit.check_quiet(context)

@@ -92,7 +92,7 @@ async def test_a_budget_is_never_overdrawn_and_is_whole_again_in_the_end() -> No
 
     async def one(amount: int) -> None:
         nonlocal held, most
-        async with budget.held(amount):
+        async with budget.hold(amount):
             held += min(amount, 10)
             most = max(most, held)
             await asyncio.sleep(0)
@@ -100,5 +100,18 @@ async def test_a_budget_is_never_overdrawn_and_is_whole_again_in_the_end() -> No
 
     await asyncio.gather(*(one(amount) for amount in (3, 9, 1, 25, 4, 4, 10)))
     async with asyncio.timeout(10):
-        await budget.acquire(10)
+        assert await budget.acquire(25) == 10
     assert most == 10
+    assert budget.free == 0
+    budget.release(10)
+    assert budget.free == budget.size
+
+
+async def test_a_grant_is_given_back_little_by_little_and_whole_at_the_end_of_its_block() -> None:
+    budget = Budget(10)
+    async with budget.hold(8) as grant:
+        grant.give_back(5)
+        assert (grant.held, budget.free) == (3, 7)
+    assert budget.free == 10
+    grant.give_back(3)
+    assert budget.free == 10

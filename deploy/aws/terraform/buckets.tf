@@ -3,7 +3,8 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
 
   bucket = each.key
 
-  # A run sweeps after its predecessors; this is for prefixes where none comes again. It must never strike a run that is still going.
+  # Runs clean up after earlier runs; this rule is for prefixes where no run comes again. Two days,
+  # so that it never hits a live run.
   rule {
     id     = "abandoned-uploads"
     status = "Enabled"
@@ -43,7 +44,7 @@ data "aws_iam_policy_document" "bucket" {
       values   = ["true"]
     }
 
-    # Starting an upload and its parts cannot carry the condition.
+    # The start of an upload and its parts cannot carry the condition.
     condition {
       test     = "Bool"
       variable = "s3:ObjectCreationOperation"

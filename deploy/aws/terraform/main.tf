@@ -9,12 +9,14 @@ locals {
   records  = { for bucket in local.buckets : bucket => "arn:${data.aws_partition.current.partition}:s3:::${bucket}/_coalesce/groups/*" }
   buckets  = toset([for location in values(var.locations) : location.bucket])
 
-  # Three attempts of two hours each end before 08:30, an hour before the readers start. The deadline lets an attempt end by itself, between outputs.
+  # Three attempts of two hours each end before 08:30, an hour before the readers start. The deadline
+  # lets an attempt stop by itself.
   attempts        = 3
   attempt_seconds = 7200
   deadline        = "110m"
 
-  # What no further attempt mends. Everything else is retried, as Batch does where nothing matches: 1, 11, 12, 75, 130, 137, 143, a lost host.
+  # Another attempt would not help with these. Batch retries everything that matches no rule: 1, 11,
+  # 12, 75, 130, 137, 143, a lost host.
   final_exit_codes = ["2", "3", "4", "10"]
 
   definitions = {
@@ -27,7 +29,7 @@ resource "aws_ecr_repository" "this" {
   name                 = var.name
   image_tag_mutability = "IMMUTABLE_WITH_EXCLUSION"
 
-  # The pipeline moves this one and deploys by digest.
+  # The pipeline moves this tag, and deploys by digest.
   image_tag_mutability_exclusion_filter {
     filter      = "latest"
     filter_type = "WILDCARD"
@@ -61,11 +63,11 @@ resource "aws_cloudwatch_log_group" "this" {
 
 resource "aws_security_group" "this" {
   name        = var.name
-  description = "coalesce speaks HTTPS and is spoken to by nobody"
+  description = "coalesce needs outbound HTTPS and no inbound traffic"
   vpc_id      = var.vpc_id
 
   egress {
-    description = "S3 and the other services"
+    description = "S3 and other AWS services"
     protocol    = "tcp"
     from_port   = 443
     to_port     = 443
@@ -177,7 +179,7 @@ resource "aws_cloudwatch_event_target" "nightly" {
   arn      = aws_batch_job_queue.this.arn
   role_arn = aws_iam_role.submit.arn
 
-  # No attempts here: they would replace the job definition's, exit codes and all.
+  # No attempts here: they would replace the job definition's, with its exit codes.
   batch_target {
     job_definition = aws_batch_job_definition.this[each.value.layout].arn
     job_name       = "${var.name}-${each.key}"
@@ -199,7 +201,7 @@ resource "aws_cloudwatch_event_target" "nightly" {
 
 resource "aws_cloudwatch_event_rule" "failed" {
   name        = "${var.name}-failed"
-  description = "A job that has used up its attempts, or ended with a code that none would mend. The shards of an array are told once, as their parent"
+  description = "A job used up its attempts, or ended with a code that is not retried. An array is reported once, by its parent"
   event_pattern = jsonencode({
     source        = ["aws.batch"]
     "detail-type" = ["Batch Job State Change"]
@@ -222,7 +224,7 @@ resource "aws_cloudwatch_event_target" "failed" {
       reason = "$.detail.statusReason"
       code   = "$.detail.container.exitCode"
     }
-    input_template = "\"coalesce job <name> (<id>) failed: <reason>, exit code <code>. What to do on each code: docs/operations.md\""
+    input_template = "\"coalesce job <name> (<id>) failed: <reason>, exit code <code>. What to do on each code: docs/exit-codes.md\""
   }
 }
 
@@ -240,7 +242,7 @@ resource "aws_cloudwatch_log_metric_filter" "finished" {
 
 resource "aws_cloudwatch_metric_alarm" "nothing_finished" {
   alarm_name          = "${var.name}-nothing-finished"
-  alarm_description   = "No run has ended well for a day; the schedule may be off, or every run stuck"
+  alarm_description   = "No run has succeeded for a day; the schedule may be off, or every run may be stuck"
   namespace           = "coalesce"
   metric_name         = "${var.name}-finished"
   statistic           = "Sum"

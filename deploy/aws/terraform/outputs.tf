@@ -15,6 +15,6 @@ output "job_role_arn" {
 }
 
 output "bucket_policies" {
-  description = "What each bucket's policy must hold so that it enforces conditional writes and deletes, for buckets that are not in managed_buckets"
+  description = "Policy for each bucket that enforces conditional writes and deletes; for buckets that are not in managed_buckets"
   value       = { for bucket, document in data.aws_iam_policy_document.bucket : bucket => document.json }
 }

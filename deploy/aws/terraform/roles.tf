@@ -82,7 +82,8 @@ data "aws_iam_policy_document" "job" {
     actions   = ["s3:ListBucket"]
     resources = ["arn:${data.aws_partition.current.partition}:s3:::${each.value.bucket}"]
 
-    # IfExists: S3 asks for this right, without a prefix, when a HEAD finds no key. Refused, it says 403, which is no answer to whether one is there.
+    # IfExists: when a HEAD finds no key, S3 checks this right without a prefix. Without the right it
+    # answers 403 instead of 404, and a 403 does not say whether the key exists.
     condition {
       test     = "StringLikeIfExists"
       variable = "s3:prefix"

@@ -14,7 +14,7 @@ variable "vpc_id" {
 }
 
 variable "subnet_ids" {
-  description = "Subnets with a way to S3, to the image and to CloudWatch Logs"
+  description = "Subnets with a route to S3, ECR and CloudWatch Logs"
   type        = list(string)
 }
 
@@ -24,7 +24,7 @@ variable "assign_public_ip" {
 }
 
 variable "compute_type" {
-  description = "Spot costs less and may be taken away; a run that is taken away is finished by its next attempt"
+  description = "Spot costs less but can be interrupted; the next attempt of an interrupted run finishes its work"
   type        = string
   default     = "FARGATE"
 
@@ -40,7 +40,7 @@ variable "max_vcpus" {
 }
 
 variable "size" {
-  description = "vCPU and MiB of each shard, as Fargate offers them together"
+  description = "vCPUs and memory (MiB) of each shard, in a combination that Fargate offers"
   type        = object({ vcpu = number, memory = number })
   default     = { vcpu = 1, memory = 2048 }
 
@@ -57,7 +57,7 @@ variable "size" {
 }
 
 variable "alarm_topic_arn" {
-  description = "Its policy must let events.amazonaws.com and cloudwatch.amazonaws.com publish"
+  description = "Topic for alarms; its policy must let events.amazonaws.com and cloudwatch.amazonaws.com publish"
   type        = string
 }
 
@@ -67,7 +67,7 @@ variable "log_retention_days" {
 }
 
 variable "schedule" {
-  description = "In UTC. The job definitions' time-out counts on 02:30"
+  description = "In UTC. The job definitions' time-out assumes 02:30"
   type        = string
   default     = "cron(30 2 * * ? *)"
 }
@@ -78,7 +78,7 @@ variable "schedule_enabled" {
 }
 
 variable "locations" {
-  description = "What is coalesced every night, by a name of your own. Prefixes have no slash at either end; more than one shard becomes an array job"
+  description = "The locations to run every night, by names of your choice. Prefixes have no leading or trailing slash; more than one shard makes an array job"
   type = map(object({
     bucket    = string
     prefix    = string
@@ -101,13 +101,13 @@ variable "locations" {
 }
 
 variable "kms_key_arns" {
-  description = "The buckets' own keys, if they have any"
+  description = "KMS keys of the buckets, if they have their own"
   type        = list(string)
   default     = []
 }
 
 variable "managed_buckets" {
-  description = "Existing buckets whose policy and lifecycle this module may set. It replaces what they have: leave this empty for buckets with rules of their own"
+  description = "Existing buckets whose policy and lifecycle this module may set. It replaces the ones they have, so leave out buckets with rules of their own"
   type        = set(string)
   default     = []
 }

@@ -1,4 +1,4 @@
-"""The `coalesce` command.
+"""The `coalesce` command: each of its commands, and the options that concern it.
 
 What a command does is imported when it is asked for: `--help` should be there at once.
 """
@@ -8,140 +8,186 @@ from __future__ import annotations
 import gc
 import signal
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Literal
 
 import typer
-from typer.core import TyperGroup
 
-from coalesce.cli import demo, generate, policy, probe, report, status, verify
 from coalesce.cli import options as o
-from coalesce.cli.exits import exit_with
+from coalesce.cli.command import COMMANDS, WIDTH, Commands, add_command, version_option
+from coalesce.cli.options import Values
 
+if TYPE_CHECKING:
+    from types import FrameType
 
-class _Commands(TyperGroup):
-    """Lists the commands in plain text: rich and its Markdown take longer to load than everything
-    else here.
-    """
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        self.rich_markup_mode = None
-        super().format_help(ctx, formatter)
-
+__all__ = ["COMMANDS", "app", "main"]
 
 app = typer.Typer(
-    cls=_Commands,
-    help="Join many small S3 objects into few large ones; prove it; delete the small ones.",
+    cls=Commands,
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": WIDTH},
+    help="Join many small S3 objects into a few large ones, prove that nothing is missing, then"
+    " delete the small ones. Options without a command are those of `run`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich takes longer to load than all else that the help needs
 )
 
-_GENERAL = frozenset({"--help", "--version", "--install-completion", "--show-completion"})
+_GENERAL = frozenset(
+    {"--help", "-h", "--version", "-V", "--install-completion", "--show-completion"}
+)
 
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from coalesce import __version__
-
-        typer.echo(__version__)
-        raise typer.Exit
+_PLACE = ("targets", "bucket", "prefix", "whole_bucket")
+_LEGACY = ("summaries", "parallelise")
+# options of `run` that say nothing to a dry run; `plan` takes them so that a job definition can
+# be tried by changing one word
+_NOT_PLANNED = (
+    "check",
+    "no_delete",
+    "dry_run",
+    "plan",
+    "concurrency",
+    "processes",
+    "multiprocessor",
+    "lease",
+    "accept_weaker",
+    "max_groups",
+    "max_bytes",
+    "max_delete",
+    "deadline",
+)
+_NOT_RECOVERED = (
+    "check",
+    "no_delete",
+    "dry_run",
+    "plan",
+    "processes",
+    "multiprocessor",
+    "max_groups",
+    "max_bytes",
+    "max_delete",
+    *_LEGACY,
+)
 
 
 @app.callback()
-def _main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version")
-    ] = False,
-) -> None:
-    """Joins small objects."""
+def _main(version: bool = version_option()) -> None:
+    pass
 
 
-def _job(name: str, help: str) -> None:
-    """Registers one of the commands that take all options of a run."""
-
-    @app.command(name, help=help)
-    def command(
-        targets: o.Targets = None,
-        bucket: o.Bucket = None,
-        prefix: o.Prefix = None,
-        whole_bucket: o.WholeBucket = None,
-        date: o.Date = None,
-        layout: o.Layout = None,
-        manifests: o.Manifests = False,
-        partition: o.Partition = None,
-        topic: o.Topic = None,
-        include: o.Include = None,
-        exclude: o.Exclude = None,
-        max_files: o.MaxFiles = None,
-        max_size: o.MaxSize = None,
-        min_files: o.MinFiles = None,
-        min_age: o.MinAge = None,
-        check: o.Check = None,
-        no_delete: o.NoDelete = None,
-        dry_run: o.DryRun = False,
-        concurrency: o.Concurrency = None,
-        processes: o.Processes = None,
-        multiprocessor: o.Multiprocessor = False,
-        memory: o.Memory = None,
-        shard: o.ShardOf = None,
-        plan: o.PlanFrom = None,
-        state: o.State = None,
-        lease: o.LeaseTime = None,
-        accept_weaker: o.AcceptWeaker = None,
-        max_groups: o.MaxGroups = None,
-        max_bytes: o.MaxBytes = None,
-        max_delete: o.MaxDelete = None,
-        deadline: o.Deadline = None,
-        error_on_nothing: o.ErrorOnNothing = None,
-        config: o.Config = None,
-        summaries: o.Summaries = None,
-        parallelise: o.Parallelise = False,
-        endpoint_url: o.Endpoint = None,
-        region: o.Region = None,
-        profile: o.Profile = None,
-        no_sign_request: o.NoSign = None,
-        ca_bundle: o.CaBundle = None,
-        no_verify_ssl: o.NoVerify = None,
-        expected_bucket_owner: o.Owner = None,
-        request_payer: o.Payer = None,
-        addressing: o.Addressing = None,
-        localstack: o.Localstack = False,
-        report: o.ReportTo = None,
-        save_plan: o.SavePlan = None,
-        output: o.Output = None,
-        log_level: o.LogLevel = None,
-        log_format: o.LogFormat = None,
-        quiet: o.Quiet = None,
-        verbose: o.Verbose = None,
-        no_progress: o.NoProgress = None,
-        stats_interval: o.StatsInterval = None,
-    ) -> None:
-        given = dict(locals())
-
-        def work() -> int:
-            # what is loaded here stays: the collector would walk over all of it again and again,
-            # now and during the run
-            gc.disable()
-            from coalesce.cli.jobs import run_job
-
-            gc.freeze()
-            gc.enable()
-            return run_job(given, "plan" if dry_run else name)
-
-        exit_with(work)
+@add_command(app, o.SCOPE, o.BATCHING, o.RUNNING, o.STORE, o.OUTPUT.hide("save_plan"))
+def run(values: Values) -> int:
+    """Join small objects, verify the outputs, delete the sources; finishes interrupted work
+    first.
+    """
+    return _work("run", values)
 
 
-_job("run", "List, join, prove, delete; unfinished groups first.")
-_job("plan", "Say what `run` would do, and what it would cost. Writes nothing.")
-_job("recover", "Only finish or undo what an earlier run left unfinished.")
+@add_command(app, o.SCOPE, o.BATCHING, o.RUNNING.hide(*_NOT_PLANNED), o.STORE, o.OUTPUT)
+def plan(values: Values) -> int:
+    """Show what `run` would do and what it would cost; writes nothing to the bucket."""
+    return _work("plan", values)
 
 
-app.command("status")(status.command)
-app.command("verify")(verify.command)
-app.command("report")(report.command)
-app.command("policy")(policy.command)
-app.command("probe")(probe.command)
-app.command("generate")(generate.command)
-app.command("demo")(demo.command)
+@add_command(
+    app,
+    o.SCOPE.without("partition", "topic", "include", "exclude"),
+    o.RUNNING.without(*_NOT_RECOVERED),
+    o.STORE,
+    o.OUTPUT.without("save_plan"),
+)
+def recover(values: Values) -> int:
+    """Finish or undo what earlier runs left unfinished; starts nothing new."""
+    return _work("recover", values)
+
+
+@add_command(
+    app,
+    o.SCOPE,
+    o.BATCHING,
+    o.RUNNING.only("state", "config"),
+    o.STORE,
+    o.OUTPUT.only("output"),
+)
+def status(values: Values) -> int:
+    """Show what is there now, what is unfinished, and what a run would change."""
+    from coalesce.cli.status import show
+
+    return show(values)
+
+
+@add_command(
+    app,
+    o.SCOPE,
+    o.VERIFICATION,
+    o.RUNNING.only("memory", "state", "config"),
+    o.STORE,
+    o.OUTPUT.only("output"),
+)
+def verify(values: Values) -> int:
+    """Prove earlier outputs again, by their metadata or with --deep by their content."""
+    from coalesce.cli.verify import prove
+
+    return prove(values)
+
+
+@add_command(
+    app, o.REPORTS, o.RUNNING.only("config"), o.STORE, o.MERGED_OUTPUT, o.OUTPUT.only("output")
+)
+def report(values: Values) -> int:
+    """Merge reports of shards, tries and locations; exits with the worst of their codes."""
+    from coalesce.cli.report import merge_reports
+
+    return merge_reports(values)
+
+
+@add_command(
+    app,
+    o.SCOPE.only(*_PLACE),
+    o.POLICY,
+    o.RUNNING.only("state", "config"),
+    o.STORE.only("region"),
+)
+def policy(values: Values) -> int:
+    """Print the least rights that the job's role needs, or a policy for the bucket."""
+    from coalesce.cli.policy import print_policy
+
+    return print_policy(values)
+
+
+@add_command(
+    app, o.SCOPE.only("bucket"), o.RUNNING.only("state", "config"), o.STORE, o.PROBE_OUTPUT
+)
+def probe(values: Values) -> int:
+    """Try which guarantees the store keeps; exits with 10 if `run` would refuse it."""
+    from coalesce.cli.probe import try_store
+
+    return try_store(values)
+
+
+@add_command(app, o.SCOPE.only("bucket"), o.DATA_SET, o.RUNNING.only("config"), o.STORE)
+def generate(values: Values) -> int:
+    """Write a realistic data set into a bucket."""
+    from coalesce.cli.generate import write_data_set
+
+    return write_data_set(values)
+
+
+@add_command(app, o.DEMO)
+def demo(values: Values) -> int:
+    """Run the whole job on an embedded S3 server; needs no account and no Docker."""
+    from coalesce.cli.demo import demonstrate
+
+    return demonstrate(values)
+
+
+def _work(job: Literal["run", "plan", "recover"], values: Values) -> int:
+    # the collector would walk over everything that is loaded here again and again, now and during
+    # the run, and never find anything to collect
+    gc.disable()
+    from coalesce.cli.jobs import run_job
+
+    gc.freeze()
+    gc.enable()
+    return run_job(job, values)
 
 
 def main() -> None:
@@ -149,9 +195,16 @@ def main() -> None:
 
     Options without a command are those of `run`: so existing job definitions give them.
     """
-    # a container's first process would ignore it until the run listens
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    # the first process of a container ignores SIGTERM unless it handles it, and the run begins to
+    # do so only later
+    signal.signal(signal.SIGTERM, _end)
     arguments = sys.argv[1:]
     if arguments and arguments[0].startswith("-") and arguments[0] not in _GENERAL:
         arguments.insert(0, "run")
     app(arguments)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    from coalesce.exits import code_of_signal
+
+    sys.exit(code_of_signal(number))

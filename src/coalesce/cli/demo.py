@@ -3,34 +3,63 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+from collections import Counter
 
 import typer
 
-from coalesce.cli import options as o
-from coalesce.cli.exits import exit_with
-from coalesce.demo.proof import fill, inspect
+from coalesce.cli.options import Values
+from coalesce.cli.output import Printer, set_up_log
+from coalesce.cli.request import DemoOptions, OutputOptions, parse
+from coalesce.cli.status import status_table
+from coalesce.cli.tables import print_table
+from coalesce.demo.dataset import Shape
+from coalesce.demo.proof import fill, read_records
+from coalesce.demo.server import embedded_server
+from coalesce.exits import ExitCode
+from coalesce.inspect.status import read_status
+from coalesce.protocol.state import ledger_prefix
+from coalesce.report.report import Report
+from coalesce.run.pipeline import Run
+from coalesce.settings import Settings
+from coalesce.storage.s3 import S3Options, S3Store, open_s3
 
-if TYPE_CHECKING:
-    from coalesce.settings import Settings
-    from coalesce.storage.s3 import S3Store
+_SETTINGS = Settings(bucket="demo", prefix=("storage",), min_age=0)
+_SCOPE = "-b demo -p storage --min-age 0"
 
 
-def command(
-    objects: Annotated[int, o.option("--objects", help="objects to join (default 5000)")] = 5000,
-) -> None:
-    """The whole job on an embedded S3 server: no account, no Docker."""
-    exit_with(lambda: asyncio.run(_demonstrate(objects)))
+def demonstrate(values: Values) -> int:
+    """The whole job on data of its own, printed as it goes; the exit code.
+
+    Raises UsageError, or ConfigurationError if the embedded server is not installed.
+    """
+    options = OutputOptions(log_format="text")
+    set_up_log(options)
+    return asyncio.run(_demonstrate(parse(DemoOptions, values).objects, Printer.of(options)))
 
 
-async def _demonstrate(count: int) -> int:
-    from coalesce.cli.output import voice_of
-    from coalesce.demo import server as demo
-    from coalesce.demo.dataset import Shape
-    from coalesce.run.pipeline import Run
-    from coalesce.settings import Settings
-    from coalesce.storage.s3 import S3Options, open_s3
+async def _demonstrate(count: int, printer: Printer) -> int:
+    with embedded_server() as url:
+        options = S3Options(
+            _SETTINGS.bucket,
+            endpoint_url=url,
+            region="us-east-1",
+            access_key="test",
+            secret_key="test",
+            addressing="path",
+        )
+        before = await _fill(options, count)
+        typer.echo(f"Running: coalesce run {_SCOPE}\n")
+        report = await _run(options, printer)
+        wrong = await _find_wrong(options, before)
+    if wrong:
+        typer.echo(f"Proof:  FAILED: {'; '.join(wrong)}")
+        return ExitCode.INTEGRITY
+    typer.echo("Proof:  read again from the bucket, every record is there exactly once")
+    return report.exit_code
 
+
+async def _fill(options: S3Options, count: int) -> Counter[bytes]:
+    """Writes the data set; how often each record is there."""
     shape = Shape(
         "storage/",
         days=("2026/11/20/", "2026/11/21/", "2026/11/22/"),
@@ -38,52 +67,50 @@ async def _demonstrate(count: int) -> int:
         partitions=4,
         objects=count,
     )
-    settings = Settings.model_validate({"bucket": "demo", "prefix": ["storage"], "min_age": 0})
-    voice = voice_of({"log_format": "text"})
-    with demo.embedded_server() as url:
-        store_options = S3Options(
-            "demo",
-            endpoint_url=url,
-            region="us-east-1",
-            access_key="test",
-            secret_key="test",
-            addressing="path",
+    async with open_s3(options) as store:
+        await store.create_bucket()
+        typer.echo(
+            f"Writing {count:,} small objects of {shape.records} records each to"
+            f" {options.endpoint_url}/demo/storage/"
         )
-        async with open_s3(store_options) as store:
-            await store.create_bucket()
-            typer.echo(
-                f"Writing {count:,} small objects of {shape.records} records each to {url}/demo/storage/"
-            )
-            await fill(store, shape)
-            before, first = await inspect(store, "storage/", "corporate")
-            await _show(store, settings)
-        typer.echo(f"\nBefore: {first}\nRunning: coalesce run -b demo -p storage --min-age 0\n")
-        async with open_s3(store_options) as store:
-            run = Run(store, settings, voice.emit)
-            async with voice.progress(run.report):
-                report = await run.coalesce()
-        voice.summary(report)
-        async with open_s3(store_options) as store:
-            after, last = await inspect(store, "storage/", "corporate")
-            state = (await store.list_page("_coalesce/")).objects
-            uploads = await store.list_uploads("")
-            typer.echo()
-            await _show(store, settings)
-    typer.echo(f"\nAfter:  {last}")
-    whole = before == after and max(after.values()) == 1 and not state and not uploads
-    typer.echo(
-        "Proof:  read anew from the bucket, every record is there exactly once"
-        if whole
-        else "Proof:  FAILED: the records before and after differ"
-    )
-    return report.exit_code if whole else 4
+        await fill(store, shape)
+        return await _show(store, "Before")
 
 
-async def _show(store: S3Store, settings: Settings) -> None:
-    from rich.console import Console
+async def _run(options: S3Options, printer: Printer) -> Report:
+    async with open_s3(options) as store:
+        run = Run(store, _SETTINGS, printer.emit)
+        async with printer.progress(run.report):
+            report = await run.coalesce()
+    printer.summary(report)
+    typer.echo()
+    return report
 
-    from coalesce.cli.status import status_table
-    from coalesce.inspect.status import look
 
-    typer.echo("coalesce status -b demo -p storage --min-age 0\n")
-    Console(highlight=False, soft_wrap=True).print(status_table(await look(store, settings)))
+async def _find_wrong(options: S3Options, before: Counter[bytes]) -> list[str]:
+    """What is not as it should be after a run: every record of before exactly once, and nothing
+    left of the run but its ledger.
+    """
+    async with open_s3(options) as store:
+        after = await _show(store, "After")
+        state = (await store.list_page(_SETTINGS.state_prefix)).objects
+        uploads = await store.list_uploads("")
+    wrong = []
+    if before != after or max(after.values(), default=1) > 1:
+        wrong.append("the records before and after differ")
+    if left := [
+        e.key for e in state if not e.key.startswith(ledger_prefix(_SETTINGS.state_prefix))
+    ]:
+        wrong.append(f"the run left {left[0]!r} behind")
+    if uploads:
+        wrong.append(f"the run left an upload of {uploads[0].key!r} open")
+    return wrong
+
+
+async def _show(store: S3Store, when: str) -> Counter[bytes]:
+    """Prints what `status` and a plain reader see; the reader's records."""
+    records, sight = await read_records(store, "storage/", _SETTINGS.layout)
+    typer.echo(f"coalesce status {_SCOPE}\n")
+    print_table(status_table(await read_status(store, _SETTINGS), _SETTINGS.min_age))
+    typer.echo(f"\n{when + ':':7} {sight}")
+    return records

@@ -6,30 +6,26 @@ from pathlib import Path
 
 import aiofiles
 
+from coalesce.errors import ConfigurationError
 from coalesce.listing.pages import all_pages
 from coalesce.storage.s3 import S3Options, open_s3
 
 _REMOTE = "s3://"
 
 
-def remote(path: str) -> bool:
+def is_url(path: str) -> bool:
     """Whether this is an `s3://` URL rather than a file's path."""
     return path.startswith(_REMOTE)
-
-
-def bucket_of(path: str) -> str:
-    """The bucket of an `s3://` URL."""
-    return path.removeprefix(_REMOTE).partition("/")[0]
 
 
 async def read_texts(path: str, options: S3Options) -> list[tuple[str, str]]:
     """(name, text) of a file or an object; of every `.json` object under an `s3://` URL that ends
     with a slash. Raises CoalesceError, OSError, ValueError.
     """
-    if not remote(path):
+    if not is_url(path):
         async with aiofiles.open(path, encoding="utf-8") as file:
             return [(path, await file.read())]
-    bucket, _, key = path.removeprefix(_REMOTE).partition("/")
+    bucket, key = _split(path)
     async with open_s3(options.for_bucket(bucket)) as store:
         keys = [key]
         if not key or key.endswith("/"):
@@ -48,8 +44,8 @@ async def write_text(
     path: str, text: str, options: S3Options, content_type: str = "application/json"
 ) -> None:
     """Writes a file, or an object through the same credentials. Raises CoalesceError, OSError."""
-    if remote(path):
-        bucket, _, key = path.removeprefix(_REMOTE).partition("/")
+    if is_url(path):
+        bucket, key = _split(path)
         async with open_s3(options.for_bucket(bucket)) as store:
             await store.put(key, text.encode(), content_type=content_type)
         return
@@ -57,6 +53,34 @@ async def write_text(
         await file.write(text)
 
 
-def folder_of(path: str) -> Path | None:
-    """The folder that a file's path needs; None for a URL."""
-    return None if remote(path) else Path(path).parent
+def reason_of(error: Exception) -> str:
+    """Why a path could not be read or written, without the path, which the message has anyway."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+
+
+def check_writable(path: str, option: str) -> None:
+    """Finds out before any work whether a path can be written, as far as rights and space allow.
+
+    Raises ConfigurationError if there is no such folder, or if it is no URL of an object.
+    """
+    hint = f"Choose another {option}."
+    if is_url(path):
+        if path.endswith("/") or not _split(path)[1]:
+            raise ConfigurationError(
+                f"cannot write {path!r}: not a URL of one object",
+                hint=f"Write {option} s3://BUCKET/KEY.",
+            )
+        return
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise ConfigurationError(f"cannot write {path!r}: no folder {str(folder)!r}", hint=hint)
+    if Path(path).is_dir():
+        raise ConfigurationError(f"cannot write {path!r}: it is a folder", hint=hint)
+
+
+def _split(url: str) -> tuple[str, str]:
+    """Bucket and key. Raises ConfigurationError if there is no bucket."""
+    bucket, _, key = url.removeprefix(_REMOTE).partition("/")
+    if not bucket:
+        raise ConfigurationError(f"{url!r} names no bucket", hint="Write s3://BUCKET/KEY.")
+    return bucket, key

@@ -1,6 +1,4 @@
-"""`coalesce run`, `plan` and `recover`: what was typed becomes a run, and its report an exit
-code.
-"""
+"""`coalesce run`, `plan` and `recover`: a request becomes a run, and its report an exit code."""
 
 from __future__ import annotations
 
@@ -10,129 +8,161 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, nullcontext
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Literal
 
-from coalesce.cli.output import Voice, check_writable, voice_of, write_report
+from coalesce.cli.files import check_writable
+from coalesce.cli.options import Values
+from coalesce.cli.output import Printer, set_up_log, write_report
 from coalesce.cli.plans import planned_settings, read_plan, save_plan
-from coalesce.cli.values import gathered, settings_of, store_options_of
+from coalesce.cli.request import JobOptions, OutputOptions, Request, StoreOptions, parse
 from coalesce.errors import CoalesceError, UsageError
-from coalesce.exits import exit_code_of, worst
+from coalesce.exits import ExitCode, code_of_signal, exit_code_of, worst
 from coalesce.naming.shards import WHOLE
 from coalesce.planning.plan_files import PlanFile
 from coalesce.report.report import Report
-from coalesce.run.pipeline import Run, refused
+from coalesce.run.pipeline import Run
+from coalesce.run.start import report_failure
 from coalesce.run.workers import Workers, processes_for
-from coalesce.settings import Settings
-from coalesce.storage.s3 import S3Options, open_s3
+from coalesce.storage.s3 import open_s3
 
 _log = logging.getLogger(__name__)
+
+JobName = Literal["run", "plan", "recover"]
 
 _JOBS = {"run": Run.coalesce, "plan": Run.plan, "recover": Run.recover}
 
 
-def run_job(given: dict[str, Any], job: str) -> int:
-    """One of `run`, `plan` and `recover`; its exit code.
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One of the three jobs: what it works under, the plan that it executes, and where it saves
+    its own (empty for nowhere).
+    """
+
+    name: JobName
+    request: Request
+    planned: PlanFile | None = None
+    save_plan: str = ""
+
+    @classmethod
+    def of(cls, name: JobName, values: Values) -> Job:
+        """The job that the values ask for; reads the plan that it executes.
+
+        Raises UsageError, or ConfigurationError for a plan or a report that cannot be used.
+        """
+        output, options = parse(OutputOptions, values), parse(JobOptions, values)
+        if options.dry_run:
+            name = "plan"
+        if output.report:
+            check_writable(output.report, "--report")
+        if options.save_plan:
+            check_writable(options.save_plan, "--save-plan")
+        if options.plan and name != "run":
+            raise UsageError(f"--plan is for `run`, not for `{name}`")
+        if options.save_plan and name != "plan":
+            raise UsageError(f"--save-plan is for `plan`, not for `{name}`")
+        if not options.plan:
+            return cls(name, Request.of(values), None, options.save_plan)._checked()
+        planned = asyncio.run(read_plan(options.plan, parse(StoreOptions, values).reach()))
+        settings = planned_settings(values, planned, dt.datetime.now(dt.UTC).date())
+        return cls(name, Request.under(settings, values), planned)
+
+    def _checked(self) -> Job:
+        if self.save_plan and self.request.settings.shard != WHOLE:
+            raise UsageError(
+                "a saved plan covers all shards",
+                hint="Give --shard to `run --plan` instead; here leave it out, or say --shard 0/1.",
+            )
+        return self
+
+
+def run_job(name: JobName, values: Values) -> int:
+    """One of the three jobs, from its values to its exit code.
 
     Raises UsageError or ConfigurationError before there is a report.
     """
-    values = gathered(given)
-    voice = voice_of(values)
-    if given["summaries"] is not None or given["parallelise"]:
-        _log.warning("-u and -c have no effect any more")
-    for path in filter(None, (values.get("report"), values.get("save_plan"))):
-        check_writable(path)
-    plan, saved, path = values.get("plan"), values.get("save_plan"), values.get("report")
-    if plan and job != "run":
-        raise UsageError(f"--plan is for `run`, not for `{job}`")
-    if saved and job != "plan":
-        raise UsageError(f"--save-plan is for `plan`, not for `{job}`")
-    planned = asyncio.run(read_plan(plan, values)) if plan else None
-    settings = (
-        planned_settings(values, planned, dt.datetime.now(dt.UTC).date())
-        if planned
-        else settings_of(values)
-    )
-    if saved and settings.shard != WHOLE:
-        raise UsageError(
-            "a plan is written for all shards at once",
-            hint="Leave --shard to `run --plan`, or say --shard 0/1.",
-        )
-    store_options = store_options_of({**values, "bucket": settings.bucket})
-    processes = processes_for(settings.processes, settings.memory) if job == "run" else 1
+    set_up_log(parse(OutputOptions, values))
+    if values.get("summaries") or values.get("parallelise"):
+        _log.warning("-u and -c are accepted, but have no effect any more; leave them out")
+    job = Job.of(name, values)
+    settings = job.request.settings
+    processes = processes_for(settings.processes, settings.memory) if job.name == "run" else 1
     with (
-        Workers(processes, partial(open_s3, store_options))
+        Workers(processes, partial(open_s3, job.request.store))
         if processes > 1
         else nullcontext() as workers
     ):
-        return asyncio.run(
-            _report(settings, store_options, job, voice, path, saved, planned, workers)
-        )
+        return asyncio.run(_execute(job, workers))
 
 
-async def _report(
-    settings: Settings,
-    store_options: S3Options,
-    job: str,
-    voice: Voice,
-    path: str | None,
-    saved: str | None,
-    planned: PlanFile | None,
-    workers: Workers | None,
-) -> int:
-    """Runs, and writes the report whatever comes of it."""
+async def _execute(job: Job, workers: Workers | None) -> int:
+    """Runs the job, and delivers its report whatever comes of it."""
+    request, printer = job.request, Printer.of(job.request.output)
     async with AsyncExitStack() as stack:
         try:
-            store = await stack.enter_async_context(open_s3(store_options))
+            store = await stack.enter_async_context(open_s3(request.store))
         except CoalesceError as error:
-            return await _told(refused(settings, error, voice.emit), voice, path, store_options)
+            report = report_failure(request.settings, error, printer.emit)
+            return await _deliver(report, request, printer)
         run = Run(
-            store, settings, voice.emit, endpoint=store.endpoint, planned=planned, workers=workers
+            store,
+            request.settings,
+            printer.emit,
+            endpoint=store.endpoint,
+            planned=job.planned,
+            workers=workers,
         )
         try:
-            await _until_stopped(run, _JOBS[job], voice)
-            if saved and not run.report.exit_code:
-                await save_plan(saved, run, settings, store_options)
+            await run_until_stopped(run, _JOBS[job.name], printer)
+            if job.save_plan and not run.report.exit_code:
+                await save_plan(job.save_plan, run, request.settings, request.store)
         finally:
-            code = await _told(run.report, voice, path, store_options)
+            code = await _deliver(run.report, request, printer)
     return code
 
 
-async def _told(report: Report, voice: Voice, path: str | None, store_options: S3Options) -> int:
+async def _deliver(report: Report, request: Request, printer: Printer) -> int:
     """Prints and writes the report; its exit code, or a worse one if either cannot be written."""
-    voice.summary(report)
+    printer.summary(report, request.settings.min_age)
     codes = [report.exit_code]
-    if voice.unheard:
-        codes.append(10)
+    if printer.errors:
+        codes.append(ExitCode.CONFIGURATION)
     try:
-        if path:
-            await write_report(report, path, store_options)
+        if request.output.report:
+            await write_report(report, request.output.report, request.store)
     except CoalesceError as error:
         _log.error("%s. %s", error.message, error.hint)
         codes.append(exit_code_of(error))
     return worst(*codes)
 
 
-async def _until_stopped(run: Run, job: Callable[[Run], Awaitable[Report]], voice: Voice) -> None:
+async def run_until_stopped(
+    run: Run, job: Callable[[Run], Awaitable[Report]], printer: Printer
+) -> None:
     """The first signal stops the run between outputs, the second cancels it."""
     task = asyncio.ensure_future(job(run))
     loop = asyncio.get_running_loop()
+    signals = 0
 
-    def stop(number: int) -> None:
-        if run.stop.code > 128:
+    def stop(number: signal.Signals) -> None:
+        nonlocal signals
+        signals += 1
+        if signals > 1:
             task.cancel()
         else:
             _log.warning(
-                "%s: ending after what is under way; once more to end at once",
-                signal.Signals(number).name,
+                "stopping: finishing the outputs in progress; %s again to quit now, the next run"
+                " cleans up",
+                "Ctrl-C" if number is signal.SIGINT else number.name,
             )
-        run.interrupt(128 + number)
+        run.interrupt(code_of_signal(number))
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
-    async with voice.progress(run.report):
+    async with printer.progress(run.report):
         try:
             await task
         except asyncio.CancelledError:
-            if not run.stop:
+            if not signals:
                 raise

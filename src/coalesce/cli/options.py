@@ -1,309 +1,354 @@
-"""What can be typed: nothing here costs the time of `--help`."""
+"""Every option of the command line, in groups; commands pick the groups that concern them.
+
+Nothing here is costly to import. Defaults and choices are not repeated here: `describe` takes them
+from the models.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
-import typer
+CONFIG_FILE = "coalesce.toml"
 
-_WHERE, _WHAT, _HOW, _STORE_PANEL, _OUT = (
-    "Where",
-    "What becomes an output",
-    "How it runs",
-    "The store",
-    "What it tells",
+Values = Mapping[str, object]
+"""What was said of options, by their names in the models; text or anything that TOML knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option, or the positional arguments if it has no `names`.
+
+    `field` is its name in the models and in the configuration file, by default made from the first
+    long name. `value` stands for the value in the help and is empty for a switch. `{choices}` in
+    `help` is replaced by what the model allows.
+    """
+
+    names: tuple[str, ...]
+    help: str
+    value: str = ""
+    repeatable: bool = False
+    hidden: bool = False
+    field: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name in the models."""
+        return self.field or self.long.removeprefix("--").replace("-", "_")
+
+    @property
+    def long(self) -> str:
+        """The first long name, empty if there is none."""
+        return next((name.partition("/")[0] for name in self.names if name.startswith("--")), "")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable, empty if there is none."""
+        return f"COALESCE_{self.long[2:].replace('-', '_').upper()}" if self.long else ""
+
+    @property
+    def usage(self) -> str:
+        """How it is typed: short names first, then the long ones, then the value."""
+        names = ", ".join(sorted(self.names, key=lambda name: name.startswith("--")))
+        if not names:
+            return f"{self.value}..."
+        return f"{names} {self.value}" if self.value else names
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Options that belong together, under the title that the help gives them."""
+
+    title: str
+    options: tuple[Option, ...]
+
+    def only(self, *names: str) -> Group:
+        """Only these options. Raises KeyError for one that is not in the group."""
+        self._check(names)
+        return replace(self, options=tuple(o for o in self.options if o.name in names))
+
+    def without(self, *names: str) -> Group:
+        """All but these options. Raises KeyError for one that is not in the group."""
+        self._check(names)
+        return replace(self, options=tuple(o for o in self.options if o.name not in names))
+
+    def hide(self, *names: str) -> Group:
+        """The same options, these left out of the help. Raises KeyError."""
+        self._check(names)
+        options = (replace(o, hidden=o.hidden or o.name in names) for o in self.options)
+        return replace(self, options=tuple(options))
+
+    def plus(self, *options: Option) -> Group:
+        """With these options before the others."""
+        return replace(self, options=options + self.options)
+
+    def _check(self, names: Iterable[str]) -> None:
+        if unknown := set(names) - {option.name for option in self.options}:
+            raise KeyError(f"{self.title} has no {sorted(unknown)}")
+
+
+SCOPE = Group(
+    "Scope",
+    (
+        Option(
+            (),
+            "what to work on, instead of --bucket and --prefix; all in one bucket",
+            "s3://BUCKET/PREFIX",
+            repeatable=True,
+            field="targets",
+        ),
+        Option(("--bucket", "-b"), "bucket to work in", "NAME"),
+        Option(
+            ("--prefix", "-p"),
+            "work under this prefix; whole path segments, so a/b never matches a/bc; repeatable",
+            "PREFIX",
+            repeatable=True,
+        ),
+        Option(("--whole-bucket",), "process the whole bucket"),
+        Option(
+            ("--date-to-add", "--date", "-d"),
+            "append yyyy/MM/dd to each prefix: today, yesterday, 2026-11-22, FIRST..LAST or"
+            " NOT_SET; UTC",
+            "DATE",
+            field="date",
+        ),
+        Option(("--layout",), "how sources and outputs are named: {choices}", "NAME"),
+        Option(("--manifests", "-a"), "same as --layout manifest"),
+        Option(
+            ("--partition", "-n"),
+            "only this partition; repeatable; -1 means all of them",
+            "N",
+            repeatable=True,
+        ),
+        Option(
+            ("--topic",),
+            "only topics that match this shell pattern; repeatable",
+            "GLOB",
+            repeatable=True,
+        ),
+        Option(
+            ("--include",),
+            "only keys that match this shell pattern; repeatable",
+            "GLOB",
+            repeatable=True,
+        ),
+        Option(
+            ("--exclude",),
+            "no keys that match this shell pattern; repeatable",
+            "GLOB",
+            repeatable=True,
+        ),
+        Option(
+            ("--shard",),
+            "only the groups of shard I of N, counted from 0; AWS Batch array jobs and Kubernetes"
+            " Indexed Jobs set it by themselves",
+            "I/N",
+        ),
+    ),
 )
 
+BATCHING = Group(
+    "Batching",
+    (
+        Option(("--max-files", "--files", "-f"), "join at most N sources into one output", "N"),
+        Option(
+            ("--max-size", "--size", "-s"),
+            "join at most this many bytes into one output, such as 128MB or 64MiB",
+            "SIZE",
+        ),
+        Option(("--min-files",), "write no output for fewer than N sources", "N"),
+        Option(
+            ("--min-age",),
+            "leave sources younger than this alone, by the store's clock: 0, 90s, 5m, 2h",
+            "DURATION",
+        ),
+    ),
+)
 
-def option(*names: str, help: str, panel: str | None = None, **more: Any) -> Any:
-    """A typer option whose environment variable is COALESCE_ and its first long name."""
-    long = next(name for name in names if name.startswith("--")).split("/")[0]
-    return typer.Option(
-        *names,
-        help=help,
-        envvar=f"COALESCE_{long.strip('-').replace('-', '_').upper()}",
-        show_default=False,
-        rich_help_panel=panel,
-        **more,
-    )
+RUNNING = Group(
+    "Running",
+    (
+        Option(("--check/--no-check",), "check the content of each source while it streams"),
+        Option(("--no-delete",), "write outputs but keep the sources; `recover` deletes them"),
+        Option(("--dry-run",), "same as the command `plan`"),
+        Option(
+            ("--plan",),
+            "execute a saved plan (a file or s3:// URL); its scope and limits apply",
+            "FILE",
+        ),
+        Option(
+            ("--concurrency", "--threads", "-t"),
+            "have at most N GETs in flight; 0 finds the number that the store bears",
+            "N",
+        ),
+        Option(
+            ("--processes",),
+            "number of worker processes; 0 means one for each CPU of this container",
+            "N",
+        ),
+        Option(("--multiprocessor", "-m"), "same as --processes 0"),
+        Option(
+            ("--memory",), "memory for the bodies in flight, over all processes together", "SIZE"
+        ),
+        Option(
+            ("--state",), "prefix in the bucket under which leases and plan records lie", "PREFIX"
+        ),
+        Option(
+            ("--lease",),
+            "how long other runs wait before taking over a crashed run's groups",
+            "DURATION",
+        ),
+        Option(
+            ("--accept-weaker",),
+            "run despite a missing guarantee; MODE is named in the refusal: {choices}; repeatable",
+            "MODE",
+            repeatable=True,
+        ),
+        Option(("--max-groups",), "work on at most N groups", "N"),
+        Option(("--max-bytes",), "join at most this many bytes of sources", "SIZE"),
+        Option(("--max-delete",), "delete at most N sources", "N"),
+        Option(
+            ("--deadline",),
+            "start no output after this time; this and the other limits end with exit code 12",
+            "DURATION",
+        ),
+        Option(("--error-on-nothing",), "exit 3 if there was nothing to do"),
+        Option(
+            ("--config",),
+            f"TOML file that sets these options (default {CONFIG_FILE}, if there is one)",
+            "FILE",
+        ),
+        Option(("--summaries", "-u"), "accepted, without effect", "N", hidden=True),
+        Option(("-c",), "accepted, without effect", hidden=True, field="parallelise"),
+    ),
+)
 
+STORE = Group(
+    "Store",
+    (
+        Option(("--endpoint-url",), "URL of an S3-compatible service", "URL"),
+        Option(("--region",), "region of the bucket", "NAME"),
+        Option(("--profile",), "profile in the AWS configuration files", "NAME"),
+        Option(("--no-sign-request",), "send requests without credentials"),
+        Option(("--ca-bundle",), "file of certificate authorities to trust", "FILE"),
+        Option(("--no-verify-ssl",), "accept any certificate"),
+        Option(("--expected-bucket-owner",), "account that must own the bucket", "ID"),
+        Option(("--request-payer",), "pay for the requests on a requester-pays bucket"),
+        Option(("--addressing",), "how URLs name the bucket: {choices}", "STYLE"),
+        Option(("--localstack", "-l"), "use http://localstack:4566, eu-west-2 and any credentials"),
+    ),
+)
 
-Targets = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help="s3://bucket/prefix, instead of --bucket and --prefix; several of one bucket",
-        show_default=False,
+OUTPUT = Group(
+    "Output and reports",
+    (
+        Option(
+            ("--report",),
+            "write a JSON report to this file or s3:// URL, also when the run fails; {shard} and"
+            " {run_id} are filled in",
+            "FILE",
+        ),
+        Option(
+            ("--save-plan",),
+            "write the plan to this file or s3:// URL, for `run --plan`",
+            "FILE",
+        ),
+        Option(
+            ("--output",),
+            "what stdout carries: {choices}; json is a line for each event, the summary last",
+            "FORMAT",
+        ),
+        Option(("--log-level",), "what to log on stderr at least: {choices}", "LEVEL"),
+        Option(
+            ("--log-format",),
+            "log lines on stderr: {choices}; auto is text on a terminal, else json",
+            "FORMAT",
+        ),
+        Option(("--quiet", "-q"), "log failures only, and print no summary"),
+        Option(("--verbose", "-v"), "also log every source that was kept, and why"),
+        Option(("--no-progress",), "show no progress bar on a terminal"),
+        Option(
+            ("--stats-interval",),
+            "interval between progress lines where there is no progress bar",
+            "DURATION",
+        ),
     ),
-]
-Bucket = Annotated[str | None, option("--bucket", "-b", help="bucket", panel=_WHERE)]
-Prefix = Annotated[
-    list[str] | None,
-    option(
-        "--prefix",
-        "-p",
-        help="whole path segments: a/b never matches a/bc; repeatable",
-        panel=_WHERE,
-    ),
-]
-WholeBucket = Annotated[
-    bool | None, option("--whole-bucket", help="no prefix at all", panel=_WHERE)
-]
-Date = Annotated[
-    str | None,
-    option(
-        "--date-to-add",
-        "--date",
-        "-d",
-        help="appended to each prefix as yyyy/MM/dd: today, yesterday, 2026-11-22, A..B or NOT_SET; UTC",
-        panel=_WHERE,
-    ),
-]
-Layout = Annotated[
-    str | None,
-    option(
-        "--layout",
-        help="names of the objects: corporate or manifest (default corporate)",
-        panel=_WHERE,
-    ),
-]
-Manifests = Annotated[bool, option("--manifests", "-a", help="--layout manifest", panel=_WHERE)]
-Partition = Annotated[
-    list[int] | None,
-    option(
-        "--partition",
-        "-n",
-        help="only this partition; repeatable; -1 is all (default)",
-        panel=_WHERE,
-    ),
-]
-Topic = Annotated[
-    list[str] | None,
-    option("--topic", help="only topics of this shell pattern; repeatable", panel=_WHERE),
-]
-Include = Annotated[
-    list[str] | None,
-    option("--include", help="only keys of this shell pattern; repeatable", panel=_WHERE),
-]
-Exclude = Annotated[
-    list[str] | None,
-    option("--exclude", help="no keys of this shell pattern; repeatable", panel=_WHERE),
-]
+)
 
-MaxFiles = Annotated[
-    int | None,
-    option(
-        "--max-files",
-        "--files",
-        "-f",
-        help="sources per output at most (default 1,000,000)",
-        panel=_WHAT,
-    ),
-]
-MaxSize = Annotated[
-    str | None,
-    option(
-        "--max-size",
-        "--size",
-        "-s",
-        help="bytes per output at most, 128MB or 64MiB (default 128MB)",
-        panel=_WHAT,
-    ),
-]
-MinFiles = Annotated[
-    int | None,
-    option("--min-files", help="fewer sources than this are left alone (default 2)", panel=_WHAT),
-]
-MinAge = Annotated[
-    str | None,
-    option(
-        "--min-age",
-        help="younger sources are left alone, by the store's clock: 0, 90s, 2h (default 5m)",
-        panel=_WHAT,
-    ),
-]
-Check = Annotated[
-    bool | None,
-    option(
-        "--check/--no-check",
-        help="check each source's content while it streams (default --check)",
-        panel=_WHAT,
-    ),
-]
-NoDelete = Annotated[
-    bool | None,
-    option(
-        "--no-delete",
-        help="commit outputs, keep sources; a later `recover` deletes them",
-        panel=_WHAT,
-    ),
-]
-DryRun = Annotated[bool, option("--dry-run", help="the same as `plan`", panel=_WHAT)]
+VERIFICATION = Group(
+    "Verification",
+    (Option(("--deep",), "read every output again: gzip members, records, CRC64NVME"),),
+)
 
-Concurrency = Annotated[
-    int | None,
-    option(
-        "--concurrency",
-        "--threads",
-        "-t",
-        help="GETs in flight at most; 0 is automatic (default)",
-        panel=_HOW,
+POLICY = Group(
+    "Policy",
+    (
+        Option(
+            ("--kms-key",),
+            "ARN of the bucket's KMS key; repeatable",
+            "ARN",
+            repeatable=True,
+        ),
+        Option(("--bucket-policy",), "print the bucket's policy instead of the role's"),
+        Option(("--role",), "ARN of the job's role, for --bucket-policy", "ARN"),
+        Option(
+            ("--report",),
+            "s3:// URL to which the role may also write reports, as `run --report` has it",
+            "URL",
+        ),
     ),
-]
-Processes = Annotated[
-    int | None,
-    option(
-        "--processes",
-        help="worker processes; 0 is one for each CPU of this container (default 1)",
-        panel=_HOW,
-    ),
-]
-Multiprocessor = Annotated[bool, option("--multiprocessor", "-m", help="--processes 0", panel=_HOW)]
-Memory = Annotated[
-    str | None, option("--memory", help="bytes of bodies in flight (default 128MiB)", panel=_HOW)
-]
-ShardOf = Annotated[
-    str | None,
-    option(
-        "--shard",
-        help="only the groups of shard I of N, from 0 (default from AWS Batch and Indexed Jobs)",
-        panel=_HOW,
-    ),
-]
-PlanFrom = Annotated[
-    str | None,
-    option(
-        "--plan",
-        help="work off this written plan, a file or s3:// URL: scope and rules are the plan's",
-        panel=_HOW,
-    ),
-]
-State = Annotated[
-    str | None,
-    option("--state", help="prefix of leases and plan records (default _coalesce/)", panel=_HOW),
-]
-LeaseTime = Annotated[
-    str | None,
-    option("--lease", help="how long a dead run's groups stay untouched (default 60s)", panel=_HOW),
-]
-AcceptWeaker = Annotated[
-    list[str] | None,
-    option("--accept-weaker", help="the mode that a refusal named; repeatable", panel=_HOW),
-]
-MaxGroups = Annotated[
-    int | None, option("--max-groups", help="stop cleanly after so many groups", panel=_HOW)
-]
-MaxBytes = Annotated[
-    str | None,
-    option("--max-bytes", help="stop cleanly before more source bytes than this", panel=_HOW),
-]
-MaxDelete = Annotated[
-    int | None,
-    option("--max-delete", help="stop cleanly before more deletions than this", panel=_HOW),
-]
-Deadline = Annotated[
-    str | None, option("--deadline", help="stop cleanly after this time", panel=_HOW)
-]
-ErrorOnNothing = Annotated[
-    bool | None,
-    option("--error-on-nothing", help="exit 3 where nothing was to be done", panel=_HOW),
-]
-Config = Annotated[
-    str | None,
-    option(
-        "--config", help="TOML file with these names (default coalesce.toml, if there)", panel=_HOW
-    ),
-]
-Summaries = Annotated[str | None, option("--summaries", "-u", help="without effect", hidden=True)]
-Parallelise = Annotated[bool, typer.Option("-c", help="without effect", hidden=True)]
+)
 
-Endpoint = Annotated[
-    str | None, option("--endpoint-url", help="another S3 than Amazon's", panel=_STORE_PANEL)
-]
-Region = Annotated[str | None, option("--region", help="region", panel=_STORE_PANEL)]
-Profile = Annotated[
-    str | None, option("--profile", help="profile of the AWS configuration", panel=_STORE_PANEL)
-]
-NoSign = Annotated[
-    bool | None, option("--no-sign-request", help="anonymous requests", panel=_STORE_PANEL)
-]
-CaBundle = Annotated[
-    str | None, option("--ca-bundle", help="file of certificate authorities", panel=_STORE_PANEL)
-]
-NoVerify = Annotated[
-    bool | None, option("--no-verify-ssl", help="trust any certificate", panel=_STORE_PANEL)
-]
-Owner = Annotated[
-    str | None,
-    option(
-        "--expected-bucket-owner", help="account id that must own the bucket", panel=_STORE_PANEL
-    ),
-]
-Payer = Annotated[
-    bool | None,
-    option("--request-payer", help="this account pays for the requests", panel=_STORE_PANEL),
-]
-Addressing = Annotated[
-    str | None, option("--addressing", help="path, virtual or auto (default)", panel=_STORE_PANEL)
-]
-Localstack = Annotated[
-    bool,
-    option(
-        "--localstack",
-        "-l",
-        help="http://localstack:4566, eu-west-2, any credentials",
-        panel=_STORE_PANEL,
-    ),
-]
+PROBE_OUTPUT = Group(
+    "Output and reports", (Option(("--json",), "print JSON instead of a table", field="as_json"),)
+)
 
-ReportTo = Annotated[
-    str | None,
-    option(
-        "--report",
-        help="JSON report to this file or s3:// URL ({shard}, {run_id} are filled in), also when the run fails",
-        panel=_OUT,
+MERGED_OUTPUT = Group(
+    "Output and reports",
+    (
+        Option(("--html",), "write an HTML report to this file or s3:// URL", "FILE"),
+        Option(
+            ("--json",),
+            "write the merged report to this file or s3:// URL",
+            "FILE",
+            field="merged",
+        ),
     ),
-]
-SavePlan = Annotated[
-    str | None,
-    option(
-        "--save-plan",
-        help="with `plan`: write the plan to this file or s3:// URL, for `run --plan`",
-        panel=_OUT,
+)
+
+REPORTS = Group(
+    "Scope",
+    (
+        Option(
+            (),
+            "JSON reports: files or s3:// URLs; one that ends with a slash means every .json"
+            " object under it",
+            "REPORT",
+            repeatable=True,
+            field="reports",
+        ),
     ),
-]
-Output = Annotated[
-    str | None,
-    option(
-        "--output",
-        help="stdout: text, or json lines of events with the summary last (default text)",
-        panel=_OUT,
+)
+
+DATA_SET = Group(
+    "Data set",
+    (
+        Option(("--prefix", "-p"), "write under this prefix", "PREFIX"),
+        Option(("--layout",), "how the objects are named: {choices}", "NAME"),
+        Option(("--topics",), "number of topics", "N"),
+        Option(("--partitions",), "number of partitions of each topic", "N"),
+        Option(("--objects",), "number of objects in all", "N"),
+        Option(("--records",), "number of records in each object", "N"),
+        Option(("--record-bytes",), "size of each record", "N"),
+        Option(("--seed",), "the same seed makes the same data", "N"),
+        Option(("--gaps",), "share of objects that follow a gap in the offsets, 0 to 1", "SHARE"),
+        Option(
+            ("--overlaps",),
+            "share of objects whose offsets overlap those of the object before, 0 to 1",
+            "SHARE",
+        ),
+        Option(("--spoilt",), "share of objects that are cut short, 0 to 1", "SHARE"),
     ),
-]
-LogLevel = Annotated[
-    str | None,
-    option(
-        "--log-level", help="debug, info, warning or error, on stderr (default info)", panel=_OUT
-    ),
-]
-LogFormat = Annotated[
-    str | None,
-    option(
-        "--log-format", help="text, json, or auto: text on a terminal (default auto)", panel=_OUT
-    ),
-]
-Quiet = Annotated[bool | None, option("--quiet", "-q", help="only failures", panel=_OUT)]
-Verbose = Annotated[
-    bool | None,
-    option("--verbose", "-v", help="also every source that was left alone, and why", panel=_OUT),
-]
-NoProgress = Annotated[
-    bool | None, option("--no-progress", help="no progress bar on a terminal", panel=_OUT)
-]
-StatsInterval = Annotated[
-    str | None,
-    option(
-        "--stats-interval",
-        help="a line of statistics so often, where there is no progress bar (default 60s)",
-        panel=_OUT,
-    ),
-]
+)
+
+DEMO = Group("Data set", (Option(("--objects",), "number of objects to join", "N"),))

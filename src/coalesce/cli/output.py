@@ -7,22 +7,19 @@ import json
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import typer
 
-from coalesce.cli.files import bucket_of, folder_of, remote, write_text
-from coalesce.errors import CoalesceError, ConfigurationError, UsageError
+from coalesce.cli.files import reason_of, write_text
+from coalesce.cli.request import OutputOptions
+from coalesce.errors import CoalesceError, ConfigurationError
 from coalesce.report.account import Event
-from coalesce.report.report import Report
-from coalesce.settings import parse_duration
+from coalesce.report.report import Failure, Report
 from coalesce.storage.s3 import S3Options
 
-_FAILURES = frozenset({"failure"})
 _WARNINGS = frozenset({"leased", "unfinished"})
 _REFRESH = 0.2
 
@@ -30,84 +27,89 @@ _log = logging.getLogger("coalesce")
 
 
 @dataclass(frozen=True, slots=True)
-class Voice:
-    """How this run speaks: `interval` is the seconds between lines of statistics.
+class Printer:
+    """Prints what a run does: events, progress, the summary.
 
-    `unheard` is why stdout took no more.
+    `interval` is the seconds between progress lines, `bar` whether there is a progress bar instead.
+    `errors` are those of stdout.
     """
 
-    as_json: bool = False
-    quiet: bool = False
-    verbose: bool = False
-    bar: bool = False
-    interval: float = 60.0
-    unheard: list[OSError] = field(default_factory=list)
+    as_json: bool
+    quiet: bool
+    verbose: bool
+    bar: bool
+    interval: float
+    errors: list[OSError] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, options: OutputOptions) -> Printer:
+        """The printer that these options ask for, on this process's stdout and stderr."""
+        return cls(
+            as_json=options.as_json,
+            quiet=options.quiet,
+            verbose=options.verbose,
+            bar=sys.stderr.isatty() and not options.quiet and not options.no_progress,
+            interval=max(options.stats_interval, _REFRESH),
+        )
 
     @contextmanager
     def _on_stdout(self) -> Iterator[None]:
-        """What the block writes.
+        """Lets the block write to stdout.
 
-        A job does not end half-way because a disk is full or a reader gone: it goes on, and its
-        exit code tells.
+        A full disk or a closed pipe does not end a job half-way: it goes on, and the exit code says
+        that something was not written.
         """
         try:
             yield
             sys.stdout.flush()
         except OSError as error:
-            self.unheard.append(error)
-            # what is buffered would fail again at the end
+            self.errors.append(error)
+            # the interpreter would try to write what is buffered once more when it exits
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             _log.error(
-                "stdout cannot be written: %s. The run goes on; its exit code will be 10 at least",
-                error,
+                "cannot write to stdout: %s; continuing; the exit code will be 10", reason_of(error)
             )
 
     def emit(self, event: Event) -> None:
-        """An event: to stdout as JSON if asked for, and to the log if a person should know."""
+        """Prints an event as JSON if that is asked for, and logs what a person should know."""
         kind = event["type"]
         if self.as_json and (kind != "left" or self.verbose):
             with self._on_stdout():
                 typer.echo(json.dumps(event))
-        if kind in _FAILURES:
-            _log.error(
-                "%s: %s. %s",
-                event["code"],
-                event["message"].rstrip("."),
-                event["hint"],
-                extra={"event": event},
-            )
+        if kind == "failure":
+            _log.error(failure_line(Failure.model_validate(event)), extra={"event": event})
         elif kind in _WARNINGS:
             _log.warning(
                 "%s. %s", event["message"].rstrip("."), event["hint"], extra={"event": event}
             )
         elif kind == "left" and self.verbose:
-            _log.info("left %s: %s", event["key"], event["why"], extra={"event": event})
+            _log.info("kept %s: %s", event["key"], event["why"], extra={"event": event})
 
-    def summary(self, report: Report) -> None:
-        """The end of it, on stdout. Where nothing could be done, the failures have said it all."""
+    def summary(self, report: Report, min_age: float | None = None) -> None:
+        """Prints the summary. `min_age` is the run's, in seconds.
+
+        There is none for a person where nothing could be done: the failures have said so.
+        """
         if self.as_json:
             with self._on_stdout():
                 typer.echo(json.dumps(report.as_json()))
         elif not self.quiet and (report.groups.seen or not report.failures):
-            from rich.console import Console
+            from coalesce.cli.tables import plan_table, print_table, summary_table
 
-            from coalesce.cli.tables import plan_table, summary_table
-
+            table = summary_table if report.plan is None else plan_table
             with self._on_stdout():
-                Console(file=sys.stdout, highlight=False, soft_wrap=True).print(
-                    summary_table(report) if report.plan is None else plan_table(report)
-                )
+                print_table(table(report, min_age))
 
     @asynccontextmanager
     async def progress(self, report: Report) -> AsyncIterator[None]:
-        """Tells how far the run is while the block lasts: a bar on a terminal, lines elsewhere."""
-        told = asyncio.create_task(self._bar(report) if self.bar else self._lines(report))
+        """Shows how far the run is, as long as the block lasts: as a bar or in lines."""
+        task = asyncio.create_task(self._bar(report) if self.bar else self._lines(report))
         try:
             yield
         finally:
-            told.cancel()
+            task.cancel()
             with suppress(asyncio.CancelledError):
-                await told
+                await task
 
     async def _lines(self, report: Report) -> None:
         while True:
@@ -123,8 +125,8 @@ class Voice:
             self.emit(event)
             if not self.quiet:
                 _log.info(
-                    "%(seen)d sources seen, %(joined)d joined into %(outputs)d outputs of %(bytes)d bytes",
-                    event,
+                    f"{sources.seen:,} sources found, {sources.joined:,} joined into"
+                    f" {outputs.written:,} outputs, {outputs.bytes:,} bytes",
                     extra={"event": event},
                 )
 
@@ -170,56 +172,26 @@ class JsonLines(logging.Formatter):
         return json.dumps(line | getattr(record, "event", {}))
 
 
-def voice_of(values: dict[str, Any]) -> Voice:
-    """How to speak, among gathered values; sets up the log. Raises UsageError."""
-    output, style, level = (
-        values.get("output", "text"),
-        values.get("log_format", "auto"),
-        values.get("log_level", "info"),
-    )
-    _one_of("--output", output, ("text", "json"))
-    _one_of("--log-format", style, ("auto", "text", "json"))
-    _one_of("--log-level", level, ("debug", "info", "warning", "error"))
-    quiet, terminal = bool(values.get("quiet")), sys.stderr.isatty()
+def set_up_log(options: OutputOptions) -> None:
+    """Sends the log of this process to stderr, in the form and from the level asked for."""
+    plain = options.log_format == "text" or (options.log_format == "auto" and sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        JsonLines()
-        if style == "json" or (style == "auto" and not terminal)
-        else logging.Formatter("%(levelname)s %(message)s")
-    )
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s") if plain else JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)  # the libraries underneath would log requests at lower levels
-    _log.setLevel(logging.ERROR if quiet else level.upper())
-    try:
-        interval = parse_duration(values.get("stats_interval", "60s"))
-    except ValueError as error:
-        raise UsageError(f"--stats-interval: {error}") from error
-    bar = terminal and not quiet and not values.get("no_progress")
-    return Voice(
-        output == "json",
-        quiet,
-        bool(values.get("verbose")),
-        bar,
-        max(float(str(interval)), _REFRESH),
-    )
+    _log.setLevel(logging.ERROR if options.quiet else options.log_level.upper())
 
 
-def check_writable(path: str) -> None:
-    """Raises ConfigurationError for what could not be written in the end: better known before
-    anything is done.
-    """
-    folder, hint = folder_of(path), "Choose another --report."
-    if folder is not None and not folder.is_dir():
-        raise ConfigurationError(
-            f"{path!r} cannot be written: there is no folder {str(folder)!r}", hint=hint
-        )
-    if remote(path) and (not bucket_of(path) or path.endswith("/")):
-        raise ConfigurationError(
-            f"{path!r} cannot be written: it is not s3://bucket/key", hint=hint
-        )
-    if folder is not None and Path(path).is_dir():
-        raise ConfigurationError(f"{path!r} cannot be written: it is a folder", hint=hint)
+def failure_line(failure: Failure) -> str:
+    """A failure for a person: its code, what happened, what to do next."""
+    return f"{failure.code}: {failure.message.rstrip('.')}. {failure.hint}".rstrip()
+
+
+def print_failures(failures: Iterable[Failure]) -> None:
+    """One line on stderr for each."""
+    for failure in failures:
+        typer.echo(failure_line(failure), err=True)
 
 
 def report_path(pattern: str, report: Report) -> str:
@@ -241,11 +213,6 @@ async def write_report(report: Report, path: str, options: S3Options) -> None:
         await write_text(path, json.dumps(report.as_json(), indent=1) + "\n", options)
     except (OSError, CoalesceError) as error:
         raise ConfigurationError(
-            f"the report cannot be written to {path!r}: {error}",
+            f"cannot write the report to {path!r}: {reason_of(error)}",
             hint="The run itself is over; see its summary.",
         ) from error
-
-
-def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise UsageError(f"{option} {value!r} is none of {', '.join(known)}")

@@ -1,53 +1,46 @@
-"""Written plans: `plan --save-plan` and `run --plan`."""
+"""Saved plans: `plan --save-plan` and `run --plan`."""
 
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
 
 from coalesce import __version__
-from coalesce.cli.files import bucket_of, read_texts, remote, write_text
-from coalesce.cli.values import settings_of, store_options_of
+from coalesce.cli.files import read_texts, reason_of, write_text
+from coalesce.cli.options import Values
+from coalesce.cli.request import parse
 from coalesce.errors import CoalesceError, ConfigurationError, UsageError
 from coalesce.planning.plan_files import PlanFile, load
 from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
 from coalesce.storage.s3 import S3Options
 
-_SCOPE = frozenset({"prefix", "date", "whole_bucket"})  # settled by the prefixes that they come to
+_SCOPE = frozenset({"prefix", "date", "whole_bucket"})  # compared by the prefixes that they mean
 
 
-async def read_plan(path: str, values: dict[str, Any]) -> PlanFile:
+async def read_plan(path: str, options: S3Options) -> PlanFile:
     """The plan in a file or at an `s3://` URL.
 
     Raises UsageError if it cannot be read, ConfigurationError if it is damaged.
     """
-    options = store_options_of(
-        {**values, "bucket": bucket_of(path)} if remote(path) else {**values, "bucket": "-"}
-    )
     try:
         ((name, text),) = await read_texts(path, options)
     except (OSError, ValueError, CoalesceError) as error:
         raise UsageError(
-            f"the plan {path!r} cannot be read: {error}", hint="Check --plan."
+            f"cannot read the plan {path!r}: {reason_of(error)}", hint="Check --plan."
         ) from error
     return load(text, name)
 
 
-def planned_settings(values: dict[str, Any], plan: PlanFile, today: dt.date) -> Settings:
-    """The settings of a run that works off a plan: its scope and rules are the plan's.
+def planned_settings(values: Values, plan: PlanFile, today: dt.date) -> Settings:
+    """The settings of a run that executes a plan: scope and limits are the plan's.
 
-    Raises UsageError where something else was asked for.
+    Raises UsageError where the values ask for something else.
     """
-    said = {name: value for name, value in values.items() if name != "manifests"}
-    if values.get("manifests"):
-        said["layout"] = "manifest"
-    ours = {**said, **plan.header.options, "date": "NOT_SET"}
-    chosen, asked = settings_of(ours), settings_of({**plan.header.options, **said})
+    options = plan.header.options
+    chosen = parse(Settings, {**values, **options, "date": "NOT_SET"})
+    asked = parse(Settings, {**options, **values})
     other = [
-        name
-        for name in plan.header.options.keys() - _SCOPE
-        if getattr(chosen, name) != getattr(asked, name)
+        name for name in options.keys() - _SCOPE if getattr(chosen, name) != getattr(asked, name)
     ]
     if chosen.prefixes(today) != asked.prefixes(today):
         other.append("prefix")
@@ -55,7 +48,7 @@ def planned_settings(values: dict[str, Any], plan: PlanFile, today: dt.date) -> 
         names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(other))
         raise UsageError(
             f"the plan was made with another {names}",
-            hint="Leave these out: a plan brings its own; or plan again.",
+            hint="Leave these options out, since the plan has its own; or plan again.",
         )
     return chosen
 
@@ -70,5 +63,6 @@ async def save_plan(path: str, run: Run, settings: Settings, options: S3Options)
         await write_text(path, plan.dump(), options, "application/jsonl")
     except (OSError, CoalesceError) as error:
         raise ConfigurationError(
-            f"the plan cannot be written to {path!r}: {error}", hint="Choose another --save-plan."
+            f"cannot write the plan to {path!r}: {reason_of(error)}",
+            hint="Choose another --save-plan.",
         ) from error

@@ -4,88 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.console import Group, RenderableType
+from rich.table import Table
 
-from coalesce.cli import options as o
-from coalesce.cli.exits import exit_with
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from coalesce.inspect.status import Status
+from coalesce.cli.options import Values
+from coalesce.cli.output import print_failures
+from coalesce.cli.request import Request
+from coalesce.cli.tables import Row, kept_rows, pairs, print_table, share_of_limit
+from coalesce.inspect.status import ObjectTotal, Status, read_status
+from coalesce.storage.s3 import open_s3
 
 _WIDTH = 24
 
 
-def command(
-    targets: o.Targets = None,
-    bucket: o.Bucket = None,
-    prefix: o.Prefix = None,
-    whole_bucket: o.WholeBucket = None,
-    date: o.Date = None,
-    layout: o.Layout = None,
-    manifests: o.Manifests = False,
-    partition: o.Partition = None,
-    topic: o.Topic = None,
-    include: o.Include = None,
-    exclude: o.Exclude = None,
-    max_files: o.MaxFiles = None,
-    max_size: o.MaxSize = None,
-    min_files: o.MinFiles = None,
-    min_age: o.MinAge = None,
-    shard: o.ShardOf = None,
-    state: o.State = None,
-    config: o.Config = None,
-    endpoint_url: o.Endpoint = None,
-    region: o.Region = None,
-    profile: o.Profile = None,
-    no_sign_request: o.NoSign = None,
-    ca_bundle: o.CaBundle = None,
-    no_verify_ssl: o.NoVerify = None,
-    expected_bucket_owner: o.Owner = None,
-    request_payer: o.Payer = None,
-    addressing: o.Addressing = None,
-    localstack: o.Localstack = False,
-    output: o.Output = None,
-) -> None:
-    """Say what lies under the prefixes now, what is unfinished, and what a run would change.
+def show(values: Values) -> int:
+    """Prints the status that the values ask for; its exit code.
 
-    Writes nothing.
+    Raises UsageError, or ConfigurationError if nothing can be seen.
     """
-    given = dict(locals())
-    exit_with(lambda: asyncio.run(_looked(given)))
+    return asyncio.run(_show(Request.of(values)))
 
 
-async def _looked(given: dict[str, Any]) -> int:
-    from rich.console import Console
-
-    from coalesce.cli.values import gathered, settings_of, store_options_of, wants_json
-    from coalesce.inspect.status import look
-    from coalesce.storage.s3 import open_s3
-
-    values = gathered(given)
-    settings = settings_of(values)
-    as_json = wants_json(values)
-    async with open_s3(store_options_of(values)) as store:
-        status = await look(store, settings)
-    if as_json:
+async def _show(request: Request) -> int:
+    async with open_s3(request.store) as store:
+        status = await read_status(store, request.settings)
+    if request.output.as_json:
         typer.echo(json.dumps(status.model_dump(mode="json", by_alias=True)))
     else:
-        Console(highlight=False, soft_wrap=True).print(status_table(status))
-        for failure in status.failures:
-            typer.echo(f"{failure.code}: {failure.message}. {failure.hint}", err=True)
+        print_table(status_table(status, request.settings.min_age))
+        print_failures(status.failures)
     return status.exit_code
 
 
-def status_table(status: Status) -> RenderableType:
-    """Topic by topic, then the whole, then the path list as bars."""
-    from rich.console import Group
-    from rich.table import Table
+def status_table(status: Status, min_age: float) -> RenderableType:
+    """Topic by topic, then the whole, then the path list as bars.
 
-    from coalesce.cli.tables import pairs
-
+    `min_age` is what a run is told as --min-age, in seconds.
+    """
     table = Table(box=None, pad_edge=False)
     table.add_column("topic", overflow="fold")
     for heading in ("small objects", "bytes", "outputs", "bytes", "would be joined", "into"):
@@ -100,26 +57,50 @@ def status_table(status: Status) -> RenderableType:
             topic.would_write,
         )
         table.add_row(topic.topic, *(f"{number:,}" for number in numbers))
-    alive = sum(line.alive for line in status.unfinished)
-    rows = {
-        "small objects": f"{status.sources.count:,} of {status.sources.bytes:,} bytes",
-        "outputs": f"{status.outputs.count:,} of {status.outputs.bytes:,} bytes",
-        "other keys": f"{status.other.count:,} of {status.other.bytes:,} bytes",
-        "would be left": ", ".join(f"{count:,} {why}" for why, count in status.left.items())
-        or "none",
-        "unfinished": f"{len(status.unfinished):,} groups, {alive:,} of them worked on now; {status.leftovers:,} small objects whose output is there",
-        "open uploads": "the store does not list them"
-        if status.uploads is None
-        else f"{status.uploads:,}",
-        "leases": f"{sum(lease.alive for lease in status.leases):,} alive, {sum(not lease.alive for lease in status.leases):,} ended",
-        "path list": _bar(status.path_list.before, status.path_list.limit, "now"),
-        "": _bar(status.path_list.after, status.path_list.limit, "after a run"),
-    }
+    paths = status.path_list
+    rows: list[Row] = [
+        ("small objects", _total(status.sources)),
+        ("outputs", _total(status.outputs)),
+        ("other keys", _total(status.other)),
+        *kept_rows("would be kept", status.left, min_age),
+        *_unfinished_rows(status),
+        ("path list", bar(paths.before, paths.limit, "now")),
+        ("", bar(paths.after, paths.limit, "after a run")),
+    ]
     return Group(table, "", pairs(rows))
 
 
-def _bar(characters: int, limit: int, when: str) -> str:
-    """Against the limit; what is there at all shows."""
-    share = characters / limit
-    filled = min(_WIDTH, max(round(share * _WIDTH), characters > 0))
-    return f"{'█' * filled}{'░' * (_WIDTH - filled)} {characters:,} characters {when}, {share:.2%} of {limit:,}"
+def _total(total: ObjectTotal) -> str:
+    return f"{total.count:,}, {total.bytes:,} bytes"
+
+
+def _unfinished_rows(status: Status) -> list[Row]:
+    """What runs left, or still work on; nothing where there is nothing."""
+    rows: list[Row] = []
+    if status.unfinished:
+        active = sum(group.alive for group in status.unfinished)
+        rows.append(
+            (
+                "unfinished",
+                f"{len(status.unfinished):,} groups unfinished ({active:,} with an active run);"
+                f" {status.leftovers:,} joined objects still to delete",
+            )
+        )
+    if status.leases:
+        active = sum(lease.alive for lease in status.leases)
+        dead = len(status.leases) - active
+        rows.append(("runs", f"{active:,} active, {dead:,} ended without cleaning up"))
+    if status.uploads is None:
+        rows.append(("open uploads", "this store does not list them"))
+    elif status.uploads:
+        rows.append(("open uploads", f"{status.uploads:,}"))
+    return rows
+
+
+def bar(characters: int, limit: int, when: str) -> str:
+    """A length as a bar against the limit; what is there at all shows."""
+    filled = min(_WIDTH, max(round(characters / limit * _WIDTH), characters > 0))
+    return (
+        f"{'█' * filled}{'░' * (_WIDTH - filled)} {characters:,} characters {when},"
+        f" {share_of_limit(characters, limit)}"
+    )

@@ -4,83 +4,57 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from coalesce.cli import options as o
-from coalesce.cli.exits import exit_with
+from coalesce.cli.options import Values
+from coalesce.cli.output import failure_line
+from coalesce.cli.request import Request, VerifyOptions, parse
+from coalesce.cli.tables import Row, pairs, print_table
+from coalesce.exits import meaning_of
+from coalesce.inspect.verify import Verification, verify
+from coalesce.report.report import Failure
+from coalesce.storage.s3 import open_s3
 
 
-def command(
-    targets: o.Targets = None,
-    bucket: o.Bucket = None,
-    prefix: o.Prefix = None,
-    whole_bucket: o.WholeBucket = None,
-    date: o.Date = None,
-    layout: o.Layout = None,
-    manifests: o.Manifests = False,
-    partition: o.Partition = None,
-    topic: o.Topic = None,
-    include: o.Include = None,
-    exclude: o.Exclude = None,
-    deep: Annotated[
-        bool, o.option("--deep", help="read every output: members, records, CRC64NVME")
-    ] = False,
-    memory: o.Memory = None,
-    shard: o.ShardOf = None,
-    state: o.State = None,
-    config: o.Config = None,
-    endpoint_url: o.Endpoint = None,
-    region: o.Region = None,
-    profile: o.Profile = None,
-    no_sign_request: o.NoSign = None,
-    ca_bundle: o.CaBundle = None,
-    no_verify_ssl: o.NoVerify = None,
-    expected_bucket_owner: o.Owner = None,
-    request_payer: o.Payer = None,
-    addressing: o.Addressing = None,
-    localstack: o.Localstack = False,
-    output: o.Output = None,
-) -> None:
-    """Prove earlier outputs by their metadata and HEAD, or with --deep by their content.
+def prove(values: Values) -> int:
+    """Checks the outputs that the values name, and prints what was found; the exit code.
 
-    Exit code 4 if any fails. Writes nothing.
+    Raises UsageError, or ConfigurationError if nothing can be seen.
     """
-    given = dict(locals())
-    exit_with(lambda: asyncio.run(_verified(given)))
+    return asyncio.run(_prove(Request.of(values), parse(VerifyOptions, values).deep))
 
 
-async def _verified(given: dict[str, Any]) -> int:
-    from rich.console import Console
+async def _prove(request: Request, deep: bool) -> int:
+    as_json = request.output.as_json
 
-    from coalesce.cli.tables import pairs
-    from coalesce.cli.values import gathered, settings_of, store_options_of, wants_json
-    from coalesce.inspect.verify import verify
-    from coalesce.storage.s3 import open_s3
-
-    values = gathered(given)
-    settings = settings_of(values)
-    as_json = wants_json(values)
-
-    def told(event: dict[str, Any]) -> None:
+    def emit(event: dict[str, Any]) -> None:
         if as_json:
             typer.echo(json.dumps(event))
         elif event["type"] == "failure":
-            typer.echo(f"{event['code']}: {event['message']}. {event['hint']}", err=True)
+            typer.echo(failure_line(Failure.model_validate(event)), err=True)
 
-    async with open_s3(store_options_of(values)) as store:
-        result = await verify(store, settings, deep=given["deep"], emit=told)
+    async with open_s3(request.store) as store:
+        result = await verify(store, request.settings, deep=deep, emit=emit)
     if as_json:
         typer.echo(json.dumps(result.model_dump(mode="json", by_alias=True)))
-        return result.exit_code
-    rows = {
-        "outputs": f"{result.outputs:,} seen, {result.proven:,} proven, {result.failed:,} failed",
-        "of them": f"{result.bytes:,} bytes from {result.sources:,} sources"
-        + ("" if result.records is None else f", {result.records:,} records"),
-        "how": "read again" if result.deep else "by metadata and HEAD",
-        "without CRC64NVME": f"{result.unsummed:,}",
-        "exit code": str(result.exit_code),
-    }
-    Console(highlight=False, soft_wrap=True).print(pairs(rows))
+    else:
+        print_table(pairs(_rows(result)))
     return result.exit_code
+
+
+def _rows(result: Verification) -> list[Row]:
+    records = "" if result.records is None else f", {result.records:,} records"
+    rows = [
+        (
+            "outputs",
+            f"{result.outputs:,} found, {result.proven:,} proven, {result.failed:,} failed",
+        ),
+        ("proven", f"{result.bytes:,} bytes from {result.sources:,} sources{records}"),
+        ("how", "every byte read again" if result.deep else "by metadata and HEAD"),
+    ]
+    if result.unsummed:
+        rows.append(("without CRC64NVME", f"{result.unsummed:,}: the store keeps none for them"))
+    rows.append(("exit code", f"{result.exit_code}: {meaning_of(result.exit_code)}"))
+    return rows

@@ -1,42 +1,59 @@
-"""How one source passes into an output."""
+"""The protocol of joiners, and the joiner that changes nothing."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
+from typing_extensions import override
+
 
 class Joiner(Protocol):
-    """One source on its way into an output.
+    """Takes the body of one source and returns what goes into the output.
 
-    `records` counts what has passed so far; None where nothing is looked at.
+    Attributes:
+        records: Records so far; None if the content is not checked.
+        content_size: Bytes of the inflated content so far; 0 if it is not checked.
+        content_crc64: CRC-64/NVME of the inflated content so far; 0 if it is not checked.
     """
 
     records: int | None
+    content_size: int
+    content_crc64: int
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The next bytes of the source; what of them goes into the output now.
+        """Takes the next bytes of the source, in order, in pieces of any size.
 
-        Raises ContentError.
+        Returns:
+            Bytes to append to the output now.
+
+        Raises:
+            ContentError: The source is corrupt.
         """
         ...
 
     def finish(self) -> list[bytes]:
-        """The end of the source; what is still to be written.
+        """Ends the source.
 
-        Raises ContentError if the source is not whole.
+        Returns:
+            Bytes to append to the output, such as a missing final newline.
+
+        Raises:
+            ContentError: The source is truncated.
         """
         ...
 
 
-class AsIs:
-    """Bytes pass unchecked: the user said so."""
+class AsIs(Joiner):
+    """Passes bytes on unchecked (`--no-check`)."""
 
     records: int | None = None
+    content_size = 0
+    content_crc64 = 0
 
+    @override
     def feed(self, data: bytes) -> list[bytes]:
-        """See `Joiner`."""
         return [data]
 
+    @override
     def finish(self) -> list[bytes]:
-        """See `Joiner`."""
         return []

@@ -7,12 +7,19 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
+
+# Bytes of a JSON record beside its payload.
+_ENVELOPE_BYTES = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What to make: objects in all, spread over days, topics and partitions; `gaps`, `overlaps` and
-    `spoilt` are shares of objects (0 to 1).
+    """What a data set is like: `objects` in all, spread evenly over days, topics and partitions.
+
+    `days` are directories under the prefix, such as `2026/11/22/`. `records` and `record_bytes` are
+    those of each object and of each record. `gaps`, `overlaps` and `spoilt` are shares of the
+    objects, from 0 to 1: behind a gap in the offsets, overlapping the one before, cut short.
     """
 
     prefix: str
@@ -29,65 +36,72 @@ class Shape:
     spoilt: float = 0.0
 
 
-def objects(shape: Shape) -> Iterator[tuple[str, bytes]]:
-    """(key, body) of every object. Every record is unique over the whole set."""
-    chance = random.Random(shape.seed)
-    lanes = [
-        (day, topic, partition)
+class _TopicPartition(NamedTuple):
+    """One partition of one topic, on one day."""
+
+    day: str
+    topic: int
+    partition: int
+
+
+def generate_objects(shape: Shape) -> Iterator[tuple[str, bytes]]:
+    """Makes the objects of a data set, one at a time: (key, body).
+
+    Every record is unique over the whole set.
+    """
+    rng = random.Random(shape.seed)
+    topic_partitions = [
+        _TopicPartition(day, topic, partition)
         for day in shape.days
         for topic in range(shape.topics)
         for partition in range(shape.partitions)
     ]
-    offsets = dict.fromkeys(lanes, 0)
-    for n in range(shape.objects):
-        lane = lanes[n % len(lanes)]
-        first = offsets[lane]
-        if chance.random() < shape.gaps:
-            first += chance.randint(1, 50)
-        if first and chance.random() < shape.overlaps:
+    next_offsets = dict.fromkeys(topic_partitions, 0)
+    for number in range(shape.objects):
+        where = topic_partitions[number % len(topic_partitions)]
+        first = next_offsets[where]
+        if rng.random() < shape.gaps:
+            first += rng.randint(1, 50)
+        if first and rng.random() < shape.overlaps:
             first -= 1
         last = first + shape.records - 1
-        offsets[lane] = last + 1
-        key, body = (
-            _manifest(shape, lane, n, first, last)
-            if shape.layout == "manifest"
-            else _corporate(shape, lane, n, first, last, chance)
-        )
-        yield (
-            key,
-            body[: len(body) * 2 // 3] if shape.spoilt and chance.random() < shape.spoilt else body,
-        )
+        next_offsets[where] = last + 1
+        if shape.layout == "manifest":
+            key, body = _make_manifest(shape, where, number, first, last)
+        else:
+            key, body = _make_corporate(shape, where, number, first, last, rng)
+        if shape.spoilt and rng.random() < shape.spoilt:
+            body = body[: len(body) * 2 // 3]
+        yield key, body
 
 
-def _corporate(
-    shape: Shape, lane: tuple[str, int, int], n: int, first: int, last: int, chance: random.Random
+def _make_corporate(
+    shape: Shape, where: _TopicPartition, number: int, first: int, last: int, rng: random.Random
 ) -> tuple[str, bytes]:
-    day, topic, partition = lane
+    """Gzipped JSON lines."""
+    payload_bytes = shape.record_bytes - _ENVELOPE_BYTES
     lines = []
     for offset in range(first, last + 1):
-        payload = chance.randbytes(max(1, (shape.record_bytes - 120) * 3 // 4)).hex()[
-            : max(1, shape.record_bytes - 120)
-        ]
-        lines.append(
-            json.dumps(
-                {
-                    "traceId": f"{shape.seed}-{n}-{offset}",
-                    "message": {"dbObject": payload, "partition": partition, "offset": offset},
-                }
-            )
-            + "\n"
-        )
-    key = f"{shape.prefix}{day}database/collection_{topic}/db.database.collection-{topic}_{partition}_{first}-{last}.jsonl.gz"
-    return key, gzip.compress("".join(lines).encode(), 1, mtime=0)
+        payload = rng.randbytes(max(1, payload_bytes * 3 // 4)).hex()[: max(1, payload_bytes)]
+        record = {
+            "traceId": f"{shape.seed}-{number}-{offset}",
+            "message": {"dbObject": payload, "partition": where.partition, "offset": offset},
+        }
+        lines.append(f"{json.dumps(record)}\n")
+    directory = f"{shape.prefix}{where.day}database/collection_{where.topic}/"
+    name = f"db.database.collection-{where.topic}_{where.partition}_{first}-{last}.jsonl.gz"
+    return f"{directory}{name}", gzip.compress("".join(lines).encode(), 1, mtime=0)
 
 
-def _manifest(
-    shape: Shape, lane: tuple[str, int, int], n: int, first: int, last: int
+def _make_manifest(
+    shape: Shape, where: _TopicPartition, number: int, first: int, last: int
 ) -> tuple[str, bytes]:
-    day, topic, partition = lane
+    """Plain lines of fields between bars."""
     rows = [
-        f"{shape.seed}-{n}-{offset}|1600000000000|database|collection-{topic}|STREAMED|K2HB|{n}|KAFKA_RECORD\n"
+        f"{shape.seed}-{number}-{offset}|1600000000000|database|collection-{where.topic}"
+        f"|STREAMED|K2HB|{number}|KAFKA_RECORD\n"
         for offset in range(first, last + 1)
     ]
-    name = f"db.database.collection-{topic}_{partition}"
-    return f"{shape.prefix}{day}{name}_{first}-{name}_{last}.txt", "".join(rows).encode()
+    name = f"db.database.collection-{where.topic}_{where.partition}"
+    key = f"{shape.prefix}{where.day}{name}_{first}-{name}_{last}.txt"
+    return key, "".join(rows).encode()

@@ -1,4 +1,8 @@
-"""A data set in a bucket, and every record that is found there."""
+"""Writes a data set into a bucket, and reads every record of it back.
+
+The reading shares no code with what is proven by it: it lists, gets, and inflates with Python's own
+gzip.
+"""
 
 from __future__ import annotations
 
@@ -8,34 +12,43 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from coalesce.demo.dataset import Shape, objects
+from coalesce.demo.dataset import Shape, generate_objects
 from coalesce.naming.layouts import layout
 from coalesce.report.report import path_characters
 from coalesce.storage.base import ObjectStore
 
+_AT_ONCE = 32
+
 
 async def fill(store: ObjectStore, shape: Shape) -> int:
-    """Writes a data set; how many objects."""
-    lanes = asyncio.Semaphore(32)
+    """Writes a data set into the bucket, a few objects at a time.
+
+    Returns:
+        The number of objects written.
+
+    Raises:
+        ExceptionGroup: of StorageError, if an object cannot be written.
+    """
+    slots = asyncio.Semaphore(_AT_ONCE)
     count = 0
 
     async def put(key: str, body: bytes) -> None:
         try:
             await store.put(key, body)
         finally:
-            lanes.release()
+            slots.release()
 
     async with asyncio.TaskGroup() as tasks:
-        for key, body in objects(shape):
-            await lanes.acquire()
+        for key, body in generate_objects(shape):
+            await slots.acquire()
             tasks.create_task(put(key, body))
             count += 1
     return count
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """What a reader finds under a prefix."""
+class PrefixContents:
+    """What lies under a prefix; `path_list` is the characters of all paths, joined by commas."""
 
     objects: int
     bytes: int
@@ -45,35 +58,50 @@ class Sight:
     def __str__(self) -> str:
         return (
             f"{self.objects:,} objects, {self.bytes:,} bytes, {self.records:,} records, "
-            f"a path list of {self.path_list:,} characters"
+            f"path list {self.path_list:,} characters"
         )
 
 
-async def inspect(
+async def read_records(
     store: ObjectStore, prefix: str, layout_name: str
-) -> tuple[Counter[bytes], Sight]:
-    """Every record under a prefix with how often it is there: read from the bucket anew, by
-    Python's own gzip.
+) -> tuple[Counter[bytes], PrefixContents]:
+    """Reads every object under a prefix.
+
+    Memory is that of all records: this is for demonstrations and tests.
+
+    Args:
+        store: the bucket.
+        prefix: the keys to read.
+        layout_name: says whether the objects are gzipped.
+
+    Returns:
+        How often each record is there, and what the objects are in all.
+
+    Raises:
+        StorageError: an object or the listing cannot be read.
+        OSError, EOFError: an object is not whole gzip.
     """
     records: Counter[bytes] = Counter()
     size = count = characters = 0
     gzipped = layout(layout_name).gzip
-    lanes = asyncio.Semaphore(32)
+    slots = asyncio.Semaphore(_AT_ONCE)
 
     async def read(key: str) -> bytes:
-        async with lanes:
+        async with slots:
             return (await store.get(key)).data
 
-    async for keys in _keys(store, prefix):
+    async for keys in _list_keys(store, prefix):
         count += len(keys)
         characters += sum(map(len, keys))
         for body in await asyncio.gather(*(read(key) for key in keys)):
             size += len(body)
             records.update((gzip.decompress(body) if gzipped else body).splitlines())
-    return records, Sight(count, size, records.total(), path_characters("demo", count, characters))
+    path_list = path_characters("demo", count, characters)
+    return records, PrefixContents(count, size, records.total(), path_list)
 
 
-async def _keys(store: ObjectStore, prefix: str) -> AsyncIterator[list[str]]:
+async def _list_keys(store: ObjectStore, prefix: str) -> AsyncIterator[list[str]]:
+    """The keys under a prefix, page by page."""
     token = None
     while True:
         page = await store.list_page(prefix, token=token)

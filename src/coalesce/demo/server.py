@@ -1,4 +1,4 @@
-"""The main job on an embedded S3 server, with a proof that does not take the program's word."""
+"""An S3 server of its own, for as long as a demonstration or a test takes."""
 
 from __future__ import annotations
 
@@ -15,19 +15,27 @@ from pathlib import Path
 
 from coalesce.errors import ConfigurationError
 
+_START_SECONDS = 30
+_STOP_SECONDS = 10
+
 
 @contextlib.contextmanager
 def embedded_server() -> Iterator[str]:
-    """A MiniStack on a free loopback port, its data in a temporary folder; its URL.
+    """Runs MiniStack on a free loopback port; its data are gone with the block.
 
-    Raises ConfigurationError if it is not installed.
+    Yields:
+        The URL of the server.
+
+    Raises:
+        ConfigurationError: MiniStack is not installed, or does not start.
     """
     if find_spec("ministack") is None:
         raise ConfigurationError(
-            "the demo needs the extra 'demo'", hint="Install coalesce-s3[demo], or use `make demo`."
+            "the demo needs MiniStack, which is not installed",
+            hint="Install coalesce-s3[demo], or run `make demo`.",
         )
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         local = {
             "GATEWAY_PORT": str(port),
@@ -43,20 +51,20 @@ def embedded_server() -> Iterator[str]:
                 [str(program)], env=os.environ | local | data, stdout=log, stderr=log
             )
         try:
-            _wait(port, server)
+            _wait_until_up(port, server)
             yield f"http://127.0.0.1:{port}"
         finally:
             server.terminate()
-            server.wait(10)
+            server.wait(_STOP_SECONDS)
 
 
-def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 30
+def _wait_until_up(port: int, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.05)
     raise ConfigurationError(
         "the embedded S3 server did not start",
-        hint="Try again, or use `coalesce generate` and `coalesce run` on a server of yours.",
+        hint="Try again, or use `coalesce generate` and `coalesce run` on your own server.",
     )

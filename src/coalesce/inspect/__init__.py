@@ -1,1 +1,1 @@
-"""Commands that look and change nothing: status, verify, policy."""
+"""Commands that only read: status, verify, policy."""

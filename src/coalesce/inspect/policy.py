@@ -1,4 +1,4 @@
-"""The least rights that a run needs on AWS, and a bucket policy that holds it to its promises."""
+"""The least rights that a run needs on AWS, and a bucket policy that enforces its conditions."""
 
 from __future__ import annotations
 
@@ -28,22 +28,29 @@ def arn_of(bucket: str, region: str) -> str:
 def role_policy(
     arn: str, prefixes: Sequence[str], state: str, *, report: str = "", kms_keys: Sequence[str] = ()
 ) -> Document:
-    """Rights of the job's role on the bucket of this ARN: under the prefixes and the state prefix,
-    and to write one report. No versions, no settings, no ACLs.
+    """The policy of the job's role: objects under the prefixes and the state prefix, one report.
+    No versions, no settings, no ACLs.
 
-    The condition on listings lets requests pass that name no prefix: S3 asks for the same right
-    when it answers a HEAD for an absent key, and without it says 403, which is no answer to whether
-    an output is there.
+    The condition on listings lets requests pass that name no prefix. S3 checks the same right when
+    it answers a HEAD for an absent key; without it the answer is 403, which does not say whether an
+    output exists.
+
+    Args:
+        arn: of the bucket.
+        prefixes: where sources and outputs are, each with its slash.
+        state: the state prefix, with its slash.
+        report: the ARN of the report's object; empty if none is written to S3.
+        kms_keys: ARNs of the keys that encrypt the bucket.
     """
-    where = [f"{arn}/{prefix}*" for prefix in (*prefixes, state)]
-    listed = [f"{prefix}*" for prefix in (*prefixes, state)]
+    resources = [f"{arn}/{prefix}*" for prefix in (*prefixes, state)]
+    listable = [f"{prefix}*" for prefix in (*prefixes, state)]
     statements: list[Document] = [
         {
             "Sid": "List",
             "Effect": "Allow",
             "Action": "s3:ListBucket",
             "Resource": arn,
-            "Condition": {"StringLikeIfExists": {"s3:prefix": listed}},
+            "Condition": {"StringLikeIfExists": {"s3:prefix": listable}},
         },
         {
             "Sid": "FindUploads",
@@ -51,7 +58,7 @@ def role_policy(
             "Action": "s3:ListBucketMultipartUploads",
             "Resource": arn,
         },
-        {"Sid": "ReadWriteDelete", "Effect": "Allow", "Action": _OBJECTS, "Resource": where},
+        {"Sid": "ReadWriteDelete", "Effect": "Allow", "Action": _OBJECTS, "Resource": resources},
     ]
     if report:
         statements.append(
@@ -65,33 +72,39 @@ def role_policy(
 
 
 def bucket_policy(arn: str, prefixes: Sequence[str], state: str, role: str) -> Document:
-    """What makes a defect of this program end in 403 instead of in loss: under the prefixes the
-    role creates only, and deletes only by ETag.
+    """The policy of the bucket, by which a defect of this program ends in 403 instead of in loss:
+    under the prefixes the role may only create, and delete only by ETag.
 
-    Plan records may also be replaced, by ETag. Leases and the probe's objects are free: they are
-    each one run's own, and the probe tries what a store does with requests that name no condition.
-    Other writers are not concerned.
+    Plan records may also be replaced, by ETag. Leases and the probe's objects are exempt: each is
+    one run's own, and the probe has to send requests without conditions. Other roles are not
+    affected.
+
+    Args:
+        arn: of the bucket.
+        prefixes: where sources and outputs are, each with its slash.
+        state: the state prefix, with its slash.
+        role: the ARN of the job's role.
     """
     data, records = [f"{arn}/{prefix}*" for prefix in prefixes], f"{arn}/{records_prefix(state)}*"
     # Starting an upload and its parts cannot carry a condition.
     writes = {"Bool": {"s3:ObjectCreationOperation": "true"}}
     return _document(
         [
-            _denied(
+            _deny(
                 "JobCreatesOnly",
                 role,
                 "s3:PutObject",
                 data,
                 {"Null": {"s3:if-none-match": "true"}, **writes},
             ),
-            _denied(
+            _deny(
                 "JobDeletesByETagOnly",
                 role,
                 "s3:DeleteObject",
                 [*data, records],
                 {"Null": {"s3:if-match": "true"}},
             ),
-            _denied(
+            _deny(
                 "JobReplacesRecordsByETagOnly",
                 role,
                 "s3:PutObject",
@@ -102,7 +115,7 @@ def bucket_policy(arn: str, prefixes: Sequence[str], state: str, role: str) -> D
     )
 
 
-def _denied(
+def _deny(
     sid: str, role: str, action: str, resource: str | list[str], condition: Document
 ) -> Document:
     return {

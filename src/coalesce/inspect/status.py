@@ -11,48 +11,49 @@ from pydantic import BaseModel, Field
 from coalesce import __version__
 from coalesce.errors import CoalesceError, NotImplementedByStore, RecordDamaged
 from coalesce.exits import exit_code_of, worst
-from coalesce.listing.groups import Listed, list_groups
+from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import Group, GroupId
 from coalesce.naming.layouts import Layout, layout
 from coalesce.naming.sources import Sources
 from coalesce.planning import batches as planning
 from coalesce.planning.rules import Limits, Scope
+from coalesce.protocol.lease import Rival
 from coalesce.protocol.record import HeldRecord
-from coalesce.protocol.recovery import Ground, survey
-from coalesce.protocol.state import group_of
+from coalesce.protocol.survey import Ground, survey
 from coalesce.report.report import Failure, PathListPart, ScopePart, path_characters
 from coalesce.settings import Settings
 from coalesce.storage.base import ObjectStore
 
 
-class Pile(BaseModel):
-    """Objects of one kind."""
+class ObjectTotal(BaseModel):
+    """How many objects of one kind there are, and their bytes."""
 
     count: int = 0
     bytes: int = 0
 
     def add(self, count: int, size: int) -> None:
-        """So many more."""
+        """Adds `count` objects of `size` bytes in all."""
         self.count += count
         self.bytes += size
 
 
 class TopicStatus(BaseModel):
-    """One topic: its small objects and its outputs; how many small ones a run would join, and into
-    how many outputs.
+    """One topic: its sources and outputs; how many sources a run would join, into how many
+    outputs.
     """
 
     topic: str
-    sources: Pile = Field(default_factory=Pile)
-    outputs: Pile = Field(default_factory=Pile)
+    sources: ObjectTotal = Field(default_factory=ObjectTotal)
+    outputs: ObjectTotal = Field(default_factory=ObjectTotal)
     would_join: int = 0
     would_write: int = 0
 
 
-class Unfinished(BaseModel):
-    """A group with a plan record. `alive`: its run still renews its lease.
+class UnfinishedGroup(BaseModel):
+    """A group with a plan record, whose run still works on it or ended before it was done.
 
-    `leftovers` are sources whose output is there already.
+    `alive` means that the run still renews its lease; `outputs` are those of the plan; `leftovers`
+    are sources that are still there although the output they were joined into exists.
     """
 
     group: str
@@ -73,22 +74,23 @@ class Lease(BaseModel):
 
 
 class Status(BaseModel):
-    """All of it. `path_list.before` is now, `after` is what a run would leave.
+    """Everything that `coalesce status` shows.
 
-    `uploads` is None where the store does not list them.
+    `path_list.before` is now, `after` is what a run would leave. `left` counts, by reason, the
+    sources that a run would not join. `uploads` is None where the store does not list them.
     """
 
     type: Literal["status"] = "status"
     schema_version: int = Field(default=1, alias="schema")
     version: str = __version__
     scope: ScopePart
-    sources: Pile = Field(default_factory=Pile)
-    outputs: Pile = Field(default_factory=Pile)
-    other: Pile = Field(default_factory=Pile)
+    sources: ObjectTotal = Field(default_factory=ObjectTotal)
+    outputs: ObjectTotal = Field(default_factory=ObjectTotal)
+    other: ObjectTotal = Field(default_factory=ObjectTotal)
     path_list: PathListPart = Field(default_factory=PathListPart)
     topics: list[TopicStatus] = Field(default_factory=list)
     left: dict[str, int] = Field(default_factory=dict)
-    unfinished: list[Unfinished] = Field(default_factory=list)
+    unfinished: list[UnfinishedGroup] = Field(default_factory=list)
     leases: list[Lease] = Field(default_factory=list)
     uploads: int | None = None
     leftovers: int = 0
@@ -96,134 +98,109 @@ class Status(BaseModel):
     exit_code: int = 0
 
 
-async def look(store: ObjectStore, settings: Settings) -> Status:
-    """The state of a scope.
+async def read_status(store: ObjectStore, settings: Settings) -> Status:
+    """The state of a scope: what lies there, what is unfinished, and what a run would change.
 
-    What a failed listing would have shown is missing, and said among the failures. Raises
-    CoalesceError if nothing can be seen.
+    What one failed listing or one damaged record would have shown is missing, and named among the
+    failures; the exit code is that of the worst.
+
+    Args:
+        store: the bucket; nothing is written to it.
+        settings: the scope, and the limits that a run would plan by.
+
+    Raises:
+        CoalesceError: the bucket cannot be reached, or the state prefix cannot be listing.
     """
     await store.check_access()
     prefixes = settings.prefixes(dt.datetime.now(dt.UTC).date())
-    scope = ScopePart(
-        bucket=settings.bucket,
-        prefixes=list(prefixes),
-        layout=settings.layout,
-        partitions=list(settings.partition),
-        shard=str(settings.shard),
-    )
-    view = _View(store, settings, Status(scope=scope), layout(settings.layout))
-    await view.records(prefixes)
+    builder = _StatusBuilder(store, settings, prefixes)
+    await builder.read_state()
     await list_groups(
         store,
         prefixes,
-        view.layout,
-        ignored=settings.state_prefix,
-        found=view.found,
-        failed=view.failed,
+        builder.layout,
+        state_prefix=settings.state_prefix,
+        on_listing=builder.add_listing,
+        on_failure=builder.add_failure,
         shard=settings.shard,
     )
-    await view.uploads(prefixes)
-    return view.closed()
+    await builder.count_uploads()
+    return builder.build()
 
 
-class _View:
-    def __init__(
-        self, store: ObjectStore, settings: Settings, status: Status, names: Layout
-    ) -> None:
-        self.layout = names
+class _StatusBuilder:
+    """Adds up a status, in the order of the calls above: plan records first, then listings."""
+
+    def __init__(self, store: ObjectStore, settings: Settings, prefixes: tuple[str, ...]) -> None:
+        self.layout: Layout = layout(settings.layout)
         self._store = store
         self._settings = settings
-        self._status = status
-        self._limits = Limits(
-            settings.max_files,
-            settings.max_size,
-            settings.min_files,
-            settings.min_age,
-            settings.include,
-            settings.exclude,
-        )
-        self._scope = Scope(settings.partition, settings.topic)
+        self._prefixes = prefixes
+        self._status = Status(scope=ScopePart.of(settings, prefixes))
+        self._limits = Limits.of(settings)
+        self._scope = Scope.of(settings)
         self._topics: dict[str, TopicStatus] = {}
         self._left: Counter[str] = Counter()
-        self._recorded: dict[GroupId, HeldRecord] = {}
-        self._lines: dict[GroupId, Unfinished] = {}
+        self._records: dict[GroupId, HeldRecord] = {}
+        self._unfinished: dict[GroupId, UnfinishedGroup] = {}
 
-    def failed(self, error: CoalesceError) -> None:
-        failure = Failure(
-            key=error.key,
-            code=error.code,
-            request_id=error.request_id,
-            message=error.message,
-            hint=error.hint,
-        )
-        self._status.failures.append(failure)
+    def add_failure(self, error: CoalesceError) -> None:
+        self._status.failures.append(Failure.of(error))
         self._status.exit_code = worst(self._status.exit_code, exit_code_of(error))
 
-    async def records(self, prefixes: tuple[str, ...]) -> None:
-        """Plan records and leases."""
-        state, status = self._settings.state_prefix, self._status
-        left = await survey(
-            self._store,
-            state,
-            Ground(self.layout.name, prefixes, self._settings.shard, self._settings.shard.owns),
+    async def read_state(self) -> None:
+        """Reads the leases and plan records."""
+        state, shard = self._settings.state_prefix, self._settings.shard
+        ground = Ground(
+            layout=self.layout.name,
+            prefixes=self._prefixes,
+            roots=self._settings.roots,
+            shard=shard,
+            owns=shard.owns,
         )
-        for rival in left.rivals:
-            lease = rival.record
-            status.leases.append(
-                Lease(
-                    run_id=lease.run_id,
-                    owner=lease.owner,
-                    alive=rival.left > 0,
-                    prefixes=list(lease.prefixes),
-                    shard=lease.shard,
-                )
-            )
-        alive = {lease.run_id for lease in status.leases if lease.alive}
-        for key in left.records:
+        found = await survey(self._store, state, ground)
+        self._status.leases = [_lease_of(rival) for rival in found.rivals]
+        alive = {lease.run_id for lease in self._status.leases if lease.alive}
+        for key in found.records:
             try:
                 held = await HeldRecord.read(self._store, state, key)
-                group = group_of(state, key)
-            except (RecordDamaged, ValueError) as error:
-                self.failed(
-                    error
-                    if isinstance(error, CoalesceError)
-                    else RecordDamaged(f"the plan record {key!r} is no group's", key=key)
-                )
+            except RecordDamaged as error:
+                self.add_failure(error)
                 continue
             if held is not None:
-                self._recorded[group] = held
-                run_id = held.record.run_id
-                self._lines[group] = Unfinished(
-                    group=str(group),
-                    run_id=run_id,
-                    alive=run_id in alive,
-                    outputs=len(held.record.batches),
-                )
+                self._add_record(held, alive)
 
-    async def found(self, listed: Listed) -> None:
-        """A piece of the key space."""
+    def _add_record(self, held: HeldRecord, alive: set[str]) -> None:
+        group, run_id = held.record.group, held.record.run_id
+        self._records[group] = held
+        self._unfinished[group] = UnfinishedGroup(
+            group=str(group),
+            run_id=run_id,
+            alive=run_id in alive,
+            outputs=len(held.record.batches),
+        )
+
+    async def add_listing(self, listing: Listing) -> None:
+        """Counts the objects of one piece of the key space."""
         status = self._status
-        status.other.add(listed.other_keys, listed.other_bytes)
-        characters = path_characters(status.scope.bucket, listed.keys, listed.key_characters)
+        status.other.add(listing.other_keys, listing.other_bytes)
+        characters = path_characters(status.scope.bucket, listing.keys, listing.key_characters)
         status.path_list.before += characters
         status.path_list.after += characters
-        for group in (*listed.groups, *listed.finished):
+        for group in (*listing.groups, *listing.outputs_only):
             if self._scope.covers(group.id):
-                self._group(group)
+                self._add_group(group)
 
-    def _group(self, group: Group) -> None:
+    def _add_group(self, group: Group) -> None:
         status, bucket = self._status, self._status.scope.bucket
         topic = self._topics.setdefault(group.id.topic, TopicStatus(topic=group.id.topic))
-        sizes = (
-            sum(Sources.of(group.id.prefix, group.sources).sizes()),
-            sum(output.size for output in group.outputs),
-        )
-        for pile in (topic.sources, status.sources):
-            pile.add(len(group.sources), sizes[0])
-        for pile in (topic.outputs, status.outputs):
-            pile.add(len(group.outputs), sizes[1])
+        source_bytes = sum(Sources.of(group.id.prefix, group.sources).sizes())
+        output_bytes = sum(output.size for output in group.outputs)
+        for totals in (topic, status):
+            totals.sources.add(len(group.sources), source_bytes)
+            totals.outputs.add(len(group.outputs), output_bytes)
         plan = planning.plan(group, self.layout, self._limits)
-        self._left.update(left.why.value for left in plan.left)
+        self._left.update(kept.why.value for kept in plan.kept)
         for batch in plan.batches:
             topic.would_join += len(batch.sources)
             topic.would_write += 1
@@ -231,37 +208,50 @@ class _View:
             status.path_list.after -= path_characters(
                 bucket, len(batch.sources), sum(len(source.key) for source in batch.sources)
             )
-        if group.id in self._recorded:
-            self._lines[group.id].leftovers = _leftovers(group, self._recorded[group.id])
+        if group.id in self._records:
+            self._unfinished[group.id].leftovers = _count_leftovers(group, self._records[group.id])
 
-    async def uploads(self, prefixes: tuple[str, ...]) -> None:
-        """Open uploads of outputs."""
+    async def count_uploads(self) -> None:
+        """Counts the open uploads of outputs."""
         try:
-            found = [
-                upload for prefix in prefixes for upload in await self._store.list_uploads(prefix)
+            uploads = [
+                upload
+                for prefix in self._prefixes
+                for upload in await self._store.list_uploads(prefix)
             ]
         except NotImplementedByStore:
             return
         except CoalesceError as error:
-            self.failed(error)
+            self.add_failure(error)
             return
-        named = [(self.layout.parse(upload.key), upload.key) for upload in found]
-        self._status.uploads = sum(
-            name is not None and name.kind == "output" and self._settings.shard.owns(key)
-            for name, key in named
-        )
+        self._status.uploads = sum(self._is_own_output(upload.key) for upload in uploads)
 
-    def closed(self) -> Status:
-        """With everything that is known only at the end."""
+    def _is_own_output(self, key: str) -> bool:
+        named = self.layout.parse(key)
+        return named is not None and named.kind == "output" and self._settings.shard.owns(key)
+
+    def build(self) -> Status:
+        """The status, with what is known only at the end."""
         status = self._status
         status.topics = [self._topics[name] for name in sorted(self._topics)]
         status.left = dict(sorted(self._left.items()))
-        status.unfinished = [self._lines[group] for group in sorted(self._lines)]
-        status.leftovers = sum(line.leftovers for line in status.unfinished)
+        status.unfinished = [self._unfinished[group] for group in sorted(self._unfinished)]
+        status.leftovers = sum(group.leftovers for group in status.unfinished)
         return status
 
 
-def _leftovers(group: Group, held: HeldRecord) -> int:
+def _lease_of(rival: Rival) -> Lease:
+    record = rival.record
+    return Lease(
+        run_id=record.run_id,
+        owner=record.owner,
+        alive=rival.remaining > 0,
+        prefixes=list(record.prefixes),
+        shard=record.shard,
+    )
+
+
+def _count_leftovers(group: Group, held: HeldRecord) -> int:
     outputs = {output.key for output in group.outputs}
     joined = {
         source.key

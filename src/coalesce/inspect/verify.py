@@ -1,6 +1,4 @@
-"""Earlier outputs, proved again: by what they say of themselves and what the store says of them; or
-by reading every byte.
-"""
+"""Checks earlier outputs again: by their metadata and HEAD, or by reading every byte."""
 
 from __future__ import annotations
 
@@ -13,32 +11,28 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from coalesce import __version__
-from coalesce.content.joining import Rules
-from coalesce.errors import CoalesceError, ContentError, IntegrityError
+from coalesce.errors import CoalesceError, IntegrityError
 from coalesce.exits import exit_code_of, worst
-from coalesce.listing.groups import Listed, list_groups
+from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import ExistingOutput
-from coalesce.naming.layouts import Layout, layout
+from coalesce.naming.layouts import layout
 from coalesce.planning.parts import PART_BYTES
 from coalesce.planning.rules import Limits, Scope, selected
 from coalesce.protocol.commit import COUNT, DIGEST
 from coalesce.report.report import Failure, ScopePart
 from coalesce.settings import Settings
-from coalesce.storage import checksums
 from coalesce.storage.base import Head, ObjectStore
-
-RECORDS = "coalesce-records"
+from coalesce.transfer.readback import check_output
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _AT_ONCE = 32
 
 
-class Verified(BaseModel):
-    """What was checked.
+class Verification(BaseModel):
+    """What was checked, and what failed.
 
-    `unsummed` outputs have no full-object CRC64NVME in the store: there only content and length
-    could be.
-
+    `unsummed` outputs have no full-object CRC64NVME in the store, so with `deep` only their content
+    and length are checked. `bytes`, `sources` and `records` are those of the `proven` outputs;
     `records` is None unless `deep`.
     """
 
@@ -64,92 +58,102 @@ async def verify(
     *,
     deep: bool,
     emit: Callable[[dict[str, Any]], None] = lambda _: None,
-) -> Verified:
-    """Checks every output in scope.
+) -> Verification:
+    """Checks every output in scope. Writes nothing to the bucket.
 
-    Memory is one part for each that is read at once, within the budget. Raises CoalesceError where
-    nothing can be seen.
+    Memory is two parts (16 MiB) for each output that is read at once, within `settings.memory`.
+
+    Args:
+        store: the bucket.
+        settings: the scope, `include` and `exclude`, and `memory` in bytes.
+        deep: also read each output: its gzip members or lines, its records, its CRC64NVME.
+        emit: takes a `verified` or `failure` event for each output, as it is checked.
+
+    Returns:
+        The sum of all; its exit code is that of the worst failure.
+
+    Raises:
+        CoalesceError: the bucket cannot be reached.
     """
     await store.check_access()
     prefixes = settings.prefixes(dt.datetime.now(dt.UTC).date())
-    scope = ScopePart(
-        bucket=settings.bucket,
-        prefixes=list(prefixes),
-        layout=settings.layout,
-        partitions=list(settings.partition),
-        shard=str(settings.shard),
+    result = Verification(
+        scope=ScopePart.of(settings, prefixes), deep=deep, records=0 if deep else None
     )
-    # A part on its way in, its text while it is inflated: two parts each.
+    # Two parts each: one that is read, and its text while it is inflated.
     workers = max(1, min(_AT_ONCE, settings.memory // (2 * PART_BYTES))) if deep else _AT_ONCE
-    job = _Verification(
-        store,
-        settings,
-        Verified(scope=scope, deep=deep, records=0 if deep else None),
-        emit,
-        workers,
-    )
+    verifier = _Verifier(store, settings, result, emit, workers)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(job.produce(prefixes))
+        tasks.create_task(verifier.list_outputs(prefixes))
         for _ in range(workers):
-            tasks.create_task(job.consume())
-    return job.result
+            tasks.create_task(verifier.check_outputs())
+    return result
 
 
-class _Verification:
+class _Verifier:
+    """One task lists outputs into a queue, others take them from it and check them."""
+
     def __init__(
         self,
         store: ObjectStore,
         settings: Settings,
-        result: Verified,
+        result: Verification,
         emit: Callable[[dict[str, Any]], None],
         workers: int,
     ) -> None:
-        self.result = result
+        self._result = result
         self._store = store
         self._settings = settings
         self._emit = emit
         self._layout = layout(settings.layout)
-        self._scope = Scope(settings.partition, settings.topic)
-        self._patterns = Limits(include=settings.include, exclude=settings.exclude)
+        self._scope = Scope.of(settings)
+        self._limits = Limits.of(settings)
         self._workers = workers
         self._queue: asyncio.Queue[ExistingOutput | None] = asyncio.Queue(workers)
 
-    async def produce(self, prefixes: tuple[str, ...]) -> None:
-        """Lists all outputs."""
-        ignored, shard = self._settings.state_prefix, self._settings.shard
+    async def list_outputs(self, prefixes: tuple[str, ...]) -> None:
+        """Puts all outputs in scope into the queue, and after them an end mark for each worker."""
         await list_groups(
             self._store,
             prefixes,
             self._layout,
-            ignored=ignored,
-            found=self._found,
-            failed=self._failed,
-            shard=shard,
+            state_prefix=self._settings.state_prefix,
+            on_listing=self._enqueue,
+            on_failure=self._add_failure,
+            shard=self._settings.shard,
         )
         for _ in range(self._workers):
             await self._queue.put(None)
 
-    async def consume(self) -> None:
-        """Checks one output after another."""
+    async def check_outputs(self) -> None:
+        """Checks one output after another until the end mark."""
         while (output := await self._queue.get()) is not None:
-            self.result.outputs += 1
+            self._result.outputs += 1
             try:
-                head = await _proven(self._store, output)
-                records = await _read(self._store, head, self._layout) if self.result.deep else None
+                head = await _check_metadata(self._store, output)
+                records = await self._count_records(head) if self._result.deep else None
             except CoalesceError as error:
-                self.result.failed += 1
-                self._failed(error)
+                self._result.failed += 1
+                self._add_failure(error)
             else:
-                self._passed(head, records)
+                self._add_proven(head, records)
 
-    async def _found(self, listed: Listed) -> None:
-        for group in (*listed.groups, *listed.finished):
+    async def _enqueue(self, listing: Listing) -> None:
+        for group in (*listing.groups, *listing.outputs_only):
             for output in group.outputs if self._scope.covers(group.id) else ():
-                if selected(output.key, self._patterns):
+                if selected(output.key, self._limits):
                     await self._queue.put(output)
 
-    def _passed(self, head: Head, records: int | None) -> None:
-        result, sources = self.result, int(head.metadata[COUNT])
+    async def _count_records(self, head: Head) -> int:
+        return await check_output(
+            self._store,
+            head,
+            gzipped=self._layout.gzip,
+            expected_crc64=head.checksum.get("CRC64NVME", ""),
+        )
+
+    def _add_proven(self, head: Head, records: int | None) -> None:
+        result, sources = self._result, int(head.metadata[COUNT])
         result.proven += 1
         result.unsummed += "CRC64NVME" not in head.checksum
         result.bytes += head.size
@@ -166,79 +170,39 @@ class _Verification:
             }
         )
 
-    def _failed(self, error: CoalesceError) -> None:
-        failure = Failure(
-            key=error.key,
-            code=error.code,
-            request_id=error.request_id,
-            message=error.message,
-            hint=error.hint,
-        )
-        self.result.failures.append(failure)
-        self.result.exit_code = worst(self.result.exit_code, exit_code_of(error))
+    def _add_failure(self, error: CoalesceError) -> None:
+        failure = Failure.of(error)
+        self._result.failures.append(failure)
+        self._result.exit_code = worst(self._result.exit_code, exit_code_of(error))
         self._emit({"type": "failure", **failure.model_dump()})
 
 
-async def _proven(store: ObjectStore, output: ExistingOutput) -> Head:
-    """What HEAD says, if that is an output of this program as it was listed.
+async def _check_metadata(store: ObjectStore, output: ExistingOutput) -> Head:
+    """What HEAD says of an output that is there with the size that was listed, and that names the
+    plan it holds.
 
     Raises IntegrityError, StorageError.
     """
     head = await store.head(output.key)
     if head is None:
         raise IntegrityError(
-            f"{output.key}: is gone since it was listed",
+            f"{output.key}: disappeared after it was listed",
             key=output.key,
-            hint="Outputs are never deleted by this program.",
+            hint="coalesce never deletes outputs; find out what did.",
         )
     if head.size != output.size:
         raise IntegrityError(
-            f"{output.key}: has {head.size} bytes, was listed with {output.size}", key=output.key
+            f"{output.key}: has {head.size:,} bytes, but was listed with {output.size:,}",
+            key=output.key,
         )
     count = head.metadata.get(COUNT, "")
     if not _DIGEST.fullmatch(head.metadata.get(DIGEST, "")) or not (
         count.isdecimal() and int(count)
     ):
-        hint = "Another program wrote or copied it; --deep reads only what can be proven, and --exclude leaves it out."
         raise IntegrityError(
-            f"{output.key}: does not say which sources it holds",
+            f"{output.key}: its metadata does not name the sources it was made from",
             key=output.key,
             code="NoPlanDigest",
-            hint=hint,
+            hint="Another program wrote or copied it. Use --exclude to skip it.",
         )
     return head
-
-
-async def _read(store: ObjectStore, head: Head, names: Layout) -> int:
-    """Reads all of an output, and counts its records. Raises IntegrityError, StorageError."""
-    joiner = Rules(gzipped=names.gzip, check=True).joiner(head.key)
-    crc = 0
-    try:
-        for start in range(0, head.size, PART_BYTES):
-            body = await store.get(
-                head.key, etag=head.etag, start=start, length=min(PART_BYTES, head.size - start)
-            )
-            crc = checksums.crc64([body.data], crc)
-            await asyncio.to_thread(joiner.feed, body.data)
-        supplied = joiner.finish()
-    except ContentError as error:
-        raise IntegrityError(error.message, key=head.key, code=error.code) from error
-    stored = head.checksum.get("CRC64NVME", checksums.encoded(crc))
-    if stored != checksums.encoded(crc):
-        raise IntegrityError(
-            f"{head.key}: has the CRC64NVME {checksums.encoded(crc)}, the store says {stored}",
-            key=head.key,
-            code="ChecksumMismatch",
-        )
-    if supplied:
-        raise IntegrityError(
-            f"{head.key}: its last record has no end", key=head.key, code="NoLastNewline"
-        )
-    records = joiner.records or 0
-    if head.metadata.get(RECORDS, str(records)) != str(records):
-        raise IntegrityError(
-            f"{head.key}: holds {records} records, says {head.metadata[RECORDS]}",
-            key=head.key,
-            code="RecordsMissing",
-        )
-    return records

@@ -1,1 +1,1 @@
-"""Listing prefixes: groups, complete or unknown."""
+"""Lists prefixes: groups are found complete, or what is there counts as unknown."""

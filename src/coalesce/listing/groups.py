@@ -1,9 +1,8 @@
-"""Groups, found by listing prefixes: many at once, each group complete when its own part of the key
-space is.
+"""Finds groups by listing prefixes, many at once. A group is complete when its own listing ends.
 
-A prefix is listed flat; one that does not fit a page is split where S3 splits it (`Delimiter`), as
-long as its pieces are worth a request of their own. The split only cuts the key space: keys are
-grouped by what they say, and no order is trusted.
+A prefix is listed flat. One that does not fit a page is split where S3 itself splits it
+(`Delimiter`), as long as its pieces are worth a request of their own. The split only divides the
+key space: keys are grouped by what they say, and no order is trusted.
 """
 
 from __future__ import annotations
@@ -16,29 +15,36 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from coalesce.errors import CoalesceError, ListingError, StorageError, first_failure
-from coalesce.listing.pages import _page, _Repeated, all_pages
+from coalesce.listing.pages import RepeatedToken, all_pages, read_page
 from coalesce.model import ExistingOutput, Group, GroupId, ObjectInfo
 from coalesce.naming.layouts import Layout, output_of, source_of
 from coalesce.naming.shards import WHOLE, Shard
 from coalesce.naming.sources import SourcesBuilder
 from coalesce.storage.base import ObjectStore, Page
 
-# A page is 1,000 keys; below this many keys per piece, listing on costs fewer requests than listing
-# every piece.
+# A page holds 1,000 keys. With fewer keys per piece than this, listing on takes fewer requests than
+# listing every piece.
 _WORTH_A_REQUEST = 50
 
-# A prefix that ends like this may be a group: below it nothing is split.
+# A prefix that ends like this may be a group, and is not split any further.
 _MAY_BE_GROUP = re.compile(r"_\d+_$", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """What one piece of the key space held of a shard's own: groups with sources, those with
-    outputs only, and keys that are neither.
+class Listing:
+    """What one piece of the key space holds, as far as the shard owns it.
+
+    Attributes:
+        groups: Groups that have sources; each is complete.
+        outputs_only: Groups that have outputs and no sources; each is complete.
+        other_keys: Keys that are neither sources nor outputs.
+        other_bytes: Bytes of their objects.
+        keys: All keys.
+        key_characters: Characters of all keys.
     """
 
     groups: tuple[Group, ...]
-    finished: tuple[Group, ...]
+    outputs_only: tuple[Group, ...]
     other_keys: int
     other_bytes: int
     keys: int
@@ -46,11 +52,11 @@ class Listed:
 
 
 @dataclass(slots=True)
-class _Piece:
-    """What is known of a piece while it is listed."""
+class _ListingBuilder:
+    """Sorts the entries of a piece into groups while it is listed."""
 
     layout: Layout
-    ignored: str
+    state_prefix: str
     shard: Shard
     date: float = 0.0
     keys: int = 0
@@ -63,41 +69,42 @@ class _Piece:
     def add(self, page: Page) -> None:
         self.date = self.date or page.date
         for entry in page.objects:
-            self._add(entry)
+            self._add_entry(entry)
 
-    def _add(self, entry: ObjectInfo) -> None:
-        if (self.ignored and entry.key.startswith(self.ignored)) or not self.shard.owns(entry.key):
+    def _add_entry(self, entry: ObjectInfo) -> None:
+        is_state = self.state_prefix and entry.key.startswith(self.state_prefix)
+        if is_state or not self.shard.owns(entry.key):
             return
         self.keys += 1
         self.key_characters += len(entry.key)
-        named = self.layout.parse(entry.key)
-        if named is None:
+        parsed = self.layout.parse(entry.key)
+        if parsed is None:
             self.other_keys += 1
             self.other_bytes += entry.size
-        elif named.kind == "source":
-            builder = self.sources.get(named.group)
+        elif parsed.kind == "source":
+            builder = self.sources.get(parsed.group)
             if builder is None:
-                builder = self.sources[named.group] = SourcesBuilder(named.group.prefix)
-            builder.add(source_of(named, entry))
+                builder = self.sources[parsed.group] = SourcesBuilder(parsed.group.prefix)
+            builder.add(source_of(parsed, entry))
         else:
-            self.outputs[named.group].append(output_of(named, entry))
+            self.outputs[parsed.group].append(output_of(parsed, entry))
 
-    def listed(self) -> Listed:
-        """Raises ListingError where a key has come twice."""
+    def build(self) -> Listing:
+        """Raises ListingError if a source was listed twice."""
         groups = []
         for group in sorted(self.sources):
-            sources = self.sources[group].built()
-            if (key := sources.repeated_key()) is not None:
+            sources = self.sources[group].build()
+            if (key := sources.duplicate_key()) is not None:
                 raise ListingError(f"{key!r} is listed twice", key=key)
             groups.append(Group(group, sources, tuple(self.outputs.get(group, ())), self.date))
-        finished = tuple(
+        outputs_only = tuple(
             Group(group, (), tuple(outputs), self.date)
             for group, outputs in sorted(self.outputs.items())
             if group not in self.sources
         )
-        return Listed(
+        return Listing(
             tuple(groups),
-            finished,
+            outputs_only,
             self.other_keys,
             self.other_bytes,
             self.keys,
@@ -110,29 +117,42 @@ async def list_groups(
     prefixes: tuple[str, ...],
     layout: Layout,
     *,
-    ignored: str,
-    found: Callable[[Listed], Awaitable[None]],
-    failed: Callable[[CoalesceError], None],
+    state_prefix: str,
+    on_listing: Callable[[Listing], Awaitable[None]],
+    on_failure: Callable[[CoalesceError], None],
     shard: Shard = WHOLE,
-    at_once: int = 16,
+    concurrency: int = 16,
 ) -> None:
-    """Lists every prefix and hands each piece to `found`.
+    """Lists prefixes and hands over every group that a shard owns, each in one piece.
 
-    A piece whose listing fails is unknown: it goes to `failed`, the others go on.
+    A piece that cannot be listed is unknown, never empty: it is handed to `on_failure`, and the
+    other pieces are listed all the same.
 
-    `ignored` is the state prefix, whose keys are nobody's sources. Of a listing that is split down
-    to groups, only the `shard`'s own are listed. At most `at_once` pieces are listed, or wait for
-    `found` to take them.
+    Args:
+        store: The bucket.
+        prefixes: None of them begins with another.
+        layout: How sources and outputs are named.
+        state_prefix: Keys under it are left out; empty if there is none.
+        on_listing: Gets each piece of the key space that holds a key of the shard's; no group is
+            in two pieces. While it waits, so does the listing of further pieces.
+        on_failure: Gets a ListingError, with the piece's prefix as its key, for each piece that
+            cannot be listed.
+        shard: The share of the groups to list. A prefix that is split down to groups is listed
+            only where this shard owns it.
+        concurrency: How many pieces are listed, or wait for `on_listing`, at once.
+
+    Raises:
+        Exception: What `on_listing` raises; nothing more is listed then.
     """
-    lanes = asyncio.Semaphore(at_once)
+    limiter = asyncio.Semaphore(concurrency)
 
-    async def one(prefix: str) -> None:
-        async with lanes:
+    async def list_piece(prefix: str) -> None:
+        async with limiter:
             try:
-                piece, split = await _list_piece(store, prefix, layout, ignored, shard)
-                listed = piece.listed()
+                builder, children = await _list_piece(store, prefix, layout, state_prefix, shard)
+                listing = builder.build()
             except StorageError as error:
-                failed(
+                on_failure(
                     ListingError(
                         f"listing {prefix!r}: {error.message}",
                         key=prefix,
@@ -141,50 +161,51 @@ async def list_groups(
                     )
                 )
                 return
-            if piece.keys:
-                await found(listed)
-        for child in split:
+            if listing.keys:
+                await on_listing(listing)
+        for child in children:
             if _MAY_BE_GROUP.search(child) and not shard.owns(child):
                 continue
-            tasks.create_task(one(child))
+            tasks.create_task(list_piece(child))
 
     try:
         async with asyncio.TaskGroup() as tasks:
             for prefix in prefixes:
-                tasks.create_task(one(prefix))
-    except BaseExceptionGroup as group:
-        raise first_failure(group) from group
+                tasks.create_task(list_piece(prefix))
+    except BaseExceptionGroup as errors:
+        raise first_failure(errors) from errors
 
 
 async def _list_piece(
-    store: ObjectStore, prefix: str, layout: Layout, ignored: str, shard: Shard
-) -> tuple[_Piece, set[str]]:
-    """A piece's own keys, and the pieces to be listed apart.
+    store: ObjectStore, prefix: str, layout: Layout, state_prefix: str, shard: Shard
+) -> tuple[_ListingBuilder, set[str]]:
+    """Lists one prefix: its own keys, and the prefixes below it that are to be listed apart.
 
-    What may be a group is one shard's as a whole: so is a directory that happens to begin like one,
-    which no other shard gets to see.
+    What may be a group is listed by the one shard that owns it, as a whole. That includes a
+    directory whose name happens to end like a group's, which no other shard gets to see.
     """
     owner = WHOLE if _MAY_BE_GROUP.search(prefix) else shard
-    page = await _page(store, prefix, "", None)
-    delimiter = _delimiter(prefix, page, shard) if page.token else ""
+    first = await read_page(store, prefix, "", None)
+    delimiter = _choose_delimiter(prefix, first, shard) if first.token else ""
     if delimiter:
-        piece, split = _Piece(layout, ignored, owner), set[str]()
-        with suppress(_Repeated):
-            async for part in all_pages(store, prefix, delimiter=delimiter):
-                piece.add(part)
-                split.update(part.prefixes)
-            return piece, split
-    piece = _Piece(layout, ignored, owner)
-    piece.add(page)
-    if page.token:
-        async for part in all_pages(store, prefix, token=page.token):
-            piece.add(part)
-    return piece, set()
+        builder, children = _ListingBuilder(layout, state_prefix, owner), set[str]()
+        with suppress(RepeatedToken):
+            async for page in all_pages(store, prefix, delimiter=delimiter):
+                builder.add(page)
+                children.update(page.prefixes)
+            return builder, children
+    builder = _ListingBuilder(layout, state_prefix, owner)
+    builder.add(first)
+    if first.token:
+        async for page in all_pages(store, prefix, token=first.token):
+            builder.add(page)
+    return builder, set()
 
 
-def _delimiter(prefix: str, page: Page, shard: Shard) -> str:
-    """Where to split a prefix whose first page is this, or nothing if that page shows pieces too
-    small to be listed apart.
+def _choose_delimiter(prefix: str, page: Page, shard: Shard) -> str:
+    """Chooses where to split a prefix, by its first page.
+
+    Returns an empty string if the pieces that this page shows are too small to be listed apart.
     """
     if _MAY_BE_GROUP.search(prefix):
         return ""

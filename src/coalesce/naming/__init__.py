@@ -1,3 +1,1 @@
-"""Keys and what they say: which group a key belongs to, which shard owns it, and the sources of a
-group.
-"""
+"""What a key says: its group, its offsets, and the shard that owns it. Pure."""

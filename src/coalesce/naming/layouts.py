@@ -1,8 +1,7 @@
-"""Keys and what they say: a layout parses the key of a source or an output, and formats the key of
-an output.
+"""Layouts: how the keys of sources and outputs are parsed, and how an output is named.
 
-A key that could be read both ways, or in two ways, is read in none: it is left alone. So source and
-output patterns never overlap.
+Source and output patterns never overlap. A key that could be parsed in two ways is not parsed at
+all, so its object is left alone.
 """
 
 from __future__ import annotations
@@ -12,20 +11,23 @@ from collections.abc import Container, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple, Protocol
 
+from typing_extensions import override
+
 from coalesce.errors import UsageError
 from coalesce.model import ExistingOutput, GroupId, ObjectInfo, Source
 
 # Kafka's legal topic characters (org.apache.kafka.common.internals.Topic).
 _TOPIC = r"[a-zA-Z0-9._-]+"
 
-# Kafka's offsets are signed numbers of 64 bits; a name with larger ones means something else.
-_OFFSETS = 2**63
+# Kafka's offsets are signed 64-bit numbers; a larger number in a name is not an offset.
+_OFFSET_LIMIT = 2**63
 
 
-class Named(NamedTuple):
+class ParsedKey(NamedTuple):
     """What one key says.
 
-    `tail` is a manifest's last topic-partition-offset as written, empty elsewhere.
+    `first` and `last` are offsets. `tail` is the topic, partition and offset that end a manifest's
+    name, as written; empty in other layouts.
     """
 
     kind: Literal["source", "output"]
@@ -36,31 +38,43 @@ class Named(NamedTuple):
 
 
 class Layout(Protocol):
-    """How one kind of data names its objects, and what their bytes are."""
+    """How one kind of data names its objects, and what their bytes are.
+
+    Attributes:
+        name: As in `--layout`.
+        gzip: Whether objects are gzip members; plain lines otherwise.
+        comparable_offsets: Whether the two offsets of a name belong to one topic-partition.
+    """
 
     name: str
     gzip: bool
     comparable_offsets: bool
 
-    def parse(self, key: str) -> Named | None:
-        """What the key says, or None if it is neither a source nor an output of this layout, or not
-        clearly one.
+    def parse(self, key: str) -> ParsedKey | None:
+        """Parses the key of a source or an output.
+
+        Returns None for a key that is neither, or that could be parsed in two ways.
         """
         ...
 
     def output_key(self, group: GroupId, sources: Sequence[Source], taken: Container[str]) -> str:
-        """The key of the output of these ordered sources; a taken name gets leading zeros on its
-        last offset.
+        """Names the output of consecutive sources of a group.
+
+        Args:
+            group: The group of the sources.
+            sources: At least one source, by offset.
+            taken: Keys that are in use. Leading zeros on the last offset make a new name.
         """
         ...
 
 
-class Corporate:
+class Corporate(Layout):
     r"""`<dir>/<topic>_<partition>_<first>-<last>.jsonl.gz` becomes
     `<dir>/<topic>_<partition>_<first>_<last>.jsonl.gz`.
 
-    The readers' filter is `_\d+_\d+[-_](\d+|uuid)\.jsonl\.gz$`, and they pick the codec by the
-    suffix: outputs must end as sources do.
+    Readers filter by `_\d+_\d+[-_](\d+|uuid)\.jsonl\.gz$` and pick the codec by the suffix, so
+    outputs must end as sources do. An output is named by the smallest first and the largest last
+    offset of its sources.
     """
 
     name = "corporate"
@@ -71,27 +85,28 @@ class Corporate:
         re.ASCII,
     )
 
-    def parse(self, key: str) -> Named | None:
-        """See `Layout.parse`."""
+    @override
+    def parse(self, key: str) -> ParsedKey | None:
         directory, base = _split(key)
         match = self._pattern.fullmatch(base)
         if match is None:
             return None
         topic, partition, first, separator, last = match.groups()
-        return _named(separator, directory, topic, partition, int(first), int(last), "")
+        return _interpret(separator, directory, topic, partition, int(first), int(last), "")
 
+    @override
     def output_key(self, group: GroupId, sources: Sequence[Source], taken: Container[str]) -> str:
-        """See `Layout.output_key`. Smallest first and largest last offset."""
         last = max(source.last for source in sources)
-        return _untaken(f"{group.prefix}{sources[0].first}_", str(last), ".jsonl.gz", taken)
+        return _find_free_key(f"{group.prefix}{sources[0].first}_", str(last), ".jsonl.gz", taken)
 
 
-class Manifest:
+class Manifest(Layout):
     """`<dir>/<topic>_<p>_<offset>-<topic>_<p>_<offset>.txt` becomes
     `<dir>/<topic>_<p>_<offset>_<topic>_<p>_<offset>.txt`.
 
-    The group is the first topic and partition. The two offsets may belong to different
-    topic-partitions, so they are not comparable.
+    The first topic and partition make the group. The two offsets may belong to different
+    topic-partitions, so they are not comparable. An output is named by the first offset of its
+    first source and the tail of its last source.
     """
 
     name = "manifest"
@@ -104,26 +119,26 @@ class Manifest:
     )
     _joint = re.compile(r"(?=_\d+_\d+[-_][a-zA-Z0-9._-])", re.ASCII)
 
-    def parse(self, key: str) -> Named | None:
-        """See `Layout.parse`."""
+    @override
+    def parse(self, key: str) -> ParsedKey | None:
         directory, base = _split(key)
         match = self._pattern.fullmatch(base)
         if match is None or len(self._joint.findall(base)) != 1:
             return None
         topic, partition, first, separator, tail, _, _, last = match.groups()
-        return _named(separator, directory, topic, partition, int(first), int(last), tail)
+        return _interpret(separator, directory, topic, partition, int(first), int(last), tail)
 
+    @override
     def output_key(self, group: GroupId, sources: Sequence[Source], taken: Container[str]) -> str:
-        """See `Layout.output_key`. First of the first and tail of the last source in order."""
         head, _, last = sources[-1].tail.rpartition("_")
-        return _untaken(f"{group.prefix}{sources[0].first}_{head}_", last, ".txt", taken)
+        return _find_free_key(f"{group.prefix}{sources[0].first}_{head}_", last, ".txt", taken)
 
 
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (Corporate(), Manifest())}
 
 
 def layout(name: str) -> Layout:
-    """The layout of that name. Raises UsageError."""
+    """Returns the layout of that name. Raises UsageError if there is none."""
     try:
         return LAYOUTS[name]
     except KeyError:
@@ -132,48 +147,48 @@ def layout(name: str) -> Layout:
         ) from None
 
 
-def source_of(named: Named, entry: ObjectInfo) -> Source:
-    """The source that a listing entry is, by what its key says."""
+def source_of(parsed: ParsedKey, entry: ObjectInfo) -> Source:
+    """Returns a listed object as a source, with the offsets in its key."""
     return Source(
         entry.key,
         entry.size,
         entry.etag,
         entry.modified,
         entry.storage_class,
-        named.first,
-        named.last,
-        named.tail,
+        parsed.first,
+        parsed.last,
+        parsed.tail,
     )
 
 
-def output_of(named: Named, entry: ObjectInfo) -> ExistingOutput:
-    """The output that a listing entry is, by what its key says."""
-    return ExistingOutput(entry.key, entry.size, named.first, named.last)
+def output_of(parsed: ParsedKey, entry: ObjectInfo) -> ExistingOutput:
+    """Returns a listed object as an output, with the offsets in its key."""
+    return ExistingOutput(entry.key, entry.size, parsed.first, parsed.last)
 
 
 def _split(key: str) -> tuple[str, str]:
-    cut = key.rfind("/") + 1
-    return key[:cut], key[cut:]
+    """Splits a key into its directory, with the slash, and its last segment."""
+    at = key.rfind("/") + 1
+    return key[:at], key[at:]
 
 
-def _named(
+def _interpret(
     separator: str, directory: str, topic: str, partition: str, first: int, last: int, tail: str
-) -> Named | None:
-    group = _group(directory, topic, partition)
-    if group is None or first >= _OFFSETS or last >= _OFFSETS:
+) -> ParsedKey | None:
+    """Returns what the matched parts of a key mean, or None if its numbers are out of bounds."""
+    group = _group_id(directory, topic, partition)
+    if group is None or first >= _OFFSET_LIMIT or last >= _OFFSET_LIMIT:
         return None
-    return Named("source" if separator == "-" else "output", group, first, last, tail)
+    return ParsedKey("source" if separator == "-" else "output", group, first, last, tail)
 
 
 @lru_cache(4096)
-def _group(directory: str, topic: str, partition: str) -> GroupId | None:
-    """None where the group's prefix could not be rebuilt from the number: `07` is not partition
-    7's.
-    """
+def _group_id(directory: str, topic: str, partition: str) -> GroupId | None:
+    """Returns None if the number does not lead back to the key: `07` is not partition 7."""
     return GroupId(directory, topic, int(partition)) if partition == str(int(partition)) else None
 
 
-def _untaken(stem: str, last: str, suffix: str, taken: Container[str]) -> str:
+def _find_free_key(stem: str, last: str, suffix: str, taken: Container[str]) -> str:
     key = f"{stem}{last}{suffix}"
     while key in taken:
         last = f"0{last}"

@@ -1,6 +1,4 @@
-"""Which of N processes owns what: by a stable hash of the key, or by an even cut of a written
-plan.
-"""
+"""Shards: which of N processes owns a key, by a stable hash or by its share of a saved plan."""
 
 from __future__ import annotations
 
@@ -10,17 +8,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# A listing that is split goes no further than a prefix that ends like this: it may be a group.
+# A listing is never split below a prefix that ends like this: it may be a group.
 _FIRST_GROUP = re.compile(r"_\d+_", re.ASCII)
 
 
 def share_of(key: str) -> str:
-    """The text whose hash decides which shard a key belongs to: up to the first `_<number>` of its
-    last segment, else all of it.
+    """Returns the text whose hash decides which shard owns a key.
 
-    That is the key's group, `<directory><topic>_<partition>`. A topic that itself holds a
-    `_<number>_` shares with the shorter name: so whatever lies below one prefix of a split listing
-    belongs to one shard, which alone lists it.
+    That is the key up to the first `_<number>` of its last segment, otherwise the whole key:
+    normally its group, `<directory><topic>_<partition>`. A topic that itself contains `_<number>_`
+    shares the shard of the shorter name, so everything below one prefix of a split listing belongs
+    to one shard, which alone lists it.
     """
     begin = key.rfind("/") + 1
     match = _FIRST_GROUP.search(key, begin)
@@ -29,18 +27,20 @@ def share_of(key: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Share `index` (from 0) of `count`.
+    """One of `count` shares of the groups.
 
-    `of` is the plan that was cut, by its hash; empty where the keys' own hashes decide.
+    Attributes:
+        index: From 0 to `count` - 1.
+        plan: SHA-256 of the saved plan that is shared out; empty if the keys' hashes decide.
     """
 
     index: int = 0
     count: int = 1
-    of: str = ""
+    plan: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """The one that `I/N` names. Raises ValueError."""
+        """Parses `I/N`. Raises ValueError."""
         match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip(), re.ASCII)
         if match is None or not int(match[1]) < int(match[2]):
             raise ValueError(
@@ -52,34 +52,47 @@ class Shard:
         return f"{self.index}/{self.count}"
 
     def owns(self, key: str) -> bool:
-        """Whether a key, and so its whole group, is this shard's: BLAKE2b-64 of its share as a
-        big-endian number, modulo `count`. Never changes.
+        """Whether this shard owns a key, and so the key's whole group.
+
+        The rule never changes: BLAKE2b-64 of `share_of(key)`, as a big-endian number, modulo
+        `count`.
         """
         if self.count == 1:
             return True
         digest = hashlib.blake2b(share_of(key).encode(), digest_size=8).digest()
         return int.from_bytes(digest) % self.count == self.index
 
+    def may_own(self, key: str) -> bool:
+        """Returns whether a key is this shard's, or was listed by it.
+
+        A split listing that meets a directory such as `x_1_y/` hands it whole to the shard of
+        `x_1`, whatever the names in it say.
+        """
+        if self.owns(key):
+            return True
+        match = _FIRST_GROUP.search(key)
+        return match is not None and self.owns(key[: match.end()])
+
     def within(self, other: Shard) -> bool:
-        """Whether all that this shard owns is the other's too."""
+        """Whether everything that this shard owns is owned by the other too."""
         if other == Shard() or self == other:
             return True
         return (
-            not self.of
-            and not other.of
+            not self.plan
+            and not other.plan
             and self.count % other.count == 0
             and self.index % other.count == other.index
         )
 
     def meets(self, other: Shard) -> bool:
-        """Whether something may be owned by both.
+        """Whether a key may be owned by both shards.
 
-        Shares of one cut never meet; of numbers of shards with a common divisor, only those that
-        agree on it.
+        Different shares of one plan never meet. Hashed shards meet unless they differ modulo a
+        common divisor of their counts.
         """
-        if self.of != other.of:
+        if self.plan != other.plan:
             return True
-        if self.of:
+        if self.plan:
             return self.count != other.count or self.index == other.index
         return (self.index - other.index) % math.gcd(self.count, other.count) == 0
 
@@ -87,9 +100,14 @@ class Shard:
 WHOLE = Shard()
 
 
-def balanced(work: Sequence[float], count: int) -> list[int]:
-    """For each piece of work the share it goes to: the largest first, each to the share with the
-    least so far. The same for the same work.
+def balance(work: Sequence[float], count: int) -> list[int]:
+    """Distributes pieces of work over `count` shares.
+
+    The largest piece goes first, each to the share with the least work so far; the same work always
+    gives the same result.
+
+    Returns:
+        For each piece of work, the index of its share.
     """
     loads = [0.0] * count
     shares = [0] * len(work)

@@ -1,4 +1,4 @@
-"""The sources of one group, packed: the listing of a million of them must fit in memory."""
+"""The sources of one group in packed form: a listing of millions must fit in memory."""
 
 from __future__ import annotations
 
@@ -8,32 +8,35 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import overload
 
+from typing_extensions import override
+
 from coalesce.model import Source
 
 _MD5 = re.compile(r'"[0-9a-f]{32}"', re.ASCII)
 
-# What a key says between its two offsets and behind them, and the storage class.
-_Kind = tuple[str, str, str]
+# What sources have in common besides the prefix: the text between the two offsets, the text after
+# the last offset, and the storage class.
+_Template = tuple[str, str, str]
 
 
-class _Rows:
-    """A growing table: numbers, and the ETag's sixteen bytes.
+class _Table:
+    """A growing table of sources: their numbers, and the sixteen bytes of each ETag.
 
-    A key is put together from its numbers again; a source for which that cannot be done, or whose
-    ETag is no MD5, is kept as it is.
+    A key is rebuilt from its numbers and a template. A source for which that is impossible, or
+    whose ETag is not an MD5, is stored whole.
     """
 
     __slots__ = (
         "etags",
         "firsts",
-        "kinds",
-        "kinds_of",
         "lasts",
         "modified",
-        "numbers",
-        "odd",
         "prefix",
         "sizes",
+        "template_ids",
+        "template_rows",
+        "templates",
+        "unpacked",
     )
 
     def __init__(self, prefix: str) -> None:
@@ -41,154 +44,166 @@ class _Rows:
         self.firsts, self.lasts, self.sizes = array("q"), array("q"), array("q")
         self.modified = array("d")
         self.etags = bytearray()
-        self.kinds_of = array("H")
-        self.kinds: list[_Kind] = []
-        self.numbers: dict[_Kind, int] = {}
-        self.odd: dict[int, Source] = {}
+        self.templates: list[_Template] = []
+        self.template_ids: dict[_Template, int] = {}
+        self.template_rows = array("H")  # the template of each row
+        self.unpacked: dict[int, Source] = {}
+
+    def __len__(self) -> int:
+        return len(self.firsts)
 
     def append(self, source: Source) -> None:
-        kind = self._kind(source)
-        if kind is None:
-            self.odd[len(self.firsts)] = source
+        template = self._template_id(source)
+        if template is None:
+            self.unpacked[len(self)] = source
         self.firsts.append(source.first)
         self.lasts.append(source.last)
         self.sizes.append(source.size)
         self.modified.append(source.modified)
-        self.etags += bytes(16) if kind is None else bytes.fromhex(source.etag[1:-1])
-        self.kinds_of.append(kind or 0)
+        self.etags += bytes(16) if template is None else bytes.fromhex(source.etag[1:-1])
+        self.template_rows.append(template or 0)
 
     def source(self, row: int) -> Source:
-        if row in self.odd:
-            return self.odd[row]
-        between, behind, storage_class = self.kinds[self.kinds_of[row]]
+        if row in self.unpacked:
+            return self.unpacked[row]
+        between, after, storage_class = self.templates[self.template_rows[row]]
         first, last = self.firsts[row], self.lasts[row]
-        key = f"{self.prefix}{first}{between}{last}{behind}"
+        key = f"{self.prefix}{first}{between}{last}{after}"
         etag = f'"{self.etags[row * 16 : row * 16 + 16].hex()}"'
         tail = f"{between[1:]}{last}" if len(between) > 1 else ""
         return Source(
             key, self.sizes[row], etag, self.modified[row], storage_class, first, last, tail
         )
 
-    def _kind(self, source: Source) -> int | None:
-        """The number of the source's kind; None if it cannot be put together from a row."""
+    def _template_id(self, source: Source) -> int | None:
+        """Returns the number of the source's template; None if it must be stored whole."""
         first, last = str(source.first), str(source.last)
         between = f"-{source.tail.removesuffix(last)}"
         begin = len(self.prefix) + len(first) + len(between)
-        behind = source.key[begin + len(last) :]
+        after = source.key[begin + len(last) :]
         if (
-            source.key != f"{self.prefix}{first}{between}{last}{behind}"
+            source.key != f"{self.prefix}{first}{between}{last}{after}"
             or source.tail not in ("", f"{between[1:]}{last}")
             or not _MD5.fullmatch(source.etag)
         ):
             return None
-        kind = (between, behind, source.storage_class)
-        number = self.numbers.setdefault(kind, len(self.kinds))
-        if number == len(self.kinds):
-            self.kinds.append(kind)
+        template = (between, after, source.storage_class)
+        number = self.template_ids.setdefault(template, len(self.templates))
+        if number == len(self.templates):
+            self.templates.append(template)
         return number if number < 2**16 else None
 
 
 class Sources(Sequence[Source]):
-    """Sources of one group in some order; each is made when it is asked for.
+    """Sources of one group in some order. Each `Source` is made on access.
 
-    Slices share the table: 50 bytes a source, and 4 for its place.
+    Slices share the table, so a source costs about 50 bytes once, and 4 bytes for its place in each
+    reordered view.
     """
 
-    __slots__ = ("_order", "_rows")
+    __slots__ = ("_rows", "_table")
 
-    def __init__(self, rows: _Rows, order: range | array[int]) -> None:
+    def __init__(self, table: _Table, rows: range | array[int]) -> None:
+        self._table = table
         self._rows = rows
-        self._order = order
 
     @classmethod
     def of(cls, prefix: str, sources: Iterable[Source]) -> Sources:
-        """Packs sources whose keys begin with `prefix`."""
+        """Packs sources in their given order.
+
+        Args:
+            prefix: What their keys begin with: `GroupId.prefix`.
+            sources: Returned as they are if they are packed already.
+        """
         if isinstance(sources, cls):
             return sources
-        rows = _Rows(prefix)
+        table = _Table(prefix)
         for source in sources:
-            rows.append(source)
-        return cls(rows, range(len(rows.firsts)))
+            table.append(source)
+        return cls(table, range(len(table)))
 
+    @override
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._rows)
 
+    @override
     def __iter__(self) -> Iterator[Source]:
-        return map(self._rows.source, self._order)
+        return map(self._table.source, self._rows)
 
     @overload
     def __getitem__(self, at: int) -> Source: ...
     @overload
     def __getitem__(self, at: slice) -> Sources: ...
+    @override
     def __getitem__(self, at: int | slice) -> Source | Sources:
         if isinstance(at, slice):
-            return Sources(self._rows, self._order[at])
-        return self._rows.source(self._order[at])
+            return Sources(self._table, self._rows[at])
+        return self._table.source(self._rows[at])
 
     def sizes(self) -> Iterator[int]:
-        """Bytes of each."""
-        return map(self._rows.sizes.__getitem__, self._order)
+        """Yields the bytes of each source, without making the sources."""
+        return map(self._table.sizes.__getitem__, self._rows)
 
-    def in_order(self) -> Sources:
-        """By first offset, last offset, key."""
-        rows = self._rows
-        order = array("I", _sorted(self._order, rows.firsts))
-        for begin, end in _ties(order, rows.firsts):
-            order[begin:end] = array(
+    def by_offset(self) -> Sources:
+        """Returns the sources ordered by first offset, last offset and key."""
+        table = self._table
+        rows = array("I", _sort(self._rows, table.firsts))
+        for begin, end in _ties(rows, table.firsts):
+            rows[begin:end] = array(
                 "I",
-                sorted(order[begin:end], key=lambda row: (rows.lasts[row], rows.source(row).key)),
+                sorted(rows[begin:end], key=lambda row: (table.lasts[row], table.source(row).key)),
             )
-        return Sources(rows, order)
+        return Sources(table, rows)
 
-    def repeated_key(self) -> str | None:
-        """A key that stands more than once among sources in order."""
-        for begin, end in _ties(self._order, self._rows.firsts):
+    def duplicate_key(self) -> str | None:
+        """Returns a key that occurs more than once; the sources must be ordered by offset."""
+        for begin, end in _ties(self._rows, self._table.firsts):
             keys = sorted(source.key for source in self[begin:end])
             for before, key in pairwise(keys):
                 if before == key:
                     return key
         return None
 
-    def chosen(self, places: Iterable[int]) -> Sources:
-        """Those at these places, in the order of the places."""
-        return Sources(self._rows, array("I", map(self._order.__getitem__, places)))
+    def take(self, places: Iterable[int]) -> Sources:
+        """Returns the sources at these indices, in the order of the indices."""
+        return Sources(self._table, array("I", map(self._rows.__getitem__, places)))
 
 
 class SourcesBuilder:
-    """Packs the sources of one group as they are listed."""
+    """Packs the sources of one group while they are being listed."""
 
     def __init__(self, prefix: str) -> None:
-        self._rows = _Rows(prefix)
+        self._table = _Table(prefix)
 
     def add(self, source: Source) -> None:
-        """One more."""
-        self._rows.append(source)
+        """Adds a source; its key begins with the prefix."""
+        self._table.append(source)
 
-    def built(self) -> Sources:
-        """All of them, in order."""
-        return Sources(self._rows, range(len(self._rows.firsts))).in_order()
+    def build(self) -> Sources:
+        """Returns all sources added so far, by offset."""
+        return Sources(self._table, range(len(self._table))).by_offset()
 
 
-def _sorted(order: Sequence[int], firsts: Sequence[int]) -> Iterable[int]:
-    """Rows by first offset.
+def _sort(rows: Sequence[int], firsts: Sequence[int]) -> Iterable[int]:
+    """Sorts rows by first offset.
 
-    A listing has its numbers by their digits: those with as many digits are in order, and need no
-    memory to be put there.
+    A listing is in the order of the digits, so offsets with the same number of digits are sorted
+    already, and sorting them again would only cost memory.
     """
-    lengths: dict[int, array[int]] = {}
-    for row in order:
-        lengths.setdefault(len(str(firsts[row])), array("I")).append(row)
-    for length in sorted(lengths):
-        rows = lengths[length]
-        in_order = all(firsts[before] <= firsts[row] for before, row in pairwise(rows))
-        yield from rows if in_order else sorted(rows, key=firsts.__getitem__)
+    by_digits: dict[int, array[int]] = {}
+    for row in rows:
+        by_digits.setdefault(len(str(firsts[row])), array("I")).append(row)
+    for digits in sorted(by_digits):
+        same = by_digits[digits]
+        is_sorted = all(firsts[before] <= firsts[row] for before, row in pairwise(same))
+        yield from same if is_sorted else sorted(same, key=firsts.__getitem__)
 
 
-def _ties(order: Sequence[int], firsts: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Runs of more than one row with the same first offset."""
+def _ties(rows: Sequence[int], firsts: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yields where each run of several rows with the same first offset begins and ends."""
     begin = 0
-    for at in range(1, len(order) + 1):
-        if at == len(order) or firsts[order[at]] != firsts[order[begin]]:
+    for at in range(1, len(rows) + 1):
+        if at == len(rows) or firsts[rows[at]] != firsts[rows[begin]]:
             if at - begin > 1:
                 yield begin, at
             begin = at

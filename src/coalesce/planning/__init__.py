@@ -1,1 +1,1 @@
-"""What is to be done with a group, decided from its listing alone. Pure."""
+"""What is to be done with a group, decided from its listing alone, and what that costs. Pure."""

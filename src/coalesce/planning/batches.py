@@ -1,88 +1,125 @@
-"""What is to be done with a group, decided from its listing alone: pure, and the same for the same
-listing.
+"""Decides what is to be done with a group: which sources become which output, and which are kept.
+
+Pure: the same listing always gives the same plan.
 """
 
 from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 
-from coalesce.model import (
-    Batch,
-    ExistingOutput,
-    Group,
-    GroupId,
-    Left,
-    Plan,
-    Source,
-    Why,
-)
+from coalesce.model import Batch, ExistingOutput, Group, GroupId, Kept, Plan, Source, Why
 from coalesce.naming.layouts import Layout
 from coalesce.naming.sources import Sources
 from coalesce.planning.rules import Limits, selected
-from coalesce.storage.limits import (
-    ARCHIVED,
-    MAX_OBJECT_BYTES,
-)
+from coalesce.storage.limits import ARCHIVED, MAX_OBJECT_BYTES
 
 
 def plan(group: Group, layout: Layout, limits: Limits, taken: Container[str] = ()) -> Plan:
-    """Batches of a group, and what stays with its reason.
+    """Plans the batches of a group.
 
-    `taken` are output names in use besides the group's own listing.
+    Args:
+        group: From a complete listing; its sources in any order.
+        layout: How its objects are named.
+        limits: Sources and bytes per output, and which sources to keep.
+        taken: Output keys in use besides those that the group lists.
     """
-    chosen, left = usable(group, layout, limits)
-    outputs = {output.key for output in group.outputs}
-    batches, single = _batches(group.id, chosen, layout, limits, _Names(taken, outputs))
-    left += [Left(source.key, Why.SINGLE) for source in single]
-    gaps, overlaps = count_gaps(chosen) if layout.comparable_offsets else (0, 0)
-    return Plan(group.id, batches, tuple(left), gaps, overlaps)
+    sources, kept = choose_sources(group, layout, limits)
+    names = _NamesInUse(taken, {output.key for output in group.outputs})
+    batches, single = _plan_batches(group.id, sources, layout, limits, names)
+    kept += [Kept(source.key, Why.SINGLE) for source in single]
+    gaps, overlaps = count_gaps(sources) if layout.comparable_offsets else (0, 0)
+    return Plan(group.id, tuple(batches), tuple(kept), gaps, overlaps)
 
 
-def usable(group: Group, layout: Layout, limits: Limits) -> tuple[Sources, list[Left]]:
-    """The sources of a group that may be joined, in order; and what stays whatever its neighbours
-    are.
-    """
-    ordered = Sources.of(group.id.prefix, group.sources).in_order()
-    coverage = _Coverage(group.outputs if layout.comparable_offsets else ())
-    places = array("I")
-    left: list[Left] = []
-    for place, source in enumerate(ordered):
-        covered = coverage.includes(source)
-        why = _why_left(source, group.listed_at, limits) or (Why.COVERED if covered else None)
-        if why is None:
-            places.append(place)
-        elif why is not Why.UNPARSED:
-            left.append(Left(source.key, why))
-    return (ordered if len(places) == len(ordered) else ordered.chosen(places)), left
-
-
-def split(
+def replan(
     group: GroupId,
     batch: Batch,
-    without: Source,
+    without: Collection[Source],
     layout: Layout,
     limits: Limits,
     taken: Container[str],
 ) -> tuple[tuple[Batch, ...], tuple[Source, ...]]:
-    """The batch planned again around one source that must not be joined: smaller batches, never
-    across it, and what stays single.
+    """Plans a batch again around sources that cannot be joined.
+
+    No new batch extends across one of them: an output must not claim offsets that it does not
+    hold. Takes time in proportion to the sources of the batch.
+
+    Args:
+        group: The batch's group.
+        batch: The batch as it was planned.
+        without: The sources of the batch that cannot be joined, in any order.
+        layout: How the group's objects are named.
+        limits: Sources and bytes per output.
+        taken: Output keys in use. The batch's own key counts as taken, since its upload may still
+            be open.
+
+    Returns:
+        The new batches in offset order, and the sources that are too few to be joined.
+
+    Raises:
+        ValueError: One of `without` is not a source of the batch.
     """
     sources = Sources.of(group.prefix, batch.sources)
-    at = sources.index(without)
-    names = _Names(taken, set())
+    unusable = {source.key for source in without}
+    places = [at for at, source in enumerate(sources) if source.key in unusable]
+    if len(places) != len(unusable):
+        raise ValueError(f"not all of these are sources of {batch.output!r}")
+    names = _NamesInUse(taken, {batch.output})
     batches: list[Batch] = []
     single: list[Source] = []
-    for run in (sources[:at], sources[at + 1 :]):
-        made, alone = _batches(group, run, layout, limits, names)
+    begin = 0
+    for end in (*places, len(sources)):
+        made, alone = _plan_batches(group, sources[begin:end], layout, limits, names)
         batches += made
         single += alone
+        begin = end + 1
     return tuple(batches), tuple(single)
 
 
+def choose_sources(group: Group, layout: Layout, limits: Limits) -> tuple[Sources, list[Kept]]:
+    """Chooses the sources of a group that may be joined.
+
+    Returns:
+        These sources by offset, and those that are kept whatever their neighbours are. A source
+        that the user's patterns leave out is in neither.
+    """
+    ordered = Sources.of(group.id.prefix, group.sources).by_offset()
+    coverage = _Coverage(group.outputs if layout.comparable_offsets else ())
+    places = array("I")
+    kept: list[Kept] = []
+    for place, source in enumerate(ordered):
+        if not selected(source.key, limits):
+            continue
+        why = reason_to_keep(source, group.listed_at, limits)
+        if why is None and coverage.includes(source):
+            why = Why.COVERED
+        if why is None:
+            places.append(place)
+        else:
+            kept.append(Kept(source.key, why))
+    return (ordered if len(places) == len(ordered) else ordered.take(places)), kept
+
+
+def reason_to_keep(source: Source, now: float, limits: Limits) -> Why | None:
+    """Says why a source must not be joined, judged by itself; None if it may be.
+
+    `now` is in seconds since the epoch, by the store's clock.
+    """
+    if source.size == 0:
+        return Why.EMPTY
+    if source.storage_class in ARCHIVED:
+        return Why.ARCHIVED
+    if limits.min_age and now - source.modified < limits.min_age:
+        return Why.YOUNG
+    if source.size > min(limits.max_size, MAX_OBJECT_BYTES):
+        return Why.TOO_LARGE
+    return None
+
+
 def digest(sources: Iterable[Source]) -> str:
-    """SHA-256 over the ordered (key, ETag, size): names this very list of source versions."""
+    """Returns the SHA-256 over the ordered (key, ETag, size) of these sources, in hex."""
     sha = hashlib.sha256()
     for source in sources:
         key, etag = source.key.encode(), source.etag.encode()
@@ -91,7 +128,7 @@ def digest(sources: Iterable[Source]) -> str:
 
 
 def count_gaps(sources: Iterable[Source]) -> tuple[int, int]:
-    """(gaps, overlaps) between neighbours of sources in offset order."""
+    """Counts (gaps, overlaps) between neighbouring sources; they must be ordered by offset."""
     gaps = overlaps = 0
     reached = None
     for source in sources:
@@ -102,8 +139,8 @@ def count_gaps(sources: Iterable[Source]) -> tuple[int, int]:
     return gaps, overlaps
 
 
-class _Names:
-    """Output names in use: those the caller knows of, and those given since."""
+class _NamesInUse:
+    """Output keys in use: those the caller knows, and those given out while planning."""
 
     def __init__(self, taken: Container[str], given: set[str]) -> None:
         self._taken = taken
@@ -116,23 +153,10 @@ class _Names:
         self._given.add(key)
 
 
-def _why_left(source: Source, now: float, limits: Limits) -> Why | None:
-    if not selected(source.key, limits):
-        return Why.UNPARSED
-    if source.size == 0:
-        return Why.EMPTY
-    if source.storage_class in ARCHIVED:
-        return Why.ARCHIVED
-    if limits.min_age and now - source.modified < limits.min_age:
-        return Why.YOUNG
-    if source.size > min(limits.max_size, MAX_OBJECT_BYTES):
-        return Why.TOO_LARGE
-    return None
-
-
 class _Coverage:
-    """Whether sources, asked for in the order of their first offsets, lie wholly inside existing
-    outputs.
+    """Tells whether sources lie wholly inside existing outputs.
+
+    They must be asked for in the order of their first offsets.
     """
 
     def __init__(self, outputs: Iterable[ExistingOutput]) -> None:
@@ -145,60 +169,64 @@ class _Coverage:
         return source.last <= self._reach
 
 
-def _batches(
-    group: GroupId, usable: Sources, layout: Layout, limits: Limits, names: _Names
-) -> tuple[tuple[Batch, ...], list[Source]]:
+def _plan_batches(
+    group: GroupId, sources: Sources, layout: Layout, limits: Limits, names: _NamesInUse
+) -> tuple[list[Batch], list[Source]]:
+    """Plans ordered sources that may all be joined: batches, and sources too few for one."""
     batches: list[Batch] = []
     single: list[Source] = []
-    sizes = array("q", usable.sizes())
-    for begin, end in _cut(sizes, limits):
-        run = usable[begin:end]
+    sizes = array("q", sources.sizes())
+    for begin, end in _divide(sizes, limits):
+        run = sources[begin:end]
         if len(run) < limits.min_files:
             single += run
             continue
         key = layout.output_key(group, run, names)
-        named = layout.parse(key)
-        if named is None or named.kind != "output":
+        parsed = layout.parse(key)
+        if parsed is None or parsed.kind != "output":
             single += run
             continue
         names.add(key)
         batches.append(Batch(key, run, sum(sizes[begin:end]), digest(run)))
-    return tuple(batches), single
+    return batches, single
 
 
-def _cut(sizes: Sequence[int], limits: Limits) -> Iterator[tuple[int, int]]:
-    """Runs of neighbours within the limits, as few as a greedy walk needs, and evened out so that
-    none is left small: where each begins and ends.
+def _divide(sizes: Sequence[int], limits: Limits) -> Iterator[tuple[int, int]]:
+    """Yields where each run of neighbours within the limits begins and ends.
+
+    There are as few runs as a greedy walk needs, evened out so that the last is not small.
     """
-    fewest = sum(1 for _ in _greedy(sizes, limits.max_files, limits.max_size))
+    fewest = sum(1 for _ in _fill(sizes, limits.max_files, limits.max_size))
     if fewest <= 1:
-        return _greedy(sizes, limits.max_files, limits.max_size)
-    return _greedy(sizes, *_evened(sizes, limits, fewest))
+        return _fill(sizes, limits.max_files, limits.max_size)
+    return _fill(sizes, *_tighten(sizes, limits, fewest))
 
 
-def _evened(sizes: Sequence[int], limits: Limits, fewest: int) -> tuple[int, int]:
-    """The smallest (files, bytes) limits, in proportion to one another, that still need no more
-    runs than `fewest`.
+def _tighten(sizes: Sequence[int], limits: Limits, fewest: int) -> tuple[int, int]:
+    """Returns the smallest (files, bytes) limits with which `fewest` runs are still enough.
+
+    Both limits move in proportion from an even share to the full limit, in 64 steps.
     """
-    low_files, low_size = -(-len(sizes) // fewest), -(-sum(sizes) // fewest)
+    files, size = -(-len(sizes) // fewest), -(-sum(sizes) // fewest)
+
+    def limits_at(step: int) -> tuple[int, int]:
+        return (
+            files + (limits.max_files - files) * step // 64,
+            size + (limits.max_size - size) * step // 64,
+        )
+
     low, high = 0, 64
     while low < high:
         middle = (low + high) // 2
-        if sum(1 for _ in _greedy(sizes, *_between(low_files, low_size, limits, middle))) <= fewest:
+        if sum(1 for _ in _fill(sizes, *limits_at(middle))) <= fewest:
             high = middle
         else:
             low = middle + 1
-    return _between(low_files, low_size, limits, low)
+    return limits_at(low)
 
 
-def _between(files: int, size: int, limits: Limits, step: int) -> tuple[int, int]:
-    """Limits `step` sixty-fourths of the way from these to the full ones."""
-    return files + (limits.max_files - files) * step // 64, size + (
-        limits.max_size - size
-    ) * step // 64
-
-
-def _greedy(sizes: Sequence[int], max_files: int, max_size: int) -> Iterator[tuple[int, int]]:
+def _fill(sizes: Sequence[int], max_files: int, max_size: int) -> Iterator[tuple[int, int]]:
+    """Yields runs of neighbours, each filled until the next source exceeds a limit."""
     begin = total = 0
     for at, size in enumerate(sizes):
         if at > begin and (at - begin >= max_files or total + size > max_size):

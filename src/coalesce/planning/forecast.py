@@ -1,24 +1,31 @@
-"""What plans will cost: requests, bytes, seconds, memory."""
+"""Forecasts what plans will cost: requests, bytes, seconds and memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from coalesce.model import (
-    Plan,
-)
+from coalesce.model import Plan
 from coalesce.naming.sources import Sources
-from coalesce.planning.parts import PART_BYTES, part_bytes
-from coalesce.storage.limits import (
-    DELETE_PAGE,
-)
+from coalesce.planning.parts import PART_BYTES, PartSizes
+from coalesce.storage.limits import DELETE_PAGE
+
+# Measured on loopback with `make bench`: CPU seconds of one process for each source and for each
+# byte, and its memory besides the budget.
+_SECONDS_PER_SOURCE = 0.0015
+_SECONDS_PER_BYTE = 4e-9
+_PROCESS_BYTES = 100 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What working off plans will ask of the store, by S3 operation, and of the machine: bytes
-    read, seconds, bytes of memory.
+    """What plans will cost one process.
+
+    Attributes:
+        requests: By S3 operation.
+        bytes: Bytes of sources to read.
+        seconds: Estimated duration.
+        memory: Peak memory in bytes.
     """
 
     requests: dict[str, int]
@@ -27,26 +34,19 @@ class Forecast:
     memory: int
 
 
-# Measured on loopback with `make bench`: CPU seconds per source object and per byte that one
-# process spends, and its memory besides the budget.
-_SECONDS_PER_SOURCE = 0.0015
-
-
-_SECONDS_PER_BYTE = 4e-9
-
-
-_PROCESS_BYTES = 100 * 1024**2
-
-
 def work_seconds(sources: int, size: int) -> float:
-    """How long one process takes for so many sources of so many bytes in all."""
+    """Estimates the seconds that one process takes for `sources` sources of `size` bytes in all."""
     return sources * _SECONDS_PER_SOURCE + size * _SECONDS_PER_BYTE
 
 
 def forecast(plans: Iterable[Plan], memory: int) -> Forecast:
-    """What a run at full guarantees will cost.
+    """Forecasts a run on a store with full guarantees.
 
-    Its own probe and lease, some 60 requests, are left out; retries too.
+    Left out are retries, and some 60 requests of the run's own probe and lease.
+
+    Args:
+        plans: The plans of all groups.
+        memory: The budget for bodies in flight, in bytes.
     """
     requests = dict.fromkeys(
         (
@@ -70,10 +70,10 @@ def forecast(plans: Iterable[Plan], memory: int) -> Forecast:
             size += batch.size
             requests["CreateMultipartUpload"] += 1
             requests["CompleteMultipartUpload"] += 1
-            requests["UploadPart"] += -(-batch.size // part_bytes(batch.size))
+            requests["UploadPart"] += -(-batch.size // PartSizes().of_output(batch.size))
             sizes = Sources.of(plan.group.prefix, batch.sources).sizes()
-            ranges = [-(-size // PART_BYTES) for size in sizes]
-            requests["GetObject"] += sum(ranges)
-            requests["HeadObject"] += 2 + sum(count > 1 for count in ranges)
+            reads = [-(-length // PART_BYTES) for length in sizes]
+            requests["GetObject"] += sum(reads)
+            requests["HeadObject"] += 2 + sum(count > 1 for count in reads)
             requests["DeleteObjects"] += -(-len(batch.sources) // DELETE_PAGE)
     return Forecast(requests, size, round(work_seconds(sources, size), 1), memory + _PROCESS_BYTES)

@@ -1,68 +1,91 @@
-"""The parts of an output: streamed spans, and spans that the store copies."""
+"""Lays out the parts of an output: spans to stream, and spans that the store copies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from coalesce.model import (
-    Copy,
-    Part,
-    Source,
-    Span,
-    Stream,
-    WholeSpans,
-)
-from coalesce.storage.limits import (
-    MAX_PART_BYTES,
-    MAX_PARTS,
-    MIN_PART_BYTES,
-)
+from coalesce.model import Copy, Part, Source, Span, Stream, WholeSpans
+from coalesce.storage.limits import MAX_PART_BYTES, MAX_PARTS, MIN_PART_BYTES
 
-# One GET or one upload part at the most that passes through memory in one piece, unless 10,000
-# parts would not hold the output.
+# The most that one GET or one upload part holds in memory, unless 10,000 such parts are too few for
+# the output.
 PART_BYTES = 8 * 1024**2
 
 
-def part_bytes(size: int) -> int:
-    """Bytes of an upload part for an output of `size` bytes: PART_BYTES, or more where 10,000 of
-    them would not do.
+@dataclass(frozen=True, slots=True)
+class PartSizes:
+    """Sizes of upload parts and reads, in bytes.
 
-    One part in ten is kept back: supplied newlines make an output longer than its sources.
+    Attributes:
+        usual: The most that one GET or one upload part holds in memory.
+        least: The least that a part may hold, except the last one.
     """
-    return max(PART_BYTES, -(-size // (MAX_PARTS * 9 // 10)))
+
+    usual: int = PART_BYTES
+    least: int = MIN_PART_BYTES
+
+    def of_output(self, size: int) -> int:
+        """Returns the bytes of an upload part for sources of `size` bytes in all.
+
+        That is the usual, or more if 10,000 such parts are too few. A tenth of the parts is held
+        in reserve, since added newlines make an output longer than its sources.
+        """
+        return max(self.usual, -(-size // (MAX_PARTS * 9 // 10)))
 
 
-def lay_out(sources: Sequence[Source], *, copy: bool) -> tuple[Part, ...]:
-    """The parts of an output: everything streamed, or with `copy` whatever the store can copy by
-    itself.
+def lay_out(sources: Sequence[Source], sizes: PartSizes, *, copy: bool) -> tuple[Part, ...]:
+    """Lays out the parts of an output.
 
-    A copied part and every part but the last need 5 MiB, so a stream in front of a copy is topped
-    up by cutting the source that would be copied.
+    S3 asks for 5 MiB in every part but the last, so a stream in front of a copy is filled up with
+    the beginning of the source that is then copied.
+
+    Args:
+        sources: The sources of a batch, by offset.
+        sizes: How large parts are.
+        copy: Whether the store copies the sources that are large enough. Otherwise, and if that
+            takes more than 10,000 parts, everything is streamed.
+
+    Returns:
+        Parts that hold every byte of the sources once, in order. A `Stream` may become several
+        upload parts, a `Copy` is one.
     """
-    if not copy:
-        return (Stream(WholeSpans(sources)),)
-    parts: list[Part] = []
+    if copy:
+        parts = tuple(_lay_out_copies(sources, sizes.least))
+        part_bytes = sizes.of_output(sum(source.size for source in sources))
+        if sum(_count_uploads(part, part_bytes) for part in parts) <= MAX_PARTS:
+            return parts
+    return (Stream(WholeSpans(sources)),)
+
+
+def _lay_out_copies(sources: Sequence[Source], least: int) -> Iterator[Part]:
     streamed: list[Span] = []
     size = 0
     for source in sources:
-        missing = max(0, MIN_PART_BYTES - size) if streamed else 0
-        if source.size - missing < MIN_PART_BYTES:
+        missing = max(0, least - size) if streamed else 0
+        if source.size - missing < least:
             streamed.append(Span(source, 0, source.size))
             size += source.size
             continue
         if missing:
             streamed.append(Span(source, 0, missing))
         if streamed:
-            parts.append(Stream(tuple(streamed)))
+            yield Stream(tuple(streamed))
             streamed, size = [], 0
-        parts += [Copy(span) for span in _ranges(source, missing)]
+        yield from (Copy(span) for span in _copy_ranges(source, missing))
     if streamed:
-        parts.append(Stream(tuple(streamed)))
-    return tuple(parts)
+        yield Stream(tuple(streamed))
 
 
-def _ranges(source: Source, start: int) -> Iterator[Span]:
-    """Equal ranges of at most 5 GiB over the rest of a source of at least 5 MiB."""
+def _count_uploads(part: Part, part_bytes: int) -> int:
+    """How many parts of an upload it takes at the most."""
+    if isinstance(part, Copy):
+        return 1
+    return 1 + sum(span.length for span in part.spans) // part_bytes
+
+
+def _copy_ranges(source: Source, start: int) -> Iterator[Span]:
+    """Yields equal ranges of at most 5 GiB over the rest of a source, which is 5 MiB or more."""
     rest = source.size - start
     count = -(-rest // MAX_PART_BYTES)
     for n in range(count):

@@ -1,6 +1,6 @@
-"""A plan as a file: JSON lines, a header and one line per group.
+"""A plan as a file: JSON lines, a header and one line for each group.
 
-Whoever works it off joins what was planned, or leaves it and says so.
+A run that executes it joins exactly what was planned, or keeps the sources and says so.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from coalesce.errors import ConfigurationError
 from coalesce.model import Batch, Group, GroupId, Plan
 from coalesce.naming.layouts import LAYOUTS, Layout
-from coalesce.naming.shards import Shard, balanced
-from coalesce.planning import batches as planning
+from coalesce.naming.shards import Shard, balance
+from coalesce.planning.batches import choose_sources, digest
 from coalesce.planning.forecast import work_seconds
 from coalesce.planning.rules import Limits
 from coalesce.settings import Settings
 
-# What a plan stands on, besides the days: these are resolved into prefixes when it is made.
+# The settings that a plan depends on. Dates are not among them: they are resolved into prefixes
+# when the plan is made.
 _OPTIONS = frozenset(
     {
         "bucket",
@@ -45,8 +46,10 @@ class _Line(BaseModel):
 
 
 class PlannedBatch(_Line):
-    """One output: the keys of its first and last source in order, how many there are and of how
-    many bytes, and their digest.
+    """One output.
+
+    `first` and `last` are the keys of its first and last source by offset; `digest` is that of the
+    batch.
     """
 
     output: str
@@ -56,11 +59,24 @@ class PlannedBatch(_Line):
     bytes: int
     digest: str
 
+    @classmethod
+    def of(cls, batch: Batch) -> PlannedBatch:
+        """Returns a batch as it stands in the file."""
+        return cls(
+            output=batch.output,
+            first=batch.sources[0].key,
+            last=batch.sources[-1].key,
+            sources=len(batch.sources),
+            bytes=batch.size,
+            digest=batch.digest,
+        )
+
 
 class PlannedGroup(_Line):
-    """One group, by the listing of `listed_at` (the store's clock).
+    """One group.
 
-    `seconds` is its estimated work.
+    `listed_at` is when it was listed, in seconds since the epoch by the store's clock; `seconds` is
+    the estimated work of one process.
     """
 
     directory: str
@@ -70,14 +86,34 @@ class PlannedGroup(_Line):
     seconds: float
     batches: tuple[PlannedBatch, ...]
 
+    @classmethod
+    def of(cls, group: Group, plan: Plan) -> PlannedGroup:
+        """Returns a group's plan as a line of the file."""
+        batches = tuple(map(PlannedBatch.of, plan.batches))
+        seconds = work_seconds(
+            sum(batch.sources for batch in batches), sum(batch.bytes for batch in batches)
+        )
+        return cls(
+            directory=group.id.directory,
+            topic=group.id.topic,
+            partition=group.id.partition,
+            listed_at=group.listed_at,
+            seconds=round(seconds, 6),
+            batches=batches,
+        )
+
     @property
     def id(self) -> GroupId:
-        """The group."""
+        """The group's id."""
         return GroupId(self.directory, self.topic, self.partition)
 
 
 class PlanHeader(_Line):
-    """The first line. `sha256` is over the whole file with this field empty: it names the plan."""
+    """The first line.
+
+    `options` are the settings that the plan depends on, with its resolved prefixes. `sha256` is
+    over the whole file with this field empty, and identifies the plan.
+    """
 
     type: Literal["plan"] = "plan"
     schema_version: Literal[1] = Field(1, alias="schema")
@@ -91,7 +127,7 @@ class PlanHeader(_Line):
 
 @dataclass(frozen=True, slots=True)
 class PlanFile:
-    """A whole plan."""
+    """A whole plan: its groups in the order of their ids."""
 
     header: PlanHeader
     groups: tuple[PlannedGroup, ...]
@@ -106,29 +142,30 @@ class PlanFile:
         version: str,
         created: str,
     ) -> PlanFile:
-        """The plan of a dry run over these prefixes."""
-        ordered = tuple(sorted(groups, key=lambda group: group.id))
-        options = settings.model_dump(mode="json", include=set(_OPTIONS)) | {
-            "prefix": list(prefixes)
-        }
-        seconds = round(sum(group.seconds for group in ordered), 3)
+        """Makes the plan of a dry run.
+
+        Args:
+            settings: The settings of the dry run.
+            prefixes: The prefixes that it listed, with dates resolved.
+            groups: What it would do, in any order.
+            version: The version of this program.
+            created: RFC 3339.
+        """
+        lines = tuple(sorted(groups, key=lambda group: group.id))
+        options = settings.model_dump(mode="json", include=set(_OPTIONS))
         header = PlanHeader(
             schema=1,
             version=version,
             created=created,
-            options=options,
-            groups=len(ordered),
-            seconds=seconds,
+            options=options | {"prefix": list(prefixes)},
+            groups=len(lines),
+            seconds=round(sum(group.seconds for group in lines), 3),
         )
-        return cls(
-            header.model_copy(
-                update={"sha256": _hash(header, [group.model_dump_json() for group in ordered])}
-            ),
-            ordered,
-        )
+        sha256 = _hash(header, [group.model_dump_json() for group in lines])
+        return cls(header.model_copy(update={"sha256": sha256}), lines)
 
     def dump(self) -> str:
-        """The file's text."""
+        """Returns the text of the file."""
         return "\n".join(
             [
                 self.header.model_dump_json(by_alias=True),
@@ -138,47 +175,23 @@ class PlanFile:
         )
 
     def share(self, shard: Shard) -> tuple[PlannedGroup, ...]:
-        """What falls to one shard, evened out by estimated work."""
-        shares = balanced([group.seconds for group in self.groups], shard.count)
+        """Returns the groups of one shard; shards are balanced by estimated work."""
+        shares = balance([group.seconds for group in self.groups], shard.count)
         return tuple(
             group for group, share in zip(self.groups, shares, strict=True) if share == shard.index
         )
 
 
-def planned(group: Group, plan: Plan) -> PlannedGroup:
-    """A group's plan as a line of the file."""
-    batches = tuple(map(_line_of, plan.batches))
-    seconds = work_seconds(
-        sum(batch.sources for batch in batches), sum(batch.bytes for batch in batches)
-    )
-    directory, topic, partition = group.id.directory, group.id.topic, group.id.partition
-    return PlannedGroup(
-        directory=directory,
-        topic=topic,
-        partition=partition,
-        listed_at=group.listed_at,
-        seconds=round(seconds, 6),
-        batches=batches,
-    )
-
-
-def _line_of(batch: Batch) -> PlannedBatch:
-    first, last = batch.sources[0].key, batch.sources[-1].key
-    return PlannedBatch(
-        output=batch.output,
-        first=first,
-        last=last,
-        sources=len(batch.sources),
-        bytes=batch.size,
-        digest=batch.digest,
-    )
-
-
 def load(text: str, name: str) -> PlanFile:
-    """The plan in a file's text.
+    """Reads a plan.
 
-    Raises ConfigurationError for one that is damaged, cut short, of another version, or that leaves
-    its own scope.
+    Args:
+        text: The text of the file.
+        name: The name of the file, for the message.
+
+    Raises:
+        ConfigurationError: The plan is damaged, truncated, of another version, or names outputs
+            outside its own scope.
     """
     first, *lines = text.split("\n")
     try:
@@ -188,7 +201,7 @@ def load(text: str, name: str) -> PlanFile:
             or len(lines) != header.groups + 1
             or _hash(header, lines[:-1]) != header.sha256
         ):
-            raise ValueError("it is cut short or was changed")
+            raise ValueError("it is truncated or was changed")
         groups = tuple(PlannedGroup.model_validate_json(line) for line in lines[:-1])
         _check_scope(header, groups)
     except (ValidationError, ValueError, KeyError) as error:
@@ -196,33 +209,41 @@ def load(text: str, name: str) -> PlanFile:
         raise ConfigurationError(
             f"the plan {name!r} cannot be used: {why}",
             code="BadPlan",
-            hint="Write it again with `coalesce plan --save-plan`.",
+            hint="Make it again with `coalesce plan --save-plan`.",
         ) from error
     return PlanFile(header, groups)
 
 
-def matched(group: Group, line: PlannedGroup, layout: Layout, limits: Limits) -> tuple[Plan, int]:
-    """The batches that can be worked off as planned, to the last version of a source; and how many
-    no longer match the bucket.
+def match_plan(
+    group: Group, planned: PlannedGroup, layout: Layout, limits: Limits
+) -> tuple[Plan, int]:
+    """Matches a group's saved plan with what the bucket holds now.
 
-    What is joined already, by an earlier try of the same shard, is neither.
+    Args:
+        group: As it is listed now.
+        planned: The group's line in the saved plan.
+        layout: How its objects are named.
+        limits: Those of the saved plan.
+
+    Returns:
+        The batches that can still be joined exactly as planned, to the version of every source;
+        and the number of batches that no longer match. A batch that an earlier run of the same
+        plan has joined is in neither.
     """
-    usable, _ = planning.usable(replace(group, listed_at=line.listed_at), layout, limits)
-    ends = {key for batch in line.batches for key in (batch.first, batch.last)}
-    at = {source.key: n for n, source in enumerate(usable) if source.key in ends}
-    there = {source.key for source in group.sources if source.key in ends}
+    sources, _ = choose_sources(replace(group, listed_at=planned.listed_at), layout, limits)
+    ends = {key for batch in planned.batches for key in (batch.first, batch.last)}
+    places = {source.key: place for place, source in enumerate(sources) if source.key in ends}
+    present = {source.key for source in group.sources if source.key in ends}
     outputs = {output.key for output in group.outputs}
     batches: list[Batch] = []
     stale = 0
-    for batch in line.batches:
-        run = (
-            usable[at[batch.first] : at[batch.last] + 1]
-            if batch.first in at and batch.last in at
-            else usable[:0]
-        )
-        if batch.output not in outputs and planning.digest(run) == batch.digest:
+    for batch in planned.batches:
+        begin, end = places.get(batch.first), places.get(batch.last)
+        run = sources[:0] if begin is None or end is None else sources[begin : end + 1]
+        exists = batch.output in outputs
+        if not exists and digest(run) == batch.digest:
             batches.append(Batch(batch.output, run, sum(run.sizes()), batch.digest))
-        elif batch.output not in outputs or batch.first in there or batch.last in there:
+        elif not exists or batch.first in present or batch.last in present:
             stale += 1
     return Plan(group.id, tuple(batches), ()), stale
 
@@ -235,14 +256,14 @@ def _hash(header: PlanHeader, lines: Sequence[str]) -> str:
 
 
 def _check_scope(header: PlanHeader, groups: Iterable[PlannedGroup]) -> None:
+    """Raises ValueError if a batch's output is not one of its group, under the plan's prefixes."""
     prefixes, layout = tuple(header.options["prefix"]), LAYOUTS[header.options["layout"]]
     for group in groups:
         for batch in group.batches:
-            named = layout.parse(batch.output)
+            parsed = layout.parse(batch.output)
             if (
-                named is None
-                or named.kind != "output"
-                or named.group != group.id
+                parsed is None
+                or (parsed.kind, parsed.group) != ("output", group.id)
                 or not batch.output.startswith(prefixes)
             ):
-                raise ValueError(f"{batch.output!r} is no output of its group")
+                raise ValueError(f"{batch.output!r} is not an output of its group")

@@ -5,25 +5,38 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from coalesce.model import (
-    GroupId,
-)
+from coalesce.model import GroupId
+from coalesce.settings import Settings
+
+_DEFAULTS = Settings.model_fields
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The rules of a plan: sources and bytes per output, and what is left alone.
 
-    `copy` allows server-side copies.
+    `max_size` is in bytes, `min_age` in seconds. `copy` allows server-side copies.
     """
 
-    max_files: int = 1_000_000
-    max_size: int = 128_000_000
-    min_files: int = 2
-    min_age: float = 300.0
+    max_files: int = _DEFAULTS["max_files"].default
+    max_size: int = _DEFAULTS["max_size"].default
+    min_files: int = _DEFAULTS["min_files"].default
+    min_age: float = _DEFAULTS["min_age"].default
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     copy: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """Returns the limits in a run's settings."""
+        return cls(
+            max_files=settings.max_files,
+            max_size=settings.max_size,
+            min_files=settings.min_files,
+            min_age=settings.min_age,
+            include=settings.include,
+            exclude=settings.exclude,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +49,11 @@ class Scope:
     partitions: tuple[int, ...] = ()
     topics: tuple[str, ...] = ()
     only: frozenset[GroupId] | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Scope:
+        """Returns the scope in a run's settings."""
+        return cls(partitions=settings.partition, topics=settings.topic)
 
     def covers(self, group: GroupId) -> bool:
         """Whether this run works on the group."""

@@ -1,320 +1,331 @@
-"""A group on its way: its batches recorded, transferred, committed and deleted, a bounded number in
-each round (commit protocol, steps 3 to 6).
+"""One batch from its plan record to its end: a state machine.
+
+| state | what stands in the store | what is done next |
+|---|---|---|
+| PLANNED | nothing | the round creates its upload and records the plan |
+| RECORDED | an open upload, named by the plan record | its sources are read and sent |
+| TRANSFERRED | all parts | its ledger entry is written |
+| COMPLETED | the ledger entry; Complete may have been sent | Complete, then read back |
+| COMMITTED | the output, read back | its sources are deleted |
+| DELETED | the output alone | end |
+| KEPT | output and sources: deletes are off, or some were refused | end; the record stays |
+| SPOILT | an upload of sources that cannot be joined | aborted; planned again around them |
+| STALE | an upload of a source that has changed | aborted; the group is listed again |
+| CONFLICTED | an upload that a concurrent change made useless | aborted; planned again |
+| TAKEN | another plan's object under the output's name | aborted; a failure is reported |
+| FENCED | nothing: another run aborted the upload | the ledger entry is removed |
+| ABANDONED | an upload that failed, or that the run has no time for | aborted |
+| DROPPED | nothing | end |
+| DOUBTED | an output that is not what was sent | end; the record stays and says so |
+| UNKNOWN | the output or the upload, or neither | end; the record stays |
+
+Which state follows is decided by `next_step` alone; `BatchWorker` does what a state asks for, and
+says what happened.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+import enum
+from dataclasses import dataclass, field
 
-from coalesce.content.joining import Rules
+from coalesce.content.rules import ContentRules
 from coalesce.errors import (
-    Archived,
     CoalesceError,
-    ConfigurationError,
     Conflict,
-    ContentError,
     Fenced,
-    GroupOwned,
     IntegrityError,
-    LeaseLost,
     NoSuchUpload,
-    SourceChanged,
+    SourceUnusable,
     StorageError,
-    first_failure,
 )
-from coalesce.model import Batch, Left, Plan, Source, Transferred, Why
-from coalesce.planning import batches as planning
+from coalesce.model import Batch, TransferredBatch, Why
 from coalesce.planning.parts import lay_out
-from coalesce.protocol.commit import Committed, Next, complete, delete_sources, fenced, metadata_of
-from coalesce.protocol.outcome import GroupOutcome, delivery, why_left
-from coalesce.protocol.record import HeldRecord, PlanRecord, RecordedBatch
+from coalesce.protocol.commit import Blocked, Committed, complete
+from coalesce.protocol.deletion import Deletion, delete_sources
+from coalesce.protocol.ledger import Expected, expect, remove_entry, write_entry
 from coalesce.protocol.session import Session
 from coalesce.stop import Stop
-from coalesce.transfer.stream import transfer
+from coalesce.transfer.stream import Misread, SourcesUnusable, transfer, window_bytes
 
-# A record holds at most so many batches and sources; a larger group takes several rounds.
-ROUND_BATCHES = 64
-ROUND_SOURCES = 25_000
+# How often Complete is sent while nothing is known.
+_COMPLETES = 4
 
-_RESTARTS = 3
-
-_log = logging.getLogger(__name__)
+# How often a batch is read whose sources look spoilt and are whole when they are read again.
+_READS = 3
 
 
-async def work_off(
-    session: Session, plan: Plan, taken: Iterable[str], stop: Stop, outcome: GroupOutcome
-) -> None:
-    """Works off a plan, adding to `outcome` what fails of it.
+class State(enum.Enum):
+    """Where a batch is: see the table of the module."""
 
-    `taken` are names of outputs in use; `stop` is asked before every batch.
+    PLANNED = "planned"
+    RECORDED = "recorded"
+    TRANSFERRED = "transferred"
+    COMPLETED = "completed"
+    COMMITTED = "committed"
+    DELETED = "deleted"
+    KEPT = "kept"
+    SPOILT = "spoilt"
+    STALE = "stale"
+    CONFLICTED = "conflicted"
+    TAKEN = "taken"
+    ABANDONED = "abandoned"
+    DROPPED = "dropped"
+    FENCED = "fenced"
+    DOUBTED = "doubted"
+    UNKNOWN = "unknown"
 
-    Raises GroupOwned if another run's record stands on the group; LeaseLost and ConfigurationError,
-    which end the whole run.
-    """
-    try:
-        await _work_rounds(session, plan, set(taken), stop, outcome)
-    except (GroupOwned, LeaseLost, ConfigurationError):
-        raise
-    except CoalesceError as error:
-        outcome.failures.append(error)
-    except Exception as error:
-        # A defect met in one group must not keep the others from their turn.
-        _log.exception("%s", plan.group)
-        outcome.failures.append(
-            CoalesceError(
-                f"{type(error).__name__}: {error}",
-                code="Defect",
-                hint="Please report it with the log.",
-            )
+
+class Event(enum.Enum):
+    """What happened to a batch."""
+
+    WRITTEN = "the plan record, or the ledger entry, was written"
+    STOPPED = "the run is to end before this output"
+    SENT = "all parts are with the store"
+    MISREAD = "a source was misread once"
+    SPOILT = "some sources cannot be joined"
+    CHANGED = "a source is no longer as it was listed"
+    FAILED = "a request failed, and nothing of the output can be visible"
+    PROVEN = "the output was read back"
+    UNANSWERED = "nothing is there yet, and no answer says why"
+    CONFLICT = "a concurrent change made the upload useless"
+    TAKEN = "another plan's object has the output's name"
+    FENCED = "another run has aborted the upload"
+    MISMATCH = "the output is not what was sent"
+    UNKNOWN = "what is there cannot be known"
+    GONE = "all sources are deleted"
+    STAYED = "sources stay: deletes are off, or some were refused"
+    ABORTED = "the upload was aborted"
+
+
+_NEXT = {
+    State.PLANNED: {Event.WRITTEN: State.RECORDED},
+    State.RECORDED: {
+        Event.SENT: State.TRANSFERRED,
+        Event.MISREAD: State.RECORDED,
+        Event.SPOILT: State.SPOILT,
+        Event.CHANGED: State.STALE,
+        Event.FENCED: State.FENCED,
+        Event.FAILED: State.ABANDONED,
+        Event.STOPPED: State.ABANDONED,
+    },
+    State.TRANSFERRED: {
+        Event.WRITTEN: State.COMPLETED,
+        Event.FAILED: State.ABANDONED,
+    },
+    State.COMPLETED: {
+        Event.PROVEN: State.COMMITTED,
+        Event.UNANSWERED: State.COMPLETED,
+        Event.CONFLICT: State.CONFLICTED,
+        Event.TAKEN: State.TAKEN,
+        Event.FENCED: State.FENCED,
+        Event.MISMATCH: State.DOUBTED,
+        Event.UNKNOWN: State.UNKNOWN,
+    },
+    State.COMMITTED: {
+        Event.GONE: State.DELETED,
+        Event.STAYED: State.KEPT,
+        Event.MISMATCH: State.DOUBTED,
+        Event.UNKNOWN: State.UNKNOWN,
+    },
+    **{
+        state: {Event.ABORTED: State.DROPPED, Event.UNKNOWN: State.UNKNOWN}
+        for state in (
+            State.SPOILT,
+            State.STALE,
+            State.CONFLICTED,
+            State.TAKEN,
+            State.FENCED,
+            State.ABANDONED,
         )
+    },
+}
+
+ENDS = frozenset(State) - _NEXT.keys()
 
 
-async def _work_rounds(
-    session: Session, plan: Plan, taken: set[str], stop: Stop, outcome: GroupOutcome
-) -> None:
-    outcome.left += plan.left
-    taken |= {batch.output for batch in plan.batches}
-    # Without deletes the record stays after its round, and there is no room for a second one.
-    for batches in _rounds(plan.batches) if session.rules.delete else [list(plan.batches)]:
-        admitted = [batch for batch in batches if stop.admits(batch)]
-        if not admitted:
-            break
-        async with session.capacity.recorded.held(sum(len(batch.sources) for batch in admitted)):
-            await _Round(session, plan, taken, stop, outcome).run(admitted)
-        if outcome.failures:
-            break
-
-
-def _rounds(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
-    chosen: list[Batch] = []
-    for batch in batches:
-        if chosen and (
-            len(chosen) == ROUND_BATCHES
-            or sum(len(b.sources) for b in chosen) + len(batch.sources) > ROUND_SOURCES
-        ):
-            yield chosen
-            chosen = []
-        chosen.append(batch)
-    if chosen:
-        yield chosen
+def next_step(state: State, event: Event) -> State:
+    """The state that follows. Raises ValueError for what cannot happen in that state."""
+    try:
+        return _NEXT[state][event]
+    except KeyError:
+        raise ValueError(f"a batch that is {state.value} cannot meet {event.name}") from None
 
 
 @dataclass(slots=True)
-class _Round:
+class BatchWork:
+    """A batch on its way, and what is known of it so far.
+
+    `error` is why it failed, if it did; `unusable` are the sources that cannot be joined.
+    `unanswered` says that a Complete was sent and no answer came, or came only to its repetition.
+    """
+
+    batch: Batch
+    upload_id: str
+    state: State = State.RECORDED
+    transferred: TransferredBatch | None = None
+    expected: Expected | None = None
+    committed: Committed | None = None
+    deletion: Deletion | None = None
+    unusable: tuple[SourceUnusable, ...] = ()
+    error: CoalesceError | None = None
+    unanswered: bool = False
+    reads: int = 0
+    completes: int = 0
+    way: list[State] = field(default_factory=list)
+
+    def was(self, state: State) -> bool:
+        """Whether it has gone through a state."""
+        return state in self.way
+
+
+@dataclass(frozen=True, slots=True)
+class BatchWorker:
+    """Brings batches of recorded plans to their ends.
+
+    `stop` is asked once a batch holds its memory, which may be long after its round began.
+    """
+
     session: Session
-    plan: Plan
-    taken: set[str]
     stop: Stop
-    outcome: GroupOutcome
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    held: HeldRecord | None = None
 
-    async def run(self, batches: list[Batch]) -> None:
-        uploads = await self._create_uploads(batches)
-        try:
-            self.held = await HeldRecord.create(
-                self.session.store, self.session.rules.state, self._record(batches, uploads)
-            )
-        except GroupOwned:
-            await self._abort(batches, uploads)
-            raise
-        except StorageError:
-            # Whether the record stands is unknown, so its uploads stay; if it does not, the lease
-            # says that they may be there.
-            self.session.lease.mark_untidy()
-            raise
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for batch in batches:
-                    tasks.create_task(self._work(batch, uploads[batch.digest]))
-        except BaseExceptionGroup as group:
-            raise first_failure(group) from group
-        if not self.session.rules.delete or self.outcome.unsettled:
-            self.outcome.unsettled = True
-        else:
-            await self.held.remove(conditional=self.session.rules.capabilities.conditional_delete)
+    async def work(self, batch: Batch, upload_id: str) -> BatchWork:
+        """One batch, from RECORDED to its end.
 
-    def _record(self, batches: Sequence[Batch], uploads: dict[str, str]) -> PlanRecord:
-        entries = tuple(RecordedBatch(batch, uploads[batch.digest]) for batch in batches)
-        return PlanRecord(
-            self.session.rules.run_id, self.session.rules.layout.name, self.plan.group, entries
-        )
-
-    async def _work(self, batch: Batch, upload_id: str) -> None:
-        """One batch to its end.
-
-        What fails is written down; only what concerns the whole run is raised.
+        Raises what ends the whole run: LeaseLost, ConfigurationError.
         """
-        if self.stop.interrupted:
-            await self._drop(batch, upload_id)
-            return
-        try:
-            await self._deliver(batch, upload_id)
-        except Fenced as error:
-            self.outcome.failures.append(error)
-            await self._abort_quietly(batch, upload_id)
-            await self._amend(batch, [])
-        except IntegrityError as error:
-            self.outcome.failures.append(error)
-            self.outcome.unsettled = True
-            await self._amend(batch, [RecordedBatch(batch, upload_id, doubted=True)])
-        except StorageError as error:
-            self.outcome.failures.append(error)
-            self.outcome.unsettled = True
+        work = BatchWork(batch, upload_id)
+        while work.state not in ENDS:
+            event = await self._act(work)
+            work.way.append(work.state)
+            work.state = next_step(work.state, event)
+        return work
 
-    async def _deliver(self, batch: Batch, upload_id: str) -> None:
-        for _ in range(_RESTARTS):
+    async def _act(self, work: BatchWork) -> Event:
+        match work.state:
+            case State.RECORDED:
+                return await self._transfer(work)
+            case State.TRANSFERRED:
+                return await self._write_entry(work)
+            case State.COMPLETED:
+                return await self._complete(work)
+            case State.COMMITTED:
+                return await self._delete(work)
+        return await self._abort(work)
+
+    async def _transfer(self, work: BatchWork) -> Event:
+        rules, capacity = self.session.rules, self.session.capacity
+        window = window_bytes(work.batch, capacity.memory.size, rules.sizes)
+        work.reads += 1
+        async with capacity.memory.hold(window):
+            if not self.stop.try_continue():
+                return Event.STOPPED
             try:
-                transferred = await self._transfer(batch, upload_id)
-            except (ContentError, SourceChanged, Archived) as error:
-                await self._around(batch, upload_id, error)
-                return
-            except NoSuchUpload:
-                raise fenced(batch) from None
-            except StorageError as error:
-                self.outcome.failures.append(error)
-                await self._drop(batch, upload_id)
-                return
-            following = await complete(self.session, batch, upload_id, transferred)
-            if isinstance(following, Committed):
-                await self._settle(following, transferred)
-                return
-            if following is Next.FENCED:
-                raise fenced(batch)
-            if following is Next.TAKEN:
-                await self._give_up(batch, upload_id, "the name was taken since the listing")
-                return
-            upload_id = (await self._replace(batch, upload_id, [batch]))[batch.digest]
-        await self._give_up(batch, upload_id, "a concurrent change at every try")
-
-    async def _give_up(self, batch: Batch, upload_id: str, why: str) -> None:
-        self.outcome.failures.append(
-            Conflict(
-                f"{batch.output}: {why}", key=batch.output, hint="Sources were kept; run again."
-            )
-        )
-        await self._drop(batch, upload_id)
-
-    async def _transfer(self, batch: Batch, upload_id: str) -> Transferred:
-        return await transfer(
-            self.session.store,
-            batch,
-            lay_out(batch.sources, copy=self.session.rules.limits.copy),
-            upload_id,
-            rules=Rules(self.session.rules.layout.gzip, self.session.rules.check),
-            checksum=self.session.rules.capabilities.checksum,
-            capacity=self.session.capacity,
-        )
-
-    async def _settle(self, committed: Committed, transferred: Transferred) -> None:
-        deleted, left = 0, tuple[Left, ...]()
-        if self.session.rules.delete:
-            deleted, left = await delete_sources(self.session, committed)
-        self.outcome.unsettled |= any(entry.why is Why.DELETE_REFUSED for entry in left)
-        self.outcome.add(delivery(committed, deleted, left, records=transferred.records))
-
-    async def _around(self, batch: Batch, upload_id: str, error: CoalesceError) -> None:
-        """Plans a batch again without the source that must not be joined, and works the pieces off:
-        never across it, never a batch minus one source.
-        """
-        source = next(source for source in batch.sources if source.key == error.key)
-        self.outcome.left.append(Left(source.key, why_left(error)))
-        if not isinstance(error, SourceChanged):
-            self.outcome.failures.append(error)
-        pieces, single = planning.split(
-            self.plan.group,
-            batch,
-            source,
-            self.session.rules.layout,
-            self.session.rules.limits,
-            self.taken,
-        )
-        self.taken |= {piece.output for piece in pieces}
-        self.outcome.left += [Left(alone.key, Why.SINGLE) for alone in single]
-        uploads = await self._replace(batch, upload_id, pieces)
-        for piece in pieces:
-            await self._work(piece, uploads[piece.digest])
-
-    async def _replace(
-        self, batch: Batch, upload_id: str, pieces: Sequence[Batch]
-    ) -> dict[str, str]:
-        """Puts other batches in a batch's place, their uploads first, then the record.
-
-        Raises Fenced if the record is not ours any more.
-        """
-        uploads = await self._create_uploads(pieces)
-        try:
-            ours = await self._rewrite(
-                batch, [RecordedBatch(piece, uploads[piece.digest]) for piece in pieces]
-            )
-        except StorageError:
-            self.session.lease.mark_untidy()
-            raise
-        if not ours:
-            await self._abort(pieces, uploads)
-            raise fenced(batch)
-        await self._abort_quietly(batch, upload_id)
-        return uploads
-
-    async def _drop(self, batch: Batch, upload_id: str) -> None:
-        """Undoes a batch of which nothing is visible: an aborted upload never appears."""
-        if not await self._abort_quietly(batch, upload_id):
-            self.outcome.unsettled = True
-
-    async def _abort_quietly(self, batch: Batch, upload_id: str) -> bool:
-        """Aborts an upload; one that may still be there is for the run that sweeps after this
-        one.
-        """
-        try:
-            await self.session.store.abort_upload(batch.output, upload_id)
-        except StorageError:
-            self.session.lease.mark_untidy()
-            return False
-        return True
-
-    async def _amend(self, batch: Batch, entries: Sequence[RecordedBatch]) -> None:
-        """Puts other entries in a batch's place, as far as the record is still ours."""
-        try:
-            await self._rewrite(batch, entries)
-        except StorageError:
-            self.outcome.unsettled = True
-
-    async def _rewrite(self, without: Batch, entries: Sequence[RecordedBatch]) -> bool:
-        assert self.held is not None
-        async with self.lock:
-            kept = tuple(
-                entry for entry in self.held.record.batches if entry.batch.digest != without.digest
-            )
-            return await self.held.rewrite(replace(self.held.record, batches=(*kept, *entries)))
-
-    async def _create_uploads(self, batches: Sequence[Batch]) -> dict[str, str]:
-        uploads: dict[str, str] = {}
-
-        async def create(batch: Batch) -> None:
-            async with self.session.capacity.writes.slot():
-                kind = await self._content_type(batch.sources[0])
-                uploads[batch.digest] = await self.session.store.create_upload(
-                    batch.output,
-                    checksum=self.session.rules.capabilities.checksum,
-                    metadata=metadata_of(batch, self.session.rules.version),
-                    content_type=kind,
+                work.transferred = await transfer(
+                    self.session.store,
+                    work.batch,
+                    lay_out(work.batch.sources, rules.sizes, copy=rules.limits.copy),
+                    work.upload_id,
+                    rules=ContentRules(rules.layout.gzip, rules.check),
+                    sizes=rules.sizes,
+                    checksum=rules.capabilities.checksum,
+                    capacity=capacity,
+                    window=window,
                 )
+            except SourcesUnusable as error:
+                work.unusable = error.sources
+                changed = any(found.why is Why.CHANGED for found in work.unusable)
+                return Event.CHANGED if changed else Event.SPOILT
+            except Misread as error:
+                if work.reads < _READS:
+                    return Event.MISREAD
+                work.error = StorageError(str(error), key=work.batch.output, code="Misread")
+                return Event.FAILED
+            except NoSuchUpload:
+                work.error = _fenced(work.batch)
+                return Event.FENCED
+            except StorageError as error:
+                work.error = error
+                return Event.FAILED
+        return Event.SENT
 
+    async def _write_entry(self, work: BatchWork) -> Event:
+        assert work.transferred is not None
+        self.session.lease.check()
+        work.expected = expect(self.session.rules, work.transferred)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                for batch in batches:
-                    tasks.create_task(create(batch))
-        except BaseExceptionGroup as group:
-            await self._abort([batch for batch in batches if batch.digest in uploads], uploads)
-            raise first_failure(group) from group
-        return uploads
+            await write_entry(self.session, work.batch, work.upload_id, work.transferred)
+        except StorageError as error:
+            work.error = error
+            return Event.FAILED
+        return Event.WRITTEN
 
-    async def _content_type(self, source: Source) -> str:
-        head = await self.session.store.head(source.key)
-        return head.content_type if head else ""
+    async def _complete(self, work: BatchWork) -> Event:
+        assert work.transferred is not None
+        assert work.expected is not None
+        work.completes += 1
+        parts = work.transferred.parts
+        try:
+            completion = await complete(
+                self.session, work.batch, work.upload_id, parts, work.expected, work.unanswered
+            )
+        except IntegrityError as error:
+            work.error = error
+            return Event.MISMATCH
+        except StorageError as error:
+            work.error = error
+            return Event.UNKNOWN
+        if isinstance(completion, Committed):
+            work.committed = completion
+            return Event.PROVEN
+        if completion.blocked is Blocked.UNANSWERED:
+            work.unanswered = True
+            work.error = completion.answer
+            return Event.UNANSWERED if work.completes < _COMPLETES else Event.UNKNOWN
+        work.error = _blocked(work.batch, completion.blocked)
+        return _EVENTS[completion.blocked]
 
-    async def _abort(self, batches: Sequence[Batch], uploads: dict[str, str]) -> None:
-        await asyncio.gather(*(self._drop(batch, uploads[batch.digest]) for batch in batches))
+    async def _delete(self, work: BatchWork) -> Event:
+        assert work.committed is not None
+        if not self.session.rules.delete:
+            return Event.STAYED
+        work.deletion = await delete_sources(self.session, work.committed)
+        work.error = work.deletion.error
+        if isinstance(work.error, IntegrityError):
+            return Event.MISMATCH
+        if work.error is not None:
+            return Event.UNKNOWN
+        return Event.STAYED if work.deletion.refused else Event.GONE
+
+    async def _abort(self, work: BatchWork) -> Event:
+        """Of a batch of which nothing is visible: an aborted upload never appears."""
+        try:
+            await self.session.store.abort_upload(work.batch.output, work.upload_id)
+            if work.expected is not None:
+                await remove_entry(self.session, work.batch.output, work.upload_id)
+        except StorageError as error:
+            work.error = work.error or error
+            return Event.UNKNOWN
+        return Event.ABORTED
+
+
+_EVENTS = {
+    Blocked.CONFLICT: Event.CONFLICT,
+    Blocked.TAKEN: Event.TAKEN,
+    Blocked.FENCED: Event.FENCED,
+}
+
+
+def _blocked(batch: Batch, blocked: Blocked) -> CoalesceError:
+    if blocked is Blocked.FENCED:
+        return _fenced(batch)
+    reason = {
+        Blocked.TAKEN: "another object took the name since the listing",
+        Blocked.CONFLICT: "a concurrent change at every try",
+    }[blocked]
+    hint = "Sources were kept; run again."
+    return Conflict(f"{batch.output}: {reason}", key=batch.output, hint=hint)
+
+
+def _fenced(batch: Batch) -> Fenced:
+    message = f"{batch.output}: another run aborted this upload and took over the group"
+    return Fenced(message, key=batch.output)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -23,7 +24,8 @@ from coalesce.errors import LeaseLost, NotFound, PreconditionFailed, StorageErro
 from coalesce.model import ObjectInfo
 from coalesce.naming.shards import WHOLE, Shard
 from coalesce.protocol.state import lease_key
-from coalesce.storage.base import ObjectStore
+from coalesce.protocol.writes import write_state
+from coalesce.storage.base import ObjectStore, OpenUpload
 
 # The Date header and LastModified are whole seconds.
 _PRECISION = 1.0
@@ -40,6 +42,9 @@ class LeaseRecord(BaseModel):
     `seconds` is how long after its last write the lease holds; the store's clock says when that
     was.
 
+    `owner` is the process, for people to read, and `token` what tells it from any other; `started`
+    is when its run began, in seconds since the epoch by the store's clock, 0 where unknown.
+
     `layout`, `prefixes`, `shard` and `plan` (the hash of the plan that the shard is a share of, if
     any) are where its run works: who sweeps after it must look there. A run that only probes works
     nowhere but under the state prefix.
@@ -49,6 +54,8 @@ class LeaseRecord(BaseModel):
 
     run_id: str
     owner: str = ""
+    token: str = ""
+    started: float = 0.0
     seconds: Annotated[float, Field(ge=0, le=LONGEST)] = 60.0
     layout: str = ""
     prefixes: tuple[str, ...] = ()
@@ -64,23 +71,32 @@ class LeaseRecord(BaseModel):
     @property
     def share(self) -> Shard:
         """Whose groups its run works on."""
-        return replace(Shard.parse(self.shard), of=self.plan)
+        return replace(Shard.parse(self.shard), plan=self.plan)
 
 
 @dataclass(frozen=True, slots=True)
 class Rival:
     """Another run's lease, as it was seen.
 
-    `left` is how many seconds it holds at least, if it is not renewed.
-
-    One that is not `readable` counts as a lease of a minute, anywhere.
+    Attributes:
+        remaining: How many seconds it holds at least, if it is not renewed.
+        modified: When it was last written, in seconds since the epoch by the store's clock.
+        readable: One that is not counts as a lease of a minute, anywhere.
     """
 
     key: str
     etag: str
     record: LeaseRecord
-    left: float
+    remaining: float
+    modified: float
     readable: bool = True
+
+    def can_have_begun(self, upload: OpenUpload) -> bool:
+        """Whether an upload was begun while this lease held: a run begins none without it."""
+        if not upload.initiated:
+            return True
+        ended = self.modified + self.record.seconds + _PRECISION
+        return self.record.started - _PRECISION <= upload.initiated <= ended
 
 
 class Claim(Protocol):
@@ -109,7 +125,7 @@ class Expiry(Protocol):
 
 
 class Lease:
-    """This run's lease, as the run that holds it sees it: see `Claim`."""
+    """This run's lease, as the run that holds it sees it."""
 
     def __init__(
         self,
@@ -121,31 +137,33 @@ class Lease:
     ) -> None:
         self._store = store
         self._key = lease_key(state, record.run_id)
-        self._record = record.model_copy(update={"owner": f"{socket.gethostname()}:{os.getpid()}"})
+        owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._record = record.model_copy(update={"owner": owner, "token": uuid.uuid4().hex})
         self._clock = clock
         self._etag = ""
         self._expiry = SimpleNamespace(value=0.0) if expiry is None else expiry
         self._untidy = False
 
     def check(self) -> None:
-        """See `Claim`."""
+        """Raises LeaseLost if the lease is no longer certain to hold."""
         if self._clock() >= self._expiry.value:
-            raise LeaseLost(f"the lease {self._key!r} expired or was taken away", key=self._key)
+            message = f"the lease {self._key!r} expired or was taken away"
+            raise LeaseLost(message, key=self._key)
 
     def mark_untidy(self) -> None:
-        """See `Claim`."""
+        """Keeps the lease, ended, for a run that sweeps."""
         self._untidy = True
 
     @asynccontextmanager
-    async def held(self) -> AsyncIterator[Lease]:
-        """The lease, renewed until the block ends.
+    async def hold(self) -> AsyncIterator[Lease]:
+        """Holds the lease, and renews it until the block ends.
 
-        Raises PreconditionFailed if another run has the same id.
+        Raises PreconditionFailed if another run has the same id, StorageError.
         """
         asked = self._clock()
-        self._etag = await self._store.put(self._key, self._body(), if_none_match=True)
+        self._etag = await write_state(self._store, self._key, self._body(), if_none_match=True)
         self._expiry.value = asked + self._record.seconds
-        renewal = asyncio.create_task(self._renew())
+        renewal = asyncio.create_task(self._keep_renewing())
         try:
             yield self
         except StoreRefused:
@@ -158,35 +176,48 @@ class Lease:
             await asyncio.gather(renewal, return_exceptions=True)
             await self._give_up()
 
-    async def _renew(self) -> None:
+    async def _keep_renewing(self) -> None:
+        period = self._record.seconds / 4
         while True:
-            await asyncio.sleep(self._record.seconds / 4)
+            await asyncio.sleep(period)
             asked = self._clock()
-            self._record = self._record.model_copy(update={"renewals": self._record.renewals + 1})
+            renewals = self._record.renewals + 1
+            self._record = self._record.model_copy(update={"renewals": renewals})
             try:
-                self._etag = await self._store.put(self._key, self._body(), if_match=self._etag)
+                # An answer that does not come must not outlast the lease: the next try may succeed.
+                async with asyncio.timeout(period):
+                    await self._renew()
             except (PreconditionFailed, NotFound):
-                if not await self._written_after_all():
-                    self._expiry.value = 0.0
-                    return
-            except StorageError:
-                continue  # the next renewal may succeed before the lease ends
+                self._expiry.value = 0.0
+                return
+            except (StorageError, TimeoutError):
+                continue
             self._expiry.value = asked + self._record.seconds
 
-    async def _written_after_all(self) -> bool:
-        """Whether the lease in the bucket is the one just written: a repeated request is refused
-        because of its own first try.
-        """
-        with suppress(StorageError):
-            body = await self._store.get(self._key)
-            if body.data == self._body():
-                self._etag = body.etag
-                return True
-        return False
+    async def _renew(self) -> None:
+        """Raises PreconditionFailed or NotFound if the lease was taken away, StorageError."""
+        try:
+            self._etag = await self._store.put(self._key, self._body(), if_match=self._etag)
+        except PreconditionFailed:
+            if not await self._adopt():
+                raise
+            self._etag = await self._store.put(self._key, self._body(), if_match=self._etag)
+
+    async def _adopt(self) -> bool:
+        """Whether what stands there is an earlier renewal of our own whose answer was lost."""
+        body = await self._store.get(self._key)
+        try:
+            found = LeaseRecord.model_validate_json(body.data)
+        except ValidationError:
+            return False
+        ours = found.token == self._record.token
+        if ours:
+            self._etag = body.etag
+        return ours
 
     async def _give_up(self) -> None:
         with suppress(StorageError):  # it ends by itself
-            if self._untidy or self._store.usage.orphans:
+            if self._untidy:
                 self._record = self._record.model_copy(update={"seconds": 0.0})
                 await self._store.put(self._key, self._body(), if_match=self._etag)
             else:
@@ -210,13 +241,14 @@ async def read_rival(store: ObjectStore, entry: ObjectInfo, date: float) -> Riva
         record, readable = LeaseRecord(run_id=run_id, prefixes=("",)), False
     # A lease renewed between the listing and the read only seems to end earlier than it does;
     # `outlived` looks again.
-    left = entry.modified + record.seconds + _PRECISION - date if record.seconds else 0.0
+    remaining = entry.modified + record.seconds + _PRECISION - date if record.seconds else 0.0
     return Rival(
-        entry.key,
-        body.etag,
-        record.model_copy(update={"run_id": run_id}),
-        left if body.etag == entry.etag else record.seconds,
-        readable,
+        key=entry.key,
+        etag=body.etag,
+        record=record.model_copy(update={"run_id": run_id}),
+        remaining=remaining if body.etag == entry.etag else record.seconds,
+        modified=entry.modified,
+        readable=readable,
     )
 
 
@@ -226,9 +258,9 @@ async def outlived(store: ObjectStore, rival: Rival) -> bool:
     One renewal shows that its run lives; its own length without one, that the run is dead.
     """
     for _ in range(_LOOKS):
-        if rival.left <= 0:
+        if rival.remaining <= 0:
             return True
-        await asyncio.sleep(rival.left / _LOOKS)
+        await asyncio.sleep(rival.remaining / _LOOKS)
         try:
             body = await store.get(rival.key)
         except NotFound:

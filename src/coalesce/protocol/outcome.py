@@ -5,71 +5,58 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from coalesce.errors import (
-    Archived,
-    CoalesceError,
-    SourceChanged,
-)
-from coalesce.model import Delivery, Left, Why
-from coalesce.protocol.commit import (
-    Committed,
-)
+from coalesce.errors import CoalesceError
+from coalesce.model import CommittedOutput, Kept
+from coalesce.protocol.commit import Committed
+from coalesce.protocol.deletion import Deletion
 
 
 @dataclass(slots=True)
 class GroupOutcome:
     """What became of a group. Failures are reported, never raised: the other groups go on.
 
-    `unsettled`: its plan record stays.
-
-    Deliveries are told one by one: a group may take hours.
+    Attributes:
+        on_output: Takes each output as it is proven: a group may take hours.
+        outputs: How many there are so far.
+        kept: Sources that stay, and why.
+        failures: What went wrong.
+        unsettled: Its plan record stays.
+        stale: Sources were no longer as they were listed: the group is to be listed again.
     """
 
-    tell: Callable[[Delivery], None]
-    delivered: int = 0
-    left: list[Left] = field(default_factory=list)
+    on_output: Callable[[CommittedOutput], None]
+    outputs: int = 0
+    kept: list[Kept] = field(default_factory=list)
     failures: list[CoalesceError] = field(default_factory=list)
     unsettled: bool = False
+    stale: bool = False
 
-    def add(self, delivery: Delivery) -> None:
-        """One more output that is there and proven."""
-        self.delivered += 1
-        self.left += delivery.left
-        self.tell(delivery)
+    def add(self, output: CommittedOutput) -> None:
+        """Adds an output that is there and proven."""
+        self.outputs += 1
+        self.kept += output.kept
+        self.on_output(output)
 
 
-def delivery(
+def committed_output(
     committed: Committed,
-    deleted: int,
-    left: tuple[Left, ...],
+    deletion: Deletion | None,
     *,
     records: int | None,
     recovered: bool = False,
-) -> Delivery:
-    """What is reported of a committed batch."""
+) -> CommittedOutput:
+    """Returns what is reported of a committed batch; `deletion` is None where its sources stay."""
     batch = committed.batch
-    first, last = batch.sources[0].first, max(source.last for source in batch.sources)
-    kept = {entry.key for entry in left}
-    freed = (
-        sum(len(source.key) for source in batch.sources if source.key not in kept) if deleted else 0
+    return CommittedOutput(
+        key=batch.output,
+        sources=len(batch.sources),
+        size=committed.size,
+        records=records,
+        first=batch.sources[0].first,
+        last=max(source.last for source in batch.sources),
+        checksum=committed.crc64,
+        deleted=deletion.deleted if deletion else 0,
+        freed=deletion.characters if deletion else 0,
+        kept=deletion.kept if deletion else (),
+        recovered=recovered,
     )
-    return Delivery(
-        batch.output,
-        len(batch.sources),
-        committed.size,
-        records,
-        first,
-        last,
-        committed.checksum,
-        deleted,
-        freed,
-        left,
-        recovered,
-    )
-
-
-def why_left(error: CoalesceError) -> Why:
-    """The report's word for a source that could not be joined."""
-    if isinstance(error, SourceChanged):
-        return Why.CHANGED
-    return Why.ARCHIVED if isinstance(error, Archived) else Why.CORRUPT

@@ -5,23 +5,28 @@ Whoever holds the record owns the group.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from coalesce.errors import GroupOwned, NotFound, PreconditionFailed, RecordDamaged, StorageError
+from coalesce.errors import AccessDenied, GroupOwned, NotFound, PreconditionFailed, RecordDamaged
 from coalesce.model import Batch, GroupId, Source
 from coalesce.naming.layouts import LAYOUTS
 from coalesce.naming.sources import Sources
 from coalesce.planning.batches import digest
 from coalesce.protocol.state import record_key
-from coalesce.storage.base import ObjectStore
+from coalesce.protocol.writes import write_state
+from coalesce.storage.base import Deleted, ObjectStore
+from coalesce.storage.capabilities import Capabilities
 
 _CONTENT_TYPE = "application/zlib"
+_TOMBSTONE = b"removed"
 _INFLATED = 512 * 1024**2
 _WRITTEN_AT_ONCE = 1000
 _OTHER_VERSION = (
@@ -51,7 +56,7 @@ class StoredRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 1
     run_id: str
     layout: str
     directory: str
@@ -65,12 +70,14 @@ class RecordedBatch:
     """A batch, and the upload that alone may make it appear.
 
     `doubted` is an output that was read back and is not what was sent: nobody deletes its sources
-    on the strength of it.
+    on the strength of it. `may_lack_entry` says that version 0.1 recorded it, which completed
+    uploads without a ledger entry.
     """
 
     batch: Batch
     upload_id: str
     doubted: bool = False
+    may_lack_entry: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +103,9 @@ def encode(record: PlanRecord) -> bytes:
 
 def _json(record: PlanRecord) -> Iterator[str]:
     group = record.group
-    yield _opened(
+    yield _open_object(
         "batches",
-        schema_version=1,
+        schema_version=2,
         run_id=record.run_id,
         layout=record.layout,
         directory=group.directory,
@@ -108,7 +115,7 @@ def _json(record: PlanRecord) -> Iterator[str]:
     for number, entry in enumerate(record.batches):
         batch = entry.batch
         yield "," * (number > 0)
-        yield _opened(
+        yield _open_object(
             "sources",
             output=batch.output,
             upload_id=entry.upload_id,
@@ -125,7 +132,7 @@ def _json(record: PlanRecord) -> Iterator[str]:
     yield "]}"
 
 
-def _opened(name: str, **fields: object) -> str:
+def _open_object(name: str, **fields: object) -> str:
     """A JSON object up to the first item of its last field, a list."""
     return f'{json.dumps(fields)[:-1]}, "{name}": ['
 
@@ -135,15 +142,15 @@ def decode(data: bytes, key: str, state: str) -> PlanRecord:
 
     Raises RecordDamaged where it cannot be read or names anything outside its group.
     """
-    stored = _parsed(data, key)
+    stored = _parse(data, key)
     group = GroupId(stored.directory, stored.topic, stored.partition)
     if record_key(state, group) != key:
         raise RecordDamaged(f"the plan record {key!r} is about another group", key=key)
     outputs = [batch.output for batch in stored.batches]
     sources = [source[0] for batch in stored.batches for source in batch.sources]
     if not (
-        _are("output", outputs, stored.layout, group)
-        and _are("source", sources, stored.layout, group)
+        _are_keys("output", outputs, stored.layout, group)
+        and _are_keys("source", sources, stored.layout, group)
     ):
         raise RecordDamaged(
             f"the plan record {key!r} names keys outside its group, or some twice", key=key
@@ -152,27 +159,25 @@ def decode(data: bytes, key: str, state: str) -> PlanRecord:
         stored.run_id,
         stored.layout,
         group,
-        tuple(_recorded(group, batch) for batch in stored.batches),
+        tuple(_restore_batch(stored, group, batch) for batch in stored.batches),
     )
     if any(digest(entry.batch.sources) != entry.batch.digest for entry in record.batches):
         raise RecordDamaged(f"the plan record {key!r} does not have its digest", key=key)
     return record
 
 
-def _recorded(group: GroupId, stored: StoredBatch) -> RecordedBatch:
+def _restore_batch(record: StoredRecord, group: GroupId, stored: StoredBatch) -> RecordedBatch:
     rows = (
         Source(key, size, etag, 0.0, "STANDARD", first, last, tail)
         for key, etag, size, first, last, tail in stored.sources
     )
     sources = Sources.of(group.prefix, rows)
-    return RecordedBatch(
-        Batch(stored.output, sources, sum(sources.sizes()), stored.digest),
-        stored.upload_id,
-        stored.doubted,
-    )
+    batch = Batch(stored.output, sources, sum(sources.sizes()), stored.digest)
+    older = record.schema_version == 1
+    return RecordedBatch(batch, stored.upload_id, stored.doubted, may_lack_entry=older)
 
 
-def _parsed(data: bytes, key: str) -> StoredRecord:
+def _parse(data: bytes, key: str) -> StoredRecord:
     try:
         inflater = zlib.decompressobj()
         text = inflater.decompress(data, _INFLATED)
@@ -200,7 +205,7 @@ def _parsed(data: bytes, key: str) -> StoredRecord:
     return stored
 
 
-def _are(kind: str, keys: list[str], layout: str, group: GroupId) -> bool:
+def _are_keys(kind: str, keys: list[str], layout: str, group: GroupId) -> bool:
     """Whether all of these are keys of this kind, of the record's own group, and each is there
     once.
     """
@@ -211,79 +216,97 @@ def _are(kind: str, keys: list[str], layout: str, group: GroupId) -> bool:
 
 
 class HeldRecord:
-    """A plan record of this run's own, or one taken over: its ETag is what every change must
-    match.
-    """
+    """A plan record of this run's own, or one taken over: every change must match its ETag."""
 
     def __init__(self, store: ObjectStore, state: str, record: PlanRecord, etag: str) -> None:
         self.record = record
+        self.key = record_key(state, record.group)
         self._store = store
-        self._key = record_key(state, record.group)
         self._etag = etag
+        self._lock = asyncio.Lock()
 
     @classmethod
     async def create(cls, store: ObjectStore, state: str, record: PlanRecord) -> HeldRecord:
-        """Records a plan, create-only. Raises GroupOwned where one stands already."""
+        """Records a plan, create-only. Raises GroupOwned where one stands already, StorageError."""
         key, data = record_key(state, record.group), encode(record)
         try:
-            etag = await store.put(key, data, if_none_match=True, content_type=_CONTENT_TYPE)
-        except StorageError as error:
-            written = await _written(store, key, data)
-            if not written and isinstance(error, PreconditionFailed):
-                raise GroupOwned(
-                    f"{record.group}: another run's plan record stands on it", key=key
-                ) from None
-            if not written:
-                raise
-            etag = written
+            etag = await write_state(
+                store, key, data, if_none_match=True, content_type=_CONTENT_TYPE
+            )
+        except PreconditionFailed:
+            message = f"{record.group}: another run's plan record stands on it"
+            raise GroupOwned(message, key=key) from None
         return cls(store, state, record, etag)
 
     @classmethod
     async def read(cls, store: ObjectStore, state: str, key: str) -> HeldRecord | None:
-        """The record at a key, None if there is none any more. Raises RecordDamaged."""
+        """The record at a key, None if there is none any more. Raises RecordDamaged, StorageError.
+
+        A tombstone is no record.
+        """
         try:
             body = await store.get(key)
         except NotFound:
             return None
+        if body.data == _TOMBSTONE:
+            return None
         return cls(store, state, decode(body.data, key, state), body.etag)
 
     async def rewrite(self, record: PlanRecord) -> bool:
-        """Replaces it; False if it is not ours any more."""
-        data = encode(record)
+        """Replaces it; False if it is not ours any more. Raises StorageError."""
         try:
-            self._etag = await self._store.put(
-                self._key, data, if_match=self._etag, content_type=_CONTENT_TYPE
+            self._etag = await write_state(
+                self._store,
+                self.key,
+                encode(record),
+                if_match=self._etag,
+                content_type=_CONTENT_TYPE,
             )
-        except StorageError as error:
-            written = await _written(self._store, self._key, data)
-            if not written and isinstance(error, PreconditionFailed | NotFound):
-                return False
-            if not written:
-                raise
-            self._etag = written
+        except (PreconditionFailed, NotFound):
+            return False
         self.record = record
         return True
 
-    async def remove(self, *, conditional: bool) -> None:
+    async def replace(self, batch: Batch, entries: Sequence[RecordedBatch]) -> bool:
+        """Puts other entries in a batch's place; False if the record is not ours any more."""
+        async with self._lock:
+            kept = (entry for entry in self.record.batches if entry.batch.digest != batch.digest)
+            return await self.rewrite(replace(self.record, batches=(*kept, *entries)))
+
+    async def remove(self, capabilities: Capabilities) -> None:
         """Removes it if it is still ours; somebody else's stays.
 
-        A store without `conditional` deletes is looked at first.
+        Where a store knows no conditional delete a tombstone takes its place first, by `If-Match`:
+        nobody can create over it. Where it knows no conditional put either, it is looked at first.
+
+        Raises AccessDenied if the store refuses, StorageError.
         """
-        if not conditional:
-            head = await self._store.head(self._key)
-            if head is None or head.etag != self._etag:
-                return
-        await self._store.delete(self._key, etag=self._etag)
+        etag = self._etag if capabilities.conditional_delete else ""
+        if not etag and not await self._bury(capabilities.conditional_put):
+            return
+        result = await self._store.delete(self.key, etag=etag)
+        if result.deleted is Deleted.REFUSED:
+            message = f"the plan record {self.key!r} cannot be removed: {result.message}"
+            hint = "Its outputs are proven and its sources deleted. Check s3:DeleteObject on it."
+            raise AccessDenied(message, key=self.key, code=result.code, hint=hint)
+
+    async def _bury(self, conditional: bool) -> bool:
+        """Whether the record was still ours and nobody can change it now."""
+        if conditional:
+            try:
+                await write_state(self._store, self.key, _TOMBSTONE, if_match=self._etag)
+            except (PreconditionFailed, NotFound):
+                return False
+            return True
+        head = await self._store.head(self.key)
+        return head is not None and head.etag == self._etag
 
 
-async def _written(store: ObjectStore, key: str, data: bytes) -> str:
-    """After a lost answer, or the 412 that a repeated request gets from its own first try: the ETag
-    if this was written after all, else nothing.
+async def remove_tombstone(store: ObjectStore, key: str) -> None:
+    """Removes what is left where a run died that was removing its record, if anything is.
 
-    Upload ids make it unmistakable.
+    Nothing can be created over a tombstone, so nothing else is removed. Raises StorageError.
     """
-    try:
-        body = await store.get(key)
-    except StorageError:
-        return ""
-    return body.etag if body.data == data else ""
+    with suppress(NotFound):
+        if (await store.get(key)).data == _TOMBSTONE:
+            await store.delete(key)

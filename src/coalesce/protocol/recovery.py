@@ -1,83 +1,25 @@
-"""What earlier runs left unfinished, finished or undone before anything new (commit protocol, step
-2).
+"""What earlier runs left unfinished, finished or undone before anything new (commit protocol,
+step 2).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import replace
 
 from coalesce.errors import CoalesceError, GroupOwned, IntegrityError, LeaseLost
 from coalesce.listing.pages import all_pages
-from coalesce.model import ObjectInfo, Why
-from coalesce.naming.shards import Shard
-from coalesce.protocol.commit import Committed, delete_sources, recognise
-from coalesce.protocol.lease import Rival, read_rival
-from coalesce.protocol.outcome import GroupOutcome, delivery
-from coalesce.protocol.probe import open_uploads
-from coalesce.protocol.record import HeldRecord, RecordedBatch
+from coalesce.model import Batch
+from coalesce.naming.layouts import LAYOUTS
+from coalesce.protocol.commit import DIGEST, Committed, prove
+from coalesce.protocol.deletion import delete_sources
+from coalesce.protocol.ledger import read_header, remove_entry
+from coalesce.protocol.outcome import GroupOutcome, committed_output
+from coalesce.protocol.record import HeldRecord, RecordedBatch, remove_tombstone
+from coalesce.protocol.reproof import expect_from_sources
+from coalesce.protocol.round import settle_record
 from coalesce.protocol.session import Session
-from coalesce.protocol.state import lease_key, probe_prefix, records_prefix
-from coalesce.storage.base import ObjectStore
-
-
-@dataclass(frozen=True, slots=True)
-class Leftovers:
-    """What stands under the state prefix: keys of plan records of groups in scope, and runs'
-    leases.
-    """
-
-    records: tuple[str, ...]
-    rivals: tuple[Rival, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """Where a run works.
-
-    `owns` says of any key whether its group is the run's: one of its `shard`.
-    """
-
-    layout: str
-    prefixes: tuple[str, ...]
-    shard: Shard
-    owns: Callable[[str], bool]
-
-    def holds(self, rival: Rival) -> bool:
-        """Whether another run works, or worked, nowhere but here: then this one can clean up after
-        it. One without prefixes only probed.
-        """
-        theirs = rival.record.prefixes
-        here = rival.record.layout == self.layout and rival.record.share.within(self.shard)
-        return not theirs or (here and all(prefix.startswith(self.prefixes) for prefix in theirs))
-
-    def meets(self, rival: Rival) -> bool:
-        """Whether another run works here too."""
-        nearby = any(
-            a.startswith(b) or b.startswith(a) for a in rival.record.prefixes for b in self.prefixes
-        )
-        return nearby and rival.record.share.meets(self.shard)
-
-
-async def survey(store: ObjectStore, state: str, ground: Ground) -> Leftovers:
-    """One request where nothing is unfinished, and one more per lease.
-
-    Raises StorageError; keys that end with a slash are folders of somebody's console.
-    """
-    groups = records_prefix(state)
-    records: list[str] = []
-    leases: list[ObjectInfo] = []
-    pages = [page async for page in all_pages(store, state)]
-    date = pages[0].date
-    for entry in (entry for page in pages for entry in page.objects if not entry.key.endswith("/")):
-        group = entry.key.removeprefix(groups)
-        if entry.key.startswith(groups):
-            if group.startswith(ground.prefixes) and ground.owns(f"{group}_"):
-                records.append(entry.key)
-        elif entry.key.startswith(lease_key(state, "")):
-            leases.append(entry)
-    rivals = [await read_rival(store, entry, date) for entry in leases]
-    return Leftovers(tuple(records), tuple(found for found in rivals if found))
+from coalesce.storage.base import Head
 
 
 async def recover(session: Session, key: str, alive: Container[str], outcome: GroupOutcome) -> None:
@@ -90,13 +32,14 @@ async def recover(session: Session, key: str, alive: Container[str], outcome: Gr
     try:
         held = await HeldRecord.read(session.store, session.rules.state, key)
         if held is None:
-            return
-        if held.record.layout != session.rules.layout.name:
-            outcome.unsettled = True
+            await remove_tombstone(session.store, key)
             return
         if held.record.run_id in alive:
-            raise GroupOwned(f"{held.record.group}: run {held.record.run_id} works on it", key=key)
-        await _settle(session, held, outcome)
+            message = f"{held.record.group}: run {held.record.run_id} works on it"
+            raise GroupOwned(message, key=key)
+        # The dead run may have worked with another layout: its names and contents are its own.
+        rules = replace(session.rules, layout=LAYOUTS[held.record.layout])
+        await _Recovery(replace(session, rules=rules), held, outcome).run()
     except (GroupOwned, LeaseLost):
         raise
     except CoalesceError as error:
@@ -104,92 +47,90 @@ async def recover(session: Session, key: str, alive: Container[str], outcome: Gr
         outcome.unsettled = True
 
 
-async def sweep(session: Session, ground: Ground, dead: Sequence[Rival]) -> None:
-    """Removes what ended runs left outside of any record: uploads they had begun, probe objects,
-    and at last their leases.
+class _Recovery:
+    """One record on its way to being settled."""
 
-    Only for runs that worked nowhere but here, and only once no other run that works here is alive
-    and all records are settled. A run writes its lease before it begins an upload. So uploads that
-    were open before a look at the leases are nobody's if that look shows no run but the dead ones;
-    if it does show one, everything stays for a later run.
-    """
-    store = session.store
-    swept = [rival for rival in dead if ground.holds(rival)]
-    if not swept:
-        return
-    left = [
-        upload
-        for prefix in ground.prefixes
-        for upload in await open_uploads(store, prefix)
-        if _is_ours(session, ground, upload.key)
-    ]
-    if left and await _others(session, ground, dead):
-        return
-    for upload in left:
-        await store.abort_upload(upload.key, upload.upload_id)
-    for rival in swept:
-        trial = probe_prefix(session.rules.state, rival.record.run_id)
-        for upload in await open_uploads(store, trial):
-            await store.abort_upload(upload.key, upload.upload_id)
-        for entry in (await store.list_page(trial)).objects:
-            await store.delete(entry.key)
-        await store.delete(
-            rival.key, etag=rival.etag if session.rules.capabilities.conditional_delete else ""
-        )
+    def __init__(self, session: Session, held: HeldRecord, outcome: GroupOutcome) -> None:
+        self._session = session
+        self._held = held
+        self._outcome = outcome
 
+    async def run(self) -> None:
+        for entry in self._held.record.batches:
+            try:
+                await self._settle(entry)
+            except IntegrityError as error:
+                self._outcome.failures.append(error)
+                self._outcome.unsettled = True
+        if not self._outcome.unsettled:
+            await settle_record(self._session, self._held)
 
-def _is_ours(session: Session, ground: Ground, key: str) -> bool:
-    named = session.rules.layout.parse(key)
-    return named is not None and named.kind == "output" and ground.owns(key)
+    async def _settle(self, entry: RecordedBatch) -> None:
+        """Deletes the sources of an output that is there, or makes sure that it never will be.
 
+        The abort is the fence; the second look is for a Complete that won the race against it.
+        """
+        head = await self._look(entry.batch)
+        if head is None:
+            await self._session.store.abort_upload(entry.batch.output, entry.upload_id)
+            head = await self._look(entry.batch)
+        if head is None:
+            await self._undo(entry)
+            return
+        if entry.doubted:
+            message = f"{entry.batch.output}: the run that wrote it found it not to be what it sent"
+            raise IntegrityError(message, key=entry.batch.output)
+        committed, records = await self._prove(entry, head)
+        if not self._session.rules.delete:
+            self._outcome.unsettled = True
+            return
+        deletion = await delete_sources(self._session, committed)
+        self._outcome.add(committed_output(committed, deletion, records=records, recovered=True))
+        if deletion.error is not None:
+            raise deletion.error
+        self._outcome.unsettled |= bool(deletion.refused)
 
-async def _others(session: Session, ground: Ground, dead: Sequence[Rival]) -> bool:
-    """Whether a run that works here is neither this one nor one of the `dead`, as they were seen to
-    be.
-    """
-    known = {(rival.key, rival.etag) for rival in dead}
-    rivals = (await survey(session.store, session.rules.state, ground)).rivals
-    return any(
-        ground.meets(rival)
-        for rival in rivals
-        if rival.key != lease_key(session.rules.state, session.rules.run_id)
-        and (rival.key, rival.etag) not in known
-    )
+    async def _look(self, batch: Batch) -> Head | None:
+        """The output's HEAD, None if it is absent or another plan's."""
+        head = await self._session.store.head(batch.output)
+        return head if head is not None and head.metadata.get(DIGEST) == batch.digest else None
 
+    async def _prove(self, entry: RecordedBatch, head: Head) -> tuple[Committed, int | None]:
+        """The proof by the ledger entry; by the sources themselves where there is none."""
+        state, output = self._session.rules.state, entry.batch.output
+        header = await read_header(self._session.store, state, output, entry.upload_id)
+        if header is not None:
+            committed = await prove(self._session, entry.batch, head, header, own=False)
+            return committed, header.records
+        present = await self._present(entry.batch)
+        expected = await expect_from_sources(self._session, entry.batch, present, head)
+        return await prove(self._session, entry.batch, head, expected, own=False), None
 
-async def _settle(session: Session, held: HeldRecord, outcome: GroupOutcome) -> None:
-    for entry in held.record.batches:
-        try:
-            committed = await _committed(session, entry)
-        except IntegrityError as error:
-            outcome.failures.append(error)
-            outcome.unsettled = True
-            continue
-        if committed is None:
-            continue
-        if not session.rules.delete:
-            outcome.unsettled = True
-            continue
-        deleted, left = await delete_sources(session, committed)
-        outcome.unsettled |= any(entry.why is Why.DELETE_REFUSED for entry in left)
-        outcome.add(delivery(committed, deleted, left, records=None, recovered=True))
-    if not outcome.unsettled:
-        await held.remove(conditional=session.rules.capabilities.conditional_delete)
+    async def _undo(self, entry: RecordedBatch) -> None:
+        """Settles a batch whose output can no longer appear.
 
+        Sources that are gone although the output is not there are an alarm: the record stays.
+        """
+        state, output = self._session.rules.state, entry.batch.output
+        header = await read_header(self._session.store, state, output, entry.upload_id)
+        if header is None and not entry.may_lack_entry:
+            return
+        present = await self._present(entry.batch)
+        gone = sum(source.key not in present for source in entry.batch.sources)
+        if gone:
+            message = f"{output}: is not there, and {gone} of its sources are gone"
+            hint = (
+                "Look for deleted versions of both; nothing more of this group is touched while "
+                f"its plan record {self._held.key!r} stands."
+            )
+            raise IntegrityError(message, key=output, code="OutputLost", hint=hint)
+        if header is not None:
+            await remove_entry(self._session, output, entry.upload_id)
 
-async def _committed(session: Session, entry: RecordedBatch) -> Committed | None:
-    """The proof of a batch, or None once nothing of it can appear any more. Raises IntegrityError.
-
-    The abort is the fence; the second look is for a Complete that won the race against it.
-    """
-    batch = entry.batch
-    committed = await recognise(session, batch)
-    if committed is None:
-        await session.store.abort_upload(batch.output, entry.upload_id)
-        committed = await recognise(session, batch)
-    if committed is not None and entry.doubted:
-        raise IntegrityError(
-            f"{batch.output}: the run that wrote it did not find in it what it had sent",
-            key=batch.output,
-        )
-    return committed
+    async def _present(self, batch: Batch) -> set[str]:
+        """The keys of a batch's sources that are still there."""
+        wanted = {source.key for source in batch.sources}
+        found: set[str] = set()
+        async for page in all_pages(self._session.store, self._held.record.group.prefix):
+            found |= {entry.key for entry in page.objects if entry.key in wanted}
+        return found

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from coalesce.naming.layouts import Layout
+from coalesce.planning.parts import PartSizes
 from coalesce.planning.rules import Limits
 from coalesce.protocol.lease import Claim
 from coalesce.storage.base import ObjectStore
@@ -16,7 +17,9 @@ from coalesce.transfer.limits import Capacity
 class GroupRules:
     """The same for all groups of a run, in whichever of its processes they are worked on.
 
-    `delete` off commits outputs and keeps sources and plan records.
+    `delete` off commits outputs and keeps sources and plan records; `ledger` off removes the ledger
+    entries with the plan record. A plan record holds at most `round_batches` batches and
+    `round_sources` sources: a larger group takes several rounds.
     """
 
     state: str
@@ -27,6 +30,10 @@ class GroupRules:
     capabilities: Capabilities
     check: bool = True
     delete: bool = True
+    ledger: bool = True
+    sizes: PartSizes = field(default_factory=PartSizes)
+    round_batches: int = 64
+    round_sources: int = 25_000
 
 
 @dataclass(frozen=True, slots=True)

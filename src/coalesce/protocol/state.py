@@ -7,9 +7,14 @@ import hashlib
 from coalesce.model import GroupId
 
 
+def leases_prefix(state: str) -> str:
+    """What the keys of all leases begin with."""
+    return f"{state}runs/"
+
+
 def lease_key(state: str, run_id: str) -> str:
     """Where a run's lease stands."""
-    return f"{state}runs/{run_id}"
+    return f"{leases_prefix(state)}{run_id}"
 
 
 def records_prefix(state: str) -> str:
@@ -27,6 +32,17 @@ def group_of(state: str, key: str) -> GroupId:
     name, _, partition = key.removeprefix(records_prefix(state)).rpartition("_")
     cut = name.rfind("/") + 1
     return GroupId(name[:cut], name[cut:], int(partition))
+
+
+def ledger_prefix(state: str) -> str:
+    """What the keys of all ledger entries begin with."""
+    return f"{state}ledger/"
+
+
+def entry_key(state: str, output: str, upload_id: str) -> str:
+    """Where the ledger entry of one upload of an output stands: those of two uploads never meet."""
+    name = hashlib.sha256(upload_id.encode()).hexdigest()[:16]
+    return f"{ledger_prefix(state)}{output}.{name}.jsonl.gz"
 
 
 def probe_prefix(state: str, run_id: str) -> str:

@@ -1,19 +1,17 @@
-"""What a run says of itself while it goes: the report is added up here, and the events leave from
-here.
-"""
+"""The report of a run in the making: it is added up here, and the run's events are emitted here."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from coalesce import __version__
-from coalesce.errors import CoalesceError, GroupOwned
-from coalesce.listing.groups import Listed
-from coalesce.model import Delivery, Group, Plan, Why
-from coalesce.naming.shards import WHOLE, Shard
+from coalesce.errors import CoalesceError, GroupOwned, first_failure
+from coalesce.exits import ExitCode
+from coalesce.listing.groups import Listing
+from coalesce.model import CommittedOutput, Group, Kept, Plan, Why
 from coalesce.naming.sources import Sources
 from coalesce.planning.forecast import Forecast
 from coalesce.protocol.lease import Rival
@@ -28,38 +26,27 @@ from coalesce.report.report import (
     path_characters,
     stages,
 )
-from coalesce.report.usage import Spent, cpu_seconds
+from coalesce.report.usage import ProcessUsage, cpu_seconds
+from coalesce.settings import Settings
 
 Event = dict[str, Any]
 
 
-def opened(
-    run_id: str,
-    *,
-    bucket: str,
-    prefixes: Iterable[str],
-    layout: str,
-    partitions: Iterable[int],
-    shard: Shard = WHOLE,
-) -> Report:
-    """The report of a run that begins now."""
-    scope = ScopePart(
-        bucket=bucket,
-        prefixes=list(prefixes),
-        layout=layout,
-        partitions=list(partitions),
-        shard=str(shard),
-    )
+def new_report(run_id: str, settings: Settings, prefixes: Iterable[str]) -> Report:
+    """Returns the empty report of a run that starts now; `prefixes` are the ones it lists."""
     return Report(
         version=__version__,
         run_id=run_id,
         started=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        scope=scope,
+        scope=ScopePart.of(settings, prefixes),
     )
 
 
 class Account:
-    """One run's report, in the making."""
+    """Adds up one run's report, and emits an event for each thing that a user may want to know.
+
+    `group` is a group's name, as `str(GroupId)` gives it.
+    """
 
     def __init__(self, report: Report, emit: Callable[[Event], None]) -> None:
         self.report = report
@@ -67,11 +54,11 @@ class Account:
         self._cpu_before = cpu_seconds()
         self._topics: dict[str, TopicPart] = {}
 
-    def listed(self, listed: Listed, groups: list[Group]) -> None:
-        """A piece of the key space, and the groups of it that are in scope."""
+    def count_listing(self, listing: Listing, groups: list[Group]) -> None:
+        """Counts the keys of a listing, and the sources of `groups`: those of it in scope."""
         report = self.report
-        report.sources.left[Why.UNPARSED] += listed.other_keys
-        characters = path_characters(report.scope.bucket, listed.keys, listed.key_characters)
+        report.sources.left[Why.UNPARSED] += listing.other_keys
+        characters = path_characters(report.scope.bucket, listing.keys, listing.key_characters)
         report.path_list.before += characters
         report.path_list.after += characters
         report.groups.seen += len(groups)
@@ -81,27 +68,24 @@ class Account:
             topic.sources += len(group.sources)
             topic.bytes += sum(Sources.of(group.id.prefix, group.sources).sizes())
 
-    def planned(self, plan: Plan) -> None:
-        """A group's plan."""
+    def count_plan(self, plan: Plan) -> None:
+        """Counts the gaps and overlaps in a group's offsets."""
         self.report.offsets.gaps += plan.gaps
         self.report.offsets.overlaps += plan.overlaps
 
-    def foreseen(self, group: Group, plan: Plan) -> None:
-        """A group that a dry run would work off."""
-        report = self.report
-        self.planned(plan)
+    def count_dry_run(self, group: Group, plan: Plan) -> None:
+        """Counts what a run would do with a group, and emits an event for each output of it."""
+        self.count_plan(plan)
         topic = self._topic(group.id.topic)
-        for left in plan.left:
-            report.add_left(left)
-            self._emit({"type": "left", "key": left.key, "why": left.why.value})
+        for kept in plan.kept:
+            self._count_kept(kept)
         for batch in plan.batches:
             topic.joined += len(batch.sources)
             topic.outputs += 1
             topic.output_bytes += batch.size
-            report.path_list.after += self._characters(1, len(batch.output))
-            report.path_list.after -= self._characters(
-                len(batch.sources), sum(len(source.key) for source in batch.sources)
-            )
+            key_characters = sum(len(source.key) for source in batch.sources)
+            self.report.path_list.after += self._characters(1, len(batch.output))
+            self.report.path_list.after -= self._characters(len(batch.sources), key_characters)
             self._emit(
                 {
                     "type": "planned",
@@ -112,129 +96,154 @@ class Account:
                 }
             )
         if not plan.batches:
-            report.groups.left += 1
+            self.report.groups.left += 1
 
-    def forecast(self, forecast: Forecast) -> None:
-        """What a dry run expects of the real one."""
-        topics, self._topics = [self._topics[name] for name in sorted(self._topics)], {}
-        usd = cost(Counter(forecast.requests))
+    def add_forecast(self, forecast: Forecast) -> None:
+        """Adds what a dry run expects of the real one, with all topics counted so far."""
+        topics, self._topics = self._sorted_topics(), {}
         self.report.plan = PlanPart(
             topics=topics,
             requests=forecast.requests,
             bytes=forecast.bytes,
-            cost_usd=usd,
+            cost_usd=cost(Counter(forecast.requests)),
             seconds=forecast.seconds,
             memory_bytes=forecast.memory,
         )
 
-    def outcome(self, group: str) -> GroupOutcome:
-        """Where a group's outcome is gathered; its outputs are told as they come."""
-        return GroupOutcome(lambda delivery: self._delivered(delivery, group))
+    def new_outcome(self, group: str) -> GroupOutcome:
+        """Returns an empty outcome for a group. Its outputs are counted as they are committed."""
+        return GroupOutcome(lambda output: self._count_output(output, group))
 
-    def settled(self, outcome: GroupOutcome, group: str) -> None:
-        """What came of an earlier run's unfinished group, before it was listed."""
-        self._tell(outcome, group)
+    def count_recovered_group(self, outcome: GroupOutcome, group: str) -> None:
+        """Counts a group that an earlier run left unfinished, once it was dealt with."""
+        self._count_details(outcome, group)
         self.report.groups.failed += bool(outcome.failures)
 
-    def worked(self, outcome: GroupOutcome, group: str) -> None:
-        """What came of a group of this run's own."""
+    def count_group(self, outcome: GroupOutcome, group: str) -> None:
+        """Counts a group that this run has listed and worked off."""
         groups = self.report.groups
-        self._tell(outcome, group)
+        self._count_details(outcome, group)
         if outcome.failures:
             groups.failed += 1
-        elif outcome.delivered:
+        elif outcome.outputs:
             groups.coalesced += 1
         else:
             groups.left += 1
 
-    def leased(self, error: GroupOwned) -> None:
-        """A group that another run owns."""
+    def count_leased_group(self, error: GroupOwned) -> None:
+        """Counts a group that another run owns."""
         self.report.groups.leased += 1
         self._emit(
             {"type": "leased", "key": error.key, "message": error.message, "hint": error.hint}
         )
 
-    def unfinished_elsewhere(self, rival: Rival) -> None:
-        """A run that ended badly, with a scope that this one may not clean up."""
+    def warn_of_unfinished_run(self, rival: Rival) -> None:
+        """Emits a warning: a run crashed that worked where this one may not clean up."""
         lease = rival.record
-        where = " ".join(
-            f"-p {prefix}" if prefix else "--whole-bucket" for prefix in lease.prefixes
-        )
-        where += f" --shard {lease.shard}" if lease.shard != str(WHOLE) else ""
-        message = f"run {lease.run_id} did not end in order, and worked elsewhere than this one, or with another layout"
-        hint = f"Its next run, or `coalesce recover {where}` with its layout, cleans up."
-        if not rival.readable:
-            message, hint = (
-                f"the lease {rival.key!r} has ended and cannot be read",
-                "Remove it when no run of that name is alive.",
+        if rival.readable:
+            scope = [f"-p {prefix}" if prefix else "--whole-bucket" for prefix in lease.prefixes]
+            message = (
+                f"run {lease.run_id} did not exit cleanly; "
+                "it worked under prefixes that this run does not have"
             )
+            hint = f"Its next run cleans up, or `coalesce recover {' '.join(scope)}`."
+        else:
+            message = f"the lease {rival.key!r} has expired and cannot be read"
+            hint = "Delete it if no run with that id is alive."
         self._emit({"type": "unfinished", "key": lease.run_id, "message": message, "hint": hint})
 
-    def failed(self, error: CoalesceError, group: str = "") -> None:
-        """A failure of a group, or without one of the run or a listing."""
+    def add_failure(self, error: CoalesceError, group: str = "") -> None:
+        """Adds the failure of a group or, without one, of a listing or of the whole run."""
         failure = self.report.add_failure(error, group)
         self._emit({"type": "failure", **failure.model_dump()})
 
-    def close(self, spent: Spent, *, seconds: float, stopped: int, error_on_nothing: bool) -> None:
-        """Everything that is known only at the end. `spent` is by all processes of the run."""
-        report, usage = self.report, spent.usage
+    async def add_failure_of(self, job: Awaitable[None]) -> None:
+        """Waits for the run's job, and adds its failure if it ends with one.
+
+        Anything but a CoalesceError is a defect, and is raised.
+        """
+        try:
+            await job
+        except CoalesceError as error:
+            self.add_failure(error)
+        except BaseExceptionGroup as errors:
+            failure = first_failure(errors)
+            if not isinstance(failure, CoalesceError):
+                raise failure from errors
+            self.add_failure(failure)
+
+    def close(
+        self, usage: ProcessUsage, *, seconds: float, stop_code: int, error_on_nothing: bool
+    ) -> None:
+        """Adds what is known only at the end.
+
+        Args:
+            usage: of all processes of the run.
+            seconds: how long the run took.
+            stop_code: the exit code of what stopped the run early; 0 if nothing did.
+            error_on_nothing: whether a run without outputs has an exit code of its own.
+        """
+        report, store = self.report, usage.store
         groups = report.groups
         if groups.leased and groups.leased >= groups.seen and not groups.coalesced:
-            report.worsen(11)
-        if stopped:
-            report.worsen(stopped)
-        if (
-            error_on_nothing
-            and report.exit_code == 0
-            and not (report.outputs.written or report.outputs.recovered)
-        ):
-            report.exit_code = 3
-        report.topics = [self._topics[name] for name in sorted(self._topics)]
+            report.worsen(ExitCode.LEASED)
+        if stop_code:
+            report.worsen(stop_code)
+        no_outputs = not (report.outputs.written or report.outputs.recovered)
+        if error_on_nothing and report.exit_code == ExitCode.DONE and no_outputs:
+            report.exit_code = ExitCode.NOTHING
+        report.topics = self._sorted_topics()
         report.seconds = round(seconds, 3)
-        report.requests = dict(sorted(usage.requests.items()))
-        report.retries, report.throttled = usage.retries, usage.throttled
-        report.stages = stages(usage.requests, usage.seconds, usage.checking)
-        report.bytes_in, report.bytes_out = usage.bytes_in, usage.bytes_out
-        report.cost_usd = cost(usage.requests)
-        report.cpu_seconds = round(spent.cpu_seconds - self._cpu_before, 3)
-        report.peak_rss_bytes = spent.peak_rss_bytes
-        report.concurrency = ConcurrencyPart(reads=spent.reads, writes=spent.writes)
+        report.requests = dict(sorted(store.requests.items()))
+        report.retries, report.throttled = store.retries, store.throttled
+        report.stages = stages(store.requests, store.seconds, store.checking)
+        report.bytes_in, report.bytes_out = store.bytes_in, store.bytes_out
+        report.cost_usd = cost(store.requests)
+        report.cpu_seconds = round(usage.cpu_seconds - self._cpu_before, 3)
+        report.peak_rss_bytes = usage.peak_rss_bytes
+        report.concurrency = ConcurrencyPart(reads=usage.reads, writes=usage.writes)
 
-    def _delivered(self, delivery: Delivery, group: str) -> None:
+    def _count_output(self, output: CommittedOutput, group: str) -> None:
         report = self.report
-        report.add_delivery(delivery)
-        if not delivery.recovered:  # what was recovered had its sources gone before the listing
+        report.add_output(output)
+        if not output.recovered:  # the listing came after the sources of a recovered one were gone
             topic = self._topic(group.rpartition("_")[0].rpartition("/")[2])
-            topic.joined += delivery.sources
+            topic.joined += output.sources
             topic.outputs += 1
-            topic.output_bytes += delivery.size
-            report.path_list.after += self._characters(1, len(delivery.output))
-            report.path_list.after -= self._characters(delivery.deleted, delivery.freed)
+            topic.output_bytes += output.size
+            report.path_list.after += self._characters(1, len(output.key))
+            report.path_list.after -= self._characters(output.deleted, output.freed)
         self._emit(
             {
                 "type": "output",
                 "group": group,
-                "key": delivery.output,
-                "sources": delivery.sources,
-                "bytes": delivery.size,
-                "records": delivery.records,
-                "first_offset": delivery.first,
-                "last_offset": delivery.last,
-                "crc64nvme": delivery.checksum,
+                "key": output.key,
+                "sources": output.sources,
+                "bytes": output.size,
+                "records": output.records,
+                "first_offset": output.first,
+                "last_offset": output.last,
+                "crc64nvme": output.checksum,
             }
         )
 
-    def _tell(self, outcome: GroupOutcome, group: str) -> None:
-        for left in outcome.left:
-            self.report.add_left(left)
-            self._emit({"type": "left", "key": left.key, "why": left.why.value})
-            if left.why is Why.DELETE_REFUSED:
-                self.report.worsen(1)
+    def _count_details(self, outcome: GroupOutcome, group: str) -> None:
+        for kept in outcome.kept:
+            self._count_kept(kept)
+            if kept.why is Why.DELETE_REFUSED:
+                self.report.worsen(ExitCode.FAILED)
         for error in outcome.failures:
-            self.failed(error, group)
+            self.add_failure(error, group)
+
+    def _count_kept(self, kept: Kept) -> None:
+        self.report.add_kept(kept)
+        self._emit({"type": "left", "key": kept.key, "why": kept.why.value})
 
     def _topic(self, name: str) -> TopicPart:
         return self._topics.setdefault(name, TopicPart(topic=name))
+
+    def _sorted_topics(self) -> list[TopicPart]:
+        return [self._topics[name] for name in sorted(self._topics)]
 
     def _characters(self, keys: int, key_characters: int) -> int:
         return path_characters(self.report.scope.bucket, keys, key_characters)

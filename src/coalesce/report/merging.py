@@ -1,17 +1,17 @@
-"""Many runs' reports as one: shards, tries and locations of one night."""
+"""Merges the reports of many runs into one: all shards, attempts and locations of a night."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from coalesce.errors import UsageError
-from coalesce.exits import worst
+from coalesce.exits import ExitCode, worst
 from coalesce.naming.shards import Shard
 from coalesce.report.report import (
     Failure,
@@ -27,13 +27,14 @@ from coalesce.report.report import (
     TopicPart,
 )
 
-MISSING = 75
+_MOST_RUN_IDS = 4
 
+# (bucket, prefixes, layout, partitions): what all shards of one job have in common.
 _Job = tuple[str, tuple[str, ...], str, tuple[int, ...]]
 
 
 class RunPart(BaseModel):
-    """One of the runs."""
+    """One of the merged runs."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -45,14 +46,14 @@ class RunPart(BaseModel):
     joined: int
     written: int
     failures: int
-    superseded: bool  # a later try of the same shard counts instead
+    superseded: bool  # a later attempt at the same shard counts instead
 
 
-class Merged(Report):
-    """The sum of all runs.
+class MergedReport(Report):
+    """The sum of many reports.
 
-    `exit_code` is the worst of those that count: the last to end of each shard; 75 at least if a
-    shard has no report.
+    `exit_code` is the worst of the last attempt at each shard, and at least 75 if a shard has no
+    report.
     """
 
     merged: Literal[True] = True
@@ -60,124 +61,118 @@ class Merged(Report):
 
 
 def load(text: str, name: str) -> Report:
-    """The report in a file: one JSON object, or the last line of what `--output json` printed.
+    """Parses a report: one JSON object, or the last line of what `--output json` printed.
 
-    Raises UsageError.
+    Args:
+        text: what the file holds.
+        name: the file's name, for the error message.
+
+    Raises:
+        UsageError: the text is not a report.
     """
     try:
         data = json.loads(
             text if text.lstrip().startswith("{\n") else (text.strip().splitlines() or [""])[-1]
         )
         if not isinstance(data, dict) or data.get("type") != "summary" or data.get("schema") != 1:
-            raise ValueError("no summary")
+            raise ValueError("not a summary")
         return Report.model_validate(data)
     except (ValueError, ValidationError) as error:
         raise UsageError(
-            f"{name!r} is no report of this program",
-            hint="Give files that --report wrote, or what --output json printed.",
+            f"{name!r} is not a coalesce report",
+            hint="Give files written by --report, or the output of --output json.",
         ) from error
 
 
-def merge(reports: Sequence[Report]) -> Merged:
-    """All of them as one.
+def merge(reports: Sequence[Report]) -> MergedReport:
+    """Merges reports of shards, attempts and locations, given in any order.
 
-    What was done adds up; what was seen and what was left is told by the first and the last run of
-    each shard. Raises UsageError.
+    What was done adds up over all attempts. What was seen is that of the attempt that saw the most
+    of its shard; what was left and what failed is that of the last one.
+
+    Raises:
+        UsageError: there are no reports.
     """
     if not reports:
-        raise UsageError("there is no report to merge")
-    jobs: dict[_Job, dict[str, list[Report]]] = defaultdict(lambda: defaultdict(list))
-    for report in sorted(reports, key=_ended):
-        scope = report.scope
-        jobs[scope.bucket, tuple(scope.prefixes), scope.layout, tuple(scope.partitions)][
-            scope.shard
-        ].append(report)
-    tries = [runs for shards in jobs.values() for runs in shards.values()]
-    last = [runs[-1] for runs in tries]
-    missing = [failure for job, shards in jobs.items() for failure in _missing(job, shards)]
-    begun = min(map(_begun, reports))
-    requests = Counter[str]()
-    for report in reports:
-        requests.update(report.requests)
-    return Merged(
+        raise UsageError("no reports to merge")
+    jobs = _group_by_job(reports)
+    attempts = [runs for shards in jobs.values() for runs in shards.values()]
+    last = [runs[-1] for runs in attempts]
+    missing = [failure for job, shards in jobs.items() for failure in _find_missing(job, shards)]
+    exit_codes = [report.exit_code for report in last]
+    start = min(map(_start_of, reports))
+    return MergedReport(
         version=last[-1].version,
-        run_id=", ".join(sorted({report.run_id for report in reports}))
-        if len(reports) <= 4
-        else f"{len(reports)} runs",
-        started=begun.isoformat(timespec="seconds"),
-        seconds=round((max(map(_ended, reports)) - begun).total_seconds(), 3),
-        exit_code=worst(*(report.exit_code for report in last), *(MISSING for _ in missing)),
-        scope=_scope(reports),
-        store=last[-1].store
-        if len({report.store.mode for report in last}) == 1
-        else StorePart(mode=", ".join(sorted({r.store.mode for r in last}))),
-        groups=_groups(tries),
-        sources=_sources(tries),
-        outputs=OutputsPart(
-            **{
-                name: sum(getattr(report.outputs, name) for report in reports)
-                for name in OutputsPart.model_fields
-            }
-        ),
-        offsets=OffsetsPart(
-            **{
-                name: sum(getattr(runs[0].offsets, name) for runs in tries)
-                for name in OffsetsPart.model_fields
-            }
-        ),
-        path_list=_path_list(tries),
-        topics=_topics(tries),
-        requests=dict(sorted(requests.items())),
-        stages=_stages(reports),
-        **{
-            name: sum(getattr(report, name) for report in reports)
-            for name in ("retries", "throttled", "bytes_in", "bytes_out")
-        },
+        run_id=_join_run_ids(reports),
+        started=start.isoformat(timespec="seconds"),
+        seconds=round((max(map(_end_of, reports)) - start).total_seconds(), 3),
+        exit_code=worst(*exit_codes, *(ExitCode.TRANSIENT for _ in missing)),
+        scope=_merge_scopes(reports),
+        store=_merge_stores(last),
+        groups=_merge_groups(attempts),
+        sources=_merge_sources(attempts),
+        outputs=_merge_outputs(reports),
+        offsets=_merge_offsets(attempts),
+        path_list=_merge_path_lists(attempts),
+        topics=_merge_topics(attempts),
+        requests=_merge_requests(reports),
+        retries=sum(report.retries for report in reports),
+        throttled=sum(report.throttled for report in reports),
+        stages=_merge_stages(reports),
+        bytes_in=sum(report.bytes_in for report in reports),
+        bytes_out=sum(report.bytes_out for report in reports),
         cost_usd=round(sum(report.cost_usd for report in reports), 6),
         peak_rss_bytes=max(report.peak_rss_bytes for report in reports),
         cpu_seconds=round(sum(report.cpu_seconds for report in reports), 3),
         failures=[*missing, *(failure for report in last for failure in report.failures)],
-        runs=[_run(report, superseded=report is not runs[-1]) for runs in tries for report in runs],
+        runs=[
+            _summarise(report, superseded=report is not runs[-1])
+            for runs in attempts
+            for report in runs
+        ],
     )
 
 
-def _stages(reports: Sequence[Report]) -> dict[str, StagePart]:
-    total: dict[str, StagePart] = {}
-    for report in reports:
-        for name, stage in report.stages.items():
-            before = total.get(name, StagePart())
-            total[name] = StagePart(
-                requests=before.requests + stage.requests,
-                seconds=round(before.seconds + stage.seconds, 3),
-            )
-    return total
+def _group_by_job(reports: Iterable[Report]) -> dict[_Job, dict[str, list[Report]]]:
+    """For each job and each of its shards the attempts, in the order in which they ended."""
+    jobs: dict[_Job, dict[str, list[Report]]] = defaultdict(lambda: defaultdict(list))
+    for report in sorted(reports, key=_end_of):
+        scope = report.scope
+        job = scope.bucket, tuple(scope.prefixes), scope.layout, tuple(scope.partitions)
+        jobs[job][scope.shard].append(report)
+    return jobs
 
 
-def _begun(report: Report) -> dt.datetime:
+def _start_of(report: Report) -> dt.datetime:
     return dt.datetime.fromisoformat(report.started)
 
 
-def _ended(report: Report) -> dt.datetime:
-    return _begun(report) + dt.timedelta(seconds=report.seconds)
+def _end_of(report: Report) -> dt.datetime:
+    return _start_of(report) + dt.timedelta(seconds=report.seconds)
 
 
-def _missing(job: _Job, shards: Iterable[str]) -> Iterable[Failure]:
-    """The shards of a job of which there is no report."""
-    seen = [Shard.parse(shard) for shard in shards]
-    for count in sorted({shard.count for shard in seen}):
-        for index in sorted(
-            set(range(count)) - {shard.index for shard in seen if shard.count == count}
-        ):
-            bucket, prefixes, layout, _ = job
-            message = f"there is no report of shard {index}/{count} of {layout} s3://{bucket}/ {' '.join(prefixes)}"
+def _find_missing(job: _Job, shards: Iterable[str]) -> Iterator[Failure]:
+    """A failure for each shard of a job that has no report."""
+    bucket, prefixes, layout, _ = job
+    reported = [Shard.parse(shard) for shard in shards]
+    for count in sorted({shard.count for shard in reported}):
+        indices = {shard.index for shard in reported if shard.count == count}
+        for index in sorted(set(range(count)) - indices):
             yield Failure(
                 code="ReportMissing",
-                message=message,
-                hint="Look whether that job was started and how it ended; run it again.",
+                message=f"no report from shard {index}/{count} of the {layout} job "
+                f"on s3://{bucket}/ {' '.join(prefixes)}",
+                hint="Check whether that job started and how it ended, then run it again.",
             )
 
 
-def _scope(reports: Sequence[Report]) -> ScopePart:
+def _join_run_ids(reports: Sequence[Report]) -> str:
+    if len(reports) > _MOST_RUN_IDS:
+        return f"{len(reports)} runs"
+    return ", ".join(sorted({report.run_id for report in reports}))
+
+
+def _merge_scopes(reports: Iterable[Report]) -> ScopePart:
     scopes = [report.scope for report in reports]
     shards = sorted({scope.shard for scope in scopes})
     return ScopePart(
@@ -189,9 +184,14 @@ def _scope(reports: Sequence[Report]) -> ScopePart:
     )
 
 
-def _groups(tries: Iterable[list[Report]]) -> GroupsPart:
+def _merge_stores(last: Sequence[Report]) -> StorePart:
+    modes = sorted({report.store.mode for report in last})
+    return last[-1].store if len(modes) == 1 else StorePart(mode=", ".join(modes))
+
+
+def _merge_groups(attempts: Iterable[list[Report]]) -> GroupsPart:
     total = GroupsPart()
-    for runs in tries:
+    for runs in attempts:
         total.seen += max(report.groups.seen for report in runs)
         total.coalesced += sum(report.groups.coalesced for report in runs)
         total.left += runs[-1].groups.left
@@ -200,9 +200,9 @@ def _groups(tries: Iterable[list[Report]]) -> GroupsPart:
     return total
 
 
-def _sources(tries: Iterable[list[Report]]) -> SourcesPart:
+def _merge_sources(attempts: Iterable[list[Report]]) -> SourcesPart:
     total = SourcesPart()
-    for runs in tries:
+    for runs in attempts:
         total.seen += max(report.sources.seen for report in runs)
         total.joined += sum(report.sources.joined for report in runs)
         total.deleted += sum(report.sources.deleted for report in runs)
@@ -211,21 +211,39 @@ def _sources(tries: Iterable[list[Report]]) -> SourcesPart:
     return total
 
 
-def _path_list(tries: Iterable[list[Report]]) -> PathListPart:
+def _merge_outputs(reports: Iterable[Report]) -> OutputsPart:
+    total = OutputsPart()
+    for report in reports:
+        total.written += report.outputs.written
+        total.recovered += report.outputs.recovered
+        total.bytes += report.outputs.bytes
+        total.records += report.outputs.records
+    return total
+
+
+def _merge_offsets(attempts: Iterable[list[Report]]) -> OffsetsPart:
+    total = OffsetsPart()
+    for runs in attempts:
+        total.gaps += runs[0].offsets.gaps
+        total.overlaps += runs[0].offsets.overlaps
+    return total
+
+
+def _merge_path_lists(attempts: Iterable[list[Report]]) -> PathListPart:
     total = PathListPart()
-    for runs in tries:
+    for runs in attempts:
         before = max(report.path_list.before for report in runs)
         total.before += before
-        # each tells what it changed itself
+        # each attempt reports only what it changed itself
         total.after += before + sum(
             report.path_list.after - report.path_list.before for report in runs
         )
     return total
 
 
-def _topics(tries: Iterable[list[Report]]) -> list[TopicPart]:
+def _merge_topics(attempts: Iterable[list[Report]]) -> list[TopicPart]:
     topics: dict[str, TopicPart] = {}
-    for runs in tries:
+    for runs in attempts:
         seen: dict[str, tuple[int, int]] = {}
         for topic in (topic for report in runs for topic in report.topics):
             total = topics.setdefault(topic.topic, TopicPart(topic=topic.topic))
@@ -239,7 +257,26 @@ def _topics(tries: Iterable[list[Report]]) -> list[TopicPart]:
     return [topics[name] for name in sorted(topics)]
 
 
-def _run(report: Report, *, superseded: bool) -> RunPart:
+def _merge_requests(reports: Iterable[Report]) -> dict[str, int]:
+    total = Counter[str]()
+    for report in reports:
+        total.update(report.requests)
+    return dict(sorted(total.items()))
+
+
+def _merge_stages(reports: Iterable[Report]) -> dict[str, StagePart]:
+    total: dict[str, StagePart] = {}
+    for report in reports:
+        for name, stage in report.stages.items():
+            before = total.get(name, StagePart())
+            total[name] = StagePart(
+                requests=before.requests + stage.requests,
+                seconds=round(before.seconds + stage.seconds, 3),
+            )
+    return total
+
+
+def _summarise(report: Report, *, superseded: bool) -> RunPart:
     return RunPart(
         run_id=report.run_id,
         scope=report.scope,

@@ -1,22 +1,36 @@
-"""The run's account of itself: one JSON object, added up as the run goes."""
+"""The report of a run: one JSON object, added up as the run goes."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from coalesce.errors import CoalesceError
 from coalesce.exits import exit_code_of, worst
-from coalesce.model import Delivery, Left, Why
+from coalesce.model import CommittedOutput, Kept, Why
+from coalesce.settings import Settings
 
 PATH_LIST_LIMIT = 2**31 - 1
 
 # S3 Standard, us-east-1: per request. DELETE is free.
 _WRITE_USD = 0.005 / 1000
 _READ_USD = 0.0004 / 1000
+# What is said to a person of each reason under `sources.left`.
+_REASONS = {
+    Why.YOUNG: "younger than --min-age",
+    Why.SINGLE: "nothing to join it with",
+    Why.TOO_LARGE: "larger than --max-size",
+    Why.COVERED: "offsets already inside an existing output",
+    Why.CORRUPT: "failed the content check",
+    Why.EMPTY: "empty",
+    Why.ARCHIVED: "in an archive tier",
+    Why.UNPARSED: "name does not match the layout",
+    Why.CHANGED: "changed or deleted since the listing",
+    Why.DELETE_REFUSED: "joined, but the store refused the delete",
+}
 # The stages of a run, in their order, and their requests. The few GETs of the probe, of records and
 # of small read-backs count as GETs.
 _STAGES = {
@@ -53,7 +67,7 @@ class _Part(BaseModel):
 
 
 class ScopePart(_Part):
-    """What the run was asked to look at."""
+    """What a command worked on: one bucket, and which keys of it."""
 
     bucket: str
     prefixes: list[str]
@@ -61,9 +75,25 @@ class ScopePart(_Part):
     partitions: list[int]
     shard: str = "0/1"
 
+    @classmethod
+    def of(cls, settings: Settings, prefixes: Iterable[str]) -> ScopePart:
+        """The scope that these settings describe.
+
+        Args:
+            settings: what the command was told.
+            prefixes: `settings.prefixes(today)`: they depend on the day.
+        """
+        return cls(
+            bucket=settings.bucket,
+            prefixes=list(prefixes),
+            layout=settings.layout,
+            partitions=list(settings.partition),
+            shard=str(settings.shard),
+        )
+
 
 class StorePart(_Part):
-    """What the store was seen to keep, and the mode that followed."""
+    """Which guarantees the store was seen to keep, and the mode that the run chose by them."""
 
     endpoint: str = ""
     capabilities: dict[str, bool | str] = Field(default_factory=dict)
@@ -114,9 +144,9 @@ class PathListPart(_Part):
 
 
 class TopicPart(_Part):
-    """One topic: what lies there, and what became of it, or would in a dry run.
+    """One topic: its sources, and what became of them.
 
-    There the bytes of outputs are those of their sources.
+    In a dry run: what would become of them; the bytes of outputs are then those of their sources.
     """
 
     topic: str
@@ -128,8 +158,8 @@ class TopicPart(_Part):
 
 
 class PlanPart(_Part):
-    """What a dry run expects of the real one: requests by S3 operation, bytes read, list price,
-    time of one process, memory.
+    """What a dry run expects of the real one: requests by S3 operation, bytes read, US dollars at
+    list price, seconds of one process, bytes of memory.
     """
 
     topics: list[TopicPart]
@@ -141,15 +171,16 @@ class PlanPart(_Part):
 
 
 class ConcurrencyPart(_Part):
-    """Requests in flight at most, over all processes, as the run had found them by its end."""
+    """The most requests in flight, over all processes, that the run allowed itself at its end."""
 
     reads: int = 0
     writes: int = 0
 
 
 class StagePart(_Part):
-    """One kind of work: its requests, and the seconds that they took, those under way at once added
-    up.
+    """One kind of work: its requests, and the sum of their seconds.
+
+    Requests overlap, so the seconds of all stages come to more than the run's.
     """
 
     requests: int = 0
@@ -165,6 +196,18 @@ class Failure(_Part):
     request_id: str = ""
     message: str = ""
     hint: str = ""
+
+    @classmethod
+    def of(cls, error: CoalesceError, group: str = "") -> Failure:
+        """The failure that this error describes; `group` is empty where it concerns no group."""
+        return cls(
+            group=group,
+            key=error.key,
+            code=error.code,
+            request_id=error.request_id,
+            message=error.message,
+            hint=error.hint,
+        )
 
 
 class Report(_Part):
@@ -198,31 +241,24 @@ class Report(_Part):
     failures: list[Failure] = Field(default_factory=list)
     plan: PlanPart | None = None
 
-    def add_left(self, left: Left) -> None:
-        """Counts a source that stays."""
-        self.sources.left[left.why.value] += 1
+    def add_kept(self, kept: Kept) -> None:
+        """Counts a source that was not joined, or joined and not deleted."""
+        self.sources.left[kept.why.value] += 1
 
-    def add_delivery(self, delivery: Delivery) -> None:
+    def add_output(self, output: CommittedOutput) -> None:
         """Counts a committed output."""
-        if delivery.recovered:
+        if output.recovered:
             self.outputs.recovered += 1
         else:
             self.outputs.written += 1
-            self.sources.joined += delivery.sources
-        self.outputs.bytes += delivery.size
-        self.outputs.records += delivery.records or 0
-        self.sources.deleted += delivery.deleted
+            self.sources.joined += output.sources
+        self.outputs.bytes += output.size
+        self.outputs.records += output.records or 0
+        self.sources.deleted += output.deleted
 
     def add_failure(self, error: CoalesceError, group: str = "") -> Failure:
-        """Notes a failure, and makes the exit code at least as severe as it."""
-        failure = Failure(
-            group=group,
-            key=error.key,
-            code=error.code,
-            request_id=error.request_id,
-            message=error.message,
-            hint=error.hint,
-        )
+        """Adds a failure, makes the exit code at least as severe, and returns the failure."""
+        failure = Failure.of(error, group)
         self.failures.append(failure)
         self.worsen(exit_code_of(error))
         return failure
@@ -232,12 +268,20 @@ class Report(_Part):
         self.exit_code = worst(self.exit_code, code)
 
     def as_json(self) -> dict[str, Any]:
-        """The report as the interface spells it."""
+        """The report as JSON values, with the field names of `docs/operations.md`."""
         return self.model_dump(mode="json", by_alias=True)
 
 
+def reason_of(why: str) -> str:
+    """The reason why a source was left, in words; `why` is a name under `sources.left`.
+
+    One that this version does not know, from a later version's report, is its own words.
+    """
+    return _REASONS[Why(why)] if why in list(Why) else why.replace("_", " ")
+
+
 def cost(requests: Counter[str]) -> float:
-    """US dollars for these requests at S3 Standard's list price."""
+    """US dollars for these requests, by S3 operation, at S3 Standard's list price."""
     writes = sum(count for name, count in requests.items() if name in _WRITES)
     reads = sum(count for name, count in requests.items() if name in ("GetObject", "HeadObject"))
     return round(writes * _WRITE_USD + reads * _READ_USD, 6)
@@ -248,7 +292,10 @@ def stages(
 ) -> dict[str, StagePart]:
     """Where the time went, stage by stage.
 
-    The check has no requests, and its seconds are of CPU.
+    Args:
+        requests: requests by S3 operation.
+        seconds: the sum of their seconds, by S3 operation.
+        checking: CPU seconds of checking content; that stage has no requests.
     """
     parts = {
         stage: StagePart(

@@ -1,75 +1,48 @@
-"""The whole run: list, plan, and work off groups, from one producer through a bounded queue to a
-pool of workers.
-"""
+"""The whole run, from its first request to its report, in the order in which things happen."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import datetime as dt
 import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 
-from coalesce import __version__
-from coalesce.errors import CoalesceError, GroupOwned, PlanStale, first_failure
-from coalesce.listing.groups import Listed, list_groups
-from coalesce.model import Group, GroupId, Plan
-from coalesce.naming.layouts import layout
-from coalesce.planning import batches as planning
-from coalesce.planning import plan_files as planfile
-from coalesce.planning.forecast import forecast
 from coalesce.planning.plan_files import PlanFile, PlannedGroup
-from coalesce.planning.rules import Limits, Scope
-from coalesce.protocol.batch import work_off
-from coalesce.protocol.lease import Lease, LeaseRecord, Rival, outlived
-from coalesce.protocol.outcome import GroupOutcome
-from coalesce.protocol.probe import probe
-from coalesce.protocol.recovery import Ground, Leftovers, recover, survey, sweep
+from coalesce.protocol.lease import Lease
 from coalesce.protocol.session import GroupRules, Session
-from coalesce.protocol.state import group_of, probe_prefix, record_key, records_prefix
-from coalesce.report.account import Account, Event, opened
+from coalesce.protocol.state import group_of
+from coalesce.protocol.survey import Leftovers, survey
+from coalesce.protocol.sweep import sweep
+from coalesce.report.account import Account, Event, new_report
 from coalesce.report.report import Report
-from coalesce.report.usage import Spent
-from coalesce.run.workers import Assignment, Workers
+from coalesce.run.dry_run import plan_all
+from coalesce.run.groups import GroupQueue
+from coalesce.run.messages import Assignment
+from coalesce.run.settlement import Rivals, settle, watch
+from coalesce.run.start import new_run_id, probe_store
+from coalesce.run.workers import Workers, usage_of_run
+from coalesce.run.workload import Workload
 from coalesce.settings import Settings
 from coalesce.stop import RunLimits, Stop
-from coalesce.storage.base import ObjectStore, Usage
-from coalesce.storage.capabilities import admit
-from coalesce.storage.checksums import Checksum
+from coalesce.storage.base import ObjectStore
 from coalesce.transfer.limits import Capacity
-
-_WORKERS = 32
-_QUEUED = 256
-
-
-def new_run_id() -> str:
-    """A name that no other run has, and that sorts by time."""
-    return f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
-
-
-def refused(settings: Settings, error: CoalesceError, emit: Callable[[Event], None]) -> Report:
-    """The report of a run that could not even reach for its bucket."""
-    account = Account(_opened(settings, new_run_id()), emit)
-    account.failed(error)
-    return account.report
-
-
-def _opened(settings: Settings, run_id: str) -> Report:
-    prefixes = settings.prefixes(dt.datetime.now(dt.UTC).date())
-    return opened(
-        run_id,
-        bucket=settings.bucket,
-        prefixes=prefixes,
-        layout=settings.layout,
-        partitions=settings.partition,
-        shard=settings.shard,
-    )
 
 
 class Run:
-    """One run over one bucket."""
+    """One run over one bucket: one of `coalesce`, `recover` and `plan`, once.
+
+    Args:
+        store: The bucket.
+        settings: What the user asked for.
+        emit: Takes the run's events, as `docs/operations.md` lists them.
+        endpoint: The store's URL, for the report.
+        planned: The saved plan of which the run works off its shard; None to plan by itself.
+        run_id: An id that no other run has.
+        clock: Seconds that never go back.
+        workers: The processes that work off the groups; None for this one.
+        tune: Has the last word on the rules that all groups are worked off under.
+    """
 
     def __init__(
         self,
@@ -82,56 +55,22 @@ class Run:
         run_id: str = "",
         clock: Callable[[], float] = time.monotonic,
         workers: Workers | None = None,
+        tune: Callable[[GroupRules], GroupRules] = lambda rules: rules,
     ) -> None:
         self.run_id = run_id or new_run_id()
-        self.stop = Stop(
-            RunLimits(
-                settings.max_groups, settings.max_bytes, settings.max_delete, settings.deadline
-            ),
-            clock,
-        )
-        self._store = store
-        self._workers = workers
-        self._capacity: Capacity | None = None
-        self._settings = settings
-        self._clock = clock
-        self._begun = clock()
-        self._layout = layout(settings.layout)
-        self._limits = Limits(
-            settings.max_files,
-            settings.max_size,
-            settings.min_files,
-            settings.min_age,
-            settings.include,
-            settings.exclude,
-        )
-        self._planned = (
-            None if planned is None else {line.id: line for line in planned.share(settings.shard)}
-        )
-        self._scope = Scope(
-            settings.partition,
-            settings.topic,
-            None if self._planned is None else frozenset(self._planned),
-        )
-        self.lines: list[PlannedGroup] = []  # what a dry run would do
-        # keys of plan records that stand: their groups are not to be touched
-        self._not_ours: set[str] = set()
-        report = _opened(settings, self.run_id)
-        report.store.endpoint = endpoint
-        self._prefixes = tuple(report.scope.prefixes)
-        shard = (
-            settings.shard
-            if planned is None
-            else dataclasses.replace(settings.shard, of=planned.header.sha256)
-        )
-        self._ground = Ground(settings.layout, self._prefixes, shard, self._owns)
-        self._account = Account(report, emit)
+        self.stop = Stop(RunLimits.of(settings), clock)
+        self.lines: list[PlannedGroup] = []  # of the saved plan that `plan` makes
+        self._store, self._settings, self._workers = store, settings, workers
+        self._clock, self._started_at, self._tune = clock, clock(), tune
+        self._workload = Workload.of(settings, planned, dt.datetime.now(dt.UTC).date())
+        self._account = Account(new_report(self.run_id, settings, self._workload.prefixes), emit)
+        self.report.store.endpoint = endpoint
+        self._capacity: Capacity | None = None  # of this process, if it transfers anything
 
-    def _owns(self, key: str) -> bool:
-        if self._planned is None:
-            return self._settings.shard.owns(key)
-        named = self._layout.parse(key)
-        return (named.group.prefix if named else key) in {group.prefix for group in self._planned}
+    @property
+    def report(self) -> Report:
+        """The report so far."""
+        return self._account.report
 
     def interrupt(self, code: int) -> None:
         """Ends the run between outputs, in all its processes, with this exit code."""
@@ -139,294 +78,72 @@ class Run:
         if self._workers is not None:
             self._workers.halt(code)
 
-    @property
-    def report(self) -> Report:
-        """The account so far."""
-        return self._account.report
-
     async def coalesce(self) -> Report:
-        """The job: recover, then list, join, prove, delete."""
-        return await self._accounted(self._coalesce)
+        """Finishes what earlier runs left, then lists, joins, proves and deletes."""
+        return await self._report(self._run(join=True))
 
     async def recover(self) -> Report:
-        """Only what earlier runs left unfinished."""
-        return await self._accounted(self._recover_only)
+        """Finishes what earlier runs left, and nothing else."""
+        return await self._report(self._run(join=False))
 
     async def plan(self) -> Report:
-        """The job up to the decision. Writes nothing."""
-        return await self._accounted(self._plan_only)
+        """Lists and plans, and writes nothing."""
+        return await self._report(self._plan())
 
-    async def _coalesce(self) -> None:
-        async with self._session() as (session, leftovers):
-            async with self._recovered(session, leftovers) as late:
-                await self._work_prefixes(
-                    session,
-                    self._prefixes
-                    if self._planned is None
-                    else tuple(group.prefix for group in self._planned),
-                )
-            if late:
-                await self._work_prefixes(
-                    session, tuple(group.prefix for group in late), only=frozenset(late)
-                )
+    async def _plan(self) -> None:
+        await self._store.check_access()
+        self.lines = await plan_all(self._store, self._workload, self._account)
 
-    async def _recover_only(self) -> None:
-        async with self._session() as (session, leftovers), self._recovered(session, leftovers):
-            pass
+    async def _run(self, *, join: bool) -> None:
+        store, workload, workers = self._store, self._workload, self._workers
+        state = self._settings.state_prefix
+        await store.check_access()
+        leftovers = await survey(store, state, workload.ground)  # without this run's own lease
+        claim = workload.lease_record(self.run_id, leftovers.date)
+        lease = Lease(store, state, claim, self._clock, workers.expiry if workers else None)
+        async with lease.hold():
+            rules = self._tune(await probe_store(store, lease, workload, self.report))
+            assignment = Assignment.of(rules, self._settings, self.stop.seconds_left)
+            session = assignment.session(store, lease)
+            self._capacity = None if workers else session.capacity
+            async with workers.assigned(assignment, lease) if workers else nullcontext():
+                await self._settle_and_join(session, leftovers, join=join)
 
-    async def _plan_only(self) -> None:
-        plans: list[Plan] = []
+    async def _settle_and_join(self, session: Session, leftovers: Leftovers, *, join: bool) -> None:
+        """Settles what dead runs left, joins, then settles and joins what died meanwhile.
 
-        async def found(listed: Listed) -> None:
-            for group in self._in_scope(listed):
-                plan = planning.plan(group, self._layout, self._limits)
-                plans.append(plan)
-                self._account.foreseen(group, plan)
-                if plan.batches:
-                    self.lines.append(planfile.planned(group, plan))
-
-        await self._list(self._prefixes, found)
-        self._account.forecast(forecast(plans, self._settings.memory))
-
-    async def _accounted(self, job: Callable[[], Awaitable[None]]) -> Report:
-        try:
-            await self._store.check_access()
-            await job()
-        except CoalesceError as error:
-            self._account.failed(error)
-        except BaseExceptionGroup as group:
-            failure = first_failure(group)
-            if not isinstance(failure, CoalesceError):
-                raise failure from group
-            self._account.failed(failure)
-        finally:
-            self._close()
-        return self.report
-
-    def _close(self) -> None:
-        usage = Usage()
-        usage.add(self._store.usage)
-        spent = Spent.by_this_process(usage, self._capacity)
-        if self._workers is not None:
-            spent.add(self._workers.spent)
-        self._account.close(
-            spent,
-            seconds=self._clock() - self._begun,
-            stopped=self.stop.code,
-            error_on_nothing=self._settings.error_on_nothing,
-        )
-
-    @asynccontextmanager
-    async def _session(self) -> AsyncIterator[tuple[Session, Leftovers]]:
-        """What the run works under, with its lease held; and what stood in the bucket before."""
-        settings, state = self._settings, self._settings.state_prefix
-        leftovers = await survey(self._store, state, self._ground)
-        claim = LeaseRecord(
-            run_id=self.run_id,
-            seconds=settings.lease,
-            layout=self._layout.name,
-            prefixes=self._prefixes,
-            shard=str(settings.shard),
-            plan=self._ground.shard.of,
-        )
-        expiry = self._workers.expiry if self._workers else None
-        async with (
-            Lease(self._store, state, claim, self._clock, expiry).held() as lease,
-            AsyncExitStack() as stack,
-        ):
-            capabilities = await probe(self._store, probe_prefix(state, self.run_id))
-            self.report.store.capabilities = capabilities.as_dict()
-            self.report.store.mode = admit(capabilities, settings.accept_weaker)
-            copying = (
-                not settings.check
-                and capabilities.copy_condition
-                and capabilities.checksum is Checksum.CRC64NVME
-            )
-            rules = GroupRules(
-                state=state,
-                run_id=self.run_id,
-                version=__version__,
-                layout=self._layout,
-                limits=dataclasses.replace(self._limits, copy=copying),
-                capabilities=capabilities,
-                check=settings.check,
-                delete=settings.delete,
-            )
-            spent = self._clock() - self._begun
-            deadline = None if settings.deadline is None else settings.deadline - spent
-            assignment = Assignment(rules, settings.concurrency, settings.memory, deadline)
-            if self._workers is not None:
-                await stack.enter_async_context(
-                    self._workers.working(assignment, lease.mark_untidy)
-                )
-            session = assignment.session(self._store, lease)
-            self._capacity = session.capacity if self._workers is None else None
-            yield session, leftovers
-
-    @asynccontextmanager
-    async def _recovered(
-        self, session: Session, leftovers: Leftovers
-    ) -> AsyncIterator[list[GroupId]]:
-        """Settles what dead runs left, before the block; and after it what was left by runs whose
-        leases ended meanwhile: these groups are then in the list.
+        Without `join` it only settles.
         """
-        dead = [rival for rival in leftovers.rivals if rival.left <= 0]
-        waiting = [
-            rival for rival in leftovers.rivals if rival.left > 0 and self._ground.meets(rival)
-        ]
-        for rival in dead:
-            if not self._ground.holds(rival):
-                self._account.unfinished_elsewhere(rival)
-        watches = [asyncio.create_task(outlived(self._store, rival)) for rival in waiting]
-        try:
-            open_records = await self._settle(session, leftovers.records, waiting)
-            if not waiting:
-                await sweep(session, self._ground, dead)
-            late: list[GroupId] = []
-            yield late
-            if not waiting or self.stop.interrupted:
+        ground, account = self._workload.ground, self._account
+        groups = GroupQueue(session, self._workload, account, self.stop, self._workers)
+        rivals = Rivals.of(leftovers.rivals, ground)
+        for rival in rivals.dead:
+            if not ground.holds(rival):
+                account.warn_of_unfinished_run(rival)
+        async with watch(session.store, rivals.alive) as watches:
+            first = await settle(session, leftovers.records, rivals, ground, account)
+            if not rivals.alive:
+                await sweep(session, ground, rivals.dead)
+            if join:
+                await groups.work_off_all(first.standing)
+            if not rivals.alive or not self.stop.try_continue():
                 return
-            ended = await asyncio.gather(*watches)
-            dead += [rival for rival, over in zip(waiting, ended, strict=True) if over]
-            alive = [rival for rival, over in zip(waiting, ended, strict=True) if not over]
-            await self._settle(session, open_records, alive, last=True)
-            late += [
-                group_of(session.rules.state, key)
-                for key in open_records
-                if key not in self._not_ours
-            ]
-            if not alive:
-                await sweep(session, self._ground, dead)
-        finally:
-            for watch in watches:
-                watch.cancel()
-            await asyncio.gather(*watches, return_exceptions=True)
+            rivals = rivals.after_watch(await asyncio.gather(*watches))
+        last = await settle(session, first.owned, rivals, ground, account, last_try=True)
+        if not rivals.alive:
+            await sweep(session, ground, rivals.dead)
+        late = [key for key in first.owned if key not in last.standing]
+        if join and late:
+            await groups.work_off_late([group_of(session.rules.state, key) for key in late])
 
-    async def _settle(
-        self, session: Session, keys: tuple[str, ...], alive: list[Rival], *, last: bool = False
-    ) -> tuple[str, ...]:
-        """Settles the records of all runs but the `alive` ones, whose keys are returned; after the
-        `last` try these count as leased.
-        """
-        run_ids = {rival.record.run_id for rival in alive}
-        owned: list[str] = []
-        limiter = asyncio.Semaphore(_WORKERS)
-
-        async def one(key: str) -> None:
-            group = key.removeprefix(records_prefix(session.rules.state))
-            outcome = self._account.outcome(group)
-            async with limiter:
-                try:
-                    await recover(session, key, run_ids, outcome)
-                except GroupOwned as error:
-                    owned.append(key)
-                    self._not_ours.add(key)
-                    if last:
-                        self._account.leased(error)
-                    return
-            self._account.settled(outcome, group)
-            if outcome.unsettled:
-                self._not_ours.add(key)
-            else:
-                self._not_ours.discard(key)
-
-        async with asyncio.TaskGroup() as tasks:
-            for key in keys:
-                tasks.create_task(one(key))
-        return tuple(owned)
-
-    async def _work_prefixes(
-        self, session: Session, prefixes: tuple[str, ...], only: frozenset[GroupId] | None = None
-    ) -> None:
-        """Lists the prefixes, and works off every group in scope; of groups listed again, `only`
-        these.
-        """
-        queue: asyncio.Queue[Group | None] = asyncio.Queue(_QUEUED)
-        consumers = _WORKERS * (self._workers.count if self._workers else 1)
-
-        async def found(listed: Listed) -> None:
-            groups = (
-                self._in_scope(listed)
-                if only is None
-                else [
-                    group
-                    for group in listed.groups
-                    if group.id in only and self._scope.covers(group.id)
-                ]
-            )
-            for group in groups:
-                if not self.stop:
-                    await queue.put(group)
-
-        async def produce() -> None:
-            await self._list(prefixes, found)
-            for _ in range(consumers):
-                await queue.put(None)
-
-        async def consume() -> None:
-            while (group := await queue.get()) is not None:
-                await self._work_group(session, group)
-
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(produce())
-            for _ in range(consumers):
-                tasks.create_task(consume())
-
-    async def _work_group(self, session: Session, group: Group) -> None:
-        if record_key(session.rules.state, group.id) in self._not_ours or self.stop:
-            return
-        outcome = self._account.outcome(str(group.id))
-        if self._planned is None:
-            plan, stale = planning.plan(group, self._layout, session.rules.limits), 0
-        else:
-            plan, stale = planfile.matched(
-                group, self._planned[group.id], self._layout, session.rules.limits
-            )
-        self._account.planned(plan)
-        if plan.batches and not self.stop.admits_group():
-            return
+    async def _report(self, job: Awaitable[None]) -> Report:
         try:
-            await self._work_off(session, group, plan, outcome)
-        except GroupOwned as error:
-            self._account.leased(error)
-            return
-        if stale:
-            outcome.failures.append(
-                PlanStale(
-                    f"{group.id}: {stale} outputs of the plan do not match the bucket any more",
-                    key=group.id.prefix,
-                )
+            await self._account.add_failure_of(job)
+        finally:
+            self._account.close(
+                usage_of_run(self._store, self._capacity, self._workers),
+                seconds=self._clock() - self._started_at,
+                stop_code=self.stop.code,
+                error_on_nothing=self._settings.error_on_nothing,
             )
-        self._account.worked(outcome, str(group.id))
-
-    async def _work_off(
-        self, session: Session, group: Group, plan: Plan, outcome: GroupOutcome
-    ) -> None:
-        """Here, or in another process: which does not know the run's limits, so its batches are
-        admitted before.
-        """
-        taken = frozenset(output.key for output in group.outputs)
-        if self._workers is None or not plan.batches:
-            await work_off(session, plan, taken, self.stop, outcome)
-            return
-        admitted = tuple(batch for batch in plan.batches if self.stop.admits(batch))
-        await self._workers.work(dataclasses.replace(plan, batches=admitted), taken, outcome)
-
-    async def _list(
-        self, prefixes: tuple[str, ...], found: Callable[[Listed], Awaitable[None]]
-    ) -> None:
-        shard = self._settings.shard
-        await list_groups(
-            self._store,
-            prefixes,
-            self._layout,
-            ignored=self._settings.state_prefix,
-            found=found,
-            failed=self._account.failed,
-            shard=shard,
-        )
-
-    def _in_scope(self, listed: Listed) -> list[Group]:
-        groups = [group for group in listed.groups if self._scope.covers(group.id)]
-        self._account.listed(listed, groups)
-        return groups
+        return self.report

@@ -1,138 +1,101 @@
-"""Groups worked off in other processes: as many as there are CPUs.
+"""The worker processes of a run, as the run sees them.
 
-Everything else stays with the process that began the run.
-
-A worker is told once what it works under, then gets one plan after another; it tells of every
-output as it is committed, and at the end what became of the group. It has its own connections to
-the bucket, and no lease of its own: how long the run's lease holds stands in memory that all of
-them see. A worker that loses its run ends at once, as if it had been killed with it.
+They transfer, commit and delete; everything else stays with the process that started the run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import os
-import pickle
-import signal
 import socket
-import struct
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
-from typing import Any, Protocol
+from typing import Any
 
-from coalesce.errors import CoalesceError, LeaseLost
-from coalesce.model import Delivery, Left, Plan
-from coalesce.protocol.batch import work_off
+from coalesce.errors import CoalesceError
+from coalesce.model import Plan
 from coalesce.protocol.lease import Claim, Expiry
 from coalesce.protocol.outcome import GroupOutcome
-from coalesce.protocol.session import GroupRules, Session
-from coalesce.report.usage import Spent, usable_cpus
-from coalesce.stop import RunLimits, Stop
-from coalesce.storage.base import ObjectStore
+from coalesce.report.usage import ProcessUsage, usable_cpus
+from coalesce.run import worker_process
+from coalesce.run.messages import Assignment, GroupTask, Halt, Reply, TaskEnd, receive, send
+from coalesce.run.worker_process import OpenStore
+from coalesce.storage.base import ObjectStore, Usage
 from coalesce.transfer.limits import Capacity
 
-_LENGTH = struct.Struct("!Q")
-
-# Below this a process could not hold two parts and a read beside them.
-_LEAST_MEMORY = 32 * 1024**2
+# With less memory than this, a process could not hold two parts and a read beside them.
+_MIN_MEMORY_BYTES = 32 * 1024**2
 
 # How long a worker may take to notice that its run is over.
-_PATIENCE_SECONDS = 5.0
+_EXIT_SECONDS = 5.0
 
 
 def processes_for(wanted: int, memory: int) -> int:
-    """How many processes a run gets that wants so many, 0 for all CPUs: no more than its memory is
-    enough for.
+    """Returns how many processes a run gets: `wanted`, or one for each CPU if that is 0.
+
+    No more than its `memory`, in bytes, is enough for; at least 1.
     """
-    return max(1, min(wanted or usable_cpus(), memory // _LEAST_MEMORY))
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """What all groups of a run are worked off under, in whichever process.
-
-    `concurrency` and `memory` are for all processes together.
-
-    `deadline` is in seconds from now on, None for no end.
-    """
-
-    rules: GroupRules
-    concurrency: int
-    memory: int
-    deadline: float | None = None
-
-    def session(self, store: ObjectStore, lease: Claim, processes: int = 1) -> Session:
-        """The session of one of so many processes."""
-        capacity = Capacity.of(
-            -(-self.concurrency // processes),
-            self.memory // processes,
-            lambda: store.usage.throttled,
-        )
-        return Session(store, self.rules, lease, capacity)
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """One group to be worked off; `taken` are the names of its outputs."""
-
-    number: int
-    plan: Plan
-    taken: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Halt:
-    """Take nothing new: the exit code says why."""
-
-    code: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Word:
-    """What a worker tells of one job: an output, or the end of it. `fatal` ends the whole run."""
-
-    number: int
-    spent: Spent
-    untidy: bool
-    delivery: Delivery | None = None
-    ended: bool = False
-    left: tuple[Left, ...] = ()
-    failures: tuple[CoalesceError, ...] = ()
-    unsettled: bool = False
-    fatal: CoalesceError | None = None
-
-
-class OpenStore(Protocol):
-    """Opens the bucket in a worker: connections cannot be shared."""
-
-    def __call__(self) -> AbstractAsyncContextManager[ObjectStore]:
-        """A block with the bucket."""
-        ...
+    return max(1, min(wanted or usable_cpus(), memory // _MIN_MEMORY_BYTES))
 
 
 @dataclass(slots=True)
-class _Worker:
-    """One process as its run sees it. It is `lost` once nothing more can come from it."""
+class _WorkerHandle:
+    """One worker process.
+
+    Attributes:
+        lost: Whether nothing more can come from it.
+        tasks: What it is working on, by number: the outcome, and the future that ends with it.
+        busy: How many sources its tasks have.
+    """
 
     process: BaseProcess
     socket: socket.socket
     lost: bool = False
-    jobs: dict[int, tuple[GroupOutcome, asyncio.Future[None]]] = field(default_factory=dict)
-    spent: Spent = field(default_factory=Spent)
-    busy: int = 0  # sources in its hands
+    tasks: dict[int, tuple[GroupOutcome, asyncio.Future[None]]] = field(default_factory=dict)
+    usage: ProcessUsage = field(default_factory=ProcessUsage)
+    busy: int = 0
     writer: asyncio.StreamWriter | None = None
 
+    async def listen(self, reader: asyncio.StreamReader, lease: Claim) -> None:
+        """Takes in replies for as long as the process lives; then fails the tasks it still had."""
+        try:
+            while True:
+                reply: Reply = await receive(reader)
+                if reply.untidy:
+                    lease.mark_untidy()
+                self.take_in(reply)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            lease.mark_untidy()
+        finally:
+            self.lost = True
+            for _, ended in self.tasks.values():
+                if not ended.done():
+                    ended.set_exception(_WorkerDied())
+
+    def take_in(self, reply: Reply) -> None:
+        """Adds a reply to the outcome of its task, and ends the task if that is what it says."""
+        self.usage = reply.usage
+        if reply.number not in self.tasks:
+            return
+        outcome, ended = self.tasks[reply.number]
+        if not isinstance(reply.news, TaskEnd):
+            outcome.add(reply.news)
+            return
+        reply.news.add_to(outcome)
+        if ended.done():
+            return
+        if reply.news.fatal is None:
+            ended.set_result(None)
+        else:
+            ended.set_exception(reply.news.fatal)
+
     def end(self) -> None:
-        """Sees to it that the process is gone: without its run it ends by itself, or else is
-        killed.
-        """
+        """Waits until the process is gone: it exits with the connection, or else is killed."""
         self.socket.close()
-        self.process.join(_PATIENCE_SECONDS)
+        self.process.join(_EXIT_SECONDS)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
@@ -141,20 +104,21 @@ class _Worker:
 class Workers:
     """The worker processes of a run, as a block.
 
-    They are started before there is an event loop or a thread, and none outlives the block.
+    They are started before there is an event loop or a thread, which a fork would copy half of;
+    none outlives the block.
     """
 
     def __init__(self, count: int, open_store: OpenStore) -> None:
         context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
         self.expiry: Expiry = context.Value("d", 0.0, lock=False)
-        self._numbers = 0
+        self._tasks = 0
         pairs = [socket.socketpair() for _ in range(count)]
         self._workers = [
-            _Worker(self._start(context, theirs, pairs, open_store, count), ours)
-            for ours, theirs in pairs
+            _WorkerHandle(self._start(context, their_end, pairs, open_store), our_end)
+            for our_end, their_end in pairs
         ]
-        for _, theirs in pairs:
-            theirs.close()
+        for _, their_end in pairs:
+            their_end.close()
 
     def __enter__(self) -> Workers:
         return self
@@ -166,18 +130,16 @@ class Workers:
     def _start(
         self,
         context: Any,
-        theirs: socket.socket,
+        their_end: socket.socket,
         pairs: Sequence[tuple[socket.socket, socket.socket]],
         open_store: OpenStore,
-        count: int,
     ) -> BaseProcess:
-        others = (
-            [end for pair in pairs for end in pair if end is not theirs]
-            if context.get_start_method() == "fork"
-            else []
-        )
+        forks = context.get_start_method() == "fork"
+        copied_ends = [end for pair in pairs for end in pair if forks and end is not their_end]
         process: BaseProcess = context.Process(
-            target=_main, args=(theirs, others, open_store, self.expiry, count), daemon=True
+            target=worker_process.main,
+            args=(their_end, copied_ends, open_store, self.expiry, len(pairs)),
+            daemon=True,
         )
         process.start()
         return process
@@ -187,21 +149,27 @@ class Workers:
         """How many there are."""
         return len(self._workers)
 
-    @asynccontextmanager
-    async def working(
-        self, assignment: Assignment, mark_untidy: Callable[[], None]
-    ) -> AsyncIterator[Workers]:
-        """Gives the assignment, and takes in what is told until the block ends.
+    @property
+    def usage(self) -> ProcessUsage:
+        """What all workers have used, as far as they have said."""
+        total = ProcessUsage()
+        for worker in self._workers:
+            total.add(worker.usage)
+        return total
 
-        `mark_untidy` is called for uploads that no record may name.
+    @asynccontextmanager
+    async def assigned(self, assignment: Assignment, lease: Claim) -> AsyncIterator[None]:
+        """Sends the assignment, and takes in replies until the block ends; then ends the workers.
+
+        The run's `lease` is marked if there may be uploads that no plan record names.
         """
         listeners = []
         for worker in self._workers:
             reader, worker.writer = await asyncio.open_unix_connection(sock=worker.socket)
-            _send(worker.writer, assignment)
-            listeners.append(asyncio.create_task(_listen(worker, reader, mark_untidy)))
+            send(worker.writer, assignment)
+            listeners.append(asyncio.create_task(worker.listen(reader, lease)))
         try:
-            yield self
+            yield
         finally:
             for listener in listeners:
                 listener.cancel()
@@ -211,196 +179,68 @@ class Workers:
                     worker.writer.close()
             await asyncio.gather(*(asyncio.to_thread(worker.end) for worker in self._workers))
 
-    async def work(self, plan: Plan, taken: frozenset[str], outcome: GroupOutcome) -> None:
-        """Has a plan worked off by the worker that has the least to do.
+    async def work_off(self, plan: Plan, taken: frozenset[str], outcome: GroupOutcome) -> None:
+        """Has a plan worked off by the worker that has the fewest sources, and waits for its end.
 
-        Raises what ends the whole run, or GroupOwned.
+        `taken` are the keys of the group's outputs. A worker that dies is a failure of the group.
+
+        Raises GroupOwned, or what ends the whole run: LeaseLost, ConfigurationError.
         """
         worker = min((w for w in self._workers if not w.lost), key=lambda w: w.busy, default=None)
         if worker is None or worker.writer is None:
-            outcome.failures.append(_died(plan))
+            outcome.failures.append(_worker_died(plan))
             return
-        self._numbers += 1
-        number, ended = self._numbers, asyncio.get_running_loop().create_future()
+        self._tasks += 1
+        number, ended = self._tasks, asyncio.get_running_loop().create_future()
         sources = sum(len(batch.sources) for batch in plan.batches)
-        worker.jobs[number] = (outcome, ended)
+        worker.tasks[number] = (outcome, ended)
         worker.busy += sources
         try:
-            with suppress(ConnectionError):  # the listener knows
-                _send(worker.writer, _Job(number, plan, taken))
+            with suppress(ConnectionError):  # the listener notices too, and fails the task
+                send(worker.writer, GroupTask(number, plan, taken))
                 await worker.writer.drain()
             await ended
         except _WorkerDied:
-            outcome.failures.append(_died(plan))
+            outcome.failures.append(_worker_died(plan))
             outcome.unsettled = True
         finally:
             worker.busy -= sources
-            worker.jobs.pop(number, None)
+            worker.tasks.pop(number, None)
 
     def halt(self, code: int) -> None:
-        """Passes a signal on, as the exit code that it means."""
+        """Tells the workers to start nothing new; `code` is the exit code of the reason."""
         for worker in self._workers:
             if worker.writer is not None:
                 with suppress(ConnectionError):
-                    _send(worker.writer, _Halt(code))
-
-    @property
-    def spent(self) -> Spent:
-        """What all workers have spent, as far as they have told; each at its own peak of memory."""
-        total = Spent()
-        for worker in self._workers:
-            total.add(worker.spent)
-        return total
+                    send(worker.writer, Halt(code))
 
 
-async def _listen(
-    worker: _Worker, reader: asyncio.StreamReader, mark_untidy: Callable[[], None]
-) -> None:
-    """Takes in what a worker tells, to its end. Whatever that is, nobody goes on waiting for it."""
-    try:
-        while True:
-            word: _Word = await _receive(reader)
-            if word.untidy or word.spent.usage.orphans:
-                mark_untidy()
-            _take(worker, word)
-    except (asyncio.IncompleteReadError, ConnectionError):
-        mark_untidy()
-    finally:
-        worker.lost = True
-        for _, ended in worker.jobs.values():
-            if not ended.done():
-                ended.set_exception(_WorkerDied())
+def usage_of_run(
+    store: ObjectStore, capacity: Capacity | None, workers: Workers | None
+) -> ProcessUsage:
+    """Returns what this process and the workers have used so far.
 
-
-def _take(worker: _Worker, word: _Word) -> None:
-    worker.spent = word.spent
-    if word.number not in worker.jobs:
-        return
-    outcome, ended = worker.jobs[word.number]
-    if word.delivery is not None:
-        outcome.add(word.delivery)
-    if not word.ended:
-        return
-    outcome.left += word.left
-    outcome.failures += word.failures
-    outcome.unsettled |= word.unsettled
-    if ended.done():
-        return
-    if word.fatal is None:
-        ended.set_result(None)
-    else:
-        ended.set_exception(word.fatal)
+    `store` is this process's; so is `capacity`, None if it transfers nothing.
+    """
+    requests = Usage()  # a copy: what the workers have used is added to it
+    requests.add(store.usage)
+    usage = ProcessUsage.of_this_process(requests, capacity)
+    if workers is not None:
+        usage.add(workers.usage)
+    return usage
 
 
 class _WorkerDied(Exception):
-    """The other end is gone."""
+    """The process is gone, and its tasks with it."""
 
 
-def _died(plan: Plan) -> CoalesceError:
-    hint = "Its sources are all there, joined or not; the next run settles what was begun. Was the container out of memory?"
+def _worker_died(plan: Plan) -> CoalesceError:
     return CoalesceError(
-        f"{plan.group}: the process that worked on it has died",
+        f"{plan.group}: its worker process died",
         key=plan.group.prefix,
         code="WorkerDied",
-        hint=hint,
+        hint=(
+            "No record is lost: the next run finishes what was started. "
+            "Did the container run out of memory?"
+        ),
     )
-
-
-class _SharedLease:
-    """The run's lease as a worker sees it."""
-
-    def __init__(self, expiry: Expiry) -> None:
-        self._expiry = expiry
-        self.untidy = False
-
-    def check(self) -> None:
-        if time.monotonic() >= self._expiry.value:
-            raise LeaseLost("the run's lease expired or was taken away")
-
-    def mark_untidy(self) -> None:
-        self.untidy = True
-
-
-def _main(
-    ours: socket.socket,
-    others: Sequence[socket.socket],
-    open_store: OpenStore,
-    expiry: Expiry,
-    processes: int,
-) -> None:
-    """A worker's life. Signals are for the run, which passes them on in its own way."""
-    for end in others:
-        end.close()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    asyncio.run(_serve(ours, open_store, expiry, processes))
-
-
-async def _serve(
-    ours: socket.socket, open_store: OpenStore, expiry: Expiry, processes: int
-) -> None:
-    reader, writer = await asyncio.open_unix_connection(sock=ours)
-    assignment: Assignment = await _heard(reader)
-    lease = _SharedLease(expiry)
-    stop = Stop(RunLimits(deadline=assignment.deadline), time.monotonic)
-    jobs: set[asyncio.Task[None]] = set()
-    async with open_store() as store:
-        session = assignment.session(store, lease, processes)
-
-        def say(number: int, **more: Any) -> None:
-            _send(
-                writer,
-                _Word(
-                    number,
-                    Spent.by_this_process(store.usage, session.capacity),
-                    lease.untidy,
-                    **more,
-                ),
-            )
-
-        async def work(job: _Job) -> None:
-            outcome = GroupOutcome(lambda delivery: say(job.number, delivery=delivery))
-            fatal = None
-            try:
-                await work_off(session, job.plan, job.taken, stop, outcome)
-            except CoalesceError as error:
-                fatal = error
-            say(
-                job.number,
-                ended=True,
-                left=tuple(outcome.left),
-                failures=tuple(outcome.failures),
-                unsettled=outcome.unsettled,
-                fatal=fatal,
-            )
-
-        while True:
-            message = await _heard(reader)
-            if isinstance(message, _Halt):
-                stop.request(message.code)
-                continue
-            task = asyncio.create_task(work(message))
-            jobs.add(task)
-            task.add_done_callback(jobs.discard)
-
-
-async def _heard(reader: asyncio.StreamReader) -> Any:
-    """What the run says next.
-
-    A run that is over, or dead, takes its workers along: nothing that is still under way may go on
-    without it.
-    """
-    try:
-        return await _receive(reader)
-    except (asyncio.IncompleteReadError, ConnectionError):
-        os._exit(0)
-
-
-def _send(writer: asyncio.StreamWriter, message: object) -> None:
-    data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-    writer.write(_LENGTH.pack(len(data)) + data)
-
-
-async def _receive(reader: asyncio.StreamReader) -> Any:
-    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-    return pickle.loads(await reader.readexactly(length))

@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from coalesce.model import ObjectInfo, UploadedPart
 from coalesce.storage.checksums import Checksum
@@ -66,10 +66,23 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class OpenUpload:
-    """An upload that is neither completed nor aborted."""
+    """An upload that is neither completed nor aborted.
+
+    `initiated` is in seconds since the epoch by the store's clock, 0 where it does not say.
+    """
 
     key: str
     upload_id: str
+    initiated: float = 0.0
+
+
+class CreatedUpload(NamedTuple):
+    """A new upload. `repeated` says that the request was sent more than once: then another upload
+    may be open whose id nobody knows.
+    """
+
+    upload_id: str
+    repeated: bool = False
 
 
 class Deleted(enum.Enum):
@@ -96,8 +109,7 @@ class Usage:
     """What the store has been asked so far: requests by S3 operation, and body bytes both ways.
 
     `seconds` is how long the answers took, by operation, requests in flight together added up;
-    `checking` is the CPU time of checking bodies, in seconds. `orphans` are uploads that may be
-    open with nobody knowing their ids: created by a request whose answer was lost.
+    `checking` is the CPU time of checking bodies, in seconds.
     """
 
     requests: Counter[str] = field(default_factory=Counter)
@@ -107,7 +119,6 @@ class Usage:
     bytes_out: int = 0
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     checking: float = 0.0
-    orphans: int = 0
 
     @contextmanager
     def timed(self, operation: str) -> Iterator[None]:
@@ -128,7 +139,6 @@ class Usage:
         for operation, seconds in other.seconds.items():
             self.seconds[operation] += seconds
         self.checking += other.checking
-        self.orphans += other.orphans
 
 
 class ObjectStore(Protocol):
@@ -189,10 +199,10 @@ class ObjectStore(Protocol):
 
     async def create_upload(
         self, key: str, *, checksum: Checksum, metadata: Mapping[str, str], content_type: str = ""
-    ) -> str:
-        """CreateMultipartUpload (CRC64NVME as FULL_OBJECT, CRC32 as COMPOSITE); the upload id.
+    ) -> CreatedUpload:
+        """CreateMultipartUpload (CRC64NVME as FULL_OBJECT, CRC32 as COMPOSITE).
 
-        A lost answer counts among the orphans.
+        After a StorageError that is no refusal an upload may be open whose id nobody knows.
         """
         ...
 

@@ -23,6 +23,7 @@ class Capabilities:
     conditional_delete: bool
     conditional_delete_many: bool
     copy_condition: bool
+    upload_metadata: bool
     checksum: Checksum
 
     def as_dict(self) -> dict[str, bool | str]:
@@ -62,8 +63,14 @@ def weaker_modes(capabilities: Capabilities) -> dict[str, str]:
 def admit(capabilities: Capabilities, accepted: tuple[str, ...]) -> str:
     """The mode of a run on this store: `full`, or the weaker ones that it needs, joined by `+`.
 
-    `accepted` are the modes that the user accepts. Raises StoreRefused, which names the others.
+    `accepted` are the modes that the user accepts. Raises StoreRefused, which names the others; for
+    a store that drops metadata there is nothing to accept.
     """
+    if not capabilities.upload_metadata:
+        raise StoreRefused(
+            "this store does not keep the metadata of multipart uploads",
+            hint="Without it an output cannot be recognised after a crash; use another store.",
+        )
     needed = weaker_modes(capabilities)
     missing = [mode for mode in needed if mode not in accepted]
     if missing:

@@ -89,7 +89,7 @@ class Limiter:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def acquire(self) -> float:
-        """Waits for a turn; the time at which it came, by the loop's clock."""
+        """Waits for a slot; returns when it was acquired, by the loop's clock in seconds."""
         loop = asyncio.get_running_loop()
         if self._busy < self.level.limit and not self._waiting:
             self._busy += 1
@@ -130,51 +130,71 @@ class Limiter:
 
 
 class Budget:
-    """Bytes, or anything else that is counted, that may be held at once: given out in the order of
+    """Bytes, or anything else that is counted, that may be held at once: granted in the order of
     asking.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._free = size
+        self.free = size
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    async def acquire(self, amount: int) -> None:
-        """Waits until `amount` is free. More than the whole budget is taken as the whole."""
-        amount = min(amount, self.size)
-        if not self._waiting and amount <= self._free:
-            self._free -= amount
-            return
+    async def acquire(self, amount: int) -> int:
+        """Waits until `amount` is free; returns what was granted, which is what must be released.
+
+        Whoever asks for more than the whole budget is granted the whole.
+        """
+        granted = min(amount, self.size)
+        if not self._waiting and granted <= self.free:
+            self.free -= granted
+            return granted
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.append((amount, turn))
+        self._waiting.append((granted, turn))
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.release(amount)
+                self.release(granted)
             self._serve()
             raise
+        return granted
 
-    def release(self, amount: int) -> None:
-        """Gives `amount` back."""
-        self._free += min(amount, self.size)
+    def release(self, granted: int) -> None:
+        """Gives back what was granted, or a part of it."""
+        self.free += granted
         self._serve()
 
     def _serve(self) -> None:
-        while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= self._free):
-            amount, turn = self._waiting.popleft()
+        while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= self.free):
+            granted, turn = self._waiting.popleft()
             if not turn.done():
-                self._free -= amount
+                self.free -= granted
                 turn.set_result(None)
 
     @asynccontextmanager
-    async def held(self, amount: int) -> AsyncIterator[None]:
-        """`amount` for the length of a block."""
-        await self.acquire(amount)
+    async def hold(self, amount: int) -> AsyncIterator[Grant]:
+        """`amount` for the length of a block. What was not given back by then is released."""
+        grant = Grant(self, await self.acquire(amount))
         try:
-            yield
+            yield grant
         finally:
-            self.release(amount)
+            grant.give_back(grant.held)
+
+
+class Grant:
+    """What is held of a budget. It can be given back little by little, and never twice."""
+
+    __slots__ = ("_budget", "held")
+
+    def __init__(self, budget: Budget, held: int) -> None:
+        self._budget = budget
+        self.held = held
+
+    def give_back(self, amount: int) -> None:
+        """Releases `amount`, or what is left of it."""
+        amount = min(amount, self.held)
+        self.held -= amount
+        self._budget.release(amount)
 
 
 @dataclass(frozen=True, slots=True)

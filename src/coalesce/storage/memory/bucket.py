@@ -52,6 +52,7 @@ class Upload:
     metadata: Mapping[str, str]
     content_type: str
     began: int
+    initiated: float
     parts: dict[int, StoredPart] = field(default_factory=dict)
 
 
@@ -184,7 +185,9 @@ class MemoryBucket:
         """Begins an upload; its id."""
         self.changes += 1
         upload_id = f"upload-{self.changes}"
-        self.uploads[upload_id] = Upload(key, checksum, dict(metadata), content_type, self.changes)
+        self.uploads[upload_id] = Upload(
+            key, checksum, dict(metadata), content_type, self.changes, self.now
+        )
         return upload_id
 
     def add_part(
@@ -282,7 +285,7 @@ class MemoryBucket:
     def list_uploads(self, prefix: str) -> list[OpenUpload]:
         """The open uploads under a prefix."""
         return [
-            OpenUpload(upload.key, upload_id)
+            OpenUpload(upload.key, upload_id, float(int(upload.initiated)))
             for upload_id, upload in self.uploads.items()
             if upload.key.startswith(prefix)
         ]

@@ -8,9 +8,17 @@ from typing import TypeVar
 
 from typing_extensions import override
 
-from coalesce import errors
 from coalesce.model import UploadedPart
-from coalesce.storage.base import Body, DeleteResult, Head, ObjectStore, OpenUpload, Page, Usage
+from coalesce.storage.base import (
+    Body,
+    CreatedUpload,
+    DeleteResult,
+    Head,
+    ObjectStore,
+    OpenUpload,
+    Page,
+    Usage,
+)
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.limits import LIST_PAGE
 from coalesce.storage.memory.bucket import MemoryBucket
@@ -107,16 +115,13 @@ class MemoryStore(ObjectStore):
     @override
     async def create_upload(
         self, key: str, *, checksum: Checksum, metadata: Mapping[str, str], content_type: str = ""
-    ) -> str:
-        try:
-            return await self._request(
-                "CreateMultipartUpload",
-                key,
-                lambda: self.bucket.create_upload(key, checksum, metadata, content_type),
-            )
-        except errors.Unavailable:
-            self.usage.orphans += 1
-            raise
+    ) -> CreatedUpload:
+        upload_id = await self._request(
+            "CreateMultipartUpload",
+            key,
+            lambda: self.bucket.create_upload(key, checksum, metadata, content_type),
+        )
+        return CreatedUpload(upload_id)
 
     @override
     async def upload_part(

@@ -171,6 +171,9 @@ class Client:
                 answer: dict[str, Any] = await method(**self._common, **arguments)
         except (ClientError, BotoCoreError, OSError, RuntimeError, *_UNREADABLE) as error:
             failure = self._translate(error, operation, where)
+            if isinstance(error, ClientError):
+                metadata = error.response.get("ResponseMetadata", {})
+                failure.repeated = metadata.get("RetryAttempts", 0) > 0
             self.usage.throttled += isinstance(failure, errors.Throttled)
             raise failure from error
         self.usage.retries += answer["ResponseMetadata"].get("RetryAttempts", 0)

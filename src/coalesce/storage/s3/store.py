@@ -8,6 +8,7 @@ import base64
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from typing import Any
 
 from typing_extensions import override
@@ -16,6 +17,7 @@ from coalesce import errors
 from coalesce.model import UploadedPart
 from coalesce.storage.base import (
     Body,
+    CreatedUpload,
     Deleted,
     DeleteResult,
     Head,
@@ -173,7 +175,7 @@ class S3Store(ObjectStore):
     @override
     async def create_upload(
         self, key: str, *, checksum: Checksum, metadata: Mapping[str, str], content_type: str = ""
-    ) -> str:
+    ) -> CreatedUpload:
         arguments: dict[str, Any] = {"Metadata": dict(metadata)}
         if content_type:
             arguments["ContentType"] = content_type
@@ -182,15 +184,9 @@ class S3Store(ObjectStore):
             arguments["ChecksumType"] = (
                 "FULL_OBJECT" if checksum is Checksum.CRC64NVME else "COMPOSITE"
             )
-        try:
-            answer = await self._client.call("CreateMultipartUpload", key, Key=key, **arguments)
-        except errors.Unavailable:
-            self.usage.orphans += 1
-            raise
-        self.usage.orphans += answer["ResponseMetadata"].get("RetryAttempts", 0) + (
-            not answer.get("UploadId")
-        )
-        return require(answer, "UploadId", "CreateMultipartUpload", key)
+        answer = await self._client.call("CreateMultipartUpload", key, Key=key, **arguments)
+        repeated = answer["ResponseMetadata"].get("RetryAttempts", 0) > 0
+        return CreatedUpload(require(answer, "UploadId", "CreateMultipartUpload", key), repeated)
 
     @override
     async def upload_part(
@@ -294,7 +290,9 @@ class S3Store(ObjectStore):
                 key, upload_id = (
                     require(entry, name, operation, prefix) for name in ("Key", "UploadId")
                 )
-                found.append(OpenUpload(key, upload_id))
+                initiated = entry.get("Initiated")
+                when = initiated.timestamp() if isinstance(initiated, datetime) else 0.0
+                found.append(OpenUpload(key, upload_id, when))
             if not answer.get("IsTruncated"):
                 return found
             marker = {

@@ -1,4 +1,4 @@
-"""How the bytes of one source become an output's."""
+"""Which joiner the sources of a layout need."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from coalesce.content.members import EMPTY_MEMBER, Members
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """How the bytes of sources become an output's: gzip members or plain lines, checked on their
-    way or not.
+class ContentRules:
+    """What sources are made of, and whether that is checked.
+
+    Attributes:
+        gzipped: Gzip members; plain lines otherwise.
+        check: Whether the content is checked while it is joined.
     """
 
     gzipped: bool
     check: bool
 
     def joiner(self, key: str) -> Joiner:
-        """The joiner of one source."""
+        """Returns a new joiner for one source; its key is for messages."""
         if not self.check:
             return AsIs()
         return Members(key) if self.gzipped else Lines(key)
 
     @property
-    def nothing(self) -> bytes:
-        """What an output holds whose sources hold nothing."""
+    def empty_output(self) -> bytes:
+        """The bytes of an output whose sources hold no text."""
         return EMPTY_MEMBER if self.gzipped else b""

@@ -1,0 +1,61 @@
+"""What is wrong with a value, in the user's words: pydantic's are for programmers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coalesce.settings import BUCKET_REQUIRED, format_value
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic_core import ErrorDetails
+
+_LONGEST = 60
+
+_REASONS = {
+    "int_parsing": "not a whole number",
+    "int_type": "not a whole number",
+    "int_from_float": "not a whole number",
+    "int_parsing_size": "too large a number",
+    "float_parsing": "not a number",
+    "float_type": "not a number",
+    "finite_number": "not a number",
+    "bool_parsing": "neither true nor false",
+    "bool_type": "neither true nor false",
+    "string_type": "not text",
+    "tuple_type": 'not a list; write it as ["a", "b"]',
+}
+_BOUNDS = {
+    "greater_than_equal": ("ge", "must be at least"),
+    "greater_than": ("gt", "must be more than"),
+    "less_than_equal": ("le", "must be at most"),
+}
+
+
+def refusal_of(model: type[BaseModel], error: ErrorDetails) -> str:
+    """One sentence for one of pydantic's errors: the option, its value, what it should be."""
+    kind, context = error["type"], error.get("ctx", {})
+    reason = _REASONS.get(kind, error["msg"])
+    if kind == "value_error":
+        reason = str(context["error"])
+    if not error["loc"] or reason.startswith("--"):
+        return reason
+    name = str(error["loc"][0])
+    option = f"--{name.replace('_', '-')}"
+    if kind == "missing":
+        return BUCKET_REQUIRED if name == "bucket" else f"{option} is required"
+    if kind in _BOUNDS:
+        bound, words = _BOUNDS[kind]
+        return f"{option} {words} {format_value(model.model_fields[name], context[bound])}"
+    if kind == "literal_error":
+        reason = f"choose {context['expected'].replace(chr(39), '')}"
+    if reason.startswith(repr(error["input"])):
+        return f"{option} {reason}"
+    return f"{option} {quote(error['input'])}: {reason}"
+
+
+def quote(value: object) -> str:
+    """A value for a message: as it is typed if that is clear, else as Python writes it."""
+    plain = isinstance(value, str) and value.isprintable() and value and " " not in value
+    text = str(value) if plain else repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

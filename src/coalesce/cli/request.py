@@ -1,0 +1,223 @@
+"""What a command was asked to do: validated, typed and frozen before anything is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from coalesce.cli.options import Values
+from coalesce.cli.refusal import refusal_of
+from coalesce.errors import UsageError
+from coalesce.settings import Bucket, LayoutName, Seconds, Settings
+
+if TYPE_CHECKING:
+    from coalesce.storage.s3 import S3Options
+
+_LOCALSTACK = {
+    "endpoint_url": "http://localstack:4566",
+    "region": "eu-west-2",
+    "access_key": "test",
+    "secret_key": "test",
+}
+
+
+class Options(BaseModel):
+    """Options that are not settings of a run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StoreOptions(Options):
+    """How the store is reached.
+
+    Empty texts leave the matter to the environment and the files of the AWS tools.
+    """
+
+    endpoint_url: str = ""
+    region: str = ""
+    profile: str = ""
+    no_sign_request: bool = False
+    ca_bundle: str = ""
+    no_verify_ssl: bool = False
+    expected_bucket_owner: str = ""
+    request_payer: bool = False
+    addressing: Literal["path", "virtual", "auto"] = "auto"
+    localstack: bool = False
+
+    def reach(self, bucket: str = "") -> S3Options:
+        """The way to a bucket. What is given by itself goes before --localstack."""
+        from coalesce.storage.s3 import S3Options
+
+        chosen: dict[str, Any] = dict(_LOCALSTACK) if self.localstack else {}
+        for name in ("endpoint_url", "region", "profile", "ca_bundle", "expected_bucket_owner"):
+            if value := getattr(self, name):
+                chosen[name] = value
+        return S3Options(
+            bucket,
+            **chosen,
+            sign=not self.no_sign_request,
+            verify_ssl=not self.no_verify_ssl,
+            request_payer=self.request_payer,
+            addressing=self.addressing,
+        )
+
+
+class OutputOptions(Options):
+    """What goes to stdout, to stderr and into the report. `report` is empty for none."""
+
+    report: str = ""
+    output: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "text", "json"] = "auto"
+    quiet: bool = False
+    verbose: bool = False
+    no_progress: bool = False
+    stats_interval: Seconds = Field(default=60.0, gt=0, allow_inf_nan=False)
+
+    @property
+    def as_json(self) -> bool:
+        """Whether stdout carries JSON."""
+        return self.output == "json"
+
+
+class JobOptions(Options):
+    """What `run`, `plan` and `recover` are told once, and no configuration file says.
+
+    `plan` and `save_plan` are where saved plans lie, empty for none; the last two have no effect.
+    """
+
+    dry_run: bool = False
+    plan: str = ""
+    save_plan: str = ""
+    summaries: str = ""
+    parallelise: bool = False
+
+
+class VerifyOptions(Options):
+    """Options of `verify`."""
+
+    deep: bool = False
+
+
+class PolicyOptions(Options):
+    """Options of `policy`."""
+
+    kms_key: tuple[str, ...] = ()
+    bucket_policy: bool = False
+    role: str = ""
+
+
+class ProbeOptions(Options):
+    """Options of `probe`: the bucket, and the prefix to try things under."""
+
+    bucket: Bucket
+    state: str = Settings.model_fields["state"].default
+    as_json: bool = False
+
+
+class ReportOptions(Options):
+    """Options of `report`: what to read, and where to write the HTML report and the JSON."""
+
+    reports: tuple[str, ...] = ()
+    html: str = ""
+    merged: str = ""
+
+
+def _take_one(value: object) -> object:
+    """The prefix itself where a configuration file has a list of one."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+class DataSetOptions(Options):
+    """Options of `generate`: the bucket, and the fields of `coalesce.demo.dataset.Shape`."""
+
+    bucket: Bucket
+    prefix: Annotated[str, BeforeValidator(_take_one)] = "data/"
+    layout: LayoutName = Settings.model_fields["layout"].default
+    topics: Annotated[int, Field(ge=1)] = 2
+    partitions: Annotated[int, Field(ge=1)] = 3
+    objects: Annotated[int, Field(ge=0)] = 1000
+    records: Annotated[int, Field(ge=1)] = 10
+    record_bytes: Annotated[int, Field(ge=1)] = 600
+    seed: int = 1
+    gaps: Annotated[float, Field(ge=0, le=1)] = 0.0
+    overlaps: Annotated[float, Field(ge=0, le=1)] = 0.0
+    spoilt: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class DemoOptions(Options):
+    """Options of `demo`."""
+
+    objects: Annotated[int, Field(ge=0)] = 5000
+
+
+_SHARED: tuple[type[BaseModel], ...] = (Settings, StoreOptions, OutputOptions)
+_OWN: dict[str, type[BaseModel]] = {
+    "run": JobOptions,
+    "plan": JobOptions,
+    "recover": JobOptions,
+    "verify": VerifyOptions,
+    "policy": PolicyOptions,
+    "probe": ProbeOptions,
+    "report": ReportOptions,
+    "generate": DataSetOptions,
+    "demo": DemoOptions,
+}
+
+FILE_NAMES = frozenset(name for model in _SHARED for name in model.model_fields)
+"""What a configuration file may set."""
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def field_of(command: str, name: str) -> FieldInfo | None:
+    """The field that takes an option's value, with its default and its choices.
+
+    None if there is none: the option stands for another one, or is no setting.
+    """
+    models = (_OWN[command], *_SHARED) if command in _OWN else _SHARED
+    return next((model.model_fields[name] for model in models if name in model.model_fields), None)
+
+
+def parse(model: type[_Model], values: Values) -> _Model:
+    """The part of the values that a model takes.
+
+    Raises UsageError, which says of every option that is wrong what it should be.
+    """
+    chosen = {name: value for name, value in values.items() if name in model.model_fields}
+    for name, value in chosen.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not _is_sendable(text):
+                raise UsageError(f"--{name.replace('_', '-')} {text!r}: not text in UTF-8")
+    try:
+        return model.model_validate(chosen)
+    except ValidationError as error:
+        said = (refusal_of(model, entry) for entry in error.errors())
+        raise UsageError("; ".join(dict.fromkeys(said))) from error
+
+
+def _is_sendable(text: str) -> bool:
+    return "\0" not in text and text.encode(errors="ignore").decode() == text
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What most commands need: which part of a bucket, how to reach it, and what to say."""
+
+    settings: Settings
+    store: S3Options
+    output: OutputOptions
+
+    @classmethod
+    def of(cls, values: Values) -> Request:
+        """The request that the values make. Raises UsageError."""
+        return cls.under(parse(Settings, values), values)
+
+    @classmethod
+    def under(cls, settings: Settings, values: Values) -> Request:
+        """The same with settings that are known already. Raises UsageError."""
+        store = parse(StoreOptions, values).reach(settings.bucket)
+        return cls(settings, store, parse(OutputOptions, values))

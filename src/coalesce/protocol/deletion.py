@@ -1,0 +1,142 @@
+"""Deleting what was joined (commit protocol, step 6): each source only as the version that was
+read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from coalesce.errors import IntegrityError, StorageError, Unavailable
+from coalesce.model import Kept, Source, Why
+from coalesce.protocol.commit import Committed
+from coalesce.protocol.session import Session
+from coalesce.storage.base import Deleted, DeleteResult
+from coalesce.storage.limits import DELETE_PAGE
+
+_TRIES = 4
+_TRANSIENT = frozenset(
+    {"InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "NotMentioned"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """What became of the sources of one output.
+
+    `deleted` were deleted by this process, and their keys were `characters` long in all; `absent`
+    were gone already. `changed` are new versions, and `refused` is what the store would not delete,
+    with its answer. `error` is why the deletes ended before the last source, if they did.
+    """
+
+    deleted: int
+    characters: int
+    absent: int
+    changed: tuple[str, ...]
+    refused: tuple[DeleteResult, ...]
+    error: IntegrityError | StorageError | None = None
+
+    @property
+    def kept(self) -> tuple[Kept, ...]:
+        """Sources that stay, for the report."""
+        return (
+            *(Kept(key, Why.CHANGED) for key in self.changed),
+            *(Kept(result.key, Why.DELETE_REFUSED) for result in self.refused),
+        )
+
+
+async def delete_sources(session: Session, committed: Committed) -> Deletion:
+    """Deletes the sources of an output that was just read back, and accounts for every key.
+
+    The output is looked at again before every further page of deletes: if it is lost between two of
+    them, the sources of the second stay. Raises LeaseLost.
+    """
+    results: list[DeleteResult] = []
+    error: IntegrityError | StorageError | None = None
+    sources = committed.batch.sources
+    try:
+        for begin in range(0, len(sources), DELETE_PAGE):
+            if begin:
+                await _look_again(session, committed)
+            results += await _delete_page(session, sources[begin : begin + DELETE_PAGE])
+    except (IntegrityError, StorageError) as failure:
+        error = failure
+    done = [result for result in results if result.deleted is Deleted.DONE]
+    return Deletion(
+        deleted=len(done),
+        characters=sum(len(result.key) for result in done),
+        absent=sum(result.deleted is Deleted.ABSENT for result in results),
+        changed=tuple(r.key for r in results if r.deleted is Deleted.CHANGED),
+        refused=tuple(r for r in results if r.deleted is Deleted.REFUSED),
+        error=error,
+    )
+
+
+async def _look_again(session: Session, committed: Committed) -> None:
+    head = await session.store.head(committed.batch.output)
+    if head is None or (head.etag, head.size) != (committed.etag, committed.size):
+        key = committed.batch.output
+        what = "is gone" if head is None else "was replaced"
+        message = f"{key}: {what} while its sources were being deleted; the others were kept"
+        raise IntegrityError(message, key=key)
+
+
+async def _delete_page(session: Session, sources: Sequence[Source]) -> list[DeleteResult]:
+    """Repeats what was refused or unanswered: a conditional delete can be sent twice.
+
+    What is absent after an unanswered try was deleted by it.
+    """
+    results: dict[str, DeleteResult] = {}
+    todo = list(sources)
+    unanswered = False
+    for attempt in range(1, _TRIES + 1):
+        session.lease.check()
+        try:
+            answers = await _delete_once(session, todo)
+        except Unavailable:
+            if attempt == _TRIES:
+                raise
+            unanswered = True
+            continue
+        for result in answers:
+            ours = unanswered and result.deleted is Deleted.ABSENT
+            results[result.key] = DeleteResult(result.key, Deleted.DONE) if ours else result
+        todo = [source for source in todo if _is_transient(results[source.key])]
+        if not todo:
+            break
+    return list(results.values())
+
+
+def _is_transient(result: DeleteResult) -> bool:
+    return result.deleted is Deleted.REFUSED and result.code in _TRANSIENT
+
+
+async def _delete_once(session: Session, sources: Sequence[Source]) -> list[DeleteResult]:
+    if session.rules.capabilities.conditional_delete_many:
+        plain = [source for source in sources if source.key.isprintable()]
+        odd = [source for source in sources if not source.key.isprintable()]
+        targets = [(source.key, source.etag) for source in plain]
+        answers = await session.store.delete_many(targets) if plain else []
+        return answers + await _delete_singly(session, odd)
+    return await _delete_singly(session, sources)
+
+
+async def _delete_singly(session: Session, sources: Sequence[Source]) -> list[DeleteResult]:
+    return list(await asyncio.gather(*(_delete_one(session, source) for source in sources)))
+
+
+async def _delete_one(session: Session, source: Source) -> DeleteResult:
+    store, capabilities = session.store, session.rules.capabilities
+    async with session.capacity.writes.slot():
+        if capabilities.conditional_delete:
+            return await store.delete(source.key, etag=source.etag)
+        if capabilities.conditional_delete_many:  # which cannot name this key
+            message = "the store has a condition only for deletes whose XML cannot hold this key"
+            return DeleteResult(source.key, Deleted.REFUSED, "NoConditionalDelete", message)
+        head = await store.head(source.key)
+        if head is None:
+            return DeleteResult(source.key, Deleted.ABSENT)
+        if head.etag != source.etag:
+            return DeleteResult(source.key, Deleted.CHANGED)
+        return await store.delete(source.key)

@@ -1,0 +1,159 @@
+"""The ledger: for every output, what it was made of. Written create-only right before Complete.
+
+An entry is gzip of JSON lines: a header, and one line for each source in order. Recovery holds an
+output against its header; the lines make every deletion accountable.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import time
+import zlib
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from coalesce.errors import NotFound, RecordDamaged
+from coalesce.model import Batch, TransferredBatch
+from coalesce.protocol.session import GroupRules, Session
+from coalesce.protocol.state import entry_key
+from coalesce.protocol.writes import write_state
+from coalesce.storage import checksums
+from coalesce.storage.base import ObjectStore
+from coalesce.storage.checksums import Checksum
+
+_CONTENT_TYPE = "application/gzip"
+_HEADER_BYTES = 64 * 1024
+
+Size = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Expected(BaseModel):
+    """What an output must be: its size in bytes, its CRC64NVME, and in `composite` the checksum
+    that HEAD shows of an upload with the checksum mode `mode` CRC32 (base64, as S3 spells them).
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    size: Size
+    crc64: str
+    mode: Checksum
+    composite: str = ""
+
+
+class EntryHeader(Expected):
+    """The first line of an entry. `written` is in seconds since the epoch, by the run's clock."""
+
+    schema_version: Literal[1] = 1
+    run_id: str
+    version: str
+    layout: str
+    gzip: Literal["members", "none"]
+    output: str
+    digest: str
+    upload_id: str
+    sources: Size
+    records: Size | None
+    written: float
+
+
+def expect(rules: GroupRules, transferred: TransferredBatch) -> Expected:
+    """What the output of these parts must be."""
+    mode = rules.capabilities.checksum
+    composite = ""
+    if mode is Checksum.CRC32:
+        composite = checksums.composite([part.checksum for part in transferred.parts])
+    return Expected(
+        size=transferred.size,
+        crc64=checksums.encoded(transferred.crc64),
+        mode=mode,
+        composite=composite,
+    )
+
+
+async def write_entry(
+    session: Session, batch: Batch, upload_id: str, transferred: TransferredBatch
+) -> None:
+    """Writes the entry of an upload that is about to be completed. Raises StorageError."""
+    rules = session.rules
+    key = entry_key(rules.state, batch.output, upload_id)
+    header = EntryHeader(
+        **expect(rules, transferred).model_dump(),
+        run_id=rules.run_id,
+        version=rules.version,
+        layout=rules.layout.name,
+        gzip="members" if rules.layout.gzip else "none",
+        output=batch.output,
+        digest=batch.digest,
+        upload_id=upload_id,
+        sources=len(batch.sources),
+        records=transferred.records,
+        written=round(time.time(), 3),
+    )
+    body = _encode(header, batch, transferred)
+    await write_state(session.store, key, body, if_none_match=True, content_type=_CONTENT_TYPE)
+
+
+async def read_header(
+    store: ObjectStore, state: str, output: str, upload_id: str
+) -> EntryHeader | None:
+    """The header of an upload's entry, None if there is no entry.
+
+    Raises RecordDamaged for one that cannot be read, StorageError.
+    """
+    key = entry_key(state, output, upload_id)
+    try:
+        body = await store.get(key)
+    except NotFound:
+        return None
+    try:
+        line = zlib.decompressobj(31).decompress(body.data, _HEADER_BYTES).split(b"\n", 1)[0]
+        header = EntryHeader.model_validate_json(line)
+        if (header.output, header.upload_id) != (output, upload_id):
+            raise ValueError("it is about another upload")
+    except (zlib.error, ValidationError, ValueError) as error:
+        message = f"the ledger entry {key!r} cannot be read: {type(error).__name__}"
+        raise RecordDamaged(message, key=key) from error
+    return header
+
+
+async def remove_entry(session: Session, output: str, upload_id: str) -> None:
+    """Removes the entry of an upload, if there is one. Raises StorageError."""
+    key = entry_key(session.rules.state, output, upload_id)
+    head = await session.store.head(key)
+    if head is not None:
+        conditional = session.rules.capabilities.conditional_delete
+        await session.store.delete(key, etag=head.etag if conditional else "")
+
+
+def _encode(header: EntryHeader, batch: Batch, transferred: TransferredBatch) -> bytes:
+    buffer = io.BytesIO()
+    with gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=6, mtime=0) as file:
+        for line in _lines(header, batch, transferred):
+            file.write(line.encode())
+    return buffer.getvalue()
+
+
+def _lines(header: EntryHeader, batch: Batch, transferred: TransferredBatch) -> Iterator[str]:
+    """A source's line: key, ETag, size, time, records, where it begins in the output and how many
+    bytes it is there, and CRC64NVME and size of its content, if it was looked at.
+    """
+    yield header.model_dump_json() + "\n"
+    start = 0
+    for source, fate in zip(batch.sources, transferred.sources, strict=True):
+        row = (
+            source.key,
+            source.etag,
+            source.size,
+            int(source.modified),
+            fate.records,
+            start,
+            fate.length,
+            fate.crc64,
+            fate.content,
+        )
+        start += fate.length
+        yield json.dumps(row, separators=(",", ":")) + "\n"

@@ -1,0 +1,110 @@
+"""Whether an output holds its sources, told by reading both: for plan records of version 0.1, which
+wrote no ledger entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from coalesce.content.joiner import Joiner
+from coalesce.content.rules import ContentRules
+from coalesce.errors import ContentError, IntegrityError, SourceUnusable
+from coalesce.model import Batch, Source, Span
+from coalesce.protocol.ledger import Expected
+from coalesce.protocol.session import Session
+from coalesce.storage import checksums
+from coalesce.storage.base import Head, ObjectStore
+from coalesce.storage.checksums import Checksum
+from coalesce.transfer.readback import check_output, read_output
+from coalesce.transfer.reads import cut_spans, read_body
+
+
+async def expect_from_sources(
+    session: Session, batch: Batch, present: set[str], head: Head
+) -> Expected:
+    """Finds the sources of a batch that are still `present` in its output, in their order, and
+    returns what the output is.
+
+    If all of them are present the output must hold nothing else; if some were deleted, which was
+    done only after the output had been proven, it must be whole besides. Memory is two parts.
+    Raises IntegrityError if a source is not in it or cannot be read, StorageError.
+    """
+    await check_output(session.store, head, gzipped=session.rules.layout.gzip)
+    complete = len(present) == len(batch.sources)
+    output = _Output(session.store, head, session.rules.sizes.usual)
+    for source in batch.sources:
+        if source.key in present:
+            await _find(session, source, output, anywhere=not complete)
+    if complete and output.at != head.size and not output.is_placeholder(session):
+        message = f"{head.key}: has {head.size} bytes, its sources give {output.at}"
+        raise IntegrityError(message, key=head.key)
+    crc64 = checksums.encoded(await read_output(session.store, head))
+    return Expected(size=head.size, crc64=crc64, mode=Checksum.NONE)
+
+
+async def _find(session: Session, source: Source, output: _Output, *, anywhere: bool) -> None:
+    rules = ContentRules(session.rules.layout.gzip, check=True)
+    try:
+        async for piece in _pieces(session, source, rules.joiner(source.key)):
+            if not await output.find(piece, anywhere=anywhere):
+                message = f"{output.key}: does not hold {source.key}"
+                raise IntegrityError(message, key=output.key)
+            anywhere = False
+    except (ContentError, SourceUnusable) as error:
+        message = f"{output.key}: cannot be compared: {error.message}"
+        raise IntegrityError(message, key=output.key) from error
+
+
+async def _pieces(session: Session, source: Source, joiner: Joiner) -> AsyncIterator[bytes]:
+    """What a source gives to its output, little by little."""
+    for span in cut_spans([Span(source, 0, source.size)], session.rules.sizes.usual):
+        body = await read_body(session.store, span)
+        if piece := b"".join(joiner.feed(body.data)):
+            yield piece
+    if piece := b"".join(joiner.finish()):
+        yield piece
+
+
+class _Output:
+    """An output's bytes, read on as they are looked for; `at` is where the last one found ends."""
+
+    def __init__(self, store: ObjectStore, head: Head, part: int) -> None:
+        self.key = head.key
+        self.at = 0
+        self._store = store
+        self._head = head
+        self._part = part
+        self._held = b""  # bytes from `at` on
+        self._read = 0
+
+    def is_placeholder(self, session: Session) -> bool:
+        """Whether its sources hold nothing, so that it holds the least that is no empty object."""
+        nothing = ContentRules(session.rules.layout.gzip, check=True).empty_output
+        return self.at == 0 and self._head.size == len(nothing)
+
+    async def find(self, piece: bytes, *, anywhere: bool) -> bool:
+        """Whether the piece comes next, or `anywhere` from here on; moves behind it if so."""
+        while True:
+            found = self._held.find(piece) if anywhere else self._starts_with(piece)
+            if found >= 0:
+                self._drop(found + len(piece))
+                return True
+            if self._read == self._head.size or (not anywhere and len(self._held) >= len(piece)):
+                return False
+            if anywhere:
+                self._drop(max(0, len(self._held) - len(piece) + 1))
+            await self._read_on()
+
+    def _starts_with(self, piece: bytes) -> int:
+        return 0 if self._held.startswith(piece) else -1
+
+    def _drop(self, length: int) -> None:
+        self.at += length
+        self._held = self._held[length:]
+
+    async def _read_on(self) -> None:
+        length = min(self._part, self._head.size - self._read)
+        head = self._head
+        body = await self._store.get(head.key, etag=head.etag, start=self._read, length=length)
+        self._held += body.data
+        self._read += length

@@ -1,0 +1,289 @@
+"""A group on its way, in rounds: a bounded number of batches is recorded, worked on and settled,
+then the next (commit protocol, steps 3 to 6).
+
+Whatever changes a plan on its way, unusable sources or a concurrent change, is planned again in a
+later round: a plan record that stands is never made to say something else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from coalesce.errors import (
+    AccessDenied,
+    BadRequest,
+    CoalesceError,
+    ConfigurationError,
+    GroupOwned,
+    LeaseLost,
+    StorageError,
+    first_failure,
+)
+from coalesce.model import Batch, Kept, Plan, Source, Why
+from coalesce.planning.batches import replan
+from coalesce.protocol.batch import BatchWork, BatchWorker, State
+from coalesce.protocol.commit import metadata_of
+from coalesce.protocol.ledger import remove_entry
+from coalesce.protocol.outcome import GroupOutcome, committed_output
+from coalesce.protocol.record import HeldRecord, PlanRecord, RecordedBatch
+from coalesce.protocol.session import Session
+from coalesce.stop import Stop
+
+# How often one batch is planned again: around sources that cannot be joined, which one reading
+# finds all of, or after a concurrent change.
+_REPLANS = 3
+
+_log = logging.getLogger(__name__)
+
+
+async def work_on_group(
+    session: Session, plan: Plan, taken: Iterable[str], stop: Stop, outcome: GroupOutcome
+) -> None:
+    """Works on a plan, adding to `outcome` what becomes of it.
+
+    `taken` are names of outputs in use; `stop` is asked before every batch. Raises GroupOwned if
+    another run's record stands on the group; LeaseLost and ConfigurationError, which end the whole
+    run.
+    """
+    try:
+        await GroupWork(session, plan, set(taken), stop, outcome).run()
+    except (GroupOwned, LeaseLost, ConfigurationError):
+        raise
+    except CoalesceError as error:
+        outcome.failures.append(error)
+    except Exception as error:
+        # A defect met in one group must not keep the others from their turn.
+        _log.exception("%s", plan.group)
+        hint = "Please report it with the log."
+        message = f"{type(error).__name__}: {error}"
+        outcome.failures.append(CoalesceError(message, code="Defect", hint=hint))
+
+
+async def settle_record(session: Session, held: HeldRecord) -> None:
+    """Removes a record of whose batches nothing is left to do, and their ledger entries if the run
+    keeps none. Raises StorageError.
+    """
+    if not session.rules.ledger:
+        for entry in held.record.batches:
+            await remove_entry(session, entry.batch.output, entry.upload_id)
+    await held.remove(session.rules.capabilities)
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A batch that waits for its round; `replans` counts how often it was planned again."""
+
+    batch: Batch
+    replans: int = 0
+
+
+@dataclass(slots=True)
+class GroupWork:
+    """One group's batches on their way; `taken` are names that its outputs must not have."""
+
+    session: Session
+    plan: Plan
+    taken: set[str]
+    stop: Stop
+    outcome: GroupOutcome
+    held: HeldRecord | None = None
+    todo: deque[_Planned] = field(default_factory=deque)
+    failed: bool = False  # a request failed for good: the next one would too
+
+    async def run(self) -> None:
+        """Round after round, until nothing is left to do or nothing more can be done."""
+        self.outcome.kept += self.plan.kept
+        self.taken |= {batch.output for batch in self.plan.batches}
+        self.todo.extend(map(_Planned, self.plan.batches))
+        while (chosen := self._choose_round()) and not self.failed:
+            sources = sum(len(planned.batch.sources) for planned in chosen)
+            async with self.session.capacity.recorded.hold(sources):
+                await self._run_round(chosen)
+            if self.outcome.unsettled and self.session.rules.delete:
+                break
+
+    def _choose_round(self) -> list[_Planned]:
+        """The next batches that fit one record and that the run's limits admit."""
+        rules = self.session.rules
+        chosen: list[_Planned] = []
+        sources = 0
+        while self.todo and len(chosen) < rules.round_batches:
+            planned = self.todo[0]
+            sources += len(planned.batch.sources)
+            if chosen and sources > rules.round_sources:
+                break
+            self.todo.popleft()
+            if planned.replans or self.stop.try_start_output(planned.batch):
+                chosen.append(planned)
+        return chosen
+
+    async def _run_round(self, chosen: Sequence[_Planned]) -> None:
+        batches = [planned.batch for planned in chosen]
+        uploads = await self._create_uploads(batches)
+        await self._record(batches, uploads)
+        worker = BatchWorker(self.session, self.stop)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for planned in chosen:
+                    upload_id = uploads[planned.batch.digest]
+                    tasks.create_task(self._work(worker, planned, upload_id))
+        except BaseExceptionGroup as failures:
+            raise first_failure(failures) from failures
+        self.outcome.unsettled |= not self.session.rules.delete
+        if not self.outcome.unsettled:
+            await self._settle()
+
+    async def _work(self, worker: BatchWorker, planned: _Planned, upload_id: str) -> None:
+        work = await worker.work(planned.batch, upload_id)
+        await self._account(work, planned)
+
+    async def _account(self, work: BatchWork, planned: _Planned) -> None:
+        """Notes what became of a batch, and plans again what is to be planned again."""
+        if work.committed is not None:
+            records = work.transferred.records if work.transferred else None
+            self.outcome.add(committed_output(work.committed, work.deletion, records=records))
+        match work.state:
+            case State.DOUBTED:
+                self._fail(work)
+                self.outcome.unsettled = True
+                await self._amend(work, [RecordedBatch(work.batch, work.upload_id, doubted=True)])
+            case State.UNKNOWN:
+                self._fail(work)
+                self.outcome.unsettled = True
+                self.session.lease.mark_untidy()
+            case State.KEPT:
+                self.outcome.unsettled = True
+            case State.DROPPED if work.was(State.FENCED):
+                self._fail(work)
+                await self._amend(work, [])
+            case State.DROPPED:
+                self._account_dropped(work, planned)
+
+    def _account_dropped(self, work: BatchWork, planned: _Planned) -> None:
+        if work.was(State.STALE):
+            self.outcome.stale = True
+        elif work.was(State.SPOILT) and planned.replans < _REPLANS:
+            self._plan_around(work, planned)
+        elif work.was(State.CONFLICTED) and planned.replans < _REPLANS:
+            self.todo.append(replace(planned, replans=planned.replans + 1))
+        elif work.error is not None:
+            self._fail(work)
+            self.failed |= work.was(State.ABANDONED)
+
+    def _plan_around(self, work: BatchWork, planned: _Planned) -> None:
+        """Plans a batch again without the sources that cannot be joined: never across one of them,
+        never a batch minus one source.
+        """
+        rules = self.session.rules
+        unusable = [error.source for error in work.unusable]
+        for error in work.unusable:
+            self.outcome.kept.append(Kept(error.source.key, error.why))
+            self.outcome.failures.append(error.cause)
+        pieces, single = replan(
+            self.plan.group, work.batch, unusable, rules.layout, rules.limits, self.taken
+        )
+        self.taken |= {piece.output for piece in pieces}
+        self.outcome.kept += [Kept(source.key, Why.SINGLE) for source in single]
+        self.todo.extend(_Planned(piece, planned.replans + 1) for piece in pieces)
+
+    def _fail(self, work: BatchWork) -> None:
+        if work.error is not None:
+            self.outcome.failures.append(work.error)
+
+    async def _record(self, batches: Sequence[Batch], uploads: dict[str, str]) -> None:
+        """Records a round's batches. A record that has to stay is made to name them too."""
+        rules = self.session.rules
+        entries = tuple(RecordedBatch(batch, uploads[batch.digest]) for batch in batches)
+        try:
+            if self.held is None:
+                record = PlanRecord(rules.run_id, rules.layout.name, self.plan.group, entries)
+                self.held = await HeldRecord.create(self.session.store, rules.state, record)
+                return
+            record = replace(self.held.record, batches=(*self.held.record.batches, *entries))
+            ours = await self.held.rewrite(record)
+        except GroupOwned:
+            await self._abort(batches, uploads)
+            raise
+        except StorageError:
+            # Whether the record stands is unknown, so its uploads stay; if it does not, the lease
+            # says that they may be there.
+            self.session.lease.mark_untidy()
+            raise
+        if not ours:
+            await self._abort(batches, uploads)
+            message = f"{self.plan.group}: another run took over the group"
+            raise GroupOwned(message, key=self.plan.group.prefix)
+
+    async def _settle(self) -> None:
+        """Removes the record of a round of which nothing is left to do."""
+        assert self.held is not None
+        try:
+            await settle_record(self.session, self.held)
+        except StorageError as error:
+            self.outcome.unsettled = True
+            self.outcome.failures.append(error)
+        self.held = None
+
+    async def _amend(self, work: BatchWork, entries: Sequence[RecordedBatch]) -> None:
+        """Puts other entries in a batch's place, as far as the record is still ours."""
+        assert self.held is not None
+        try:
+            await self.held.replace(work.batch, entries)
+        except StorageError:
+            self.outcome.unsettled = True
+
+    async def _create_uploads(self, batches: Sequence[Batch]) -> dict[str, str]:
+        """Upload ids by the digest of their batch. No creation is cancelled by another's failure:
+        an upload whose id is never learned could be swept by nobody.
+        """
+        results = await asyncio.gather(*map(self._create_upload, batches), return_exceptions=True)
+        uploads = {
+            batch.digest: result
+            for batch, result in zip(batches, results, strict=True)
+            if isinstance(result, str)
+        }
+        failures = [result for result in results if isinstance(result, BaseException)]
+        if failures:
+            await self._abort([batch for batch in batches if batch.digest in uploads], uploads)
+            raise failures[0]
+        return uploads
+
+    async def _create_upload(self, batch: Batch) -> str:
+        session, rules = self.session, self.session.rules
+        async with session.capacity.writes.slot():
+            checksum = rules.capabilities.checksum
+            content_type = await self._content_type(batch.sources[0])
+            try:
+                created = await session.store.create_upload(
+                    batch.output,
+                    checksum=checksum,
+                    metadata=metadata_of(batch, checksum, rules.version),
+                    content_type=content_type,
+                )
+            except (AccessDenied, BadRequest):
+                raise
+            except StorageError:
+                session.lease.mark_untidy()  # it may be open, and nobody knows its id
+                raise
+        if created.repeated:
+            session.lease.mark_untidy()
+        return created.upload_id
+
+    async def _content_type(self, source: Source) -> str:
+        head = await self.session.store.head(source.key)
+        return head.content_type if head else ""
+
+    async def _abort(self, batches: Sequence[Batch], uploads: dict[str, str]) -> None:
+        """Aborts uploads; one that may still be there is for the run that sweeps after this one."""
+
+        async def abort(batch: Batch) -> None:
+            try:
+                await self.session.store.abort_upload(batch.output, uploads[batch.digest])
+            except StorageError:
+                self.session.lease.mark_untidy()
+
+        await asyncio.gather(*map(abort, batches))

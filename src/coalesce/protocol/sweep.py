@@ -1,0 +1,91 @@
+"""What ended runs left outside of any plan record, removed: uploads, probe objects, leases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coalesce.naming.layouts import LAYOUTS
+from coalesce.protocol.lease import Rival
+from coalesce.protocol.session import Session
+from coalesce.protocol.state import lease_key, probe_prefix
+from coalesce.protocol.survey import Ground, overlap, survey
+from coalesce.protocol.trial import open_uploads
+from coalesce.storage.base import OpenUpload
+
+
+async def sweep(session: Session, ground: Ground, dead: Sequence[Rival]) -> None:
+    """Removes what ended runs left outside of any record: uploads they had begun, probe objects,
+    and at last their leases.
+
+    An upload is aborted only if one of these runs can have begun it: by its key, and by when it was
+    begun. A run writes its lease before it begins an upload. So uploads that were open before a
+    look at the leases are nobody's if that look shows no other run that works there; if it does
+    show one, everything stays for a later run. Raises StorageError.
+    """
+    swept = [rival for rival in dead if ground.holds(rival)]
+    if not swept:
+        return
+    uploads = await _find_uploads(session, swept)
+    if uploads and await _others_work_there(session, ground, swept, dead):
+        return
+    for upload in uploads:
+        await session.store.abort_upload(upload.key, upload.upload_id)
+    for rival in swept:
+        await _remove_traces(session, rival)
+
+
+async def _find_uploads(session: Session, swept: Sequence[Rival]) -> list[OpenUpload]:
+    prefixes = sorted({prefix for rival in swept for prefix in rival.record.prefixes})
+    found: dict[str, OpenUpload] = {}
+    for prefix in prefixes:
+        for upload in await open_uploads(session.store, prefix):
+            if any(_can_have_begun(rival, upload) for rival in swept):
+                found[upload.upload_id] = upload
+    return list(found.values())
+
+
+def _can_have_begun(rival: Rival, upload: OpenUpload) -> bool:
+    """Whether an ended run can have begun an upload: of an output in its scope, in its time."""
+    layout, share = LAYOUTS.get(rival.record.layout), rival.record.share
+    parsed = layout.parse(upload.key) if layout else None
+    return (
+        parsed is not None
+        and parsed.kind == "output"
+        and upload.key.startswith(rival.record.prefixes)
+        and (bool(share.plan) or share.may_own(upload.key))
+        and rival.can_have_begun(upload)
+    )
+
+
+async def _others_work_there(
+    session: Session, ground: Ground, swept: Sequence[Rival], dead: Sequence[Rival]
+) -> bool:
+    """Whether a run works where the swept ones did that is neither this one nor one of the `dead`,
+    as they were seen to be.
+    """
+    known = {(rival.key, rival.etag) for rival in dead}
+    own = lease_key(session.rules.state, session.rules.run_id)
+    found = await survey(session.store, session.rules.state, ground)
+    others = [
+        rival for rival in found.rivals if rival.key != own and (rival.key, rival.etag) not in known
+    ]
+    return any(_may_share(rival, other) for rival in swept for other in others)
+
+
+def _may_share(one: Rival, other: Rival) -> bool:
+    """Whether some group may be both runs'."""
+    return overlap(one.record.prefixes, other.record.prefixes) and one.record.share.meets(
+        other.record.share
+    )
+
+
+async def _remove_traces(session: Session, rival: Rival) -> None:
+    """A run's probe objects, and its lease."""
+    store = session.store
+    probed = probe_prefix(session.rules.state, rival.record.run_id)
+    for upload in await open_uploads(store, probed):
+        await store.abort_upload(upload.key, upload.upload_id)
+    for entry in (await store.list_page(probed)).objects:
+        await store.delete(entry.key)
+    conditional = session.rules.capabilities.conditional_delete
+    await store.delete(rival.key, etag=rival.etag if conditional else "")

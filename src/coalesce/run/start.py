@@ -1,0 +1,73 @@
+"""How a run starts: its id, its look at the store, and its report if it cannot start at all."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+
+from coalesce import __version__
+from coalesce.errors import CoalesceError
+from coalesce.protocol.lease import Claim
+from coalesce.protocol.probe import probe
+from coalesce.protocol.session import GroupRules
+from coalesce.protocol.state import probe_prefix
+from coalesce.report.account import Account, Event, new_report
+from coalesce.report.report import Report
+from coalesce.run.workload import Workload
+from coalesce.settings import Settings
+from coalesce.storage.base import ObjectStore
+from coalesce.storage.capabilities import Capabilities, admit
+from coalesce.storage.checksums import Checksum
+
+
+def new_run_id() -> str:
+    """Returns an id that no other run has. Ids sort by time."""
+    return f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
+
+
+def report_failure(
+    settings: Settings, error: CoalesceError, emit: Callable[[Event], None]
+) -> Report:
+    """Returns the report of a run that could not open its bucket."""
+    prefixes = settings.prefixes(dt.datetime.now(dt.UTC).date())
+    account = Account(new_report(new_run_id(), settings, prefixes), emit)
+    account.add_failure(error)
+    return account.report
+
+
+async def probe_store(
+    store: ObjectStore, lease: Claim, workload: Workload, report: Report
+) -> GroupRules:
+    """Tries which guarantees the store keeps, and notes them in the report.
+
+    Returns the rules for all groups. Raises StoreRefused if deleting would not be safe.
+    """
+    settings = workload.settings
+    capabilities = await probe(store, probe_prefix(settings.state_prefix, report.run_id), lease)
+    report.store.capabilities = capabilities.as_dict()
+    report.store.mode = admit(capabilities, settings.accept_weaker)
+    return GroupRules(
+        state=settings.state_prefix,
+        run_id=report.run_id,
+        version=__version__,
+        layout=workload.layout,
+        limits=replace(workload.limits, copy=_may_copy(settings, capabilities)),
+        capabilities=capabilities,
+        check=settings.check,
+        delete=settings.delete,
+    )
+
+
+def _may_copy(settings: Settings, capabilities: Capabilities) -> bool:
+    """Decides whether the store may copy sources into outputs by itself.
+
+    Only what need not be checked, if the store copies no other version than the listed one, and
+    if it keeps a checksum of the whole output.
+    """
+    return (
+        not settings.check
+        and capabilities.copy_condition
+        and capabilities.checksum is Checksum.CRC64NVME
+    )

@@ -1,0 +1,139 @@
+"""A worker process: it works off the groups that its run sends, until the run is gone.
+
+It has its own connections to the bucket, and no lease of its own: when the run's lease ends is in
+memory that all its processes share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NoReturn, Protocol
+
+from typing_extensions import override
+
+from coalesce.errors import CoalesceError, LeaseLost
+from coalesce.model import CommittedOutput
+from coalesce.protocol.lease import Claim, Expiry
+from coalesce.protocol.outcome import GroupOutcome
+from coalesce.protocol.round import work_on_group
+from coalesce.protocol.session import Session
+from coalesce.report.usage import ProcessUsage
+from coalesce.run.messages import Assignment, GroupTask, Halt, Reply, TaskEnd, receive, send
+from coalesce.stop import RunLimits, Stop
+from coalesce.storage.base import ObjectStore
+
+
+class OpenStore(Protocol):
+    """Opens the bucket in a worker process: connections cannot be shared."""
+
+    def __call__(self) -> AbstractAsyncContextManager[ObjectStore]:
+        """Returns a block that has the bucket."""
+        ...
+
+
+def main(
+    own_end: socket.socket,
+    other_ends: Sequence[socket.socket],
+    open_store: OpenStore,
+    expiry: Expiry,
+    processes: int,
+) -> None:
+    """Runs a worker process to its end.
+
+    Signals are for the run, which sends a `Halt` instead: a Ctrl-C reaches every process of a
+    terminal.
+
+    Args:
+        own_end: The worker's end of its socket pair.
+        other_ends: Ends that a fork has copied, and that would hide the end of other processes.
+        open_store: Opens the bucket.
+        expiry: When the run's lease ends, by the monotonic clock of the machine.
+        processes: How many workers share the capacity of the run.
+    """
+    for end in other_ends:
+        end.close()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    asyncio.run(_serve(own_end, open_store, expiry, processes))
+
+
+async def _serve(
+    own_end: socket.socket, open_store: OpenStore, expiry: Expiry, processes: int
+) -> NoReturn:
+    reader, writer = await asyncio.open_unix_connection(sock=own_end)
+    assignment: Assignment = await _receive_or_exit(reader)
+    lease = _SharedLease(expiry)
+    stop = Stop(RunLimits(deadline=assignment.deadline), time.monotonic)
+    async with open_store() as store:
+        worker = _Worker(assignment.session(store, lease, processes), lease, stop, writer)
+        tasks: set[asyncio.Task[None]] = set()
+        while True:
+            message = await _receive_or_exit(reader)
+            if isinstance(message, Halt):
+                stop.request(message.code)
+                continue
+            task = asyncio.create_task(worker.work_off(message))
+            tasks.add(task)  # the event loop itself keeps only weak references
+            task.add_done_callback(tasks.discard)
+
+
+async def _receive_or_exit(reader: asyncio.StreamReader) -> Any:
+    """Returns the run's next message, or ends this process at once if the run is over or dead.
+
+    Nothing may go on without the run, not even the cleaning up that an exception would start:
+    nobody would renew the lease, count the outputs, or report the failures. So this is as if the
+    process had been killed together with the run; the next run recovers.
+    """
+    try:
+        return await receive(reader)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        os._exit(0)
+
+
+class _SharedLease(Claim):
+    """The run's lease as a worker process sees it."""
+
+    def __init__(self, expiry: Expiry) -> None:
+        self._expiry = expiry
+        self.untidy = False
+
+    @override
+    def check(self) -> None:
+        if time.monotonic() >= self._expiry.value:
+            raise LeaseLost("the run's lease expired or was taken over")
+
+    @override
+    def mark_untidy(self) -> None:
+        self.untidy = True
+
+
+class _Worker:
+    """Works off tasks, and sends what becomes of them."""
+
+    def __init__(
+        self, session: Session, lease: _SharedLease, stop: Stop, writer: asyncio.StreamWriter
+    ) -> None:
+        self._session = session
+        self._lease = lease
+        self._stop = stop
+        self._writer = writer
+
+    async def work_off(self, task: GroupTask) -> None:
+        """Works off one group; every failure is sent."""
+        outcome = GroupOutcome(lambda output: self._reply(task, output))
+        fatal = None
+        try:
+            await work_on_group(self._session, task.plan, task.taken, self._stop, outcome)
+        except CoalesceError as error:
+            fatal = error
+        self._reply(task, TaskEnd.of(outcome, fatal))
+
+    def _reply(self, task: GroupTask, news: CommittedOutput | TaskEnd) -> None:
+        usage = ProcessUsage.of_this_process(self._session.store.usage, self._session.capacity)
+        send(self._writer, Reply(task.number, usage, self._lease.untidy, news))

@@ -1,0 +1,117 @@
+"""What a run works on: which keys and groups are its own, and how their plans are made. Pure."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from coalesce.listing.groups import Listing
+from coalesce.model import Group, GroupId, Plan
+from coalesce.naming.layouts import Layout, layout
+from coalesce.naming.shards import Shard
+from coalesce.planning import batches
+from coalesce.planning.plan_files import PlanFile, PlannedGroup, match_plan
+from coalesce.planning.rules import Limits, Scope
+from coalesce.protocol.lease import LeaseRecord
+from coalesce.protocol.survey import Ground
+from coalesce.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What a run works on, by its settings and, with `--plan`, by its share of a saved plan.
+
+    Attributes:
+        prefixes: The prefixes of the scope, one for each day if there is a date.
+        shard: The run's shard, of the saved plan if there is one.
+        planned: The saved plan's groups that are this shard's; None without a saved plan.
+        planned_prefixes: What the keys of these groups begin with.
+    """
+
+    settings: Settings
+    prefixes: tuple[str, ...]
+    layout: Layout
+    limits: Limits
+    scope: Scope
+    shard: Shard
+    planned: Mapping[GroupId, PlannedGroup] | None = None
+    planned_prefixes: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, settings: Settings, plan: PlanFile | None, today: dt.date) -> Workload:
+        """Returns the workload of a run; `today` is UTC's day."""
+        workload = cls(
+            settings=settings,
+            prefixes=settings.prefixes(today),
+            layout=layout(settings.layout),
+            limits=Limits.of(settings),
+            scope=Scope.of(settings),
+            shard=settings.shard,
+        )
+        if plan is None:
+            return workload
+        planned = {line.id: line for line in plan.share(settings.shard)}
+        return replace(
+            workload,
+            scope=replace(workload.scope, only=frozenset(planned)),
+            shard=replace(settings.shard, plan=plan.header.sha256),
+            planned=planned,
+            planned_prefixes=frozenset(group.prefix for group in planned),
+        )
+
+    @property
+    def ground(self) -> Ground:
+        """Where the run works, for comparison with other runs' leases."""
+        return Ground(
+            layout=self.layout.name,
+            prefixes=self.prefixes,
+            roots=self.settings.roots,
+            shard=self.shard,
+            owns=self.owns,
+        )
+
+    @property
+    def prefixes_to_list(self) -> tuple[str, ...]:
+        """The prefixes that hold the groups to be joined: with a saved plan, one for each."""
+        if self.planned is None:
+            return self.prefixes
+        return tuple(group.prefix for group in self.planned)
+
+    def owns(self, key: str) -> bool:
+        """Returns whether the group of a key belongs to the run's shard.
+
+        The key may be a source's, an output's, or a group's prefix.
+        """
+        if self.planned is None:
+            return self.settings.shard.owns(key)
+        parsed = self.layout.parse(key)
+        return (parsed.group.prefix if parsed else key) in self.planned_prefixes
+
+    def groups_in_scope(self, listing: Listing) -> list[Group]:
+        """Returns the listed groups that the run works on."""
+        return [group for group in listing.groups if self.scope.covers(group.id)]
+
+    def plan(self, group: Group, limits: Limits) -> tuple[Plan, int]:
+        """Plans a group, or takes its plan from the saved one.
+
+        Returns the plan, and how many outputs of the saved plan no longer match the group.
+        """
+        if self.planned is None:
+            return batches.plan(group, self.layout, limits), 0
+        return match_plan(group, self.planned[group.id], self.layout, limits)
+
+    def lease_record(self, run_id: str, started: float) -> LeaseRecord:
+        """Returns the lease that tells other runs where this one works.
+
+        `started` is in seconds since the epoch by the store's clock.
+        """
+        return LeaseRecord(
+            run_id=run_id,
+            started=started,
+            seconds=self.settings.lease,
+            layout=self.layout.name,
+            prefixes=self.prefixes,
+            shard=str(self.shard),
+            plan=self.shard.plan,
+        )

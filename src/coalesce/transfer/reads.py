@@ -1,0 +1,150 @@
+"""Bodies of sources, read ahead by many readers at once and handed out in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from coalesce.errors import Archived, NotFound, PreconditionFailed, SourceChanged, SourceUnusable
+from coalesce.model import Source, Span, Why
+from coalesce.storage.base import Body, ObjectStore
+from coalesce.transfer.limits import Budget, Capacity, Grant
+
+# Bodies that are looked at in one go, in bytes.
+RUN_BYTES = 1024**2
+
+# Readers of one batch: each has one source on its way. How many of them may ask at once is for the
+# limiter to say.
+_READERS = 256
+
+
+@dataclass(slots=True)
+class Read:
+    """A span and its body, or why its source cannot be read.
+
+    `crc` is set with the last span of a source that is read in several: of all of it.
+    """
+
+    span: Span
+    body: Body | None
+    unusable: SourceUnusable | None = None
+    crc: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes that were read."""
+        return len(self.body.data) if self.body else 0
+
+
+class ReadAhead:
+    """Reads spans ahead of whoever takes them, in order, within a window of bytes.
+
+    The window is asked for bytes in the order of the spans too, so that none waits for a later one.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        capacity: Capacity,
+        window: Budget,
+        spans: Iterable[Span],
+        part_bytes: int,
+    ) -> None:
+        self._store = store
+        self._capacity = capacity
+        self._window = window
+        self._spans = enumerate(cut_spans(spans, part_bytes))
+        self._done: dict[int, Read] = {}
+        self._next = 0
+        self._readers = 0
+        self._news: asyncio.Future[None] | None = None
+
+    def start(self, tasks: asyncio.TaskGroup, grant: Grant) -> None:
+        """Starts as many readers as there are sources in the grant; each gives its share of it back
+        when nothing is left for it to read.
+        """
+        sources = grant.held
+        self._readers = min(sources, _READERS)
+        for n in range(self._readers):
+            share = sources // self._readers + (n < sources % self._readers)
+            tasks.create_task(self._read(grant, share))
+
+    async def next_run(self) -> list[Read]:
+        """The next bodies that are there: at least one, about a megabyte; none at the end."""
+        while self._next not in self._done:
+            if not self._readers:
+                return []
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
+        run: list[Read] = []
+        size = 0
+        while size < RUN_BYTES and (read := self._done.pop(self._next, None)) is not None:
+            run.append(read)
+            size += read.size
+            self._next += 1
+        return run
+
+    async def _read(self, grant: Grant, share: int) -> None:
+        try:
+            for place, span in self._spans:
+                await self._window.acquire(span.length)
+                self._done[place] = await self._read_span(span)
+                if place == self._next:
+                    self._wake()
+        finally:
+            grant.give_back(share)
+            self._readers -= 1
+            self._wake()
+
+    async def _read_span(self, span: Span) -> Read:
+        """A source that changed ends the batch at once; an archived one is left to its turn."""
+        acquired = await self._capacity.reads.acquire()
+        try:
+            return Read(span, await read_body(self._store, span))
+        except SourceUnusable as error:
+            if error.why is Why.CHANGED:
+                raise
+            return Read(span, None, error)
+        finally:
+            self._capacity.reads.release(acquired)
+
+    def _wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+
+async def read_body(store: ObjectStore, span: Span) -> Body:
+    """The bytes of a span, of the listed version of its source.
+
+    Raises SourceUnusable if it changed, vanished or was archived since; StorageError.
+    """
+    source = span.source
+    with listed_version(source):
+        if span.whole:
+            return await store.get(source.key, etag=source.etag)
+        return await store.get(source.key, etag=source.etag, start=span.start, length=span.length)
+
+
+@contextmanager
+def listed_version(source: Source) -> Iterator[None]:
+    """Raises SourceUnusable where the store says that a source is no longer as it was listed."""
+    try:
+        yield
+    except (PreconditionFailed, NotFound) as error:
+        message = f"{source.key}: changed or vanished since it was listed"
+        changed = SourceChanged(message, key=source.key, request_id=error.request_id)
+        raise SourceUnusable(source, Why.CHANGED, changed) from error
+    except Archived as error:
+        raise SourceUnusable(source, Why.ARCHIVED, error) from error
+
+
+def cut_spans(spans: Iterable[Span], size: int) -> Iterator[Span]:
+    """Spans of at most `size` bytes: what one GET brings into memory."""
+    for span in spans:
+        if span.length <= size:
+            yield span
+            continue
+        for start in range(span.start, span.start + span.length, size):
+            yield Span(span.source, start, min(size, span.start + span.length - start))

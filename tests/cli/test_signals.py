@@ -1,0 +1,69 @@
+"""The first signal stops a run between outputs, the second ends it at once."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from coalesce.cli.jobs import run_until_stopped
+from coalesce.cli.output import Printer
+from coalesce.cli.request import OutputOptions
+from coalesce.exits import ExitCode
+from coalesce.report.report import Report
+from coalesce.run.pipeline import Run
+from coalesce.settings import Settings
+from coalesce.storage.memory import MemoryBucket, MemoryStore
+
+
+class Listener(logging.Handler):
+    """Keeps the messages, and says when there is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+        self.heard = asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+        self.heard.set()
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("limit", [0, ExitCode.LIMIT], ids=["no limit", "a limit before"])
+async def test_the_second_signal_ends_a_run_at_once(limit: int) -> None:
+    settings = Settings.model_validate({"bucket": "b", "prefix": ["p"]})
+    run, started = Run(MemoryStore(MemoryBucket()), settings), asyncio.Event()
+    run.stop.request(limit)
+
+    async def endless(_: Run) -> Report:
+        started.set()
+        await asyncio.Event().wait()
+        return run.report
+
+    listener = Listener()
+    logging.getLogger("coalesce").addHandler(listener)
+    task = asyncio.create_task(
+        run_until_stopped(run, endless, Printer.of(OutputOptions(no_progress=True)))
+    )
+    await started.wait()
+    os.kill(os.getpid(), signal.SIGINT)
+    await listener.heard.wait()
+    assert not task.done()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await task
+    logging.getLogger("coalesce").removeHandler(listener)
+    assert run.stop.code == (limit or ExitCode.INTERRUPTED)
+    assert listener.messages == [
+        "stopping: finishing the outputs in progress; Ctrl-C again to quit now, the next run cleans"
+        " up"
+    ]

@@ -1,0 +1,130 @@
+"""What a person reads: why sources were kept, how near the path list is to its limit, what is
+unfinished; and nothing about what is zero.
+"""
+
+from collections.abc import Iterator
+from io import StringIO
+
+import pytest
+from rich.console import Console, RenderableType
+
+from coalesce.cli.status import status_table
+from coalesce.cli.tables import kept_rows, plan_table, summary_table
+from coalesce.inspect.status import Lease, ObjectTotal, Status, UnfinishedGroup
+from coalesce.model import Why
+from coalesce.report.report import PlanPart, Report, ScopePart, StagePart
+
+SCOPE = ScopePart(bucket="b", prefixes=["p/"], layout="corporate", partitions=[])
+
+
+def lines(table: RenderableType) -> list[str]:
+    text = StringIO()
+    Console(file=text, width=200).print(table)
+    return [" ".join(line.split()) for line in text.getvalue().splitlines() if line.strip()]
+
+
+def report(**more: object) -> Report:
+    start = {"version": "1", "run_id": "r", "started": "", "scope": SCOPE}
+    return Report.model_validate({**start, **more})
+
+
+def test_the_summary_says_what_became_of_groups_and_sources() -> None:
+    shown = lines(
+        summary_table(
+            report(
+                exit_code=12,
+                groups={"seen": 9, "coalesced": 5, "left": 1, "leased": 1, "failed": 2},
+                sources={
+                    "seen": 70_000,
+                    "joined": 30_000,
+                    "deleted": 29_000,
+                    "left": {"young": 20_800, "covered": 19_200, "single": 0},
+                },
+                path_list={"before": 5_000_000, "after": 2_147_484},
+                stages={
+                    "get": StagePart(requests=20_811, seconds=333.0),
+                    "check": StagePart(seconds=3.21),
+                    "delete": StagePart(),
+                },
+            ),
+            300,
+        )
+    )
+    for line in (
+        "groups 9 found, 5 joined, 1 with nothing to join, 1 leased by another run, 2 failed",
+        "sources 70,000 found, 30,000 joined, 29,000 deleted",
+        "kept 20,800 younger than --min-age 5m; run later or use --min-age 0",
+        "19,200 not joined: offsets already inside an existing output (duplicates?)",
+        "path list 5,000,000 characters before, 2,147,484 after: 0.1% of the longest that Hadoop"
+        " can take",
+        "get 20,811 requests, 16 ms each",
+        "check 3.2 s of CPU",
+        "store not tried",
+        "exit code 12: stopped by a limit",
+    ):
+        assert line in shown
+    assert not [line for line in shown if line.startswith("delete ")]
+
+
+def test_a_dry_run_says_what_it_expects() -> None:
+    plan = PlanPart(
+        topics=[],
+        requests={"GetObject": 3},
+        bytes=5,
+        cost_usd=0.0001,
+        seconds=2,
+        memory_bytes=2**27,
+    )
+    shown = lines(plan_table(report(plan=plan)))
+    assert "would be kept none" in shown
+    assert "requests 3 ($0.0001 at list price)" in shown
+    assert (
+        "forecast about 2 s with one process, 128 MiB of memory, 5 bytes read and written" in shown
+    )
+
+
+@pytest.mark.parametrize("why", Why)
+def test_every_reason_to_keep_a_source_has_its_words(why: Why) -> None:
+    ((title, words),) = kept_rows("kept", {why: 1_234}, 90)
+    assert title == "kept"
+    assert words.startswith("1,234 ")
+    assert words != f"1,234 {why}"
+    assert "{" not in words
+
+
+def test_a_reason_of_a_later_version_is_shown_by_its_name() -> None:
+    assert kept_rows("kept", {"moonlight": 2}, None) == [("kept", "2 moonlight")]
+
+
+def found(**more: object) -> Iterator[str]:
+    """The rows of a status below its totals."""
+    shown = lines(status_table(Status.model_validate({"scope": SCOPE, **more}), 300))
+    return (line for line in shown if line.split()[0] in ("unfinished", "runs", "open"))
+
+
+def test_a_status_leaves_out_what_is_not_there() -> None:
+    assert list(found(uploads=0)) == []
+
+
+def test_a_status_says_what_is_unfinished() -> None:
+    lease = {"owner": "o", "prefixes": [], "shard": "0/1"}
+    shown = list(
+        found(
+            unfinished=[UnfinishedGroup(group=f"g{n}", alive=n == 0) for n in range(3)],
+            leftovers=571,
+            leases=[Lease(run_id=str(n), alive=n > 1, **lease) for n in range(3)],
+            uploads=2,
+        )
+    )
+    assert shown == [
+        "unfinished 3 groups unfinished (1 with an active run); 571 joined objects still to delete",
+        "runs 1 active, 2 ended without cleaning up",
+        "open uploads 2",
+    ]
+    assert list(found()) == ["open uploads this store does not list them"]
+
+
+def test_a_status_shows_its_totals() -> None:
+    total = ObjectTotal(count=1_200, bytes=5_000)
+    shown = lines(status_table(Status(scope=SCOPE, sources=total), 300))
+    assert "small objects 1,200, 5,000 bytes" in shown

@@ -1,0 +1,133 @@
+"""A group whose sources change while it is worked on is listed and planned once more."""
+
+import gzip
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from coalesce.report.report import Report
+from coalesce.run.pipeline import Run
+from coalesce.settings import Settings
+from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
+from support import auditor
+
+SOURCES = [f"data/t_0_{n}-{n}.jsonl.gz" for n in range(8)]
+
+
+def body(text: str) -> bytes:
+    return gzip.compress(text.encode() + b"\n", mtime=0)
+
+
+def filled() -> MemoryBucket:
+    bucket = MemoryBucket()
+    for key in SOURCES:
+        bucket.store(key, body(key))
+    bucket.now += 1000
+    return bucket
+
+
+def records(bucket: MemoryBucket) -> Counter[bytes]:
+    return auditor.records({key: held.data for key, held in bucket.objects.items()}, "data/")
+
+
+async def run_while(
+    bucket: MemoryBucket, act: Callable[[Request], None], **more: object
+) -> tuple[Report, Counter[str]]:
+    """A run at whose requests somebody acts; and how often it has listed each prefix."""
+    store, listings = MemoryStore(bucket), Counter[str]()
+
+    async def before(request: Request) -> None:
+        listings[request.key] += request.operation == "ListObjectsV2"
+        act(request)
+
+    store.before = before
+    settings = {"bucket": "b", "prefix": ["data"], "min_age": 0, **more}
+    return await Run(store, Settings.model_validate(settings)).coalesce(), listings
+
+
+def once(key: str, act: Callable[[], object]) -> Callable[[Request], None]:
+    """Acts right before the first read of a source."""
+    reads = 0
+
+    def before(request: Request) -> None:
+        nonlocal reads
+        if request.operation == "GetObject" and request.key == key:
+            reads += 1
+            if reads == 1:
+                act()
+
+    return before
+
+
+async def test_a_source_that_is_replaced_after_the_listing_is_joined_in_its_new_version() -> None:
+    bucket = filled()
+    overwrite = once(SOURCES[3], lambda: bucket.store(SOURCES[3], body("new")))
+    report, listings = await run_while(bucket, overwrite)
+    assert (report.exit_code, report.failures) == (0, [])
+    assert {key for key in bucket.objects if key.startswith("data/")} == {"data/t_0_0_7.jsonl.gz"}
+    others = Counter(key.encode() for key in SOURCES if key != SOURCES[3])
+    assert records(bucket) == others + Counter([b"new"])
+    assert listings["data/t_0_"] == 1
+    assert (report.sources.seen, report.sources.joined, report.groups.coalesced) == (8, 8, 1)
+
+
+async def test_batches_that_were_joined_before_are_not_touched_by_the_second_plan() -> None:
+    """Their sources are gone when the group is listed again."""
+    bucket = filled()
+    overwrite = once(SOURCES[7], lambda: bucket.store(SOURCES[7], body("new")))
+    report, _ = await run_while(bucket, overwrite, max_files=4)
+    assert {key for key in bucket.objects if key.startswith("data/")} == {
+        "data/t_0_0_3.jsonl.gz",
+        "data/t_0_4_7.jsonl.gz",
+    }
+    assert (report.outputs.written, report.sources.joined) == (2, 8)
+    assert (report.groups.coalesced, report.groups.left) == (1, 0)
+
+
+async def test_what_the_first_plan_has_found_of_other_sources_counts_once() -> None:
+    """The second plan meets spoilt sources again, and those between them."""
+    bucket = filled()
+    bucket.store(SOURCES[0], bucket.objects[SOURCES[0]].data[:-3])
+    bucket.store(SOURCES[2], bucket.objects[SOURCES[2]].data[:-3])
+    overwrite = once(SOURCES[7], lambda: bucket.store(SOURCES[7], body("new")))
+    report, listings = await run_while(bucket, overwrite, max_files=4)
+    assert listings["data/t_0_"] == 1
+    assert sorted(failure.key for failure in report.failures) == [SOURCES[0], SOURCES[2]]
+    left = {why: count for why, count in report.sources.left.items() if count}
+    assert left == {"corrupt": 2, "single": 2}
+    assert {key for key in bucket.objects if key.startswith("data/")} == {
+        *SOURCES[:4],
+        "data/t_0_4_7.jsonl.gz",
+    }
+    assert report.groups.failed == 1
+
+
+@pytest.mark.parametrize("key", SOURCES[::4])
+async def test_a_source_that_changes_all_the_time_costs_no_more_than_one_new_listing(
+    key: str,
+) -> None:
+    bucket = filled()
+    versions = 0
+
+    def overwrite(request: Request) -> None:
+        nonlocal versions
+        if request.operation == "GetObject" and request.key == key:
+            versions += 1
+            bucket.store(key, body(f"version {versions}"))
+
+    report, listings = await run_while(bucket, overwrite)
+    assert listings["data/t_0_"] == 1
+    assert report.exit_code == 0
+    assert set(SOURCES) <= set(bucket.objects)
+    assert not bucket.uploads
+
+
+async def test_a_group_whose_record_has_to_stay_is_not_planned_again() -> None:
+    """There is room for one record only: the next run settles it first."""
+    bucket = filled()
+    overwrite = once(SOURCES[7], lambda: bucket.store(SOURCES[7], body("new")))
+    report, listings = await run_while(bucket, overwrite, max_files=4, delete=False)
+    assert listings["data/t_0_"] == 0
+    assert report.outputs.written == 1
+    assert set(SOURCES) <= set(bucket.objects)

@@ -1,0 +1,169 @@
+"""What earlier runs left unfinished is settled before the work, after it, or left and counted."""
+
+import asyncio
+import gzip
+from typing import Any
+
+import pytest
+
+from coalesce.exits import ExitCode
+from coalesce.naming.shards import WHOLE, Shard
+from coalesce.protocol.lease import LeaseRecord, Rival
+from coalesce.protocol.survey import Ground
+from coalesce.report.report import Report
+from coalesce.run.pipeline import Run
+from coalesce.run.settlement import Rivals, watch
+from coalesce.settings import Settings
+from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
+from support import auditor
+from support.scenarios import Killed
+from support.timeless import Timeless
+
+GROUND = Ground("corporate", ("data/",), ("data/",), WHOLE, lambda _: True)
+
+
+def rival(run_id: str, remaining: float, *prefixes: str) -> Rival:
+    record = LeaseRecord(run_id=run_id, layout="corporate", prefixes=prefixes)
+    return Rival(f"_coalesce/runs/{run_id}", '"e"', record, remaining, modified=0.0)
+
+
+def test_a_run_waits_for_living_runs_that_work_where_it_works_and_for_no_others() -> None:
+    here, elsewhere = rival("a", 9, "data/2026/"), rival("b", 9, "other/")
+    dead_here, dead_elsewhere = rival("c", 0, "data/"), rival("d", -5, "other/")
+    rivals = Rivals.of([here, elsewhere, dead_here, dead_elsewhere], GROUND)
+    assert rivals == Rivals((dead_here, dead_elsewhere), alive=(here,), elsewhere=(elsewhere,))
+    assert rivals.living_ids == {"a", "b"}
+
+
+def test_a_run_whose_lease_has_ended_while_it_was_watched_is_dead() -> None:
+    gone, first, second, third = (rival(name, 9, "data/") for name in "abcd")
+    other = rival("e", 9, "other/")
+    rivals = Rivals((gone,), (first, second, third), (other,))
+    watched = rivals.after_watch([False, True, False])
+    assert watched == Rivals((gone, second), (first, third), (other,))
+
+
+async def test_leases_are_no_longer_watched_when_the_block_ends() -> None:
+    async with watch(MemoryStore(MemoryBucket()), [rival("a", 1e6), rival("b", 0)]) as watches:
+        assert await watches[1]
+    assert watches[0].cancelled()
+
+
+def bucket_with_a_crashed_run(lease: float, shard: str = "0/1") -> MemoryBucket:
+    """A bucket of two groups, in which a run has just died before it completed an output of one."""
+    bucket = MemoryBucket()
+    for group in range(2):
+        for n in range(4):
+            body = gzip.compress(b"%d-%d\n" % (group, n), mtime=0)
+            bucket.store(f"data/t_{group}_{n}-{n}.jsonl.gz", body)
+    bucket.now += 1000
+    store, dead = MemoryStore(bucket), False
+
+    async def die(request: Request) -> None:
+        nonlocal dead
+        dead |= request.operation == "CompleteMultipartUpload" and "data/t_0_" in request.key
+        if dead:
+            raise Killed
+
+    store.before = die
+    with pytest.raises((Killed, BaseExceptionGroup)):
+        run_on(bucket, store, lease=lease, partition=[0], shard=shard)
+    assert "_coalesce/groups/data/t_0" in bucket.objects
+    return bucket
+
+
+def run_on(bucket: MemoryBucket, store: MemoryStore, **more: Any) -> tuple[Report, list[Any]]:
+    settings = Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0, **more})
+    events: list[Any] = []
+    with asyncio.Runner(loop_factory=lambda: Timeless(bucket)) as runner:
+        run = Run(store, settings, events.append, clock=runner.get_loop().time)
+        return runner.run(run.coalesce()), events
+
+
+def test_a_group_whose_run_dies_while_others_are_joined_is_joined_in_the_same_run() -> None:
+    """The other groups do not wait for that."""
+    bucket = bucket_with_a_crashed_run(lease=60)
+    before = auditor.records({key: held.data for key, held in bucket.objects.items()}, "data/")
+    report, events = run_on(bucket, MemoryStore(bucket))
+    assert [event["group"] for event in events if event["type"] == "output"] == [
+        "data/t_1",
+        "data/t_0",
+    ]
+    assert (report.exit_code, report.groups.seen, report.groups.leased) == (0, 2, 0)
+    assert (report.sources.seen, report.sources.deleted) == (8, 8)
+    joined = {"data/t_0_0_3.jsonl.gz", "data/t_1_0_3.jsonl.gz"}
+    assert {key for key in bucket.objects if "/ledger/" not in key} == joined
+    assert not bucket.uploads
+    assert (
+        auditor.records({key: held.data for key, held in bucket.objects.items()}, "data/") == before
+    )
+
+
+def test_a_group_whose_run_goes_on_counts_as_leased() -> None:
+    bucket = bucket_with_a_crashed_run(lease=60)
+    (key,) = (key for key in bucket.objects if key.startswith("_coalesce/runs/"))
+    store = MemoryStore(bucket)
+
+    async def renew(request: Request) -> None:
+        if request.operation == "CompleteMultipartUpload":
+            bucket.store(key, bucket.objects[key].data + b" ")
+
+    store.before = renew
+    report, events = run_on(bucket, store)
+    assert (report.exit_code, report.groups.coalesced, report.groups.leased) == (0, 1, 1)
+    assert [event["key"] for event in events if event["type"] == "leased"] == [
+        "_coalesce/groups/data/t_0"
+    ]
+    assert "data/t_0_0-0.jsonl.gz" in bucket.objects
+    assert bucket.uploads
+    assert key in bucket.objects
+
+
+@pytest.mark.parametrize("crashed_too", [False, True])
+def test_groups_of_a_living_run_of_another_shard_are_left_to_it(crashed_too: bool) -> None:
+    """They are not this run's: it waits for none of them, and counts none of them as leased."""
+    theirs = next(shard for shard in (Shard(0, 2), Shard(1, 2)) if shard.owns("data/t_0_"))
+    bucket = bucket_with_a_crashed_run(lease=60, shard=str(theirs))
+    if crashed_too:  # a run of this shard, for whose end it does wait
+        mine = LeaseRecord(
+            run_id="mine", layout="corporate", prefixes=("data/",), shard=f"{1 - theirs.index}/2"
+        )
+        bucket.store("_coalesce/runs/mine", mine.model_dump_json().encode())
+    record = bucket.objects["_coalesce/groups/data/t_0"]
+    report, events = run_on(bucket, MemoryStore(bucket), shard=f"{1 - theirs.index}/2")
+    assert (report.exit_code, report.groups.leased, report.outputs.recovered) == (0, 0, 0)
+    assert [event for event in events if event["type"] == "leased"] == []
+    assert bucket.objects["_coalesce/groups/data/t_0"] == record
+    assert bucket.uploads
+    assert "_coalesce/runs/mine" not in bucket.objects
+
+
+def test_after_its_deadline_a_run_waits_for_nobody() -> None:
+    bucket = bucket_with_a_crashed_run(lease=3600)
+    store, started_at = MemoryStore(bucket), bucket.now
+
+    async def take_ten_seconds(request: Request) -> None:
+        if request.operation == "CompleteMultipartUpload" and request.key.startswith("data/"):
+            loop = asyncio.get_running_loop()
+            assert isinstance(loop, Timeless)
+            loop.leap(10)
+
+    store.before = take_ten_seconds
+    report, _ = run_on(bucket, store, deadline=5)
+    assert bucket.now - started_at == 10
+    assert (report.exit_code, report.groups.coalesced) == (ExitCode.LIMIT, 1)
+    assert "_coalesce/groups/data/t_0" in bucket.objects
+
+
+def test_a_run_that_crashed_elsewhere_is_named_with_the_command_that_cleans_up() -> None:
+    bucket = MemoryBucket()
+    lease = LeaseRecord(
+        run_id="dead", seconds=0, layout="manifest", prefixes=("a/", "b/"), shard="1/2"
+    )
+    key = "_coalesce/runs/dead"
+    bucket.store(key, lease.model_dump_json().encode())
+    report, events = run_on(bucket, MemoryStore(bucket))
+    assert (report.exit_code, key in bucket.objects) == (0, True)
+    (event,) = events
+    assert (event["type"], event["key"]) == ("unfinished", "dead")
+    assert "`coalesce recover -p a/ -p b/`" in event["hint"]
