@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import settings
@@ -10,10 +11,10 @@ from hypothesis import settings
 from coalesce.demo.server import embedded_server
 from coalesce.storage.base import ObjectStore
 from coalesce.storage.memory import MemoryBucket, MemoryStore
-from coalesce.storage.s3 import S3Options, S3Store, open_s3
+from coalesce.storage.s3 import S3Store, open_s3
 from support.scenarios import SCENARIOS
 from support.schedules import Tally
-from support.servers import KEYS, bucket_of
+from support.servers import bucket_of, options_of
 
 # What hypothesis tries of each property: a quick look by default, and as long a one as
 # COALESCE_TEST_EXAMPLES says. No test is judged by its time.
@@ -91,13 +92,9 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[ObjectStore]:
         if request.param == "endpoint"
         else request.getfixturevalue(request.param)
     )
-    options = S3Options(
-        bucket_of(request.node.name),
-        endpoint_url=url,
-        region="us-east-1",
-        addressing="path",
-        **KEYS,
-    )
+    options = options_of(url, bucket_of(request.node.name))
+    if request.param == "moto":  # which fails at requests that S3 refuses, at each try
+        options = replace(options, attempts=2)
     async with open_s3(options) as opened:
         await opened.create_bucket()
         yield opened
@@ -105,9 +102,6 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[ObjectStore]:
 
 @pytest.fixture
 async def bucket(server: str, request: pytest.FixtureRequest) -> AsyncIterator[S3Store]:
-    name = bucket_of(request.node.name)
-    async with open_s3(
-        S3Options(name, endpoint_url=server, region="us-east-1", addressing="path", **KEYS)
-    ) as store:
+    async with open_s3(options_of(server, bucket_of(request.node.name))) as store:
         await store.create_bucket()
         yield store

@@ -105,6 +105,11 @@ class Why(enum.StrEnum):
     UNPARSED = "unparsed"
     CHANGED = "changed"
     DELETE_REFUSED = "delete_refused"
+    EXCLUDED = "excluded"  # by the user's patterns
+    LEASED = "leased"  # their group is another run's
+    UNFINISHED = "unfinished"  # an earlier run's plan record stands on their group
+    STOPPED = "stopped"  # the run ended before their turn
+    FAILED = "failed"  # with the output that they were to be joined into
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +201,8 @@ class Batch:
 class Plan:
     """What is to be done with a group: batches to join and sources to keep.
 
-    `gaps` and `overlaps` count neighbouring sources whose offsets do not meet.
+    `gaps` and `overlaps` count neighbouring sources whose offsets do not meet; `excluded` counts
+    those that the user's patterns leave out.
     """
 
     group: GroupId
@@ -204,6 +210,7 @@ class Plan:
     kept: tuple[Kept, ...]
     gaps: int = 0
     overlaps: int = 0
+    excluded: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +268,8 @@ class CommittedOutput:
         first: The first offset of its sources.
         last: The largest offset of its sources.
         checksum: CRC-64/NVME in base64; empty if unknown.
-        deleted: How many of its sources are gone.
+        deleted: How many of its sources this run has deleted.
+        gone: How many of them are gone, whoever deleted them.
         freed: Characters of the keys of the sources that are gone.
         kept: Sources whose deletion failed or that have changed.
         recovered: Whether an earlier run had written it.
@@ -275,6 +283,12 @@ class CommittedOutput:
     last: int
     checksum: str
     deleted: int
+    gone: int
     freed: int
     kept: tuple[Kept, ...]
     recovered: bool = False
+
+    @property
+    def joined(self) -> int:
+        """Its sources that are deleted, or kept because deletes are off."""
+        return self.sources - len(self.kept)

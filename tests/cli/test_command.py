@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from coalesce.storage.s3 import S3Store
-from support import auditor
-from support.command import coalesce, environment, fill, job, look, summary
+from support.buckets import check_finished, data_in, fill, look, records_in
+from support.command import coalesce, environment, job, summary
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(180)
 async def test_an_existing_job_definition_works_unchanged(bucket: S3Store, tmp_path: Path) -> None:
     """Also `-m`, `-u` and `-c`; the report is what stdout says, and what lies in the bucket."""
     await fill(bucket, 3, 4)
-    before = auditor.records(await look(bucket), "")
+    before = records_in(await look(bucket))
     done = coalesce(
         bucket,
         *job(
@@ -40,8 +40,11 @@ async def test_an_existing_job_definition_works_unchanged(bucket: S3Store, tmp_p
     )
     assert done.returncode == 0, done.stderr
     held = await look(bucket)
-    assert auditor.records(held, "") == before
-    assert sorted(held) == [f"data/db.core.topic_{group}_0_39.jsonl.gz" for group in range(3)]
+    assert records_in(held) == before
+    assert sorted(data_in(held)) == [
+        f"data/db.core.topic_{group}_0_39.jsonl.gz" for group in range(3)
+    ]
+    check_finished(held)
     report = summary(done.stdout)
     assert report == json.loads((tmp_path / "report.json").read_text())
     assert (
@@ -49,11 +52,11 @@ async def test_an_existing_job_definition_works_unchanged(bucket: S3Store, tmp_p
         == report["sources"]["joined"]
         == report["sources"]["deleted"]
         == 12
-    )  # type: ignore[index]
+    )
     assert (
         report["path_list"]["after"]
-        == len(",".join(f"s3://{bucket.bucket}/{key}" for key in held)) + 1
-    )  # type: ignore[index]
+        == len(",".join(f"s3://{bucket.bucket}/{key}" for key in data_in(held))) + 1
+    )
     assert [json.loads(line)["type"] for line in done.stdout.splitlines()] == ["output"] * 3 + [
         "summary"
     ]
@@ -65,7 +68,7 @@ async def test_options_without_a_command_are_those_of_run(bucket: S3Store) -> No
     await fill(bucket, 2, 3)
     done = coalesce(bucket, *job(bucket, "-m")[1:])
     assert done.returncode == 0, done.stderr
-    assert sorted(await look(bucket)) == [
+    assert sorted(data_in(await look(bucket))) == [
         f"data/db.core.topic_{group}_0_29.jsonl.gz" for group in range(2)
     ]
 
@@ -77,7 +80,7 @@ async def test_manifests_are_joined_with_a(bucket: S3Store) -> None:
         )
     done = coalesce(bucket, *job(bucket, "-a"))
     assert done.returncode == 0, done.stderr
-    assert await look(bucket) == {
+    assert data_in(await look(bucket)) == {
         "data/db.core.topic_0_0_db.core.other_1_10.txt": b"".join(
             b"id-%d|1|a|b\n" % n for n in range(4)
         )
@@ -85,29 +88,30 @@ async def test_manifests_are_joined_with_a(bucket: S3Store) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_the_run_between_outputs_and_leaves_nothing_behind(
+async def test_a_signal_ends_the_run_between_outputs_and_leaves_nothing_but_the_ledger(
     bucket: S3Store, number: signal.Signals
 ) -> None:
     await fill(bucket, 40, 3)
-    before = auditor.records(await look(bucket), "")
+    before = records_in(await look(bucket))
     code, last = await stopped(bucket, number)
     held = await look(bucket)
     assert (code, last["exit_code"]) == (128 + number, 128 + number)
-    assert auditor.records(held, "") == before
-    assert all(key.startswith("data/") for key in held)
+    assert records_in(held) == before
+    check_finished(held)
     assert not await bucket.list_uploads("")
 
 
 async def test_after_kill_9_the_next_run_ends_with_every_record_once(bucket: S3Store) -> None:
     await fill(bucket, 40, 3)
-    before = auditor.records(await look(bucket), "")
+    before = records_in(await look(bucket))
     await stopped(bucket, signal.SIGKILL)
-    assert not before - auditor.records(await look(bucket), "")
+    assert not before - records_in(await look(bucket))
     done = coalesce(bucket, *job(bucket, "--lease", "2s"))
     assert done.returncode == 0, done.stdout + done.stderr
     held = await look(bucket)
-    assert auditor.records(held, "") == before
-    assert len(held) == 40
+    assert records_in(held) == before
+    assert len(data_in(held)) == 40
+    check_finished(held)
     assert not await bucket.list_uploads("")
 
 
@@ -122,7 +126,7 @@ async def stopped(bucket: S3Store, number: signal.Signals) -> tuple[int, dict[st
         *job(bucket, "--lease", "2s", "-t", "2", "--output", "json"),
     ]
     process = await asyncio.create_subprocess_exec(
-        *command, env=environment(bucket), stdout=asyncio.subprocess.PIPE
+        *command, env=environment(bucket.endpoint), stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     line = await process.stdout.readline()
@@ -134,8 +138,10 @@ async def stopped(bucket: S3Store, number: signal.Signals) -> tuple[int, dict[st
 async def test_limits_stop_it_cleanly_with_12(bucket: S3Store) -> None:
     await fill(bucket, 3, 2)
     done = coalesce(bucket, *job(bucket, "--max-groups", "1", "--output", "json"))
-    assert (done.returncode, summary(done.stdout)["groups"]["coalesced"]) == (12, 1)  # type: ignore[index]
-    assert len(await look(bucket)) == 5
+    assert (done.returncode, summary(done.stdout)["groups"]["coalesced"]) == (12, 1)
+    held = await look(bucket)
+    assert len(data_in(held)) == 5
+    check_finished(held)
 
 
 async def test_plan_says_what_would_be_done_and_writes_nothing(bucket: S3Store) -> None:
@@ -169,7 +175,7 @@ async def test_the_configuration_file_stands_behind_the_environment_and_the_opti
     done = coalesce(
         bucket, "plan", "--config", str(config), "--output", "json", COALESCE_MIN_AGE="0"
     )
-    assert summary(done.stdout)["plan"]["topics"][0]["outputs"] == 2, done.stderr  # type: ignore[index]
+    assert summary(done.stdout)["plan"]["topics"][0]["outputs"] == 2, done.stderr
     config.write_text('buckt = "x"\n')
     done = coalesce(bucket, "plan", "--config", str(config))
     assert (done.returncode, "buckt" in done.stderr) == (2, True)
@@ -222,13 +228,13 @@ async def test_a_report_can_go_to_the_bucket(bucket: S3Store) -> None:
 async def test_a_full_disk_is_told_when_the_work_is_done(bucket: S3Store, more: list[str]) -> None:
     """Exit code 10, and nothing of the run is left half-way."""
     await fill(bucket, 2, 2)
-    before = auditor.records(await look(bucket), "")
+    before = records_in(await look(bucket))
     shell = '"$@"' if "--report" in more else '"$@" > /dev/full'
     command = ["sh", "-c", shell, "sh", sys.executable, "-m", "coalesce", *job(bucket, *more)]
     done = await asyncio.to_thread(
         subprocess.run,
         command,
-        env=environment(bucket),
+        env=environment(bucket.endpoint),
         capture_output=True,
         text=True,
         check=False,
@@ -237,7 +243,8 @@ async def test_a_full_disk_is_told_when_the_work_is_done(bucket: S3Store, more: 
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
     held = await look(bucket)
-    assert (auditor.records(held, ""), len(held)) == (before, 2)
+    assert (records_in(held), len(data_in(held))) == (before, 2)
+    check_finished(held)
 
 
 async def test_the_same_seed_generates_the_same_data(bucket: S3Store) -> None:
@@ -252,7 +259,7 @@ async def test_the_same_seed_generates_the_same_data(bucket: S3Store) -> None:
         "3",
         "--spoilt",
         "0.3",
-    ]  # type: ignore[attr-defined]
+    ]
     assert coalesce(bucket, "generate", *arguments).returncode == 0
     first = await look(bucket)
     assert coalesce(bucket, "generate", *arguments).returncode == 0

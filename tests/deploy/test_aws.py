@@ -16,8 +16,9 @@ from moto import mock_aws
 
 from coalesce.settings import parse_duration
 from coalesce.storage.s3 import S3Store
+from support.buckets import check_finished, data_in, fill, look
 from support.cloudformation import AWS, template
-from support.command import coalesce, fill, job, look, summary
+from support.command import coalesce, job, summary
 
 TEMPLATES = sorted(path.stem for path in AWS.glob("*.yaml"))
 DEFINITIONS = ("Storage", "Manifests")
@@ -152,7 +153,9 @@ async def test_what_the_schedule_starts_does_the_job(definition: str, bucket: S3
     ]
     done = coalesce(bucket, *command, COALESCE_MIN_AGE="0")
     assert done.returncode == 0, done.stderr
-    assert len(await look(bucket)) == (1 if definition == "Manifests" else 2)
+    held = await look(bucket)
+    assert len(data_in(held)) == (1 if definition == "Manifests" else 2)
+    check_finished(held)
     pattern = properties("batch", "Finished")["FilterPattern"]
     assert all(
         f"$.{name} = {json.dumps(summary(done.stdout)[name])}" in pattern
@@ -190,7 +193,7 @@ async def test_the_job_role_has_the_rights_that_a_run_uses_and_no_others(bucket:
     await fill(bucket, 2, 3)
     done = coalesce(bucket, *job(bucket, "--output", "json"))
     assert done.returncode == 0, done.stderr
-    used = {NEEDED[operation] for operation in dict(summary(done.stdout)["requests"])}  # type: ignore[call-overload]
+    used = {NEEDED[operation] for operation in summary(done.stdout)["requests"]}
     assert granted(properties("location", "Rights")["PolicyDocument"]["Statement"]) == used | {
         "s3:ListBucketMultipartUploads"
     }

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from coalesce.storage.s3 import S3Store
-from support.command import coalesce, environment, look
+from support.buckets import check_finished, data_in, look
+from support.command import coalesce, environment
 
 ROOT = Path(__file__).parent.parent.parent
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
@@ -43,7 +44,7 @@ async def test_the_generator_and_the_job_do_what_they_are_told(bucket: S3Store) 
     """Their commands and variables as they stand in the file, with another endpoint, keys and
     bucket.
     """
-    own = environment(bucket)
+    own = environment(bucket.endpoint)
     for name, left in (("generate", 2000), ("coalesce", 6)):
         service = SERVICES[name]
         assert service["environment"].keys() <= own.keys()
@@ -52,7 +53,9 @@ async def test_the_generator_and_the_job_do_what_they_are_told(bucket: S3Store) 
         assert done.returncode == 0, done.stderr
         pages = await bucket.list_page("data/")
         assert len(pages.objects) == min(left, 1000)
-    assert all(re.search(r"_\d+_\d+_\d+\.jsonl\.gz$", key) for key in await look(bucket))
+    held = await look(bucket)
+    assert all(re.search(r"_\d+_\d+_\d+\.jsonl\.gz$", key) for key in data_in(held))
+    check_finished(held)
 
 
 def test_the_services_agree_on_bucket_keys_and_order() -> None:

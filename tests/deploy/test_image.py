@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from coalesce.storage.s3 import S3Store
-from support import auditor
-from support.command import environment, fill, job, look
+from support.buckets import check_finished, data_in, fill, look, records_in
+from support.command import environment, job
 
 IMAGE = os.environ.get("COALESCE_TEST_IMAGE", "")
 ROOT = Path(__file__).parent.parent.parent
@@ -54,7 +54,10 @@ def command(variables: dict[str, str], *arguments: str, entrypoint: str = "") ->
 
 def container(store: S3Store, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(environment(store), *arguments), capture_output=True, text=True, check=False
+        command(environment(store.endpoint), *arguments),
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -67,12 +70,15 @@ def original_job(store: S3Store, *more: str) -> list[str]:
 
 async def test_the_image_runs_an_existing_job_definition(bucket: S3Store) -> None:
     await fill(bucket, 3, 4)
-    before = auditor.records(await look(bucket), "")
+    before = records_in(await look(bucket))
     done = container(bucket, *original_job(bucket, "--output", "json"))
     assert done.returncode == 0, done.stderr
     held = await look(bucket)
-    assert auditor.records(held, "") == before
-    assert sorted(held) == [f"data/db.core.topic_{group}_0_39.jsonl.gz" for group in range(3)]
+    assert records_in(held) == before
+    assert sorted(data_in(held)) == [
+        f"data/db.core.topic_{group}_0_39.jsonl.gz" for group in range(3)
+    ]
+    check_finished(held)
 
 
 async def test_the_image_joins_manifests_with_a(bucket: S3Store) -> None:
@@ -82,7 +88,7 @@ async def test_the_image_joins_manifests_with_a(bucket: S3Store) -> None:
         )
     done = container(bucket, *original_job(bucket, "-a"))
     assert done.returncode == 0, done.stderr
-    assert await look(bucket) == {
+    assert data_in(await look(bucket)) == {
         "data/db.core.topic_0_0_db.core.other_1_9.txt": b"id-0|1|a|b\nid-1|1|a|b\nid-2|1|a|b\n"
     }
 
@@ -125,9 +131,9 @@ async def test_sigterm_ends_the_container_within_the_grace_that_schedulers_give(
     default. Ten seconds is docker's grace.
     """
     await fill(bucket, 40, 3)
-    before = auditor.records(await look(bucket), "")
+    before = records_in(await look(bucket))
     arguments = command(
-        environment(bucket), *job(bucket, "--lease", "2s", "-t", "2", "--output", "json")
+        environment(bucket.endpoint), *job(bucket, "--lease", "2s", "-t", "2", "--output", "json")
     )
     process = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
@@ -137,8 +143,9 @@ async def test_sigterm_ends_the_container_within_the_grace_that_schedulers_give(
         rest = await process.stdout.read()
         code = await process.wait()
     assert (code, json.loads((line + rest).splitlines()[-1])["exit_code"]) == (143, 143)
-    assert auditor.records(held := await look(bucket), "") == before
-    assert all(key.startswith("data/") for key in held)
+    held = await look(bucket)
+    assert records_in(held) == before
+    check_finished(held)
 
 
 async def test_exit_codes_come_through(bucket: S3Store) -> None:

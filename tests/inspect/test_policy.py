@@ -2,7 +2,6 @@
 nothing else.
 """
 
-import gzip
 import json
 from fnmatch import fnmatchcase
 from typing import Any
@@ -14,8 +13,9 @@ from coalesce.cli.app import app
 from coalesce.protocol.lease import LeaseRecord
 from coalesce.protocol.state import lease_key
 from coalesce.run.pipeline import Run
-from coalesce.settings import Settings
 from coalesce.storage.memory import MemoryBucket, MemoryStore
+from support.buckets import filled
+from support.settings import settings
 
 ROLE = "arn:aws:iam::111122223333:role/job"
 RECORD = (
@@ -121,27 +121,14 @@ def print_policy(*arguments: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def bucket_of_sources() -> MemoryBucket:
-    bucket = MemoryBucket()
-    for group in range(3):
-        for n in range(5):
-            body = gzip.compress(b"%d-%d\n" % (group, n), mtime=0)
-            bucket.store(
-                f"data/t_{group}_{n}-{n}.jsonl.gz", body[:-4] if (group, n) == (2, 2) else body
-            )
-    bucket.now += 1000
-    return bucket
-
-
-def settings(**more: object) -> Settings:
-    return Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0, **more})
-
-
 async def collect_calls() -> list[Call]:
     """A run with a spoilt source, whose record is rewritten, and that keeps its sources; one that
     recovers them, and cleans up after a run that died.
     """
-    bucket = bucket_of_sources()
+    bucket = filled(3, 5)
+    spoilt = "data/t_2_2-2.jsonl.gz"
+    bucket.store(spoilt, bucket.objects[spoilt].data[:-4])
+    bucket.now += 1000
     dead = LeaseRecord(run_id="dead", seconds=0, layout="corporate", prefixes=("data/",))
     bucket.store(lease_key("_coalesce/", dead.run_id), dead.model_dump_json().encode())
     sent: list[Call] = []

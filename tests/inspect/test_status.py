@@ -11,11 +11,12 @@ import pytest
 from coalesce.inspect.status import read_status
 from coalesce.report.report import PATH_LIST_LIMIT
 from coalesce.run.pipeline import Run
-from coalesce.settings import Settings
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from coalesce.storage.s3 import S3Store
-from support.command import coalesce, fill, look
-from support.shards import died, filled, settings
+from support.buckets import fill, filled, look
+from support.command import coalesce
+from support.settings import settings
+from support.shards import die
 
 
 async def test_it_counts_what_is_there_and_what_a_run_would_leave() -> None:
@@ -24,7 +25,7 @@ async def test_it_counts_what_is_there_and_what_a_run_would_leave() -> None:
     bucket.store("data/t_9_1_5.jsonl.gz", b"an output")
     bucket.store("data/other", b"other")
     before = dict(bucket.objects)
-    status = await read_status(MemoryStore(bucket), settings("0/1"))
+    status = await read_status(MemoryStore(bucket), settings())
     assert bucket.objects == before
     assert (status.sources.count, status.outputs.count, status.other.count, status.other.bytes) == (
         13,
@@ -41,7 +42,7 @@ async def test_it_counts_what_is_there_and_what_a_run_would_leave() -> None:
     ]
     assert (status.unfinished, status.leases, status.uploads, status.exit_code) == ([], [], 0, 0)
     assert status.path_list.before == len(",".join(f"s3://b/{key}" for key in before)) + 1
-    await Run(MemoryStore(bucket), settings("0/1")).coalesce()
+    await Run(MemoryStore(bucket), settings()).coalesce()
     after = [key for key in bucket.objects if key.startswith("data/")]
     assert status.path_list.after == len(",".join(f"s3://b/{key}" for key in after)) + 1
 
@@ -49,8 +50,8 @@ async def test_it_counts_what_is_there_and_what_a_run_would_leave() -> None:
 async def test_shards_see_the_whole_together() -> None:
     bucket = filled(12)
     bucket.store("data/other", b"other")
-    whole = await read_status(MemoryStore(bucket), settings("0/1"))
-    parts = [await read_status(MemoryStore(bucket), settings(f"{n}/3")) for n in range(3)]
+    whole = await read_status(MemoryStore(bucket), settings())
+    parts = [await read_status(MemoryStore(bucket), settings(shard=f"{n}/3")) for n in range(3)]
     for name in ("sources", "outputs", "other"):
         assert sum(getattr(part, name).count for part in parts) == getattr(whole, name).count
     assert sum(part.path_list.before for part in parts) == whole.path_list.before
@@ -67,36 +68,36 @@ async def test_unfinished_groups_uploads_leases_and_leftovers_are_shown() -> Non
             await go_on.wait()
 
     store.before = before
-    run = asyncio.create_task(Run(store, settings("0/1")).coalesce())
+    run = asyncio.create_task(Run(store, settings()).coalesce())
     await reached.wait()
     await asyncio.sleep(0)
-    status = await read_status(MemoryStore(bucket), settings("0/1"))
+    status = await read_status(MemoryStore(bucket), settings())
     assert {line.group for line in status.unfinished} == {"data/t_0", "data/t_1"}
     assert all(line.alive for line in status.unfinished)
     assert status.leftovers == 4 * status.outputs.count > 0
     assert [lease.alive for lease in status.leases] == [True]
     assert status.uploads == len(bucket.uploads)
     bucket.now += 1000
-    status = await read_status(MemoryStore(bucket), settings("0/1"))
+    status = await read_status(MemoryStore(bucket), settings())
     assert not any(line.alive for line in status.unfinished)
     assert [lease.alive for lease in status.leases] == [False]
     bucket.now -= 1000
     go_on.set()
     assert (await run).exit_code == 0
-    assert (await read_status(MemoryStore(bucket), settings("0/1"))).unfinished == []
+    assert (await read_status(MemoryStore(bucket), settings())).unfinished == []
 
 
 async def test_a_source_whose_output_is_not_there_is_no_leftover() -> None:
     bucket = filled(12)
-    await died(bucket, "1/3", "CompleteMultipartUpload", "data/")
-    status = await read_status(MemoryStore(bucket), settings("0/1"))
+    await die(bucket, "1/3", "CompleteMultipartUpload", "data/")
+    status = await read_status(MemoryStore(bucket), settings())
     assert len(status.unfinished) > 0 == status.leftovers
 
 
 async def test_a_damaged_record_is_told_and_the_rest_shown() -> None:
     bucket = filled(2)
     bucket.store("_coalesce/groups/data/t_0", b"damaged")
-    status = await read_status(MemoryStore(bucket), settings("0/1"))
+    status = await read_status(MemoryStore(bucket), settings())
     assert (
         status.sources.count,
         status.exit_code,
@@ -107,10 +108,7 @@ async def test_a_damaged_record_is_told_and_the_rest_shown() -> None:
 async def test_a_path_list_over_the_limit_is_shown_as_such() -> None:
     bucket = MemoryBucket()
     bucket.store("data/t_0_1-1.jsonl.gz", gzip.compress(b"x\n"))
-    status = await read_status(
-        MemoryStore(bucket),
-        Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0}),
-    )
+    status = await read_status(MemoryStore(bucket), settings())
     from coalesce.cli.status import bar
 
     assert status.path_list.limit == PATH_LIST_LIMIT

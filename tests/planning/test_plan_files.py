@@ -19,34 +19,31 @@ from coalesce.settings import Settings
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from coalesce.storage.s3 import S3Store
 from support import auditor
-from support.command import coalesce, fill, look
-from support.scenarios import Killed, contents, dying
+from support.buckets import check_finished, contents, data_in, fill, filled, look, records_in
+from support.command import coalesce
+from support.scenarios import Killed, dying
+from support.settings import settings
 
 TODAY = dt.date(2026, 11, 22)
 
 
-def settings(shard: str = "0/1", **more: object) -> Settings:
-    return Settings.model_validate(
-        {"bucket": "b", "prefix": ["data"], "min_age": 0, "max_files": 3, "shard": shard, **more}
-    )
+SETTINGS = settings(max_files=3)
 
 
-def fill_bucket(groups: int = 8) -> MemoryBucket:
-    bucket = MemoryBucket()
+def filled_unevenly(groups: int = 8) -> MemoryBucket:
+    """Groups of six, nine or twelve sources."""
+    bucket = filled(groups, 12)
     for group in range(groups):
-        for n in range(6 + 3 * (group % 3)):
-            bucket.store(
-                f"data/t_{group}_{n}-{n}.jsonl.gz", gzip.compress(b"%d-%d\n" % (group, n), mtime=0)
-            )
-    bucket.now += 1000
+        for n in range(6 + 3 * (group % 3), 12):
+            bucket.remove(f"data/t_{group}_{n}-{n}.jsonl.gz")
     return bucket
 
 
-async def make_plan(bucket: MemoryBucket, chosen: Settings | None = None) -> PlanFile:
-    run = Run(MemoryStore(bucket), chosen or settings())
+async def make_plan(bucket: MemoryBucket, chosen: Settings = SETTINGS) -> PlanFile:
+    run = Run(MemoryStore(bucket), chosen)
     report = await run.plan()
     return PlanFile.of(
-        chosen or settings(),
+        chosen,
         report.scope.prefixes,
         run.lines,
         version="1",
@@ -59,33 +56,35 @@ async def execute(bucket: MemoryBucket, plan: PlanFile, shard: str = "0/1") -> R
     return await Run(MemoryStore(bucket), chosen, planned=plan).coalesce()
 
 
-async def test_what_was_planned_is_what_is_done() -> None:
-    bucket = fill_bucket()
+async def test_what_was_planned_is_what_is_done_and_stands_in_the_ledger() -> None:
+    bucket = filled_unevenly()
     plan = await make_plan(bucket)
-    records = auditor.records(contents(bucket), "data/")
+    records = records_in(contents(bucket))
     assert (await execute(bucket, plan)).exit_code == 0
-    assert set(bucket.objects) == {batch.output for group in plan.groups for batch in group.batches}
-    assert auditor.records(contents(bucket), "data/") == records
+    outputs = {batch.output for group in plan.groups for batch in group.batches}
+    assert set(data_in(bucket.objects)) == outputs
+    check_finished(bucket.objects)
+    assert records_in(contents(bucket)) == records
 
 
 async def test_shards_of_a_plan_do_all_of_it_once_and_share_the_work_evenly() -> None:
-    bucket = fill_bucket(9)
+    bucket = filled_unevenly(9)
     plan = await make_plan(bucket)
-    records = auditor.records(contents(bucket), "data/")
+    records = records_in(contents(bucket))
     reports = await asyncio.gather(*(execute(bucket, plan, f"{n}/3") for n in range(3)))
     assert [report.exit_code for report in reports] == [0, 0, 0]
     assert (
         sum(report.outputs.written for report in reports)
-        == len(bucket.objects)
+        == len(data_in(bucket.objects))
         == sum(len(group.batches) for group in plan.groups)
     )
-    assert auditor.records(contents(bucket), "data/") == records
+    assert records_in(contents(bucket)) == records
     joined = [report.sources.joined for report in reports]
     assert max(joined) - min(joined) <= 12, "no share exceeds another by more than one group"
 
 
 async def test_a_plan_lists_only_its_groups() -> None:
-    bucket = fill_bucket()
+    bucket = filled_unevenly()
     plan = await make_plan(bucket)
     prefixes: list[str] = []
     store = MemoryStore(bucket)
@@ -103,18 +102,18 @@ async def test_a_plan_lists_only_its_groups() -> None:
 
 
 async def test_outputs_that_no_longer_match_are_left_and_reported_and_all_others_done() -> None:
-    bucket = fill_bucket()
+    bucket = filled_unevenly()
     plan = await make_plan(bucket)
     bucket.store("data/t_2_1-1.jsonl.gz", gzip.compress(b"changed\n", mtime=0))
     bucket.remove("data/t_3_4-4.jsonl.gz")
-    records = auditor.records(contents(bucket), "data/")
+    records = records_in(contents(bucket))
     report = await execute(bucket, plan)
     assert report.exit_code == 1
     assert sorted((failure.group, failure.code) for failure in report.failures) == [
         ("data/t_2", "PlanStale"),
         ("data/t_3", "PlanStale"),
     ]
-    assert auditor.records(contents(bucket), "data/") == records
+    assert records_in(contents(bucket)) == records
     left = set(auditor.sources(bucket.objects))
     assert {f"data/t_2_{n}-{n}.jsonl.gz" for n in range(3)} <= left
     assert not any(
@@ -123,8 +122,8 @@ async def test_outputs_that_no_longer_match_are_left_and_reported_and_all_others
 
 
 async def test_a_source_that_came_later_is_left_for_the_next_plan() -> None:
-    bucket = fill_bucket(1)
-    plan = await make_plan(bucket, settings(min_age=1))
+    bucket = filled_unevenly(1)
+    plan = await make_plan(bucket, settings(max_files=3, min_age=1))
     bucket.store("data/t_0_99-99.jsonl.gz", gzip.compress(b"new\n", mtime=0))
     bucket.now += 1000
     assert (await execute(bucket, plan)).exit_code == 0
@@ -133,12 +132,12 @@ async def test_a_source_that_came_later_is_left_for_the_next_plan() -> None:
 
 async def test_a_shard_of_a_plan_can_be_killed_at_any_request_and_tried_again() -> None:
     """What the first try joined is no reason to complain at the second."""
-    whole = MemoryStore(fill_bucket(2))
-    await Run(whole, settings()).coalesce()
+    whole = MemoryStore(filled_unevenly(2))
+    await Run(whole, SETTINGS).coalesce()
     for at in range(60, whole.usage.requests.total(), 3):
-        bucket = fill_bucket(2)
+        bucket = filled_unevenly(2)
         plan = await make_plan(bucket)
-        records = auditor.records(contents(bucket), "data/")
+        records = records_in(contents(bucket))
         with suppress(Killed, BaseExceptionGroup):
             await Run(
                 dying(MemoryStore(bucket), at, answered=bool(at % 2)),
@@ -149,7 +148,7 @@ async def test_a_shard_of_a_plan_can_be_killed_at_any_request_and_tried_again() 
         report = await execute(bucket, plan)
         context = f"killed at request {at}"
         assert (report.exit_code, report.failures) == (0, []), context
-        assert auditor.records(contents(bucket), "data/") == records, context
+        assert records_in(contents(bucket)) == records, context
         assert not auditor.sources(bucket.objects), context
         assert not bucket.uploads, context
 
@@ -158,7 +157,7 @@ async def test_a_shard_of_a_plan_can_be_killed_at_any_request_and_tried_again() 
     "damage", ["truncated", "a line less", "changed", "empty", "no plan", "another version"]
 )
 async def test_a_damaged_plan_is_refused(damage: str) -> None:
-    text = (await make_plan(fill_bucket(3))).dump()
+    text = (await make_plan(filled_unevenly(3))).dump()
     lines = text.split("\n")
     damaged = {
         "truncated": text[:-30],
@@ -176,19 +175,19 @@ async def test_a_damaged_plan_is_refused(damage: str) -> None:
 async def test_a_plan_that_names_outputs_outside_its_scope_is_refused_even_with_a_right_hash() -> (
     None
 ):
-    plan = await make_plan(fill_bucket(2))
+    plan = await make_plan(filled_unevenly(2))
     wrong = plan.groups[0].model_copy(update={"directory": "elsewhere/"})
     with pytest.raises(ConfigurationError, match="not an output of its group"):
         load(
             PlanFile.of(
-                settings(), ["data/"], [wrong, plan.groups[1]], version="1", created=""
+                SETTINGS, ["data/"], [wrong, plan.groups[1]], version="1", created=""
             ).dump(),
             "plan",
         )
 
 
 async def test_other_options_than_the_plans_are_refused() -> None:
-    plan = await make_plan(fill_bucket(1))
+    plan = await make_plan(filled_unevenly(1))
     same = {"bucket": "b", "prefix": ["data/"], "max_files": 3, "min_age": "0", "concurrency": 3}
     assert planned_settings(same, plan, TODAY).concurrency == 3
     for other in (
@@ -203,7 +202,7 @@ async def test_other_options_than_the_plans_are_refused() -> None:
             match=next(iter(other)).replace("_", "-").replace("date", "prefix"),
         ):
             planned_settings({**same, **other}, plan, TODAY)
-    assert replace(plan, groups=()).share(settings().shard) == ()
+    assert replace(plan, groups=()).share(SETTINGS.shard) == ()
 
 
 @pytest.mark.timeout(300)  # several processes
@@ -226,8 +225,11 @@ async def test_the_command_writes_a_plan_and_works_it_off_in_shards(
         done = coalesce(bucket, "run", "--plan", path, "--shard", shard)
         assert done.returncode == 0, done.stderr
     held = await look(bucket)
-    assert sorted(held) == sorted(batch["output"] for line in lines for batch in line["batches"])
-    assert auditor.records(held, "") == auditor.records(before, "")
+    assert sorted(data_in(held)) == sorted(
+        batch["output"] for line in lines for batch in line["batches"]
+    )
+    check_finished(held)
+    assert records_in(held) == records_in(before)
 
 
 @pytest.mark.parametrize(

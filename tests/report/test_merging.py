@@ -25,7 +25,8 @@ from coalesce.report.report import (
 )
 from coalesce.run.pipeline import Run
 from coalesce.storage.memory import MemoryStore
-from support.shards import filled, settings
+from support.buckets import data_in, filled
+from support.settings import settings
 
 
 def report(
@@ -53,13 +54,21 @@ def report(
 
 async def test_shards_reports_add_up_to_that_of_one_run() -> None:
     whole, parts = filled(12), filled(12)
-    one = merge([await Run(MemoryStore(whole), settings("0/1")).coalesce()])
-    three = merge([await Run(MemoryStore(parts), settings(f"{n}/3")).coalesce() for n in range(3)])
-    keys = {key for key in whole.objects if key.startswith("data/")}
-    assert keys == {key for key in parts.objects if key.startswith("data/")}
+    one = merge([await Run(MemoryStore(whole), settings()).coalesce()])
+    three = merge(
+        [await Run(MemoryStore(parts), settings(shard=f"{n}/3")).coalesce() for n in range(3)]
+    )
+    keys = set(data_in(whole.objects))
+    assert keys == set(data_in(parts.objects))
     for part in ("groups", "sources", "outputs", "offsets", "path_list", "topics", "exit_code"):
         assert getattr(three, part) == getattr(one, part), part
     assert three.path_list.after == len(",".join(f"s3://b/{key}" for key in keys)) + 1
+
+
+def test_a_report_that_is_given_twice_counts_once() -> None:
+    once = report(sources={"seen": 5, "joined": 5, "deleted": 5})
+    assert merge([once, once]).sources == merge([once]).sources
+    assert len(merge([once, once]).runs) == 1
 
 
 @pytest.mark.parametrize(
@@ -220,7 +229,7 @@ def test_the_page_shows_everything_and_runs_nothing_that_a_name_could_hold() -> 
 async def test_every_request_of_a_run_belongs_to_one_stage() -> None:
     """And the stages of shards add up."""
     bucket = filled(12)
-    shards = [await Run(MemoryStore(bucket), settings(f"{n}/2")).coalesce() for n in range(2)]
+    shards = [await Run(MemoryStore(bucket), settings(shard=f"{n}/2")).coalesce() for n in range(2)]
     for one in (*shards, merge(shards)):
         assert (
             sum(stage.requests for stage in one.stages.values()) == sum(one.requests.values()) > 0

@@ -8,27 +8,15 @@ import pytest
 
 from coalesce.report.report import Report
 from coalesce.run.pipeline import Run
-from coalesce.settings import Settings
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
-from support import auditor
+from support.buckets import contents, data_in, filled, records_in, sources
+from support.settings import settings
 
-SOURCES = [f"data/t_0_{n}-{n}.jsonl.gz" for n in range(8)]
+SOURCES = list(sources(count=8))
 
 
 def body(text: str) -> bytes:
     return gzip.compress(text.encode() + b"\n", mtime=0)
-
-
-def filled() -> MemoryBucket:
-    bucket = MemoryBucket()
-    for key in SOURCES:
-        bucket.store(key, body(key))
-    bucket.now += 1000
-    return bucket
-
-
-def records(bucket: MemoryBucket) -> Counter[bytes]:
-    return auditor.records({key: held.data for key, held in bucket.objects.items()}, "data/")
 
 
 async def run_while(
@@ -42,8 +30,7 @@ async def run_while(
         act(request)
 
     store.before = before
-    settings = {"bucket": "b", "prefix": ["data"], "min_age": 0, **more}
-    return await Run(store, Settings.model_validate(settings)).coalesce(), listings
+    return await Run(store, settings(**more)).coalesce(), listings
 
 
 def once(key: str, act: Callable[[], object]) -> Callable[[Request], None]:
@@ -61,23 +48,23 @@ def once(key: str, act: Callable[[], object]) -> Callable[[Request], None]:
 
 
 async def test_a_source_that_is_replaced_after_the_listing_is_joined_in_its_new_version() -> None:
-    bucket = filled()
+    bucket = filled(count=8)
     overwrite = once(SOURCES[3], lambda: bucket.store(SOURCES[3], body("new")))
     report, listings = await run_while(bucket, overwrite)
     assert (report.exit_code, report.failures) == (0, [])
-    assert {key for key in bucket.objects if key.startswith("data/")} == {"data/t_0_0_7.jsonl.gz"}
-    others = Counter(key.encode() for key in SOURCES if key != SOURCES[3])
-    assert records(bucket) == others + Counter([b"new"])
+    assert set(data_in(bucket.objects)) == {"data/t_0_0_7.jsonl.gz"}
+    others = {key: body for key, body in sources(count=8).items() if key != SOURCES[3]}
+    assert records_in(contents(bucket)) == records_in(others) + Counter([b"new"])
     assert listings["data/t_0_"] == 1
     assert (report.sources.seen, report.sources.joined, report.groups.coalesced) == (8, 8, 1)
 
 
 async def test_batches_that_were_joined_before_are_not_touched_by_the_second_plan() -> None:
     """Their sources are gone when the group is listed again."""
-    bucket = filled()
+    bucket = filled(count=8)
     overwrite = once(SOURCES[7], lambda: bucket.store(SOURCES[7], body("new")))
     report, _ = await run_while(bucket, overwrite, max_files=4)
-    assert {key for key in bucket.objects if key.startswith("data/")} == {
+    assert set(data_in(bucket.objects)) == {
         "data/t_0_0_3.jsonl.gz",
         "data/t_0_4_7.jsonl.gz",
     }
@@ -87,7 +74,7 @@ async def test_batches_that_were_joined_before_are_not_touched_by_the_second_pla
 
 async def test_what_the_first_plan_has_found_of_other_sources_counts_once() -> None:
     """The second plan meets spoilt sources again, and those between them."""
-    bucket = filled()
+    bucket = filled(count=8)
     bucket.store(SOURCES[0], bucket.objects[SOURCES[0]].data[:-3])
     bucket.store(SOURCES[2], bucket.objects[SOURCES[2]].data[:-3])
     overwrite = once(SOURCES[7], lambda: bucket.store(SOURCES[7], body("new")))
@@ -96,7 +83,7 @@ async def test_what_the_first_plan_has_found_of_other_sources_counts_once() -> N
     assert sorted(failure.key for failure in report.failures) == [SOURCES[0], SOURCES[2]]
     left = {why: count for why, count in report.sources.left.items() if count}
     assert left == {"corrupt": 2, "single": 2}
-    assert {key for key in bucket.objects if key.startswith("data/")} == {
+    assert set(data_in(bucket.objects)) == {
         *SOURCES[:4],
         "data/t_0_4_7.jsonl.gz",
     }
@@ -107,7 +94,7 @@ async def test_what_the_first_plan_has_found_of_other_sources_counts_once() -> N
 async def test_a_source_that_changes_all_the_time_costs_no_more_than_one_new_listing(
     key: str,
 ) -> None:
-    bucket = filled()
+    bucket = filled(count=8)
     versions = 0
 
     def overwrite(request: Request) -> None:
@@ -125,7 +112,7 @@ async def test_a_source_that_changes_all_the_time_costs_no_more_than_one_new_lis
 
 async def test_a_group_whose_record_has_to_stay_is_not_planned_again() -> None:
     """There is room for one record only: the next run settles it first."""
-    bucket = filled()
+    bucket = filled(count=8)
     overwrite = once(SOURCES[7], lambda: bucket.store(SOURCES[7], body("new")))
     report, listings = await run_while(bucket, overwrite, max_files=4, delete=False)
     assert listings["data/t_0_"] == 0

@@ -1,7 +1,6 @@
 """What earlier runs left unfinished is settled before the work, after it, or left and counted."""
 
 import asyncio
-import gzip
 from typing import Any
 
 import pytest
@@ -13,10 +12,10 @@ from coalesce.protocol.survey import Ground
 from coalesce.report.report import Report
 from coalesce.run.pipeline import Run
 from coalesce.run.settlement import Rivals, watch
-from coalesce.settings import Settings
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
-from support import auditor
+from support.buckets import check_finished, contents, data_in, filled, records_in
 from support.scenarios import Killed
+from support.settings import settings
 from support.timeless import Timeless
 
 GROUND = Ground("corporate", ("data/",), ("data/",), WHOLE, lambda _: True)
@@ -51,12 +50,7 @@ async def test_leases_are_no_longer_watched_when_the_block_ends() -> None:
 
 def bucket_with_a_crashed_run(lease: float, shard: str = "0/1") -> MemoryBucket:
     """A bucket of two groups, in which a run has just died before it completed an output of one."""
-    bucket = MemoryBucket()
-    for group in range(2):
-        for n in range(4):
-            body = gzip.compress(b"%d-%d\n" % (group, n), mtime=0)
-            bucket.store(f"data/t_{group}_{n}-{n}.jsonl.gz", body)
-    bucket.now += 1000
+    bucket = filled(2)
     store, dead = MemoryStore(bucket), False
 
     async def die(request: Request) -> None:
@@ -73,17 +67,16 @@ def bucket_with_a_crashed_run(lease: float, shard: str = "0/1") -> MemoryBucket:
 
 
 def run_on(bucket: MemoryBucket, store: MemoryStore, **more: Any) -> tuple[Report, list[Any]]:
-    settings = Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0, **more})
     events: list[Any] = []
     with asyncio.Runner(loop_factory=lambda: Timeless(bucket)) as runner:
-        run = Run(store, settings, events.append, clock=runner.get_loop().time)
+        run = Run(store, settings(**more), events.append, clock=runner.get_loop().time)
         return runner.run(run.coalesce()), events
 
 
 def test_a_group_whose_run_dies_while_others_are_joined_is_joined_in_the_same_run() -> None:
     """The other groups do not wait for that."""
     bucket = bucket_with_a_crashed_run(lease=60)
-    before = auditor.records({key: held.data for key, held in bucket.objects.items()}, "data/")
+    before = records_in(contents(bucket))
     report, events = run_on(bucket, MemoryStore(bucket))
     assert [event["group"] for event in events if event["type"] == "output"] == [
         "data/t_1",
@@ -91,12 +84,10 @@ def test_a_group_whose_run_dies_while_others_are_joined_is_joined_in_the_same_ru
     ]
     assert (report.exit_code, report.groups.seen, report.groups.leased) == (0, 2, 0)
     assert (report.sources.seen, report.sources.deleted) == (8, 8)
-    joined = {"data/t_0_0_3.jsonl.gz", "data/t_1_0_3.jsonl.gz"}
-    assert {key for key in bucket.objects if "/ledger/" not in key} == joined
+    assert set(data_in(bucket.objects)) == {"data/t_0_0_3.jsonl.gz", "data/t_1_0_3.jsonl.gz"}
+    check_finished(bucket.objects)
     assert not bucket.uploads
-    assert (
-        auditor.records({key: held.data for key, held in bucket.objects.items()}, "data/") == before
-    )
+    assert records_in(contents(bucket)) == before
 
 
 def test_a_group_whose_run_goes_on_counts_as_leased() -> None:

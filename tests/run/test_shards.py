@@ -3,13 +3,10 @@ them believe otherwise.
 """
 
 import asyncio
-import gzip
 import json
-import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import replace
 
 import hypothesis
@@ -27,23 +24,24 @@ from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
 from coalesce.storage.base import Page
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
+from coalesce.storage.s3 import S3Store
 from support import auditor
-from support.servers import bucket_of
-from support.shards import died, filled, settings
-
-UNFINISHED = ("_coalesce/runs/", "_coalesce/groups/", "_coalesce/probe/")
-
-
-def data_in(keys: Iterable[str]) -> list[str]:
-    return sorted(key for key in keys if key.startswith("data/"))
+from support.buckets import (
+    check_finished,
+    contents,
+    data_in,
+    fill,
+    filled,
+    look,
+    records_in,
+)
+from support.command import environment
+from support.settings import settings
+from support.shards import die
 
 
 def outputs_in(bucket: MemoryBucket) -> set[str]:
     return set(data_in(bucket.objects)) - set(auditor.sources(bucket.objects))
-
-
-def data_records(bucket: MemoryBucket) -> Counter[bytes]:
-    return auditor.records({key: stored.data for key, stored in bucket.objects.items()}, "data/")
 
 
 segments = st.text("ab_-.01", min_size=1, max_size=8)
@@ -253,7 +251,7 @@ async def test_a_shard_does_its_own_groups_and_its_report_says_so() -> None:
     bucket = filled(12)
     own = [group for group in range(12) if Shard(1, 3).owns(f"data/t_{group}_")]
     assert 0 < len(own) < 12
-    report = await Run(MemoryStore(bucket), settings("1/3")).coalesce()
+    report = await Run(MemoryStore(bucket), settings(shard="1/3")).coalesce()
     assert (report.exit_code, report.scope.shard) == (0, "1/3")
     assert (report.groups.seen, report.sources.joined) == (len(own), 4 * len(own))
     assert outputs_in(bucket) == {f"data/t_{group}_0_3.jsonl.gz" for group in own}
@@ -262,18 +260,18 @@ async def test_a_shard_does_its_own_groups_and_its_report_says_so() -> None:
 async def test_what_a_dead_shard_left_is_settled_by_whichever_shard_runs_next() -> None:
     """Its groups are joined only by its own next run."""
     bucket = filled(12)
-    original = data_records(bucket)
-    await died(bucket, "1/3", "CompleteMultipartUpload", "data/")
+    original = records_in(contents(bucket))
+    await die(bucket, "1/3", "CompleteMultipartUpload", "data/")
     assert [key for key in bucket.objects if "/groups/" in key]
     bucket.now += 1000
-    report = await Run(MemoryStore(bucket), settings("0/3")).coalesce()
+    report = await Run(MemoryStore(bucket), settings(shard="0/3")).coalesce()
     assert (report.exit_code, report.outputs.recovered) == (0, 0)
     assert all(Shard(0, 3).owns(key) for key in outputs_in(bucket))
-    assert not [key for key in bucket.objects if key.startswith(UNFINISHED)]
+    check_finished(bucket.objects)
     assert not bucket.uploads
     for shard in ("1/3", "2/3"):
-        assert (await Run(MemoryStore(bucket), settings(shard)).coalesce()).exit_code == 0
-    assert data_records(bucket) == original
+        assert (await Run(MemoryStore(bucket), settings(shard=shard)).coalesce()).exit_code == 0
+    assert records_in(contents(bucket)) == original
     assert len(data_in(bucket.objects)) == 12
 
 
@@ -291,51 +289,33 @@ async def test_a_dead_shards_uploads_are_swept_while_another_shard_works_and_kee
             await go_on.wait()
 
     store.before = before
-    other = asyncio.create_task(Run(store, settings("0/3")).coalesce())
+    other = asyncio.create_task(Run(store, settings(shard="0/3")).coalesce())
     await working.wait()
     live = set(bucket.uploads)
     (lease,) = (key for key in bucket.objects if key.startswith("_coalesce/runs/"))
-    await died(bucket, "1/3", "PutObject", "/groups/")
+    await die(bucket, "1/3", "PutObject", "/groups/")
     assert live < set(bucket.uploads)
     bucket.now += 1000
     bucket.objects[lease] = replace(bucket.objects[lease], modified=bucket.now)  # it was renewed
-    assert (await Run(MemoryStore(bucket), settings("1/3")).coalesce()).exit_code == 0
+    assert (await Run(MemoryStore(bucket), settings(shard="1/3")).coalesce()).exit_code == 0
     assert set(bucket.uploads) == live
     go_on.set()
     assert (await other).exit_code == 0
     assert not bucket.uploads
-    assert not [key for key in bucket.objects if key.startswith(UNFINISHED)]
+    check_finished(bucket.objects)
 
 
-async def shard_process(
-    url: str, bucket: str, index: int, count: int, *more: str
+async def start_shard(
+    bucket: S3Store, index: int, count: int, *more: str
 ) -> asyncio.subprocess.Process:
-    variables = {
-        **{
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("COALESCE_SHARD")
-        },
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        **{
-            name: os.environ[name]
-            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-            if name in os.environ
-        },
-        "COALESCE_ENDPOINT_URL": url,
-        "COALESCE_REGION": "us-east-1",
-        "COALESCE_ADDRESSING": "path",
-        "AWS_BATCH_JOB_ARRAY_INDEX": str(index),
-        "AWS_BATCH_JOB_ARRAY_SIZE": str(count),
-    }
+    array = {"AWS_BATCH_JOB_ARRAY_INDEX": str(index), "AWS_BATCH_JOB_ARRAY_SIZE": str(count)}
     command = [
         sys.executable,
         "-m",
         "coalesce",
         "run",
         "-b",
-        bucket,
+        bucket.bucket,
         "-p",
         "data",
         "--min-age",
@@ -347,47 +327,40 @@ async def shard_process(
         *more,
     ]
     pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(*command, env=variables, stdout=pipe, stderr=pipe)
+    return await asyncio.create_subprocess_exec(
+        *command, env=environment(bucket.endpoint) | array, stdout=pipe, stderr=pipe
+    )
 
 
 @pytest.mark.timeout(180)
 async def test_an_array_of_real_processes_with_one_killed_and_one_started_twice_does_all_once(
-    server: str, request: pytest.FixtureRequest
+    bucket: S3Store,
 ) -> None:
-    from coalesce.storage.s3 import S3Options, open_s3
-    from support.servers import KEYS
-
-    name = bucket_of(request.node.name)
-    async with open_s3(
-        S3Options(name, endpoint_url=server, region="us-east-1", addressing="path", **KEYS)
-    ) as store:
-        await store.create_bucket()
-        for group in range(30):
-            for n in range(3):
-                await store.put(
-                    f"data/t_{group}_{n}-{n}.jsonl.gz", gzip.compress(b"%d-%d\n" % (group, n))
-                )
-        victim = await shard_process(server, name, 0, 3, "-t", "1")
-        assert victim.stdout is not None
-        await victim.stdout.readline()
-        victim.send_signal(signal.SIGKILL)
-        await victim.wait()
-        array = [await shard_process(server, name, index, 3) for index in (0, 1, 1, 2)]
-        ended = [await process.communicate() for process in array]
-        summaries = [json.loads(out.splitlines()[-1]) for out, _ in ended]
-        assert all(process.returncode in (0, 11) for process in array), [err for _, err in ended]
-        page = await store.list_page("")
-        held = {entry.key: (await store.get(entry.key)).data for entry in page.objects}
-        assert not await store.list_uploads("")
-    assert data_in(held) == sorted(f"data/t_{group}_0_2.jsonl.gz" for group in range(30))
-    assert auditor.records(held, "data/") == Counter(
-        b"%d-%d" % (group, n) for group in range(30) for n in range(3)
+    await fill(bucket, 30, 3)
+    original = records_in(await look(bucket))
+    victim = await start_shard(bucket, 0, 3, "-t", "1")
+    assert victim.stdout is not None
+    await victim.stdout.readline()
+    victim.send_signal(signal.SIGKILL)
+    await victim.wait()
+    array = [await start_shard(bucket, index, 3) for index in (0, 1, 1, 2)]
+    ended = [await process.communicate() for process in array]
+    summaries = [json.loads(out.splitlines()[-1]) for out, _ in ended]
+    assert all(process.returncode in (0, 11) for process in array), [err for _, err in ended]
+    held = await look(bucket)
+    check_finished(held)
+    assert not await bucket.list_uploads("")
+    assert sorted(data_in(held)) == sorted(
+        f"data/db.core.topic_{group}_0_29.jsonl.gz" for group in range(30)
     )
-    written = Counter(
+    assert records_in(held) == original
+    told = Counter(
         json.loads(line)["key"]
         for out, _ in ended
         for line in out.splitlines()
         if b'"type": "output"' in line
     )
-    assert set(written.values()) == {1}, "no group was worked on by two"
+    assert set(told) <= set(data_in(held))
+    others = {times for key, times in told.items() if not Shard(0, 3).owns(key)}
+    assert others == {1}, "no group was worked on by two; what the dead one left may be settled so"
     assert [summary["scope"]["shard"] for summary in summaries] == ["0/3", "1/3", "1/3", "2/3"]

@@ -6,18 +6,17 @@ What one of them does not live to do, the next run does.
 import asyncio
 import json
 import os
+import select
 import signal
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from coalesce.storage.s3 import S3Store
-from support import auditor
-from support.command import coalesce, environment, fill, job, look, summary
-
-UNFINISHED = ("_coalesce/runs/", "_coalesce/groups/", "_coalesce/probe/")
+from support.buckets import check_finished, data_in, fill, look, records_in
+from support.command import coalesce, environment, job, summary
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -26,17 +25,18 @@ async def test_groups_are_spread_over_processes_with_one_report_and_one_exit_cod
     bucket: S3Store,
 ) -> None:
     await fill(bucket, 6, 4)
-    before = auditor.records(await look(bucket), "data/")
+    before = records_in(await look(bucket))
     done = coalesce(bucket, *job(bucket, "--processes", "2", "--output", "json"))
     assert done.returncode == 0, done.stderr
     held = await look(bucket)
-    assert auditor.records(held, "data/") == before
-    assert sorted(key for key in held if key.startswith("data/")) == [
+    assert records_in(held) == before
+    assert sorted(data_in(held)) == [
         f"data/db.core.topic_{group}_0_39.jsonl.gz" for group in range(6)
     ]
+    check_finished(held)
     report = summary(done.stdout)
-    assert report["sources"]["joined"] == report["sources"]["deleted"] == 24  # type: ignore[index]
-    assert report["requests"]["GetObject"] >= 24  # type: ignore[index]
+    assert report["sources"]["joined"] == report["sources"]["deleted"] == 24
+    assert report["requests"]["GetObject"] >= 24
     assert {name for name, stage in report["stages"].items() if stage["seconds"] > 0} == {
         "list",
         "get",
@@ -44,9 +44,9 @@ async def test_groups_are_spread_over_processes_with_one_report_and_one_exit_cod
         "upload",
         "commit",
         "delete",
-    }  # type: ignore[attr-defined]
-    assert report["stages"]["get"]["requests"] == report["requests"]["GetObject"]  # type: ignore[index]
-    assert report["concurrency"]["reads"] == 4  # type: ignore[index]  what -t 4 allows both together
+    }
+    assert report["stages"]["get"]["requests"] == report["requests"]["GetObject"]
+    assert report["concurrency"]["reads"] == 4, "what -t 4 allows both together"
     assert [json.loads(line)["type"] for line in done.stdout.splitlines()] == ["output"] * 6 + [
         "summary"
     ]
@@ -57,7 +57,7 @@ async def test_limits_hold_over_all_processes(bucket: S3Store) -> None:
     done = coalesce(
         bucket, *job(bucket, "--processes", "2", "--max-delete", "6", "--output", "json")
     )
-    assert (done.returncode, summary(done.stdout)["sources"]["deleted"]) == (12, 6)  # type: ignore[index]
+    assert (done.returncode, summary(done.stdout)["sources"]["deleted"]) == (12, 6)
 
 
 async def test_a_spoilt_source_is_told_by_whichever_process_met_it(bucket: S3Store) -> None:
@@ -66,7 +66,7 @@ async def test_a_spoilt_source_is_told_by_whichever_process_met_it(bucket: S3Sto
     spoilt = (await bucket.get(key)).data[:-3]
     await bucket.put(key, spoilt)
     done = coalesce(bucket, *job(bucket, "--processes", "2", "--output", "json"))
-    assert (done.returncode, summary(done.stdout)["failures"][0]["key"]) == (4, key)  # type: ignore[index]
+    assert (done.returncode, summary(done.stdout)["failures"][0]["key"]) == (4, key)
     assert (await look(bucket))[key] == spoilt
 
 
@@ -101,7 +101,7 @@ async def begun(bucket: S3Store, *more: str) -> asyncio.subprocess.Process:
     ]
     process = await asyncio.create_subprocess_exec(
         *command,
-        env=environment(bucket),
+        env=environment(bucket.endpoint),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -110,21 +110,24 @@ async def begun(bucket: S3Store, *more: str) -> asyncio.subprocess.Process:
     return process
 
 
-def gone(workers: list[int]) -> None:
-    """Waits for processes that are not this one's children, until the test's own time-out."""
-    while any(Path(f"/proc/{worker}").exists() for worker in workers):
-        time.sleep(0.01)
+def wait_for(workers: list[int]) -> None:
+    """Waits for the end of processes that are not this one's children."""
+    for worker in workers:
+        with suppress(ProcessLookupError):
+            ended = os.pidfd_open(worker)
+            select.select([ended], [], [])
+            os.close(ended)
 
 
 async def check_next_run(bucket: S3Store, before: dict[str, bytes], groups: int) -> None:
-    held = auditor.records(await look(bucket), "data/")
-    assert not auditor.records(before, "data/") - held
+    held = records_in(await look(bucket))
+    assert not records_in(before) - held
     done = coalesce(bucket, *job(bucket, "--lease", "2s"))
     assert done.returncode == 0, done.stdout + done.stderr
     after = await look(bucket)
-    assert auditor.records(after, "data/") == auditor.records(before, "data/")
-    assert len([key for key in after if key.startswith("data/")]) == groups
-    assert not [key for key in after if key.startswith(UNFINISHED)]
+    assert records_in(after) == records_in(before)
+    assert len(data_in(after)) == groups
+    check_finished(after)
     assert not await bucket.list_uploads("")
 
 
@@ -136,10 +139,10 @@ async def test_a_worker_that_dies_fails_its_groups_and_not_the_run(bucket: S3Sto
     os.kill(children(process.pid)[0], signal.SIGKILL)
     out, _ = await process.communicate()
     report = summary(out.decode())
-    codes = {failure["code"] for failure in report["failures"]}  # type: ignore[attr-defined]
+    codes = {failure["code"] for failure in report["failures"]}
     assert process.returncode == (1 if codes else 0)
     assert codes <= {"WorkerDied"}
-    assert report["groups"]["coalesced"] > 0  # type: ignore[index]
+    assert report["groups"]["coalesced"] > 0
     await check_next_run(bucket, before, 40)
 
 
@@ -155,5 +158,5 @@ async def test_a_signal_ends_all_processes_and_leaves_nothing_that_the_next_run_
     process.send_signal(number)
     await process.communicate()
     assert process.returncode == (128 + number if number is signal.SIGTERM else -number)
-    gone(workers)
+    wait_for(workers)
     await check_next_run(bucket, before, 40)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime as dt
-import gzip
 
 import pytest
 
@@ -12,14 +11,11 @@ from coalesce.planning.plan_files import PlanFile, PlannedGroup
 from coalesce.protocol.session import GroupRules
 from coalesce.run.pipeline import Run
 from coalesce.run.workload import Workload
-from coalesce.settings import Settings
-from coalesce.storage.memory import MemoryBucket, MemoryStore
+from coalesce.storage.memory import MemoryStore
+from support.buckets import filled
+from support.settings import settings
 
 TODAY = dt.date(2026, 11, 22)
-
-
-def settings(**more: object) -> Settings:
-    return Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0, **more})
 
 
 def plan_of(partitions: int) -> PlanFile:
@@ -100,17 +96,13 @@ def test_groups_in_scope_are_those_of_the_chosen_topics_and_partitions() -> None
 
 async def test_the_rules_of_all_groups_can_be_changed_from_outside() -> None:
     """So a test need not patch what it wants to be smaller."""
-    bucket = MemoryBucket()
-    for n in range(4):
-        bucket.store(f"data/t_0_{n}-{n}.jsonl.gz", gzip.compress(b"%d\n" % n, mtime=0))
-    bucket.now += 1000
     seen: list[GroupRules] = []
 
     def keep_sources(rules: GroupRules) -> GroupRules:
         seen.append(rules)
         return dataclasses.replace(rules, delete=False)
 
-    run = Run(MemoryStore(bucket), settings(), tune=keep_sources)
+    run = Run(MemoryStore(filled()), settings(), tune=keep_sources)
     report = await run.coalesce()
     assert [rules.run_id for rules in seen] == [run.run_id]
     assert (report.outputs.written, report.sources.deleted) == (1, 0)

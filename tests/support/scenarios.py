@@ -3,7 +3,6 @@ bucket all the while.
 """
 
 import gzip
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,9 +14,9 @@ from coalesce.storage.limits import MIN_PART_BYTES
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support import auditor
 from support.auditor import Auditor
+from support.buckets import contents, entries_in, unfinished_in
 from support.runs import new_run
-
-ENTRY = re.compile(r"_coalesce/ledger/(.*)\.[0-9a-f]{16}\.jsonl\.gz")
+from support.settings import settings
 
 
 class AuditedBucket(MemoryBucket):
@@ -142,18 +141,6 @@ def grow(bucket: AuditedBucket) -> Counter[bytes]:
     return Counter({record: 1})
 
 
-def settings(scenario: Scenario) -> Settings:
-    return Settings.model_validate(
-        {
-            "bucket": "b",
-            "prefix": ["data"],
-            "min_age": 0,
-            "layout": "corporate",
-            **scenario.settings,
-        }
-    )
-
-
 def prepared(name: str) -> tuple[AuditedBucket, Settings]:
     """A scenario's bucket, as it was before anybody touched it."""
     scenario = SCENARIOS[name]
@@ -165,7 +152,7 @@ def prepared(name: str) -> tuple[AuditedBucket, Settings]:
     bucket.round_batches = scenario.round_batches
     bucket.audit = Auditor(bucket)
     layout = "manifest" if any(key.endswith(".txt") for key in bucket.objects) else "corporate"
-    return bucket, settings(Scenario(scenario.fill, {"layout": layout, **scenario.settings}))
+    return bucket, settings(layout=layout, **scenario.settings)
 
 
 async def haunted(name: str) -> tuple[AuditedBucket, Settings]:
@@ -215,10 +202,6 @@ def _only_killed(error: BaseException) -> bool:
     )
 
 
-def contents(bucket: MemoryBucket) -> dict[str, bytes]:
-    return {key: stored.data for key, stored in bucket.objects.items()}
-
-
 def readable(data: dict[str, bytes]) -> Counter[bytes]:
     """Records of the objects that can be read; a spoilt one is compared as it lies."""
     return auditor.records(data, "data/")
@@ -244,7 +227,7 @@ async def points(name: str) -> list[tuple[int, Request]]:
 
 def unfinished(bucket: MemoryBucket) -> list[str]:
     """What stands under the state prefix besides the ledger."""
-    return [key for key in bucket.objects if key.startswith("_coalesce/") and not is_entry(key)]
+    return unfinished_in(bucket.objects)
 
 
 def is_entry(key: str) -> bool:
@@ -256,9 +239,9 @@ def check_ledger(bucket: MemoryBucket, context: str, *, strays: bool = False) ->
 
     A run that was overtaken may leave `strays`: entries of uploads that never became outputs.
     """
-    entries = [ENTRY.fullmatch(key) for key in bucket.objects if is_entry(key)]
+    entries = entries_in(bucket.objects)
     outputs = {key for key, stored in bucket.objects.items() if "coalesce-plan" in stored.metadata}
-    assert {entry[1] for entry in entries if entry} >= outputs, context
+    assert set(entries) >= outputs, context
     assert strays or len(entries) == len(outputs), context
 
 

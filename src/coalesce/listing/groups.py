@@ -120,6 +120,7 @@ async def list_groups(
     state_prefix: str,
     on_listing: Callable[[Listing], Awaitable[None]],
     on_failure: Callable[[CoalesceError], None],
+    keep_going: Callable[[], bool] = lambda: True,
     shard: Shard = WHOLE,
     concurrency: int = 16,
 ) -> None:
@@ -137,6 +138,8 @@ async def list_groups(
             in two pieces. While it waits, so does the listing of further pieces.
         on_failure: Gets a ListingError, with the piece's prefix as its key, for each piece that
             cannot be listed.
+        keep_going: Asked before each piece and each page; a piece that was not listed to its end is
+            not handed over.
         shard: The share of the groups to list. A prefix that is split down to groups is listed
             only where this shard owns it.
         concurrency: How many pieces are listed, or wait for `on_listing`, at once.
@@ -148,8 +151,14 @@ async def list_groups(
 
     async def list_piece(prefix: str) -> None:
         async with limiter:
+            if not keep_going():
+                return
             try:
-                builder, children = await _list_piece(store, prefix, layout, state_prefix, shard)
+                builder, children = await _list_piece(
+                    store, prefix, layout, state_prefix, shard, keep_going
+                )
+                if not keep_going():
+                    return
                 listing = builder.build()
             except StorageError as error:
                 on_failure(
@@ -177,7 +186,12 @@ async def list_groups(
 
 
 async def _list_piece(
-    store: ObjectStore, prefix: str, layout: Layout, state_prefix: str, shard: Shard
+    store: ObjectStore,
+    prefix: str,
+    layout: Layout,
+    state_prefix: str,
+    shard: Shard,
+    keep_going: Callable[[], bool],
 ) -> tuple[_ListingBuilder, set[str]]:
     """Lists one prefix: its own keys, and the prefixes below it that are to be listed apart.
 
@@ -193,12 +207,16 @@ async def _list_piece(
             async for page in all_pages(store, prefix, delimiter=delimiter):
                 builder.add(page)
                 children.update(page.prefixes)
+                if not keep_going():
+                    break
             return builder, children
     builder = _ListingBuilder(layout, state_prefix, owner)
     builder.add(first)
     if first.token:
         async for page in all_pages(store, prefix, token=first.token):
             builder.add(page)
+            if not keep_going():
+                break
     return builder, set()
 
 

@@ -28,9 +28,10 @@ def plan(group: Group, layout: Layout, limits: Limits, taken: Container[str] = (
     sources, kept = choose_sources(group, layout, limits)
     names = _NamesInUse(taken, {output.key for output in group.outputs})
     batches, single = _plan_batches(group.id, sources, layout, limits, names)
+    excluded = len(group.sources) - len(sources) - len(kept)
     kept += [Kept(source.key, Why.SINGLE) for source in single]
     gaps, overlaps = count_gaps(sources) if layout.comparable_offsets else (0, 0)
-    return Plan(group.id, tuple(batches), tuple(kept), gaps, overlaps)
+    return Plan(group.id, tuple(batches), tuple(kept), gaps, overlaps, excluded)
 
 
 def replan(

@@ -8,7 +8,13 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coalesce.errors import IntegrityError, StorageError, Unavailable
+from coalesce.errors import (
+    AccessDenied,
+    CoalesceError,
+    IntegrityError,
+    StorageError,
+    Unavailable,
+)
 from coalesce.model import Kept, Source, Why
 from coalesce.protocol.commit import Committed
 from coalesce.protocol.session import Session
@@ -25,17 +31,34 @@ _TRANSIENT = frozenset(
 class Deletion:
     """What became of the sources of one output.
 
-    `deleted` were deleted by this process, and their keys were `characters` long in all; `absent`
-    were gone already. `changed` are new versions, and `refused` is what the store would not delete,
-    with its answer. `error` is why the deletes ended before the last source, if they did.
+    Attributes:
+        deleted: How many this process deleted.
+        gone: How many are gone: these, and those that were gone already.
+        characters: How long the keys of those that are gone were in all.
+        changed: Keys of which there is a new version, which stays.
+        refused: What the store would not delete, with its answer.
+        error: Why the deletes ended before the last source, if they did.
     """
 
     deleted: int
+    gone: int
     characters: int
-    absent: int
     changed: tuple[str, ...]
     refused: tuple[DeleteResult, ...]
     error: IntegrityError | StorageError | None = None
+
+    @property
+    def failures(self) -> list[CoalesceError]:
+        """The refusals, as failures for the report."""
+        return [
+            AccessDenied(
+                f"{result.key}: joined, but its deletion was refused: {result.message}",
+                key=result.key,
+                code=result.code,
+                hint="Its output is proven. Check s3:DeleteObject; `coalesce recover` deletes it.",
+            )
+            for result in self.refused
+        ]
 
     @property
     def kept(self) -> tuple[Kept, ...]:
@@ -62,11 +85,11 @@ async def delete_sources(session: Session, committed: Committed) -> Deletion:
             results += await _delete_page(session, sources[begin : begin + DELETE_PAGE])
     except (IntegrityError, StorageError) as failure:
         error = failure
-    done = [result for result in results if result.deleted is Deleted.DONE]
+    gone = [result for result in results if result.deleted in (Deleted.DONE, Deleted.ABSENT)]
     return Deletion(
-        deleted=len(done),
-        characters=sum(len(result.key) for result in done),
-        absent=sum(result.deleted is Deleted.ABSENT for result in results),
+        deleted=sum(result.deleted is Deleted.DONE for result in gone),
+        gone=len(gone),
+        characters=sum(len(result.key) for result in gone),
         changed=tuple(r.key for r in results if r.deleted is Deleted.CHANGED),
         refused=tuple(r for r in results if r.deleted is Deleted.REFUSED),
         error=error,

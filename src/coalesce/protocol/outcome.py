@@ -18,6 +18,7 @@ class GroupOutcome:
     Attributes:
         on_output: Takes each output as it is proven: a group may take hours.
         outputs: How many there are so far.
+        joined: How many sources went into them, and are not kept.
         kept: Sources that stay, and why.
         failures: What went wrong.
         unsettled: Its plan record stays.
@@ -26,6 +27,7 @@ class GroupOutcome:
 
     on_output: Callable[[CommittedOutput], None]
     outputs: int = 0
+    joined: int = 0
     kept: list[Kept] = field(default_factory=list)
     failures: list[CoalesceError] = field(default_factory=list)
     unsettled: bool = False
@@ -34,6 +36,7 @@ class GroupOutcome:
     def add(self, output: CommittedOutput) -> None:
         """Adds an output that is there and proven."""
         self.outputs += 1
+        self.joined += output.joined
         self.kept += output.kept
         self.on_output(output)
 
@@ -56,6 +59,7 @@ def committed_output(
         last=max(source.last for source in batch.sources),
         checksum=committed.crc64,
         deleted=deletion.deleted if deletion else 0,
+        gone=deletion.gone if deletion else 0,
         freed=deletion.characters if deletion else 0,
         kept=deletion.kept if deletion else (),
         recovered=recovered,

@@ -19,16 +19,22 @@ from coalesce.protocol.record import HeldRecord, RecordedBatch, remove_tombstone
 from coalesce.protocol.reproof import expect_from_sources
 from coalesce.protocol.round import settle_record
 from coalesce.protocol.session import Session
+from coalesce.stop import Stop
 from coalesce.storage.base import Head
 
 
-async def recover(session: Session, key: str, alive: Container[str], outcome: GroupOutcome) -> None:
+async def recover(
+    session: Session, key: str, alive: Container[str], stop: Stop, outcome: GroupOutcome
+) -> None:
     """Settles the record at `key`: outputs that are there lose their sources, the rest is made
     impossible, and the record goes.
 
-    Raises GroupOwned while the record's run is among the `alive`, LeaseLost. Everything else is
-    added to the outcome.
+    Where `stop` does not let it go on, the record stays. Raises GroupOwned while the record's run
+    is among the `alive`, LeaseLost. Everything else is added to the outcome.
     """
+    if not stop.try_continue():
+        outcome.unsettled = True
+        return
     try:
         held = await HeldRecord.read(session.store, session.rules.state, key)
         if held is None:
@@ -39,7 +45,7 @@ async def recover(session: Session, key: str, alive: Container[str], outcome: Gr
             raise GroupOwned(message, key=key)
         # The dead run may have worked with another layout: its names and contents are its own.
         rules = replace(session.rules, layout=LAYOUTS[held.record.layout])
-        await _Recovery(replace(session, rules=rules), held, outcome).run()
+        await _Recovery(replace(session, rules=rules), held, stop, outcome).run()
     except (GroupOwned, LeaseLost):
         raise
     except CoalesceError as error:
@@ -50,9 +56,12 @@ async def recover(session: Session, key: str, alive: Container[str], outcome: Gr
 class _Recovery:
     """One record on its way to being settled."""
 
-    def __init__(self, session: Session, held: HeldRecord, outcome: GroupOutcome) -> None:
+    def __init__(
+        self, session: Session, held: HeldRecord, stop: Stop, outcome: GroupOutcome
+    ) -> None:
         self._session = session
         self._held = held
+        self._stop = stop
         self._outcome = outcome
 
     async def run(self) -> None:
@@ -81,7 +90,7 @@ class _Recovery:
             message = f"{entry.batch.output}: the run that wrote it found it not to be what it sent"
             raise IntegrityError(message, key=entry.batch.output)
         committed, records = await self._prove(entry, head)
-        if not self._session.rules.delete:
+        if not self._session.rules.delete or not self._stop.try_start_output(entry.batch):
             self._outcome.unsettled = True
             return
         deletion = await delete_sources(self._session, committed)
@@ -89,6 +98,7 @@ class _Recovery:
         if deletion.error is not None:
             raise deletion.error
         self._outcome.unsettled |= bool(deletion.refused)
+        self._outcome.failures += deletion.failures
 
     async def _look(self, batch: Batch) -> Head | None:
         """The output's HEAD, None if it is absent or another plan's."""

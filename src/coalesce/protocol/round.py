@@ -33,9 +33,9 @@ from coalesce.protocol.record import HeldRecord, PlanRecord, RecordedBatch
 from coalesce.protocol.session import Session
 from coalesce.stop import Stop
 
-# How often one batch is planned again: around sources that cannot be joined, which one reading
+# How often sources are tried: planned again around those that cannot be joined, which one reading
 # finds all of, or after a concurrent change.
-_REPLANS = 3
+_TRIES = 3
 
 _log = logging.getLogger(__name__)
 
@@ -75,10 +75,10 @@ async def settle_record(session: Session, held: HeldRecord) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """A batch that waits for its round; `replans` counts how often it was planned again."""
+    """A batch that waits for its round; `tries` counts those that its sources have behind them."""
 
     batch: Batch
-    replans: int = 0
+    tries: int = 0
 
 
 @dataclass(slots=True)
@@ -92,6 +92,7 @@ class GroupWork:
     outcome: GroupOutcome
     held: HeldRecord | None = None
     todo: deque[_Planned] = field(default_factory=deque)
+    dropped: set[str] = field(default_factory=set)  # digests of batches that came to nothing
     failed: bool = False  # a request failed for good: the next one would too
 
     async def run(self) -> None:
@@ -117,7 +118,7 @@ class GroupWork:
             if chosen and sources > rules.round_sources:
                 break
             self.todo.popleft()
-            if planned.replans or self.stop.try_start_output(planned.batch):
+            if planned.tries or self.stop.try_start_output(planned.batch):
                 chosen.append(planned)
         return chosen
 
@@ -157,6 +158,8 @@ class GroupWork:
                 self.session.lease.mark_untidy()
             case State.KEPT:
                 self.outcome.unsettled = True
+                if work.deletion is not None:
+                    self.outcome.failures += work.deletion.failures
             case State.DROPPED if work.was(State.FENCED):
                 self._fail(work)
                 await self._amend(work, [])
@@ -164,31 +167,34 @@ class GroupWork:
                 self._account_dropped(work, planned)
 
     def _account_dropped(self, work: BatchWork, planned: _Planned) -> None:
+        self.dropped.add(work.batch.digest)
         if work.was(State.STALE):
             self.outcome.stale = True
-        elif work.was(State.SPOILT) and planned.replans < _REPLANS:
-            self._plan_around(work, planned)
-        elif work.was(State.CONFLICTED) and planned.replans < _REPLANS:
-            self.todo.append(replace(planned, replans=planned.replans + 1))
+        elif work.was(State.SPOILT):
+            self._plan_around(work, planned.tries + 1)
+        elif work.was(State.CONFLICTED) and planned.tries + 1 < _TRIES:
+            self.todo.append(replace(planned, tries=planned.tries + 1))
         elif work.error is not None:
             self._fail(work)
             self.failed |= work.was(State.ABANDONED)
 
-    def _plan_around(self, work: BatchWork, planned: _Planned) -> None:
+    def _plan_around(self, work: BatchWork, tries: int) -> None:
         """Plans a batch again without the sources that cannot be joined: never across one of them,
-        never a batch minus one source.
+        never a batch minus one source. After the last try its other sources stay too.
         """
         rules = self.session.rules
         unusable = [error.source for error in work.unusable]
         for error in work.unusable:
             self.outcome.kept.append(Kept(error.source.key, error.why))
             self.outcome.failures.append(error.cause)
+        if tries == _TRIES:
+            return
         pieces, single = replan(
             self.plan.group, work.batch, unusable, rules.layout, rules.limits, self.taken
         )
         self.taken |= {piece.output for piece in pieces}
         self.outcome.kept += [Kept(source.key, Why.SINGLE) for source in single]
-        self.todo.extend(_Planned(piece, planned.replans + 1) for piece in pieces)
+        self.todo.extend(_Planned(piece, tries) for piece in pieces)
 
     def _fail(self, work: BatchWork) -> None:
         if work.error is not None:
@@ -203,7 +209,12 @@ class GroupWork:
                 record = PlanRecord(rules.run_id, rules.layout.name, self.plan.group, entries)
                 self.held = await HeldRecord.create(self.session.store, rules.state, record)
                 return
-            record = replace(self.held.record, batches=(*self.held.record.batches, *entries))
+            standing = [
+                entry
+                for entry in self.held.record.batches
+                if entry.batch.digest not in self.dropped
+            ]
+            record = replace(self.held.record, batches=(*standing, *entries))
             ours = await self.held.rewrite(record)
         except GroupOwned:
             await self._abort(batches, uploads)

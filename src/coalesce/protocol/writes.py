@@ -20,7 +20,8 @@ async def write_state(
     """Writes an object whose bytes no other writer would write, and returns its ETag.
 
     A lost answer, a 409 or a 5xx ends nothing: what stands at the key is compared, and the request
-    sent again. So is the refusal that a repeated request gets from its own first try.
+    sent again, unless the client has done so itself. The refusal that a repeated request gets from
+    its own first try is no refusal.
 
     Raises PreconditionFailed or NotFound where the condition does not hold, StorageError where
     nothing could be written or known.
@@ -39,7 +40,8 @@ async def write_state(
         except StorageError as error:
             if etag := await _find(store, key, data):
                 return etag
-            if isinstance(error, PreconditionFailed | NotFound) or tries == _TRIES:
+            final = isinstance(error, PreconditionFailed | NotFound) or error.repeated
+            if final or tries == _TRIES:
                 raise
 
 

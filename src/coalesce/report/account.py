@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from coalesce import __version__
@@ -57,7 +57,8 @@ class Account:
     def count_listing(self, listing: Listing, groups: list[Group]) -> None:
         """Counts the keys of a listing, and the sources of `groups`: those of it in scope."""
         report = self.report
-        report.sources.left[Why.UNPARSED] += listing.other_keys
+        report.sources.seen += listing.other_keys
+        report.add_kept(Why.UNPARSED, listing.other_keys)
         characters = path_characters(report.scope.bucket, listing.keys, listing.key_characters)
         report.path_list.before += characters
         report.path_list.after += characters
@@ -69,16 +70,18 @@ class Account:
             topic.bytes += sum(Sources.of(group.id.prefix, group.sources).sizes())
 
     def count_plan(self, plan: Plan) -> None:
-        """Counts the gaps and overlaps in a group's offsets."""
+        """Counts what the plan of a group says of its sources without more being done."""
         self.report.offsets.gaps += plan.gaps
         self.report.offsets.overlaps += plan.overlaps
+        self.report.add_kept(Why.EXCLUDED, plan.excluded)
 
     def count_dry_run(self, group: Group, plan: Plan) -> None:
         """Counts what a run would do with a group, and emits an event for each output of it."""
         self.count_plan(plan)
         topic = self._topic(group.id.topic)
         for kept in plan.kept:
-            self._count_kept(kept)
+            self.report.add_kept(kept.why)
+            self._emit_kept(kept)
         for batch in plan.batches:
             topic.joined += len(batch.sources)
             topic.outputs += 1
@@ -114,25 +117,82 @@ class Account:
         """Returns an empty outcome for a group. Its outputs are counted as they are committed."""
         return GroupOutcome(lambda output: self._count_output(output, group))
 
-    def count_recovered_group(self, outcome: GroupOutcome, group: str) -> None:
-        """Counts a group that an earlier run left unfinished, once it was dealt with."""
-        self._count_details(outcome, group)
-        self.report.groups.failed += bool(outcome.failures)
+    def count_recovered_group(self, outcome: GroupOutcome, group: str, *, settled: bool) -> None:
+        """Counts a group that an earlier run left unfinished, once it was dealt with.
 
-    def count_group(self, outcome: GroupOutcome, group: str) -> None:
-        """Counts a group that this run has listed and worked off."""
+        Its sources are not seen: they are gone before the listing, or are listed and left.
+        """
+        for kept in outcome.kept:
+            self._emit_kept(kept)
+        for error in outcome.failures:
+            self.add_failure(error, group)
+        if settled:
+            self.report.recovered.groups += 1
+        else:
+            self.report.recovered.unsettled_groups += 1
+            self.report.worsen(ExitCode.TRANSIENT)
+
+    def count_group(self, outcome: GroupOutcome, group: Group, plan: Plan, rest: Why) -> None:
+        """Counts a group that this run has listed and worked on.
+
+        Sources that are neither joined nor kept for a reason of their own are left because of
+        `rest`.
+        """
         groups = self.report.groups
-        self._count_details(outcome, group)
+        for kept in outcome.kept:
+            self.report.add_kept(kept.why)
+            self._emit_kept(kept)
+        counted = outcome.joined + len(outcome.kept) + plan.excluded
+        self.report.add_kept(rest, max(0, len(group.sources) - counted))
+        for error in outcome.failures:
+            self.add_failure(error, str(group.id))
         if outcome.failures:
             groups.failed += 1
         elif outcome.outputs:
             groups.coalesced += 1
+        elif rest is Why.LEASED:
+            groups.leased += 1
         else:
             groups.left += 1
 
-    def count_leased_group(self, error: GroupOwned) -> None:
-        """Counts a group that another run owns."""
-        self.report.groups.leased += 1
+    def count_idle_group(self, sources: int, why: Why) -> None:
+        """Counts a listed group that this run did not work on, and its sources."""
+        groups = self.report.groups
+        self.report.add_kept(why, sources)
+        if why is Why.LEASED:
+            groups.leased += 1
+        else:
+            groups.left += 1
+
+    def count_unsettled_group(self, sources: int, kept: Sequence[Kept], *, failed: bool) -> None:
+        """Counts a listed group on which an earlier run's plan record stands, and its sources:
+        those that are `kept` for a reason of their own, and the rest.
+        """
+        for entry in kept:
+            self.report.add_kept(entry.why)
+        self.report.add_kept(Why.UNFINISHED, max(0, sources - len(kept)))
+        self.report.groups.failed += failed
+        self.report.groups.left += not failed
+
+    def count_leased_records(self, count: int) -> None:
+        """Counts plan records of living runs, where no groups are listed."""
+        self.report.groups.leased += count
+
+    def report_wait(self, rival: Rival) -> None:
+        """Emits a warning: the run waits for another one's lease to end or to be renewed."""
+        lease = rival.record
+        self._emit(
+            {
+                "type": "waiting",
+                "key": lease.run_id,
+                "message": f"waiting for run {lease.run_id} on {lease.owner or 'an unknown host'}, "
+                f"which holds its lease for up to {rival.remaining:.0f} s",
+                "hint": "Its unfinished groups are taken over once its lease has ended.",
+            }
+        )
+
+    def warn_of_leased_group(self, error: GroupOwned) -> None:
+        """Emits a warning: another run owns a group."""
         self._emit(
             {"type": "leased", "key": error.key, "message": error.message, "hint": error.hint}
         )
@@ -208,11 +268,11 @@ class Account:
         report.add_output(output)
         if not output.recovered:  # the listing came after the sources of a recovered one were gone
             topic = self._topic(group.rpartition("_")[0].rpartition("/")[2])
-            topic.joined += output.sources
+            topic.joined += output.joined
             topic.outputs += 1
             topic.output_bytes += output.size
             report.path_list.after += self._characters(1, len(output.key))
-            report.path_list.after -= self._characters(output.deleted, output.freed)
+            report.path_list.after -= self._characters(output.gone, output.freed)
         self._emit(
             {
                 "type": "output",
@@ -227,16 +287,7 @@ class Account:
             }
         )
 
-    def _count_details(self, outcome: GroupOutcome, group: str) -> None:
-        for kept in outcome.kept:
-            self._count_kept(kept)
-            if kept.why is Why.DELETE_REFUSED:
-                self.report.worsen(ExitCode.FAILED)
-        for error in outcome.failures:
-            self.add_failure(error, group)
-
-    def _count_kept(self, kept: Kept) -> None:
-        self.report.add_kept(kept)
+    def _emit_kept(self, kept: Kept) -> None:
         self._emit({"type": "left", "key": kept.key, "why": kept.why.value})
 
     def _topic(self, name: str) -> TopicPart:

@@ -10,10 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from coalesce.errors import CoalesceError
 from coalesce.exits import exit_code_of, worst
-from coalesce.model import CommittedOutput, Kept, Why
+from coalesce.model import CommittedOutput, Why
 from coalesce.settings import Settings
 
 PATH_LIST_LIMIT = 2**31 - 1
+
+# Failures that a report holds: more of them nobody reads, and each takes about a kilobyte.
+MOST_FAILURES = 1000
 
 # S3 Standard, us-east-1: per request. DELETE is free.
 _WRITE_USD = 0.005 / 1000
@@ -28,6 +31,11 @@ _REASONS = {
     Why.EMPTY: "empty",
     Why.ARCHIVED: "in an archive tier",
     Why.UNPARSED: "name does not match the layout",
+    Why.EXCLUDED: "left out by --include or --exclude",
+    Why.LEASED: "their group is worked on by another run",
+    Why.UNFINISHED: "an earlier run left their group unfinished",
+    Why.STOPPED: "the run ended before their turn",
+    Why.FAILED: "their output failed",
     Why.CHANGED: "changed or deleted since the listing",
     Why.DELETE_REFUSED: "joined, but the store refused the delete",
 }
@@ -111,7 +119,11 @@ class GroupsPart(_Part):
 
 
 class SourcesPart(_Part):
-    """Sources by what became of them."""
+    """Sources by what became of them: those seen are joined, or left for one of the reasons.
+
+    A key that is no source counts as seen too, and as left because it is `unparsed`. Joined are
+    those whose output is proven and that are deleted, or kept with `--no-delete`.
+    """
 
     seen: int = 0
     joined: int = 0
@@ -126,6 +138,18 @@ class OutputsPart(_Part):
     recovered: int = 0
     bytes: int = 0
     records: int = 0
+
+
+class RecoveredPart(_Part):
+    """What this run finished or undid for earlier ones: plan records that it settled, outputs that
+    it found proven and the sources that it deleted for them. `unsettled_groups` are those whose
+    records stand, and for which the exit code is 75 at least.
+    """
+
+    groups: int = 0
+    outputs: int = 0
+    sources_deleted: int = 0
+    unsettled_groups: int = 0
 
 
 class OffsetsPart(_Part):
@@ -225,6 +249,7 @@ class Report(_Part):
     groups: GroupsPart = Field(default_factory=GroupsPart)
     sources: SourcesPart = Field(default_factory=SourcesPart)
     outputs: OutputsPart = Field(default_factory=OutputsPart)
+    recovered: RecoveredPart = Field(default_factory=RecoveredPart)
     offsets: OffsetsPart = Field(default_factory=OffsetsPart)
     path_list: PathListPart = Field(default_factory=PathListPart)
     topics: list[TopicPart] = Field(default_factory=list)
@@ -239,27 +264,36 @@ class Report(_Part):
     peak_rss_bytes: int = 0
     cpu_seconds: float = 0.0
     failures: list[Failure] = Field(default_factory=list)
+    failures_omitted: int = 0
     plan: PlanPart | None = None
 
-    def add_kept(self, kept: Kept) -> None:
-        """Counts a source that was not joined, or joined and not deleted."""
-        self.sources.left[kept.why.value] += 1
+    def add_kept(self, why: Why, count: int = 1) -> None:
+        """Counts sources that were seen and not joined, or joined and kept."""
+        self.sources.left[why.value] += count
 
     def add_output(self, output: CommittedOutput) -> None:
-        """Counts a committed output."""
+        """Counts a committed output: what an earlier run wrote under `recovered` alone."""
         if output.recovered:
             self.outputs.recovered += 1
-        else:
-            self.outputs.written += 1
-            self.sources.joined += output.sources
+            self.recovered.outputs += 1
+            self.recovered.sources_deleted += output.deleted
+            return
+        self.outputs.written += 1
         self.outputs.bytes += output.size
         self.outputs.records += output.records or 0
+        self.sources.joined += output.joined
         self.sources.deleted += output.deleted
 
     def add_failure(self, error: CoalesceError, group: str = "") -> Failure:
-        """Adds a failure, makes the exit code at least as severe, and returns the failure."""
+        """Adds a failure, makes the exit code at least as severe, and returns the failure.
+
+        The report holds a bounded number of them; those beyond are counted.
+        """
         failure = Failure.of(error, group)
-        self.failures.append(failure)
+        if len(self.failures) < MOST_FAILURES:
+            self.failures.append(failure)
+        else:
+            self.failures_omitted += 1
         self.worsen(exit_code_of(error))
         return failure
 

@@ -10,10 +10,13 @@ from coalesce.planning.plan_files import PlannedGroup
 from coalesce.report.account import Account
 from coalesce.run.groups import list_prefixes
 from coalesce.run.workload import Workload
+from coalesce.stop import Stop
 from coalesce.storage.base import ObjectStore
 
 
-async def plan_all(store: ObjectStore, workload: Workload, account: Account) -> list[PlannedGroup]:
+async def plan_all(
+    store: ObjectStore, workload: Workload, account: Account, stop: Stop
+) -> list[PlannedGroup]:
     """Plans every group in scope, and forecasts what the run would cost.
 
     Returns the groups that have anything to join, in no order.
@@ -31,6 +34,6 @@ async def plan_all(store: ObjectStore, workload: Workload, account: Account) -> 
             if plan.batches:
                 planned.append(PlannedGroup.of(group, plan))
 
-    await list_prefixes(store, workload, workload.prefixes, account, plan_listing)
+    await list_prefixes(store, workload, workload.prefixes, account, stop, plan_listing)
     account.add_forecast(forecast(plans, workload.settings.memory))
     return planned

@@ -1,4 +1,4 @@
-"""Groups on their way through a run: listed, queued, planned, and worked off.
+"""Groups on their way through a run: listed, queued, planned, and worked on.
 
 One producer lists the prefixes and feeds a bounded queue; a fixed number of consumers take one
 group at a time from it, so a long listing waits for the work and memory stays bounded.
@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from coalesce.errors import GroupOwned, PlanStale
 from coalesce.listing.groups import Listing, list_groups
-from coalesce.model import Group, GroupId, Plan
+from coalesce.model import Group, GroupId, Plan, Why
 from coalesce.protocol.outcome import GroupOutcome
 from coalesce.protocol.round import work_on_group
 from coalesce.protocol.session import Session
-from coalesce.protocol.state import record_key
+from coalesce.protocol.state import group_of, record_key
 from coalesce.report.account import Account
+from coalesce.run.settlement import Settlement
 from coalesce.run.workers import Workers
 from coalesce.run.workload import Workload
 from coalesce.stop import Stop
@@ -35,6 +36,7 @@ async def list_prefixes(
     workload: Workload,
     prefixes: tuple[str, ...],
     account: Account,
+    stop: Stop,
     on_listing: Callable[[Listing], Awaitable[None]],
 ) -> None:
     """Lists prefixes piece by piece, and hands each piece to `on_listing`.
@@ -48,44 +50,67 @@ async def list_prefixes(
         state_prefix=workload.settings.state_prefix,
         on_listing=on_listing,
         on_failure=account.add_failure,
+        keep_going=stop.try_plan_group,
         shard=workload.settings.shard,
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GroupQueue:
-    """Works off the groups of a workload: here, or in `workers` if there are any."""
+    """Brings the groups of a workload through the run: here, or in `workers` if there are any.
+
+    `deferred` are groups that were listed while a plan record stood on them: how many sources each
+    has, by the record's key.
+    """
 
     session: Session
     workload: Workload
     account: Account
     stop: Stop
     workers: Workers | None
+    deferred: dict[str, int] = field(default_factory=dict)
+    unsettled: bool = False  # whether a plan record of this run's own stands
 
-    async def work_off_all(self, standing: Collection[str]) -> None:
-        """Works off every group in scope, except those whose plan records are still `standing`."""
+    async def work_on_all(self, standing: Collection[str]) -> None:
+        """Works on every group in scope; defers those whose plan records are `standing`."""
 
         def choose(listing: Listing) -> list[Group]:
             groups = self.workload.groups_in_scope(listing)
             self.account.count_listing(listing, groups)
-            return [
-                group
-                for group in groups
-                if record_key(self.session.rules.state, group.id) not in standing
-            ]
+            free: list[Group] = []
+            for group in groups:
+                key = record_key(self.session.rules.state, group.id)
+                if key in standing:
+                    self.deferred[key] = len(group.sources)
+                else:
+                    free.append(group)
+            return free
 
-        await self._list_and_work_off(self.workload.prefixes_to_list, choose)
+        await self._list_and_work(self.workload.prefixes_to_list, choose)
 
-    async def work_off_late(self, late: Collection[GroupId]) -> None:
-        """Works off groups that another run owned when all groups were listed and counted."""
+    async def work_on_late(self, records: Collection[str]) -> None:
+        """Works on deferred groups whose plan records have been settled since."""
+        state = self.session.rules.state
+        late = {group_of(state, key): key for key in records}
 
         def choose(listing: Listing) -> list[Group]:
-            groups = self.workload.groups_in_scope(listing)
-            return [group for group in groups if group.id in late]
+            groups = [group for group in listing.groups if group.id in late]
+            for group in groups:
+                self.deferred.pop(late[group.id], None)
+            return [group for group in groups if self.workload.scope.covers(group.id)]
 
-        await self._list_and_work_off(tuple(group.prefix for group in late), choose)
+        await self._list_and_work(tuple(group.prefix for group in late), choose)
 
-    async def _list_and_work_off(
+    def count_deferred(self, settlement: Settlement) -> None:
+        """Counts the groups that are still deferred, by what became of their plan records."""
+        for key, sources in self.deferred.items():
+            if key in settlement.owned:
+                self.account.count_idle_group(sources, Why.LEASED)
+                continue
+            kept = settlement.unsettled.get(key, ())
+            self.account.count_unsettled_group(sources, kept, failed=key in settlement.failed)
+
+    async def _list_and_work(
         self, prefixes: tuple[str, ...], choose: Callable[[Listing], list[Group]]
     ) -> None:
         queue: asyncio.Queue[Group | None] = asyncio.Queue(_QUEUED)
@@ -95,35 +120,44 @@ class GroupQueue:
             for group in choose(listing):
                 if self.stop.try_plan_group():
                     await queue.put(group)
+                else:
+                    self.account.count_idle_group(len(group.sources), Why.STOPPED)
 
         async def produce() -> None:
-            await list_prefixes(self.session.store, self.workload, prefixes, self.account, enqueue)
+            await list_prefixes(
+                self.session.store, self.workload, prefixes, self.account, self.stop, enqueue
+            )
             for _ in range(consumers):
                 await queue.put(None)
 
         async def consume() -> None:
             while (group := await queue.get()) is not None:
-                await self._plan_and_work_off(group)
+                await self._plan_and_work(group)
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(produce())
             for _ in range(consumers):
                 tasks.create_task(consume())
 
-    async def _plan_and_work_off(self, group: Group) -> None:
+    async def _plan_and_work(self, group: Group) -> None:
         if not self.stop.try_plan_group():
+            self.account.count_idle_group(len(group.sources), Why.STOPPED)
             return
         outcome = self.account.new_outcome(str(group.id))
         plan, unmatched = self.workload.plan(group, self.session.rules.limits)
         self.account.count_plan(plan)
         if plan.batches and not self.stop.try_start_group():
+            outcome.kept += plan.kept
+            self.account.count_group(outcome, group, plan, Why.STOPPED)
             return
         try:
-            await self._work_off(group, plan, outcome)
+            await self._work(group, plan, outcome)
             if outcome.stale and not outcome.unsettled:
-                unmatched = await self._work_off_again(group.id, outcome, unmatched)
+                unmatched = await self._work_again(group.id, outcome, unmatched)
+            self.unsettled |= outcome.unsettled
         except GroupOwned as error:
-            self.account.count_leased_group(error)
+            self.account.warn_of_leased_group(error)
+            self.account.count_group(outcome, group, plan, Why.LEASED)
             return
         if unmatched:
             outcome.failures.append(
@@ -132,9 +166,15 @@ class GroupQueue:
                     key=group.id.prefix,
                 )
             )
-        self.account.count_group(outcome, str(group.id))
+        self.account.count_group(outcome, group, plan, self._rest(outcome))
 
-    async def _work_off_again(self, group: GroupId, outcome: GroupOutcome, unmatched: int) -> int:
+    def _rest(self, outcome: GroupOutcome) -> Why:
+        """Why sources of a group that was worked on are neither joined nor kept."""
+        if outcome.stale:
+            return Why.CHANGED
+        return Why.STOPPED if self.stop.stopping and not outcome.failures else Why.FAILED
+
+    async def _work_again(self, group: GroupId, outcome: GroupOutcome, unmatched: int) -> int:
         """Lists and plans a group once more, since sources have changed after its first listing.
 
         Only once: sources that change again are for the next run. Completes the outcome, and
@@ -145,7 +185,7 @@ class GroupQueue:
             return unmatched
         plan, unmatched = self.workload.plan(listed, self.session.rules.limits)
         second = self.account.new_outcome(str(group))
-        await self._work_off(listed, plan, second)
+        await self._work(listed, plan, second)
         complete_outcome(outcome, second)
         return unmatched
 
@@ -156,18 +196,18 @@ class GroupQueue:
             found.extend(listed for listed in listing.groups if listed.id == group)
 
         await list_prefixes(
-            self.session.store, self.workload, (group.prefix,), self.account, choose
+            self.session.store, self.workload, (group.prefix,), self.account, self.stop, choose
         )
         return found[0] if found else None
 
-    async def _work_off(self, group: Group, plan: Plan, outcome: GroupOutcome) -> None:
+    async def _work(self, group: Group, plan: Plan, outcome: GroupOutcome) -> None:
         taken = frozenset(output.key for output in group.outputs)
         if self.workers is None or not plan.batches:
             await work_on_group(self.session, plan, taken, self.stop, outcome)
             return
         # A worker does not know what the others count against the limits: outputs start here.
         batches = tuple(batch for batch in plan.batches if self.stop.try_start_output(batch))
-        await self.workers.work_off(replace(plan, batches=batches), taken, outcome)
+        await self.workers.work(replace(plan, batches=batches), taken, outcome)
 
 
 def complete_outcome(outcome: GroupOutcome, second: GroupOutcome) -> None:
@@ -177,6 +217,8 @@ def complete_outcome(outcome: GroupOutcome, second: GroupOutcome) -> None:
     it has also met again what was wrong with them. So it says more, and each counts once.
     """
     outcome.outputs += second.outputs
+    outcome.joined += second.joined
+    outcome.stale = second.stale
     outcome.unsettled |= second.unsettled
     seen = {(error.code, error.key) for error in second.failures}
     outcome.failures = [

@@ -27,7 +27,7 @@ _LENGTH = struct.Struct("!Q")
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What all groups of a run are worked off under, in whichever process.
+    """What all groups of a run are worked on under, in whichever process.
 
     Attributes:
         concurrency: GETs in flight at most, over all processes; 0 for as many as the store bears.
@@ -57,7 +57,7 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class GroupTask:
-    """A group to be worked off. `taken` are the keys of its outputs that exist already."""
+    """A group to be worked on. `taken` are the keys of its outputs that exist already."""
 
     number: int
     plan: Plan

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import time
 from collections.abc import Awaitable, Callable
@@ -11,15 +10,13 @@ from contextlib import nullcontext
 from coalesce.planning.plan_files import PlanFile, PlannedGroup
 from coalesce.protocol.lease import Lease
 from coalesce.protocol.session import GroupRules, Session
-from coalesce.protocol.state import group_of
 from coalesce.protocol.survey import Leftovers, survey
-from coalesce.protocol.sweep import sweep
 from coalesce.report.account import Account, Event, new_report
 from coalesce.report.report import Report
 from coalesce.run.dry_run import plan_all
 from coalesce.run.groups import GroupQueue
 from coalesce.run.messages import Assignment
-from coalesce.run.settlement import Rivals, settle, watch
+from coalesce.run.settlement import Rivals, clean_up, clean_up_own, settle, wait_for, watch
 from coalesce.run.start import new_run_id, probe_store
 from coalesce.run.workers import Workers, usage_of_run
 from coalesce.run.workload import Workload
@@ -37,11 +34,11 @@ class Run:
         settings: What the user asked for.
         emit: Takes the run's events, as `docs/operations.md` lists them.
         endpoint: The store's URL, for the report.
-        planned: The saved plan of which the run works off its shard; None to plan by itself.
+        planned: The saved plan of which the run works on its shard; None to plan by itself.
         run_id: An id that no other run has.
         clock: Seconds that never go back.
-        workers: The processes that work off the groups; None for this one.
-        tune: Has the last word on the rules that all groups are worked off under.
+        workers: The processes that work on the groups; None for this one.
+        tune: Has the last word on the rules that all groups are worked on under.
     """
 
     def __init__(
@@ -78,6 +75,15 @@ class Run:
         if self._workers is not None:
             self._workers.halt(code)
 
+    @property
+    def in_progress(self) -> str:
+        """What a run that stops now still finishes, in words."""
+        if self._workers is not None:
+            return f"the outputs in progress in {self._workers.count} worker processes"
+        outputs, size = self.stop.outputs_in_progress
+        plural = "" if outputs == 1 else "s"
+        return f"{outputs} output{plural} ({size / 1e6:,.0f} MB)"
+
     async def coalesce(self) -> Report:
         """Finishes what earlier runs left, then lists, joins, proves and deletes."""
         return await self._report(self._run(join=True))
@@ -91,13 +97,13 @@ class Run:
         return await self._report(self._plan())
 
     async def _plan(self) -> None:
-        await self._store.check_access()
-        self.lines = await plan_all(self._store, self._workload, self._account)
+        await self._store.check_access(self._workload.prefixes[0])
+        self.lines = await plan_all(self._store, self._workload, self._account, self.stop)
 
     async def _run(self, *, join: bool) -> None:
         store, workload, workers = self._store, self._workload, self._workers
         state = self._settings.state_prefix
-        await store.check_access()
+        await store.check_access(workload.prefixes[0])
         leftovers = await survey(store, state, workload.ground)  # without this run's own lease
         claim = workload.lease_record(self.run_id, leftovers.date)
         lease = Lease(store, state, claim, self._clock, workers.expiry if workers else None)
@@ -107,34 +113,40 @@ class Run:
             session = assignment.session(store, lease)
             self._capacity = None if workers else session.capacity
             async with workers.assigned(assignment, lease) if workers else nullcontext():
-                await self._settle_and_join(session, leftovers, join=join)
+                settled = await self._settle_and_join(session, leftovers, join=join)
+            if settled:
+                await clean_up_own(session, workload.ground, lease)
 
-    async def _settle_and_join(self, session: Session, leftovers: Leftovers, *, join: bool) -> None:
+    async def _settle_and_join(self, session: Session, leftovers: Leftovers, *, join: bool) -> bool:
         """Settles what dead runs left, joins, then settles and joins what died meanwhile.
 
-        Without `join` it only settles.
+        Without `join` it only settles. Returns whether no plan record of this run's own stands.
         """
-        ground, account = self._workload.ground, self._account
-        groups = GroupQueue(session, self._workload, account, self.stop, self._workers)
+        ground, account, stop = self._workload.ground, self._account, self.stop
+        groups = GroupQueue(session, self._workload, account, stop, self._workers)
         rivals = Rivals.of(leftovers.rivals, ground)
         for rival in rivals.dead:
             if not ground.holds(rival):
                 account.warn_of_unfinished_run(rival)
         async with watch(session.store, rivals.alive) as watches:
-            first = await settle(session, leftovers.records, rivals, ground, account)
-            if not rivals.alive:
-                await sweep(session, ground, rivals.dead)
+            found = await settle(session, leftovers.records, rivals, ground, account, stop)
+            await clean_up(session, ground, rivals, account)
             if join:
-                await groups.work_off_all(first.standing)
-            if not rivals.alive or not self.stop.try_continue():
-                return
-            rivals = rivals.after_watch(await asyncio.gather(*watches))
-        last = await settle(session, first.owned, rivals, ground, account, last_try=True)
-        if not rivals.alive:
-            await sweep(session, ground, rivals.dead)
-        late = [key for key in first.owned if key not in last.standing]
-        if join and late:
-            await groups.work_off_late([group_of(session.rules.state, key) for key in late])
+                await groups.work_on_all(found.standing)
+            ended = await wait_for(watches, rivals, account, stop)
+        if ended is not None:
+            rivals = rivals.after_watch(ended)
+            last = await settle(session, found.owned, rivals, ground, account, stop, last_try=True)
+            await clean_up(session, ground, rivals, account)
+            late = [key for key in found.owned if key not in last.standing]
+            if join and late:
+                await groups.work_on_late(late)
+            found = found.followed_by(last)
+        if join:
+            groups.count_deferred(found)
+        else:
+            account.count_leased_records(len(found.owned))
+        return not groups.unsettled
 
     async def _report(self, job: Awaitable[None]) -> Report:
         try:

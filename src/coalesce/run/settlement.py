@@ -7,21 +7,27 @@ run works; once it has ended, its records are settled too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 
-from coalesce.errors import GroupOwned
-from coalesce.protocol.lease import Rival, outlived
+from coalesce.errors import GroupOwned, StorageError
+from coalesce.model import Kept
+from coalesce.protocol.lease import Lease, Rival, outlived
 from coalesce.protocol.recovery import recover
 from coalesce.protocol.session import Session
 from coalesce.protocol.state import records_prefix
 from coalesce.protocol.survey import Ground
+from coalesce.protocol.sweep import sweep, sweep_own
 from coalesce.report.account import Account
+from coalesce.stop import Stop
 from coalesce.storage.base import ObjectStore
 
 # Plan records settled at once.
 _CONCURRENCY = 32
+
+# How often a run that only waits looks whether it is to stop.
+_STOP_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +88,67 @@ async def watch(
         await asyncio.gather(*watches, return_exceptions=True)
 
 
+async def wait_for(
+    watches: Sequence[asyncio.Task[bool]], rivals: Rivals, account: Account, stop: Stop
+) -> list[bool] | None:
+    """Waits for the watches, as long as the run may go on.
+
+    Returns what each has seen; None if there are none, or if the run is to stop.
+    """
+    if not watches:
+        return None
+    if not all(task.done() for task in watches):
+        for rival in rivals.alive:
+            account.report_wait(rival)
+    while not all(task.done() for task in watches):
+        if not stop.try_continue():
+            return None
+        await asyncio.wait(watches, timeout=_STOP_SECONDS, return_when=asyncio.ALL_COMPLETED)
+    return [task.result() for task in watches]
+
+
+async def clean_up(session: Session, ground: Ground, rivals: Rivals, account: Account) -> None:
+    """Sweeps up after dead runs, unless a run is alive here. A store that does not let it costs
+    a failure, but not the run.
+    """
+    if rivals.alive:
+        return
+    try:
+        await sweep(session, ground, rivals.dead)
+    except StorageError as error:
+        account.add_failure(error)
+
+
+async def clean_up_own(session: Session, ground: Ground, lease: Lease) -> None:
+    """Sweeps up after this run itself, if it may have left anything outside of its records.
+
+    What cannot be removed now is left to a later run, which the lease then tells of it.
+    """
+    if not lease.untidy:
+        return
+    with suppress(StorageError):
+        if await sweep_own(session, ground, lease.as_rival):
+            lease.mark_tidy()
+
+
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """The plan records that still stand, by their keys: this run must not touch their groups.
 
     Attributes:
         owned: Records of living runs, of groups that this run has to work on.
-        unsettled: Records that could not be settled.
+        unsettled: Records that were not settled, each with the sources that stay for a reason.
+        failed: Those of them with a failure.
     """
 
     owned: tuple[str, ...] = ()
-    unsettled: tuple[str, ...] = ()
+    unsettled: Mapping[str, Sequence[Kept]] = field(default_factory=dict)
+    failed: frozenset[str] = frozenset()
+
+    def followed_by(self, last: Settlement) -> Settlement:
+        """Returns what stands after a second settlement of the records that were owned."""
+        unsettled = {**self.unsettled, **last.unsettled}
+        return Settlement(last.owned, unsettled, self.failed | last.failed)
 
     @property
     def standing(self) -> frozenset[str]:
@@ -106,36 +162,40 @@ async def settle(
     rivals: Rivals,
     ground: Ground,
     account: Account,
+    stop: Stop,
     *,
     last_try: bool = False,
 ) -> Settlement:
     """Settles the plan records at these keys, except those of living runs.
 
-    Their groups, as far as they are this run's too, count as leased after the last try. Raises an
+    After the last try there is a warning for each of those whose group is this run's too. Raises an
     exception group that holds LeaseLost.
     """
     living = rivals.living_ids
     limiter = asyncio.Semaphore(_CONCURRENCY)
     owned: list[str] = []
-    unsettled: list[str] = []
+    unsettled: dict[str, Sequence[Kept]] = {}
+    failed: set[str] = set()
 
     async def settle_one(key: str) -> None:
         group = key.removeprefix(records_prefix(session.rules.state))
         outcome = account.new_outcome(group)
         async with limiter:
             try:
-                await recover(session, key, living, outcome)
+                await recover(session, key, living, stop, outcome)
             except GroupOwned as error:
                 if group.startswith(ground.prefixes) and ground.owns(f"{group}_"):
                     owned.append(key)
                     if last_try:
-                        account.count_leased_group(error)
+                        account.warn_of_leased_group(error)
                 return
-        account.count_recovered_group(outcome, group)
         if outcome.unsettled:
-            unsettled.append(key)
+            unsettled[key] = outcome.kept
+            failed.update([key] if outcome.failures else [])
+        if outcome.failures or not outcome.unsettled or not stop.stopping:
+            account.count_recovered_group(outcome, group, settled=not outcome.unsettled)
 
     async with asyncio.TaskGroup() as tasks:
         for key in keys:
             tasks.create_task(settle_one(key))
-    return Settlement(tuple(owned), tuple(unsettled))
+    return Settlement(tuple(owned), unsettled, frozenset(failed))

@@ -1,4 +1,4 @@
-"""A worker process: it works off the groups that its run sends, until the run is gone.
+"""A worker process: it works on the groups that its run sends, until the run is gone.
 
 It has its own connections to the bucket, and no lease of its own: when the run's lease ends is in
 memory that all its processes share.
@@ -78,7 +78,7 @@ async def _serve(
             if isinstance(message, Halt):
                 stop.request(message.code)
                 continue
-            task = asyncio.create_task(worker.work_off(message))
+            task = asyncio.create_task(worker.work(message))
             tasks.add(task)  # the event loop itself keeps only weak references
             task.add_done_callback(tasks.discard)
 
@@ -114,7 +114,7 @@ class _SharedLease(Claim):
 
 
 class _Worker:
-    """Works off tasks, and sends what becomes of them."""
+    """Works on tasks, and sends what becomes of them."""
 
     def __init__(
         self, session: Session, lease: _SharedLease, stop: Stop, writer: asyncio.StreamWriter
@@ -124,8 +124,8 @@ class _Worker:
         self._stop = stop
         self._writer = writer
 
-    async def work_off(self, task: GroupTask) -> None:
-        """Works off one group; every failure is sent."""
+    async def work(self, task: GroupTask) -> None:
+        """Works on one group; every failure is sent."""
         outcome = GroupOutcome(lambda output: self._reply(task, output))
         fatal = None
         try:

@@ -179,8 +179,8 @@ class Workers:
                     worker.writer.close()
             await asyncio.gather(*(asyncio.to_thread(worker.end) for worker in self._workers))
 
-    async def work_off(self, plan: Plan, taken: frozenset[str], outcome: GroupOutcome) -> None:
-        """Has a plan worked off by the worker that has the fewest sources, and waits for its end.
+    async def work(self, plan: Plan, taken: frozenset[str], outcome: GroupOutcome) -> None:
+        """Hands a plan to the worker that has the fewest sources, and waits for its end.
 
         `taken` are the keys of the group's outputs. A worker that dies is a failure of the group.
 

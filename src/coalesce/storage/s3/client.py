@@ -171,9 +171,7 @@ class Client:
                 answer: dict[str, Any] = await method(**self._common, **arguments)
         except (ClientError, BotoCoreError, OSError, RuntimeError, *_UNREADABLE) as error:
             failure = self._translate(error, operation, where)
-            if isinstance(error, ClientError):
-                metadata = error.response.get("ResponseMetadata", {})
-                failure.repeated = metadata.get("RetryAttempts", 0) > 0
+            failure.repeated = _was_repeated(error)
             self.usage.throttled += isinstance(failure, errors.Throttled)
             raise failure from error
         self.usage.retries += answer["ResponseMetadata"].get("RetryAttempts", 0)
@@ -309,3 +307,10 @@ def _refusal(error: ClientError, operation: str, where: str) -> errors.CoalesceE
         message=str(details.get("Message") or ""),
         request_id=str(metadata.get("RequestId", "")),
     )
+
+
+def _was_repeated(error: Exception) -> bool:
+    """Whether a request was sent more than once, as botocore does with one without an answer."""
+    if not isinstance(error, ClientError):
+        return True
+    return bool(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0))
