@@ -96,7 +96,10 @@ class Game(RuleBasedStateMachine):
     @rule()
     def run_in_peace(self) -> None:
         """A run to its end."""
-        self.ended(self.finish(MemoryStore(self.bucket)))
+        self.audit.begin()
+        report = self.finish(MemoryStore(self.bucket))
+        self.ended(report)
+        self.audit.check_counts(report)
 
     @rule(number=REQUESTS, answered=st.booleans())
     def crash(self, number: int, answered: bool) -> None:
@@ -135,7 +138,10 @@ class Game(RuleBasedStateMachine):
                 raise fault("made up", key=request.key, operation=request.operation)
 
         store.before = before
-        self.ended(self.finish(store))
+        self.audit.begin()
+        report = self.finish(store)
+        self.ended(report)
+        self.audit.check_counts(report)
 
     @rule(number=REQUESTS)
     def lose(self, number: int) -> None:
@@ -147,7 +153,10 @@ class Game(RuleBasedStateMachine):
                 raise errors.Unavailable("made up", key=request.key, operation=request.operation)
 
         store.after = after
-        self.ended(self.finish(store))
+        self.audit.begin()
+        report = self.finish(store)
+        self.ended(report)
+        self.audit.check_counts(report, unanswered=True)
 
     @precondition(lambda self: len(self.frozen) < 2)
     @rule(number=REQUESTS, answered=st.booleans(), clockless=st.booleans())
