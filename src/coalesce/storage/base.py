@@ -296,7 +296,7 @@ class ObjectStore(Protocol):
         ...
 
     async def delete(self, key: str, *, etag: str = "") -> DeleteResult:
-        """DeleteObject, with If-Match if `etag` is given.
+        """DeleteObject, with If-Match if `etag` is given; without it, it is sent once.
 
         Refusals are results; a lost answer is raised as Unavailable.
         """

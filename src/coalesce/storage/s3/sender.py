@@ -76,7 +76,8 @@ class Sender:
     async def retry(self, send: Callable[[], Awaitable[T]]) -> T:
         """What `send` returns, tried again while it raises Unavailable.
 
-        The pauses have full jitter, as in botocore's standard mode.
+        What would be unsafe to repeat without another look at the store must not come here. The
+        pauses have full jitter, as in botocore's standard mode.
         """
         attempt = 1
         while True:
