@@ -13,7 +13,7 @@ FLY_UTILITY_TARGET ?= utility
 PARTITION ?= -1
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo test test-servers mutants acceptance rehearsal image test-image test-deploy update-pipeline update-corporate-storage-coalescer-pipeline lint docs types fmt check bench bench-quick clean
+.PHONY: help bootstrap demo test test-servers mutants acceptance rehearsal layers image test-image test-deploy update-pipeline update-corporate-storage-coalescer-pipeline lint docs types fmt check bench bench-quick clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ lint: $(READY) ## Check format, style, layers and the Dockerfile
 
 docs: $(READY) ## Write docs/options.md from the commands themselves
 	.venv/bin/python ci/options.py
+
+layers: $(READY) ## Check which room may import which
+	.venv/bin/lint-imports
 
 types: $(READY) ## Check types
 	.venv/bin/mypy

@@ -203,6 +203,7 @@ class Settings(BaseModel):
     lease: Seconds = Field(default=60.0, ge=1, le=86_400)
     check: bool = True
     delete: bool = True
+    ledger: bool = True
     accept_weaker: tuple[Weaker, ...] = ()
 
     max_groups: int | None = Field(default=None, ge=1)

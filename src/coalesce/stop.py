@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from coalesce.exits import ExitCode, is_signal
@@ -53,6 +54,21 @@ class Stop:
         self._started_at = clock()
         self._code = 0
         self._groups = self._bytes = self._sources = 0
+        self._in_progress: list[int] = []  # bytes of the outputs that are transferred right now
+
+    @contextmanager
+    def in_progress(self, batch: Batch) -> Iterator[None]:
+        """Counts an output as in progress for the length of a block."""
+        self._in_progress.append(batch.size)
+        try:
+            yield
+        finally:
+            self._in_progress.remove(batch.size)
+
+    @property
+    def outputs_in_progress(self) -> tuple[int, int]:
+        """How many outputs a run that stops would still finish here: (outputs, bytes)."""
+        return len(self._in_progress), sum(self._in_progress)
 
     @property
     def code(self) -> int:

@@ -64,6 +64,5 @@ async def test_the_second_signal_ends_a_run_at_once(limit: int) -> None:
     logging.getLogger("coalesce").removeHandler(listener)
     assert run.stop.code == (limit or ExitCode.INTERRUPTED)
     assert listener.messages == [
-        "stopping: finishing the outputs in progress; Ctrl-C again to quit now, the next run cleans"
-        " up"
+        "stopping: finishing 0 outputs (0 MB); Ctrl-C again to quit now, the next run cleans up"
     ]

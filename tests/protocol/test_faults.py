@@ -3,6 +3,7 @@ finds its way.
 """
 
 import gzip
+from typing import Any
 
 import pytest
 
@@ -121,10 +122,8 @@ class Flipping(MemoryStore):
 
     times = 1
 
-    async def get(
-        self, key: str, *, etag: str = "", start: int = 0, length: int | None = None
-    ) -> Body:
-        body = await super().get(key, etag=etag, start=start, length=length)
+    async def get(self, key: str, **asked: Any) -> Body:
+        body = await super().get(key, **asked)
         if "_0_20-" in key and self.times:
             self.times -= 1
             return Body(body.data[:-1] + bytes([body.data[-1] ^ 1]), body.etag, body.checksum)

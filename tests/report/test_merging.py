@@ -65,6 +65,12 @@ async def test_shards_reports_add_up_to_that_of_one_run() -> None:
     assert three.path_list.after == len(",".join(f"s3://b/{key}" for key in keys)) + 1
 
 
+def test_a_report_that_is_given_twice_counts_once() -> None:
+    once = report(sources={"seen": 5, "joined": 5, "deleted": 5})
+    assert merge([once, once]).sources == merge([once]).sources
+    assert len(merge([once, once]).runs) == 1
+
+
 @pytest.mark.parametrize(
     ("codes", "code"),
     [

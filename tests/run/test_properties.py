@@ -234,10 +234,8 @@ class Faulty(MemoryStore):
             if fault.strikes(request) and fault.lost:
                 raise fault.kind("made up", key=request.key, operation=request.operation)
 
-    async def get(
-        self, key: str, *, etag: str = "", start: int = 0, length: int | None = None
-    ) -> Body:
-        body = await super().get(key, etag=etag, start=start, length=length)
+    async def get(self, key: str, **asked: Any) -> Body:
+        body = await super().get(key, **asked)
         if (
             body.data
             and key.startswith("data/")

@@ -1,6 +1,7 @@
 """An output is read again whole, in bounded memory, and only in the version that HEAD showed."""
 
 import gzip
+from typing import Any
 
 import pytest
 
@@ -22,11 +23,9 @@ class RecordingStore(MemoryStore):
         super().__init__(bucket)
         self.ranges: list[tuple[int, int | None]] = []
 
-    async def get(
-        self, key: str, *, etag: str = "", start: int = 0, length: int | None = None
-    ) -> Body:
-        self.ranges.append((start, length))
-        return await super().get(key, etag=etag, start=start, length=length)
+    async def get(self, key: str, **asked: Any) -> Body:
+        self.ranges.append((asked["start"], asked["length"]))
+        return await super().get(key, **asked)
 
 
 def stored(data: bytes) -> RecordingStore:

@@ -27,5 +27,5 @@ def write_data_set(values: Values) -> int:
 
 async def _write(options: S3Options, shape: Shape) -> int:
     async with open_s3(options) as store:
-        await store.check_access()
+        await store.check_access(shape.prefix)
         return await fill(store, shape)

@@ -152,8 +152,8 @@ async def run_until_stopped(
             task.cancel()
         else:
             _log.warning(
-                "stopping: finishing the outputs in progress; %s again to quit now, the next run"
-                " cleans up",
+                "stopping: finishing %s; %s again to quit now, the next run cleans up",
+                run.in_progress,
                 "Ctrl-C" if number is signal.SIGINT else number.name,
             )
         run.interrupt(code_of_signal(number))

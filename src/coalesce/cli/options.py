@@ -170,6 +170,10 @@ RUNNING = Group(
     (
         Option(("--check/--no-check",), "check the content of each source while it streams"),
         Option(("--no-delete",), "write outputs but keep the sources; `recover` deletes them"),
+        Option(
+            ("--ledger/--no-ledger",),
+            "keep an entry in the bucket for each output that says what it was made of",
+        ),
         Option(("--dry-run",), "same as the command `plan`"),
         Option(
             ("--plan",),

@@ -75,8 +75,8 @@ async def verify(
     Raises:
         CoalesceError: the bucket cannot be reached.
     """
-    await store.check_access()
     prefixes = settings.prefixes(dt.datetime.now(dt.UTC).date())
+    await store.check_access(prefixes[0])
     result = Verification(
         scope=ScopePart.of(settings, prefixes), deep=deep, records=0 if deep else None
     )

@@ -220,17 +220,18 @@ class BatchWorker:
             if not self.stop.try_continue():
                 return Event.STOPPED
             try:
-                work.transferred = await transfer(
-                    self.session.store,
-                    work.batch,
-                    lay_out(work.batch.sources, rules.sizes, copy=rules.limits.copy),
-                    work.upload_id,
-                    rules=ContentRules(rules.layout.gzip, rules.check),
-                    sizes=rules.sizes,
-                    checksum=rules.capabilities.checksum,
-                    capacity=capacity,
-                    window=window,
-                )
+                with self.stop.in_progress(work.batch):
+                    work.transferred = await transfer(
+                        self.session.store,
+                        work.batch,
+                        lay_out(work.batch.sources, rules.sizes, copy=rules.limits.copy),
+                        work.upload_id,
+                        rules=ContentRules(rules.layout.gzip, rules.check),
+                        sizes=rules.sizes,
+                        checksum=rules.capabilities.checksum,
+                        capacity=capacity,
+                        window=window,
+                    )
             except SourcesUnusable as error:
                 work.unusable = error.sources
                 changed = any(found.why is Why.CHANGED for found in work.unusable)

@@ -9,6 +9,7 @@ uploads that no record names.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import uuid
@@ -20,9 +21,18 @@ from typing import Annotated, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from coalesce.errors import LeaseLost, NotFound, PreconditionFailed, StorageError, StoreRefused
+from coalesce.errors import (
+    AccessDenied,
+    LeaseLost,
+    NotFound,
+    NotImplementedByStore,
+    PreconditionFailed,
+    StorageError,
+    StoreRefused,
+)
 from coalesce.model import ObjectInfo
 from coalesce.naming.shards import WHOLE, Shard
+from coalesce.protocol.rights import missing_right
 from coalesce.protocol.state import lease_key
 from coalesce.protocol.writes import write_state
 from coalesce.storage.base import ObjectStore, OpenUpload
@@ -154,14 +164,29 @@ class Lease:
         """Keeps the lease, ended, for a run that sweeps."""
         self._untidy = True
 
+    def mark_tidy(self) -> None:
+        """Lets the lease go: the run has swept up after itself."""
+        self._untidy = False
+
+    @property
+    def untidy(self) -> bool:
+        """Whether the run may have left uploads or probe objects outside of any record."""
+        return self._untidy
+
+    @property
+    def as_rival(self) -> Rival:
+        """The lease as another run would see it, had this one ended."""
+        return Rival(self._key, self._etag, self._record, remaining=0.0, modified=math.inf)
+
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[Lease]:
         """Holds the lease, and renews it until the block ends.
 
-        Raises PreconditionFailed if another run has the same id, StorageError.
+        Raises PreconditionFailed if another run has the same id; StoreRefused if the store has no
+        conditional writes, ConfigurationError if the right to write is missing; StorageError.
         """
         asked = self._clock()
-        self._etag = await write_state(self._store, self._key, self._body(), if_none_match=True)
+        self._etag = await self._create()
         self._expiry.value = asked + self._record.seconds
         renewal = asyncio.create_task(self._keep_renewing())
         try:
@@ -175,6 +200,18 @@ class Lease:
             renewal.cancel()
             await asyncio.gather(renewal, return_exceptions=True)
             await self._give_up()
+
+    async def _create(self) -> str:
+        """The first request of a run that needs a condition: its refusal says what is missing."""
+        try:
+            return await write_state(self._store, self._key, self._body(), if_none_match=True)
+        except NotImplementedByStore as error:
+            message = (
+                "this store does not guarantee create-only writes (If-None-Match on PutObject)"
+            )
+            raise StoreRefused(message, key=self._key, hint="Use another store.") from error
+        except AccessDenied as error:
+            raise missing_right(error, self._key) from error
 
     async def _keep_renewing(self) -> None:
         period = self._record.seconds / 4

@@ -34,6 +34,21 @@ async def sweep(session: Session, ground: Ground, dead: Sequence[Rival]) -> None
         await _remove_traces(session, rival)
 
 
+async def sweep_own(session: Session, ground: Ground, own: Rival) -> bool:
+    """Removes what this run itself left outside of any record, at its end.
+
+    Only after a run whose records are all settled. Returns False, and leaves everything for a later
+    run, if another run works where this one does. Raises StorageError.
+    """
+    uploads = await _find_uploads(session, [own])
+    if uploads and await _others_work_there(session, ground, [own], ()):
+        return False
+    for upload in uploads:
+        await session.store.abort_upload(upload.key, upload.upload_id)
+    await _remove_probe(session, own.record.run_id)
+    return True
+
+
 async def _find_uploads(session: Session, swept: Sequence[Rival]) -> list[OpenUpload]:
     prefixes = sorted({prefix for rival in swept for prefix in rival.record.prefixes})
     found: dict[str, OpenUpload] = {}
@@ -81,11 +96,14 @@ def _may_share(one: Rival, other: Rival) -> bool:
 
 async def _remove_traces(session: Session, rival: Rival) -> None:
     """A run's probe objects, and its lease."""
-    store = session.store
-    probed = probe_prefix(session.rules.state, rival.record.run_id)
-    for upload in await open_uploads(store, probed):
-        await store.abort_upload(upload.key, upload.upload_id)
-    for entry in (await store.list_page(probed)).objects:
-        await store.delete(entry.key)
+    await _remove_probe(session, rival.record.run_id)
     conditional = session.rules.capabilities.conditional_delete
-    await store.delete(rival.key, etag=rival.etag if conditional else "")
+    await session.store.delete(rival.key, etag=rival.etag if conditional else "")
+
+
+async def _remove_probe(session: Session, run_id: str) -> None:
+    prefix = probe_prefix(session.rules.state, run_id)
+    for upload in await open_uploads(session.store, prefix):
+        await session.store.abort_upload(upload.key, upload.upload_id)
+    for entry in (await session.store.list_page(prefix)).objects:
+        await session.store.delete(entry.key)

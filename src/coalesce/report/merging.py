@@ -19,6 +19,7 @@ from coalesce.report.report import (
     OffsetsPart,
     OutputsPart,
     PathListPart,
+    RecoveredPart,
     Report,
     ScopePart,
     SourcesPart,
@@ -87,12 +88,14 @@ def load(text: str, name: str) -> Report:
 def merge(reports: Sequence[Report]) -> MergedReport:
     """Merges reports of shards, attempts and locations, given in any order.
 
-    What was done adds up over all attempts. What was seen is that of the attempt that saw the most
-    of its shard; what was left and what failed is that of the last one.
+    A run counts once, however often its report is given. What was done adds up over all attempts.
+    What was seen is that of the attempt that saw the most of its shard; what was left and what
+    failed is that of the last one.
 
     Raises:
         UsageError: there are no reports.
     """
+    reports = list({report.run_id: report for report in reports}.values())
     if not reports:
         raise UsageError("no reports to merge")
     jobs = _group_by_job(reports)
@@ -112,6 +115,7 @@ def merge(reports: Sequence[Report]) -> MergedReport:
         groups=_merge_groups(attempts),
         sources=_merge_sources(attempts),
         outputs=_merge_outputs(reports),
+        recovered=_merge_recovered(attempts),
         offsets=_merge_offsets(attempts),
         path_list=_merge_path_lists(attempts),
         topics=_merge_topics(attempts),
@@ -125,6 +129,7 @@ def merge(reports: Sequence[Report]) -> MergedReport:
         peak_rss_bytes=max(report.peak_rss_bytes for report in reports),
         cpu_seconds=round(sum(report.cpu_seconds for report in reports), 3),
         failures=[*missing, *(failure for report in last for failure in report.failures)],
+        failures_omitted=sum(report.failures_omitted for report in last),
         runs=[
             _summarise(report, superseded=report is not runs[-1])
             for runs in attempts
@@ -218,6 +223,18 @@ def _merge_outputs(reports: Iterable[Report]) -> OutputsPart:
         total.recovered += report.outputs.recovered
         total.bytes += report.outputs.bytes
         total.records += report.outputs.records
+    return total
+
+
+def _merge_recovered(attempts: Iterable[list[Report]]) -> RecoveredPart:
+    """What was finished adds up; what could not be settled is told by the last attempt."""
+    total = RecoveredPart()
+    for runs in attempts:
+        for report in runs:
+            total.groups += report.recovered.groups
+            total.outputs += report.recovered.outputs
+            total.sources_deleted += report.recovered.sources_deleted
+        total.unsettled_groups += runs[-1].recovered.unsettled_groups
     return total
 
 

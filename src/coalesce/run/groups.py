@@ -69,6 +69,7 @@ class GroupQueue:
     stop: Stop
     workers: Workers | None
     deferred: dict[str, int] = field(default_factory=dict)
+    unsettled: bool = False  # whether a plan record of this run's own stands
 
     async def work_on_all(self, standing: Collection[str]) -> None:
         """Works on every group in scope; defers those whose plan records are `standing`."""
@@ -153,6 +154,7 @@ class GroupQueue:
             await self._work(group, plan, outcome)
             if outcome.stale and not outcome.unsettled:
                 unmatched = await self._work_again(group.id, outcome, unmatched)
+            self.unsettled |= outcome.unsettled
         except GroupOwned as error:
             self.account.warn_of_leased_group(error)
             self.account.count_group(outcome, group, plan, Why.LEASED)

@@ -16,7 +16,7 @@ from coalesce.report.report import Report
 from coalesce.run.dry_run import plan_all
 from coalesce.run.groups import GroupQueue
 from coalesce.run.messages import Assignment
-from coalesce.run.settlement import Rivals, clean_up, settle, wait_for, watch
+from coalesce.run.settlement import Rivals, clean_up, clean_up_own, settle, wait_for, watch
 from coalesce.run.start import new_run_id, probe_store
 from coalesce.run.workers import Workers, usage_of_run
 from coalesce.run.workload import Workload
@@ -75,6 +75,15 @@ class Run:
         if self._workers is not None:
             self._workers.halt(code)
 
+    @property
+    def in_progress(self) -> str:
+        """What a run that stops now still finishes, in words."""
+        if self._workers is not None:
+            return f"the outputs in progress in {self._workers.count} worker processes"
+        outputs, size = self.stop.outputs_in_progress
+        plural = "" if outputs == 1 else "s"
+        return f"{outputs} output{plural} ({size / 1e6:,.0f} MB)"
+
     async def coalesce(self) -> Report:
         """Finishes what earlier runs left, then lists, joins, proves and deletes."""
         return await self._report(self._run(join=True))
@@ -88,13 +97,13 @@ class Run:
         return await self._report(self._plan())
 
     async def _plan(self) -> None:
-        await self._store.check_access()
+        await self._store.check_access(self._workload.prefixes[0])
         self.lines = await plan_all(self._store, self._workload, self._account, self.stop)
 
     async def _run(self, *, join: bool) -> None:
         store, workload, workers = self._store, self._workload, self._workers
         state = self._settings.state_prefix
-        await store.check_access()
+        await store.check_access(workload.prefixes[0])
         leftovers = await survey(store, state, workload.ground)  # without this run's own lease
         claim = workload.lease_record(self.run_id, leftovers.date)
         lease = Lease(store, state, claim, self._clock, workers.expiry if workers else None)
@@ -104,12 +113,14 @@ class Run:
             session = assignment.session(store, lease)
             self._capacity = None if workers else session.capacity
             async with workers.assigned(assignment, lease) if workers else nullcontext():
-                await self._settle_and_join(session, leftovers, join=join)
+                settled = await self._settle_and_join(session, leftovers, join=join)
+            if settled:
+                await clean_up_own(session, workload.ground, lease)
 
-    async def _settle_and_join(self, session: Session, leftovers: Leftovers, *, join: bool) -> None:
+    async def _settle_and_join(self, session: Session, leftovers: Leftovers, *, join: bool) -> bool:
         """Settles what dead runs left, joins, then settles and joins what died meanwhile.
 
-        Without `join` it only settles.
+        Without `join` it only settles. Returns whether no plan record of this run's own stands.
         """
         ground, account, stop = self._workload.ground, self._account, self.stop
         groups = GroupQueue(session, self._workload, account, stop, self._workers)
@@ -135,6 +146,7 @@ class Run:
             groups.count_deferred(found)
         else:
             account.count_leased_records(len(found.owned))
+        return not groups.unsettled
 
     async def _report(self, job: Awaitable[None]) -> Report:
         try:

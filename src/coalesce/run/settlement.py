@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from coalesce.errors import GroupOwned, StorageError
 from coalesce.model import Kept
-from coalesce.protocol.lease import Rival, outlived
+from coalesce.protocol.lease import Lease, Rival, outlived
 from coalesce.protocol.recovery import recover
 from coalesce.protocol.session import Session
 from coalesce.protocol.state import records_prefix
 from coalesce.protocol.survey import Ground
-from coalesce.protocol.sweep import sweep
+from coalesce.protocol.sweep import sweep, sweep_own
 from coalesce.report.account import Account
 from coalesce.stop import Stop
 from coalesce.storage.base import ObjectStore
@@ -119,6 +119,18 @@ async def clean_up(session: Session, ground: Ground, rivals: Rivals, account: Ac
         account.add_failure(error)
 
 
+async def clean_up_own(session: Session, ground: Ground, lease: Lease) -> None:
+    """Sweeps up after this run itself, if it may have left anything outside of its records.
+
+    What cannot be removed now is left to a later run, which the lease then tells of it.
+    """
+    if not lease.untidy:
+        return
+    with suppress(StorageError):
+        if await sweep_own(session, ground, lease.as_rival):
+            lease.mark_tidy()
+
+
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """The plan records that still stand, by their keys: this run must not touch their groups.
@@ -180,8 +192,7 @@ async def settle(
         if outcome.unsettled:
             unsettled[key] = outcome.kept
             failed.update([key] if outcome.failures else [])
-        # A record that stands without a failure has to: deletes are off, or the run is to stop.
-        if outcome.failures or not outcome.unsettled:
+        if outcome.failures or not outcome.unsettled or not stop.stopping:
             account.count_recovered_group(outcome, group, settled=not outcome.unsettled)
 
     async with asyncio.TaskGroup() as tasks:

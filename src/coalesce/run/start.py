@@ -57,6 +57,7 @@ async def probe_store(
         capabilities=capabilities,
         check=settings.check,
         delete=settings.delete,
+        ledger=settings.ledger,
     )
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import enum
+import hashlib
+import re
 import zlib
 
 from awscrt import checksums
+
+_MD5 = re.compile(r'"?[0-9a-fA-F]{32}"?', re.ASCII)
 
 
 class Checksum(enum.Enum):
@@ -60,3 +64,16 @@ def encoded(value: int) -> str:
 def decoded(value: str) -> int:
     """The CRC64NVME that `encoded` wrote."""
     return int.from_bytes(base64.b64decode(value))
+
+
+def looks_like_md5(etag: str) -> bool:
+    """Whether an ETag has the form of an MD5, as that of a multipart upload has not.
+
+    With SSE-KMS and SSE-C it has the form and is none (S3 API reference, "Object").
+    """
+    return _MD5.fullmatch(etag) is not None
+
+
+def is_md5(etag: str, data: bytes) -> bool:
+    """Whether an ETag is the MD5 of these bytes."""
+    return etag.strip('"').lower() == hashlib.md5(data, usedforsecurity=False).hexdigest()
