@@ -13,16 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coalesce.errors import CoalesceError
-from coalesce.listing import groups as grouping
 from coalesce.listing.groups import Listing, list_groups
 from coalesce.naming.layouts import layout
 from coalesce.run.pipeline import Run
-from coalesce.settings import Settings
 from coalesce.storage.base import Page
 from coalesce.storage.memory import MemoryBucket, MemoryStore
-from support.scenarios import contents, prepared
-
-SETTINGS = Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0})
+from support.buckets import contents
+from support.scenarios import check_ledger, prepared, unfinished
 
 # Made of what keys are made of, so that they collide, nest and mislead.
 PIECES = st.sampled_from(
@@ -88,7 +85,9 @@ class Paged(MemoryStore):
         )
 
 
-async def list_all(store: MemoryStore, name: str) -> tuple[list[Listing], list[CoalesceError]]:
+async def list_all(
+    store: MemoryStore, name: str, worth_a_request: int
+) -> tuple[list[Listing], list[CoalesceError]]:
     listings: list[Listing] = []
     failures: list[CoalesceError] = []
 
@@ -102,6 +101,7 @@ async def list_all(store: MemoryStore, name: str) -> tuple[list[Listing], list[C
         state_prefix="_coalesce/",
         on_listing=take,
         on_failure=failures.append,
+        worth_a_request=worth_a_request,
     )
     return listings, failures
 
@@ -124,9 +124,7 @@ def test_whatever_the_keys_are_each_is_found_once_and_no_group_is_cut(
         bucket.store(key, b"1")
     store = Paged(bucket)
     store.per_page = per_page
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(grouping, "_WORTH_A_REQUEST", 1 if splitting else 50)
-        listings, failures = asyncio.run(list_all(store, name))
+    listings, failures = asyncio.run(list_all(store, name, 1 if splitting else 50))
     assert not failures
     groups = [group for listing in listings for group in listing.groups]
     parsed = {key: layout(name).parse(key) for key in keys}
@@ -219,7 +217,7 @@ class Repeating(MemoryStore):
         self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000
     ) -> Page:
         page = await super().list_page(prefix, delimiter=delimiter, max_keys=max_keys)
-        return replace(page, token="again") if prefix == "_coalesce/" else page
+        return replace(page, token="again") if prefix == "_coalesce/groups/" else page
 
 
 async def test_a_state_prefix_whose_listing_repeats_itself_ends_the_run() -> None:
@@ -238,4 +236,5 @@ async def test_folders_that_a_console_made_under_the_state_prefix_are_nobodys() 
         bucket.store(folder, b"")
     report = await Run(MemoryStore(bucket), settings).coalesce()
     assert (report.exit_code, report.groups.coalesced) == (0, 2)
-    assert [key for key in bucket.objects if key.startswith("_coalesce/")] == folders
+    assert unfinished(bucket) == folders
+    check_ledger(bucket, "with folders")
