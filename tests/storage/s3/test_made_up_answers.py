@@ -268,7 +268,7 @@ def test_whatever_is_answered_nothing_but_our_own_failures_comes_of_it(
         assert b"NoSuch" in reply
     elif operation == "head" and found is None:
         assert status == 404
-        assert b"x-amz-request-id: " in reply or b"NoSuchKey" in said
+        assert b"x-amz-request-id: " in reply or b"NoSuchKey" in reply
     elif operation == "abort":
         assert found is not None or 200 <= status < 300 or (status == 404 and b"NoSuch" in reply)
     elif operation == "delete" and isinstance(found, DeleteResult):
