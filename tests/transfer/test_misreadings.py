@@ -17,7 +17,7 @@ from coalesce.errors import TooLong
 from coalesce.report.report import Report
 from coalesce.settings import Settings
 from coalesce.storage.base import Body
-from coalesce.storage.checksums import crc64, encoded
+from coalesce.storage.checksums import crc64, encode
 from coalesce.storage.limits import MIN_PART_BYTES
 from coalesce.storage.memory import MemoryBucket, MemoryStore
 from support import auditor
@@ -106,7 +106,7 @@ def another(data: bytes) -> str:
 
 
 MD5 = Kept(md5)
-CRC64 = Kept(multipart, lambda data: {"CRC64NVME": encoded(crc64([data]))})
+CRC64 = Kept(multipart, lambda data: {"CRC64NVME": encode(crc64([data]))})
 CRC32 = Kept(multipart, lambda data: {"CRC32": b64encode(zlib.crc32(data).to_bytes(4)).decode()})
 NOTHING = Kept(multipart, lambda _: {"CRC32": "AAAA-2"})
 KMS = Kept(another, kms=True)
