@@ -7,10 +7,20 @@ from contextlib import asynccontextmanager
 import pytest
 
 from coalesce import errors
+from coalesce.storage.limits import MAX_IDLE_PAGES
 from coalesce.storage.s3 import S3Options, S3Store, open_s3
 from coalesce.storage.s3 import connection as connections
 from coalesce.storage.s3.connection import Connection
-from support.scripted import EMPTY_LISTING, Peer, Server, answer, refusal, serving, store_of
+from support.scripted import (
+    EMPTY_LISTING,
+    Peer,
+    Request,
+    Server,
+    answer,
+    refusal,
+    serving,
+    store_of,
+)
 
 ETAG = '"e"'
 HEAD = b'HTTP/1.1 200 OK\r\netag: "e"\r\n'
@@ -90,7 +100,8 @@ CHUNK = b"10000\r\n" + b" " * 65536 + b"\r\n"
 
 
 async def test_a_page_of_a_listing_without_end_is_not_read_to_its_end() -> None:
-    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    date = b"date: Sun, 22 Nov 2026 12:00:00 GMT\r\n"
+    head = b"HTTP/1.1 200 OK\r\n" + date + b"transfer-encoding: chunked\r\n\r\n"
     async with flood(head, CHUNK) as (store, _, sent):
         with pytest.raises(errors.Unavailable):
             await store.list_page("p/")
@@ -135,6 +146,24 @@ async def test_a_refusal_may_be_longer_than_the_object() -> None:
     ):
         with pytest.raises(errors.NotFound):
             await store.get("k", etag=ETAG, size=1)
+
+
+async def test_a_listing_of_uploads_that_shows_none_and_leads_on_for_ever_is_given_up() -> None:
+    pages = 0
+
+    def reply(_: Request) -> bytes:
+        nonlocal pages
+        pages += 1
+        assert pages <= MAX_IDLE_PAGES, "it is followed without end"
+        marker = b"<NextKeyMarker>%d</NextKeyMarker><NextUploadIdMarker>u</NextUploadIdMarker>"
+        return answer(
+            b"<ListMultipartUploadsResult><IsTruncated>true</IsTruncated>%b"
+            b"</ListMultipartUploadsResult>" % (marker % pages)
+        )
+
+    async with serving(store_of(reply)) as server, open_s3(options(server)) as store:
+        with pytest.raises(errors.ListingError, match="no end"):
+            await store.list_uploads("data/")
 
 
 # A trickle, in the time of a clock that the test moves
