@@ -171,7 +171,10 @@ def test_every_long_name_of_an_option_is_a_variable_and_a_name_in_a_file(tmp_pat
 @pytest.mark.parametrize(
     ("variable", "said"),
     [
-        ("COALESCE_MAX_FILE", "unknown variable COALESCE_MAX_FILE; did you mean COALESCE_MAX_FILES"),
+        (
+            "COALESCE_MAX_FILE",
+            "unknown variable COALESCE_MAX_FILE; did you mean COALESCE_MAX_FILES",
+        ),
         ("COALESCE_X", "unknown variable COALESCE_X$"),
     ],
 )
