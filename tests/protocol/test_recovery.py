@@ -76,7 +76,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 def sums(shown: str, data: bytes, old: StoredObject) -> dict[str, str]:
     """The checksum that the store shows of a damaged object."""
     if shown == "of the new bytes":
-        return {"CRC64NVME": checksums.encoded(checksums.crc64([data]))}
+        return {"CRC64NVME": checksums.encode(checksums.crc64([data]))}
     return {} if shown == "none" else dict(old.checksum)
 
 

@@ -85,7 +85,7 @@ class Job:
         return bucket
 
     def _sum(self, body: bytes) -> dict[str, str]:
-        return {"CRC64NVME": checksums.encoded(checksums.crc64([body]))}
+        return {"CRC64NVME": checksums.encode(checksums.crc64([body]))}
 
 
 DIRECTORIES = [

@@ -299,7 +299,7 @@ class Trial:
             part = await self._copy(target, upload, source, new)
         except (AccessDenied, BadRequest, NotImplementedByStore, PreconditionFailed):
             return Seen.LACKING
-        whole = checksums.encoded(checksums.crc64([b"second"]))
+        whole = checksums.encode(checksums.crc64([b"second"]))
         return Seen.KEPT if part.checksum == whole else Seen.LACKING
 
     async def _copy(self, target: str, upload: str, source: str, etag: str) -> UploadedPart:
@@ -316,7 +316,7 @@ class Trial:
 
     async def full_object_checksum(self) -> Seen:
         """A wrong CRC64NVME of the whole refused, and the right one accepted."""
-        values = {data: checksums.encoded(checksums.crc64([data])) for data in (b"right", b"wrong")}
+        values = {data: checksums.encode(checksums.crc64([data])) for data in (b"right", b"wrong")}
         mode = Checksum.CRC64NVME
         try:
             for name in (b"wrong", b"right"):
