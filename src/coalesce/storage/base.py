@@ -123,7 +123,7 @@ class Usage:
     checking: float = 0.0
 
     @contextmanager
-    def timed(self, operation: str) -> Iterator[None]:
+    def measure(self, operation: str) -> Iterator[None]:
         """Adds the time of the block to the operation's."""
         began = time.perf_counter()
         try:

@@ -90,7 +90,8 @@ CHUNK = b"10000\r\n" + b" " * 65536 + b"\r\n"
 
 
 async def test_a_page_of_a_listing_without_end_is_not_read_to_its_end() -> None:
-    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    date = b"date: Sun, 22 Nov 2026 12:00:00 GMT\r\n"
+    head = b"HTTP/1.1 200 OK\r\n" + date + b"transfer-encoding: chunked\r\n\r\n"
     async with flood(head, CHUNK) as (store, _, sent):
         with pytest.raises(errors.Unavailable):
             await store.list_page("p/")

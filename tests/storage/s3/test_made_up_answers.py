@@ -20,7 +20,7 @@ from coalesce.storage.checksums import Checksum
 from coalesce.storage.s3 import S3Options, S3Store, open_s3
 from coalesce.storage.s3 import failure as failures
 from coalesce.storage.s3.failure import failure_of
-from coalesce.storage.s3.xml import parse_deleted, parse_page
+from coalesce.storage.s3.xml import parse_delete_result, parse_page
 from support.scripted import Request, answer, serving, store_of
 
 LISTING = (
@@ -319,7 +319,7 @@ def test_only_a_404_means_absence(code: str, status: int, message: str) -> None:
 def test_a_page_and_a_bulk_delete_are_read_or_refused(body: bytes) -> None:
     for parse in (
         lambda: parse_page(body, "a/", 0.0).objects,
-        lambda: parse_deleted(body, [("k", "e"), ("l", "e")]),
+        lambda: parse_delete_result(body, [("k", "e"), ("l", "e")]),
     ):
         try:
             found = parse()  # type: ignore[no-untyped-call]

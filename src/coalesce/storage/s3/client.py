@@ -167,7 +167,7 @@ class Client:
         """
         method = getattr(self._client, _METHODS[operation])
         try:
-            with self.usage.timed(operation):
+            with self.usage.measure(operation):
                 answer: dict[str, Any] = await method(**self._common, **arguments)
         except (ClientError, BotoCoreError, OSError, RuntimeError, *_UNREADABLE) as error:
             failure = self._translate(error, operation, where)

@@ -61,7 +61,7 @@ class Sender:
                     with suppress(errors.StorageError):
                         await self.locate(key or where)
         self._usage.requests[operation] += 1
-        with self._usage.timed(operation):
+        with self._usage.measure(operation):
             return await self._wire.send(
                 operation,
                 method,

@@ -32,7 +32,7 @@ from coalesce.storage.s3.client import Client, open_client
 from coalesce.storage.s3.options import S3Options
 from coalesce.storage.s3.sender import Sender
 from coalesce.storage.s3.wire import Wire
-from coalesce.storage.s3.xml import delete_request, parse_deleted, parse_page
+from coalesce.storage.s3.xml import delete_request, parse_delete_result, parse_page
 
 
 @asynccontextmanager
@@ -370,7 +370,7 @@ class S3Store(ObjectStore):
                 headers={"content-md5": md5, "content-type": "application/xml"},
                 body=[body],
             )
-            return parse_deleted(answer.data, targets)
+            return parse_delete_result(answer.data, targets)
 
         return await self._sender.retry(once)
 
