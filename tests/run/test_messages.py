@@ -14,7 +14,7 @@ from coalesce.run.workers import processes_for
 
 KEPT = Kept("data/t_0_1-1.jsonl.gz", Why.DELETE_REFUSED)
 SINGLE = Kept("data/t_0_9-9.jsonl.gz", Why.SINGLE)
-OUTPUT = CommittedOutput("data/t_0_0_1.jsonl.gz", 2, 100, 2, 0, 1, "crc", 1, 21, (KEPT,))
+OUTPUT = CommittedOutput("data/t_0_0_1.jsonl.gz", 2, 100, 2, 0, 1, "crc", 1, 1, 21, (KEPT,))
 
 
 async def test_messages_arrive_in_order_and_as_they_were_sent() -> None:
