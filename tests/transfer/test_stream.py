@@ -68,9 +68,7 @@ async def send(
             capacity=Capacity.of(0, 2**20, lambda: 0),
             window=window or window_bytes(batch, 0, sizes),
         )
-    await store.complete_upload(
-        OUTPUT, created.upload_id, sent.parts, checksum=Checksum.CRC64NVME
-    )
+    await store.complete_upload(OUTPUT, created.upload_id, sent.parts, checksum=Checksum.CRC64NVME)
     return [part.size for part in sent.parts]
 
 
