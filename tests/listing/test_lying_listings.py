@@ -280,7 +280,7 @@ CIRCLES = {
 async def test_a_listing_that_brings_nothing_new_any_more_is_given_up(name: str) -> None:
     store = Endless(MemoryBucket())
     store.pages = CIRCLES[name]
-    listings, failures = await list_all(store, "corporate")
+    listings, failures = await list_all(store, "corporate", 50)
     assert (listings, [failure.code for failure in failures]) == ([], ["ListingUnknown"])
     assert "has no end" in failures[0].message
     assert store.listed <= MAX_IDLE_PAGES + 10
@@ -293,7 +293,7 @@ async def test_empty_pages_in_a_row_are_believed_up_to_a_bound(more: int) -> Non
     store = Endless(MemoryBucket())
     store.pages = [page(*SOURCES[:3]), *[page()] * count, page(*SOURCES[3:])]
     store.end = len(store.pages)
-    listings, failures = await list_all(store, "corporate")
+    listings, failures = await list_all(store, "corporate", 50)
     if count < MAX_IDLE_PAGES:
         (group,) = listings[0].groups
         assert [source.key for source in group.sources] == SOURCES

@@ -30,7 +30,11 @@ RECORD = "_coalesce/groups/data/t_0"
 
 
 class Counting(MemoryStore):
+<<<<<<< HEAD
     """Notes how many keys each DeleteObjects of sources names, and how often a plan is recorded."""
+=======
+    """Notes how many keys each DeleteObjects for sources names and how often plans are recorded."""
+>>>>>>> b6e859ae0c7f5d43910a373f41022f729a889c90
 
     def __init__(self, bucket: MemoryBucket) -> None:
         super().__init__(bucket)

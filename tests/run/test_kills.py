@@ -1,8 +1,8 @@
 """The command as a process, killed with SIGKILL at a request to a real server: before the server
 has seen it, or when it has done it and nobody heard.
 
-A sample of the points; `test_crashes.py` has them all, in memory. COALESCE_KILLS=all takes every
-kind of request, before and after, as `make test-servers` does.
+A sample of the points; `test_crashes.py` has them all, in memory. COALESCE_TEST_KILLS=all takes
+every kind of request, before and after, as `make test-servers` does.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ POINTS = {
 DELETES = {"a delete of sources": (Point("DeleteObjects", ""), Point("DeleteObject", DATA))}
 SAMPLE = ["a later upload", "the first Complete", "a delete of sources", "the end of a plan record"]
 
-ALL = os.environ.get("COALESCE_KILLS") == "all"
+ALL = os.environ.get("COALESCE_TEST_KILLS") == "all"
 CHOSEN = [
     (name, answered)
     for name in [*POINTS, *DELETES]

@@ -1,4 +1,4 @@
-"""The bytes of an output are its sources', in parts that S3 takes, and in bounded memory."""
+"""The bytes of an output are those of its sources, in parts that S3 takes, in bounded memory."""
 
 import asyncio
 import gzip
