@@ -170,7 +170,7 @@ class Racy(MemoryStore):
 
     async def put(
         self, key, body, *, if_none_match=False, if_match="", content_type="", metadata=None
-    ):  # type: ignore[no-untyped-def]
+    ):
         free = key not in self.bucket.objects
         await asyncio.sleep(0)
         return await super().put(
