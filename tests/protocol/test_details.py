@@ -251,6 +251,20 @@ async def test_after_a_batch_that_failed_no_further_round_is_begun() -> None:
     assert (bucket.uploads, unfinished(bucket)) == ({}, [])
 
 
+async def test_outputs_that_a_failure_kept_from_beginning_count_against_no_limit() -> None:
+    """Four of eight sources are begun, and fail. So a limit of six is not reached, and is no reason
+    for the run to leave other groups alone.
+    """
+    bucket = one_group(8)
+    bucket.round_batches = 2
+    store = failing(MemoryStore(bucket), "UploadPart", "data/", BadRequest)
+    bucket.now += 1000
+    run = new_run(store, settings(max_files=2, max_delete=6))
+    report = await run.coalesce()
+    assert report.exit_code == ExitCode.FAILED
+    assert run.stop.code == 0
+
+
 def written_differently(spoilt: Sequence[int]) -> MemoryBucket:
     """Sources of the same offsets, which differ in nothing but zeros: so do names of outputs."""
     bucket = MemoryBucket()
