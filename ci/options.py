@@ -8,6 +8,7 @@ from coalesce.cli.app import COMMANDS
 from coalesce.cli.command import Command
 from coalesce.cli.describe import default_of, meaning_of
 from coalesce.cli.options import Option
+from coalesce.cli.origins import file_spellings
 from coalesce.cli.request import FILE_NAMES, field_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "options.md"
@@ -21,10 +22,11 @@ INTRODUCTION = """\
 that says something counts:
 
 1. on the command line
-2. in the environment, by the variable in the tables; a repeatable option takes several values
-   there, separated by spaces, and a switch takes `true` or `false`
-3. in a TOML file, `--config` or `coalesce.toml` in the working directory, by the name in the
-   tables: `max-size = "64MiB"`, `prefix = ["a", "b"]`, `quiet = true`
+2. in the environment, by a variable in the tables; a repeatable option takes several values
+   there, separated by spaces, and a switch takes `true` or `false`; an unknown variable that begins
+   with `COALESCE_` is refused
+3. in a TOML file, `--config` or `coalesce.toml` in the working directory, by a name in the
+   tables: `max-size = "64MiB"`, `prefix = ["a", "b"]`, `quiet = true`; unknown names are refused
 4. by default
 
 Sizes are bytes, or a number with a unit: `128MB`, `64MiB`. Durations are seconds, or a number with
@@ -74,17 +76,18 @@ def _table(title: str, options: dict[Option, list[str]]) -> str:
             f"`{option.usage}`",
             meaning_of(commands[0], option).replace("|", "\\|"),
             f"`{default}`" if default else "",
-            f"`{option.variable}`" if option.variable else "",
-            f"`{_file_name(commands[0], option)}`" if _file_name(commands[0], option) else "",
+            ", ".join(f"`{variable}`" for variable in option.variables),
+            ", ".join(f"`{name}`" for name in _file_names(commands[0], option)),
             ", ".join(commands),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 
-def _file_name(command: str, option: Option) -> str:
-    known = option.name in FILE_NAMES and field_of(command, option.name) is not None
-    return option.name.replace("_", "-") if known else ""
+def _file_names(command: str, option: Option) -> list[str]:
+    shared = option.name not in FILE_NAMES or field_of(command, option.name) is not None
+    known = file_spellings([option], FILE_NAMES)
+    return [name.replace("_", "-") for name in option.spellings if shared and name in known]
 
 
 def _anchor(title: str) -> str:

@@ -46,7 +46,7 @@ def judged(name: str) -> Verdict:
     print(f"== {name} {server.version}", flush=True)
     with running(name) as (variables, _):
         environment = (
-            {"COALESCE_KILLS": "all"}
+            {"COALESCE_TEST_KILLS": "all"}
             | os.environ
             | variables
             | {"COALESCE_TEST_REFUSED": "1" if server.refused else ""}

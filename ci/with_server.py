@@ -1,6 +1,6 @@
 """Runs a command against a real S3 server: `python ci/with_server.py NAME COMMAND...`.
 
-The server is installed once, at a pinned version, into $COALESCE_SERVERS (by default
+The server is installed once, at a pinned version, into $COALESCE_TEST_SERVERS (by default
 ~/.cache/coalesce-servers), and runs on a free loopback port with its data in a temporary folder.
 The command finds it in COALESCE_TEST_ENDPOINT, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; where
 the server keeps too little for `coalesce run`, COALESCE_ACCEPT_WEAKER says so.
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-CACHE = Path(os.environ.get("COALESCE_SERVERS") or Path.home() / ".cache" / "coalesce-servers")
+CACHE = Path(os.environ.get("COALESCE_TEST_SERVERS") or Path.home() / ".cache" / "coalesce-servers")
 
 
 @dataclass(frozen=True, slots=True)

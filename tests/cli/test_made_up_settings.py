@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from coalesce.cli.app import app
 from coalesce.cli.files import check_writable
-from coalesce.cli.origins import gather, read_file
+from coalesce.cli.origins import file_spellings, gather, read_file
 from coalesce.cli.output import Printer, set_up_log
 from coalesce.cli.request import FILE_NAMES, Request
 from coalesce.errors import CoalesceError, ConfigurationError, UsageError
@@ -94,7 +94,7 @@ def log() -> Iterator[None]:
 
 def read(config: Path) -> Settings:
     """All that the command makes of a file, before it talks to anybody."""
-    request = Request.of(gather({}, {}, read_file(str(config), FILE_NAMES), {}))
+    request = Request.of(gather({}, {}, read_file(str(config), file_spellings([], FILE_NAMES)), {}))
     set_up_log(request.output)
     Printer.of(request.output)
     if request.output.report:
@@ -139,7 +139,7 @@ def test_any_bytes_as_a_file_are_read_or_refused_with_a_clear_line(
     config = tmp_path / "c.toml"
     config.write_bytes(body)
     with suppress(UsageError):
-        read_file(str(config), FILE_NAMES)
+        read_file(str(config), file_spellings([], FILE_NAMES))
 
 
 @settings(

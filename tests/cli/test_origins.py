@@ -9,10 +9,19 @@ import pytest
 
 from coalesce.cli.app import COMMANDS
 from coalesce.cli.options import Values
-from coalesce.cli.origins import gather, read_environment, read_file, read_scheduler
+from coalesce.cli.origins import (
+    check_variables,
+    file_spellings,
+    gather,
+    read_environment,
+    read_file,
+    read_scheduler,
+)
 from coalesce.cli.request import FILE_NAMES, Request
 from coalesce.errors import UsageError
 
+RUN = list(COMMANDS["run"].options)
+SPELLINGS = file_spellings(RUN, FILE_NAMES)
 PLACE = {"bucket": "b", "prefix": ["p"]}
 ORIGINS: dict[str, Values] = {
     "typed": {"max_files": "3", "shard": "3/9"},
@@ -23,9 +32,7 @@ ORIGINS: dict[str, Values] = {
 
 
 def environment(**variables: str) -> Values:
-    return read_environment(
-        COMMANDS["run"].options, {f"COALESCE_{name}": text for name, text in variables.items()}
-    )
+    return read_environment(RUN, {f"COALESCE_{name}": text for name, text in variables.items()})
 
 
 @pytest.mark.parametrize(
@@ -121,15 +128,57 @@ def test_the_default_file_need_not_exist_but_a_named_one_must(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert read_file(None, FILE_NAMES) == {}
+    assert read_file(None, SPELLINGS) == {}
     (tmp_path / "coalesce.toml").write_text('max-size = "5MB"\n')
-    assert read_file(None, FILE_NAMES) == {"max_size": "5MB"}
+    assert read_file(None, SPELLINGS) == {"max_size": "5MB"}
     with pytest.raises(UsageError, match=r"'none\.toml': No such file or directory"):
-        read_file("none.toml", FILE_NAMES)
+        read_file("none.toml", SPELLINGS)
 
 
 def test_names_that_a_file_may_not_set_are_named(tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
     config.write_text('buckt = "b"\ndry-run = true\nquiet = true\n')
     with pytest.raises(UsageError, match="buckt, dry_run"):
-        read_file(str(config), FILE_NAMES)
+        read_file(str(config), SPELLINGS)
+
+
+def test_every_long_name_of_an_option_is_a_variable_and_a_name_in_a_file(tmp_path: Path) -> None:
+    assert environment(DATE="today", FILES="3", SIZE="1MB", THREADS="5") == {
+        "date": "today",
+        "max_files": "3",
+        "max_size": "1MB",
+        "concurrency": "5",
+    }
+    assert environment(NO_CHECK="1", NO_LEDGER="false") == {"check": False, "ledger": True}
+    assert environment(FILES="3", MAX_FILES="4") == {"max_files": "4"}, "the first name counts"
+    config = tmp_path / "c.toml"
+    config.write_text(
+        'date-to-add = "today"\nfiles = 3\nsize = "1MB"\nthreads = 5\nno-check = true\n'
+        "no-delete = true\nmanifests = true\nmultiprocessor = true\n"
+    )
+    assert gather({}, {}, read_file(str(config), SPELLINGS), {}) == {
+        "date": "today",
+        "max_files": 3,
+        "max_size": "1MB",
+        "concurrency": 5,
+        "check": False,
+        "delete": False,
+        "layout": "manifest",
+        "processes": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        (
+            "COALESCE_MAX_FILE",
+            "unknown variable COALESCE_MAX_FILE; did you mean COALESCE_MAX_FILES",
+        ),
+        ("COALESCE_X", "unknown variable COALESCE_X$"),
+    ],
+)
+def test_a_variable_that_no_command_knows_is_refused(variable: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        check_variables(RUN, {variable: "1"})
+    check_variables(RUN, {variable: "", "COALESCE_SHARDS": "4", "COALESCE_FILES": "3", "X": "y"})

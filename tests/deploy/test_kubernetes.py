@@ -190,6 +190,7 @@ def test_a_night_ends_before_the_readers_start() -> None:
 def test_every_variable_is_one_of_an_option() -> None:
     from coalesce.cli.app import COMMANDS
 
-    known = {option.variable for option in COMMANDS["run"].options} | {"COALESCE_SHARDS"}
+    variables = {name for option in COMMANDS["run"].options for name in option.variables}
+    known = variables | {"COALESCE_SHARDS"}
     names = {name for manifest in of(plain(), "ConfigMap") for name in manifest["data"]}
     assert names - known == set()

@@ -13,7 +13,7 @@ import pytest
 from coalesce.inspect.verify import Verification, verify
 from coalesce.run.pipeline import Run
 from coalesce.storage.base import Body
-from coalesce.storage.checksums import crc64, encoded
+from coalesce.storage.checksums import crc64, encode
 from coalesce.storage.memory import MemoryBucket, MemoryStore, StoredObject
 from coalesce.storage.s3 import S3Store
 from support.buckets import contents, data_in, fill, filled
@@ -58,7 +58,7 @@ async def test_outputs_of_a_run_are_proven(deep: bool) -> None:
 def with_data(stored: StoredObject, data: bytes, *, summed: bool = True) -> StoredObject:
     """The object with other bytes, and the sum that the store would show for them, or none."""
     return dataclasses.replace(
-        stored, data=data, checksum={"CRC64NVME": encoded(crc64([data]))} if summed else {}
+        stored, data=data, checksum={"CRC64NVME": encode(crc64([data]))} if summed else {}
     )
 
 

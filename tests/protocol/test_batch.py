@@ -215,7 +215,7 @@ def test_silence_is_asked_again(unanswered: bool, repeated: bool) -> None:
 DATA = b"what was sent"
 OUTPUT = "data/t_0_0_9.jsonl.gz"
 BATCH = Batch(OUTPUT, (), 0, "the digest of the plan")
-CRC64 = checksums.encoded(checksums.crc64([DATA]))
+CRC64 = checksums.encode(checksums.crc64([DATA]))
 SENT = {"CRC64NVME": CRC64}
 
 
@@ -265,7 +265,7 @@ WRONG = {
     "cut, and the store keeps no checksums": (DATA[:-1], {}, expected(Checksum.NONE)),
     "empty": (b"", {}, expected()),
     "longer": (DATA + b"\n", {}, expected()),
-    "another checksum": (OTHER, {"CRC64NVME": checksums.encoded(7)}, expected()),
+    "another checksum": (OTHER, {"CRC64NVME": checksums.encode(7)}, expected()),
     "other bytes, no checksum shown": (OTHER, {}, expected()),
     "other bytes, and the store keeps none": (OTHER, {}, expected(Checksum.NONE)),
     "another checksum of its parts": (

@@ -56,6 +56,7 @@ async def test_one_refusal_at_any_request_costs_no_record(
         report = await new_run(store, settings).coalesce()
         assert report.exit_code in (0, 1, 4, 10, 11, 75), context
         assert not original - readable(contents(bucket)), context
+        bucket.audit.check_counts(report, context)
         await check_settled(bucket, settings, original, context)
 
 

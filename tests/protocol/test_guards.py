@@ -623,7 +623,7 @@ async def test_a_source_that_is_not_what_its_stored_sum_says_stays_where_it_is()
     key = "data/db.core.topic_0_10-19.jsonl.gz"
     stored = bucket.objects[key]
     with bucket.audit.others():
-        bucket.store(key, stored.data, checksum={"CRC64NVME": checksums.encoded(1)})
+        bucket.store(key, stored.data, checksum={"CRC64NVME": checksums.encode(1)})
     report = await report_of(MemoryStore(bucket))
     assert (report.exit_code, report.sources.left["corrupt"]) == (4, 1)
     assert key in bucket.objects
@@ -672,7 +672,7 @@ async def test_a_source_read_in_ranges_is_held_against_its_stored_sum() -> None:
     key = "data/db.core.topic_0_10-19.jsonl.gz"
     stored = bucket.objects[key]
     with bucket.audit.others():
-        bucket.store(key, stored.data, checksum={"CRC64NVME": checksums.encoded(1)})
+        bucket.store(key, stored.data, checksum={"CRC64NVME": checksums.encode(1)})
     report = await report_of(MemoryStore(bucket))
     assert (report.exit_code, report.sources.left["corrupt"]) == (4, 1)
     assert key in bucket.objects

@@ -1,5 +1,6 @@
 """The probe counts only what is proven: silence is neither a guarantee nor the lack of one."""
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -16,9 +17,17 @@ from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support.buckets import contents
 from support.nights import night, one_group, sources_in
 from support.runs import NoLease
-from support.schedules import Tally
+from support.schedules import SEEDS, Tally
 
 GUARANTEES = [field.name for field in fields(Capabilities) if field.name != "checksum"]
+NEEDED = {
+    "create_only_put",
+    "conditional_put",
+    "create_only_complete",
+    "fence",
+    "upload_metadata",
+}
+DELETES = {"conditional_delete", "conditional_delete_many"}  # one of them is needed
 STRENGTH = [Checksum.NONE, Checksum.CRC32, Checksum.CRC64NVME]
 
 # What a store lacks that ignores one condition.
@@ -85,6 +94,36 @@ async def test_one_unanswered_request_changes_nothing_of_what_is_seen(
             store.before = fail
         context = f"no answer to request {request.number}: {request.operation} {request.key}"
         assert seen(await probe(store, "probe/", NoLease())) == truth(ignores), context
+
+
+@pytest.mark.parametrize("ignores", LACKING)
+async def test_however_many_requests_go_unanswered_nothing_is_taken_for_more_or_less_than_it_is(
+    ignores: str, tally: Tally
+) -> None:
+    """Either the probe sees what the store keeps, or it says that it cannot tell; what a run can do
+    without it may do without.
+    """
+    tally("unanswered requests of the probe", SEEDS)
+    lacking, strongest = truth(ignores)
+    for seed in range(SEEDS):
+        chance = random.Random(f"{ignores} {seed}")
+        share = chance.choice([0.02, 0.05, 0.1, 0.2, 0.4])
+        store = store_that_ignores(ignores)
+
+        async def fail(sent: Request, chance: random.Random = chance, share: float = share) -> None:
+            if chance.random() < share:
+                raise errors.Unavailable("no answer", key=sent.key, operation=sent.operation)
+
+        store.before = store.after = fail
+        try:
+            found, checksum = seen(await probe(store, "probe/", NoLease()))
+        except errors.Unavailable:
+            continue
+        assert found >= lacking, seed
+        assert found - lacking <= {name for name in GUARANTEES if name not in NEEDED}, seed
+        assert STRENGTH.index(checksum) <= STRENGTH.index(strongest), seed
+        if found >= DELETES:
+            assert lacking >= DELETES, seed
 
 
 FAULTS: list[type[errors.StorageError]] = [errors.Throttled, errors.StorageError]

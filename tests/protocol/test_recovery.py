@@ -68,6 +68,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "cut at the end of a gzip member": cut_at_a_member,
     "cut somewhere": lambda data: data[: len(data) // 2],
     "lengthened": lambda data: data + gzip.compress(b"more\n", mtime=0),
+    "lengthened at its beginning": lambda data: gzip.compress(b"more\n", mtime=0) + data,
     "replaced": lambda _: gzip.compress(b"theirs\n", mtime=0),
     "a bit flipped": flip,
 }
@@ -76,7 +77,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 def sums(shown: str, data: bytes, old: StoredObject) -> dict[str, str]:
     """The checksum that the store shows of a damaged object."""
     if shown == "of the new bytes":
-        return {"CRC64NVME": checksums.encoded(checksums.crc64([data]))}
+        return {"CRC64NVME": checksums.encode(checksums.crc64([data]))}
     return {} if shown == "none" else dict(old.checksum)
 
 
@@ -301,6 +302,18 @@ async def test_an_output_of_version_0_1_is_settled_by_reading_it_and_its_sources
     bucket = await completed_by_0_1(fill)
     layout = "manifest" if fill is manifests else "corporate"
     report = await night(bucket, layout=layout)
+    assert (report.exit_code, report.outputs.recovered) == (0, 1)
+    assert sources_in(bucket) == []
+    bucket.audit.check_quiet()
+
+
+@pytest.mark.parametrize(("fill", "other"), [(None, "manifest"), (manifests, "corporate")])
+async def test_an_output_of_version_0_1_is_read_as_what_its_own_layout_makes_it(
+    fill: Callable[[AuditedBucket], None] | None, other: str
+) -> None:
+    """Also by a run with another layout."""
+    bucket = await completed_by_0_1(fill)
+    report = await night(bucket, layout=other)
     assert (report.exit_code, report.outputs.recovered) == (0, 1)
     assert sources_in(bucket) == []
     bucket.audit.check_quiet()

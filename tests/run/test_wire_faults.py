@@ -153,7 +153,7 @@ async def test_a_fault_that_passes_is_not_noticed(there: Field, fault: str) -> N
 async def test_a_request_that_is_never_answered_is_given_up_and_sent_again(there: Field) -> None:
     original = await look(there.store)
     there.proxy.rules = everywhere(stall)
-    report = await there.run(read_timeout=2.0)
+    report = await there.run(read_timeout=0.5)
     assert report.exit_code == 0, report.failures
     assert not any(rule.times for rule in there.proxy.rules)
     await there.check_settled(original)

@@ -9,7 +9,7 @@ from coalesce.content.rules import ContentRules
 from coalesce.errors import IntegrityError, PreconditionFailed
 from coalesce.planning.parts import PART_BYTES
 from coalesce.storage.base import Body
-from coalesce.storage.checksums import crc64, encoded
+from coalesce.storage.checksums import crc64, encode
 from coalesce.storage.memory import MemoryBucket, MemoryStore
 from coalesce.transfer.readback import check_output, read_output
 
@@ -66,7 +66,7 @@ async def test_an_output_that_is_not_as_expected_is_an_integrity_error(
     store = stored(text)
     head = await store.head(KEY)
     assert head is not None
-    expected = encoded(crc64([text])) if code == "NoLastNewline" else encoded(0)
+    expected = encode(crc64([text])) if code == "NoLastNewline" else encode(0)
     with pytest.raises(IntegrityError) as caught:
         await check_output(store, head, gzipped=False, expected_crc64=expected)
     assert (caught.value.code, caught.value.key) == (code, KEY)

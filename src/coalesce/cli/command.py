@@ -24,8 +24,8 @@ WIDTH = 100
 _HELP = ("-h, --help", "show this help")
 _VERSION = ("-V, --version", "show the version")
 _EPILOG = (
-    "Each option can also be set by an environment variable, COALESCE_ and its first long name as "
-    "in COALESCE_ENDPOINT_URL, and most of them in the file of --config. The command line goes "
+    "Each option can also be set by an environment variable, COALESCE_ and its long name as in "
+    "COALESCE_ENDPOINT_URL, and most of them in the file of --config. The command line goes "
     "before the environment, the environment before the file."
 )
 
@@ -151,15 +151,24 @@ def _exit_code(command: Command, work: Callable[[], int]) -> int:
 
 
 def _values(command: Command, typed: Values) -> Values:
-    from coalesce.cli.origins import gather, read_environment, read_file, read_scheduler
+    from coalesce.cli.origins import (
+        check_variables,
+        file_spellings,
+        gather,
+        read_environment,
+        read_file,
+        read_scheduler,
+    )
     from coalesce.cli.request import FILE_NAMES
 
+    known = [option for each in COMMANDS.values() for option in each.options]
+    check_variables(known, os.environ)
     given = {name: value for name, value in typed.items() if value is not None}
     environment = read_environment(command.options, os.environ)
     file: Values = {}
     if command.has_file:
         path = given.pop("config", None) or environment.get("config")
-        file = read_file(None if path is None else str(path), FILE_NAMES)
+        file = read_file(None if path is None else str(path), file_spellings(known, FILE_NAMES))
     return gather(given, environment, file, read_scheduler(os.environ))
 
 

@@ -42,9 +42,22 @@ class Option:
         return next((name.partition("/")[0] for name in self.names if name.startswith("--")), "")
 
     @property
-    def variable(self) -> str:
-        """The environment variable, empty if there is none."""
-        return f"COALESCE_{self.long[2:].replace('-', '_').upper()}" if self.long else ""
+    def spellings(self) -> dict[str, bool]:
+        """Its long names as a file and the environment write them.
+
+        False is said of a name that switches off, as `no_check` does.
+        """
+        return {
+            name.removeprefix("--").replace("-", "_"): positive
+            for names in self.names
+            if names.startswith("--")
+            for name, positive in zip(names.split("/"), (True, False), strict=False)
+        }
+
+    @property
+    def variables(self) -> dict[str, bool]:
+        """The environment variables, one for each spelling."""
+        return {f"COALESCE_{name.upper()}": on for name, on in self.spellings.items()}
 
     @property
     def usage(self) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -17,9 +18,10 @@ _NO = frozenset({"0", "false", "no", "off", "f", "n"})
 
 # Where schedulers say which of how many jobs this is: AWS Batch array jobs; Kubernetes Indexed
 # Jobs, which know their number only if somebody passes it on.
+_SHARDS = "COALESCE_SHARDS"
 _ARRAYS = (
     ("AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE"),
-    ("JOB_COMPLETION_INDEX", "COALESCE_SHARDS"),
+    ("JOB_COMPLETION_INDEX", _SHARDS),
 )
 
 
@@ -68,24 +70,45 @@ _SHORTHANDS: dict[str, tuple[str, object]] = {
     "no_delete": ("delete", False),
 }
 
+# Variables of this project's own tests and tools; the process that is tested inherits them.
+_TESTS = "COALESCE_TEST_"
+
+
+def check_variables(options: Iterable[Option], environment: Mapping[str, str]) -> None:
+    """Refuses variables that no command knows: a job with a typing error would do something else.
+
+    `options` are those of all commands, since a job's variables are set for all of them. Empty
+    variables say nothing. Raises UsageError.
+    """
+    known = {_SHARDS, *(name for option in options for name in option.variables)}
+    for name in sorted(environment.keys() - known):
+        if name.startswith("COALESCE_") and not name.startswith(_TESTS) and environment[name]:
+            near = difflib.get_close_matches(name, known, 1, cutoff=0.85)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            raise UsageError(f"unknown variable {name}{meant}")
+
 
 def read_environment(options: Iterable[Option], environment: Mapping[str, str]) -> Values:
-    """What environment variables say of these options; empty ones say nothing.
+    """What environment variables say of these options; empty ones say nothing, and the first
+    name of an option goes before its others.
 
     Raises UsageError for a switch that is neither on nor off.
     """
     values: dict[str, object] = {}
     for option in options:
-        text = environment.get(option.variable, "") if option.variable else ""
-        if not text:
-            continue
-        if option.value:
-            values[option.name] = text.split() if option.repeatable else text
-        elif text.strip().lower() in _YES | _NO:
-            values[option.name] = text.strip().lower() in _YES
-        else:
-            raise UsageError(f"{option.variable} {text!r}: neither true nor false")
+        for variable, positive in option.variables.items():
+            if text := environment.get(variable, ""):
+                values[option.name] = _read_variable(option, variable, text, positive)
+                break
     return values
+
+
+def _read_variable(option: Option, variable: str, text: str, positive: bool) -> object:
+    if option.value:
+        return text.split() if option.repeatable else text
+    if text.strip().lower() not in _YES | _NO:
+        raise UsageError(f"{variable} {text!r}: neither true nor false")
+    return (text.strip().lower() in _YES) is positive
 
 
 def read_scheduler(environment: Mapping[str, str]) -> Values:
@@ -96,10 +119,27 @@ def read_scheduler(environment: Mapping[str, str]) -> Values:
     return {}
 
 
-def read_file(path: str | None, known: Collection[str]) -> Values:
+def file_spellings(
+    options: Iterable[Option], settings: Collection[str]
+) -> dict[str, tuple[str, bool]]:
+    """Every name that a configuration file may use: the option that it sets, and whether it says
+    yes.
+
+    `options` are those of all commands, which may share a file; `settings` are the names that a
+    file may set.
+    """
+    spellings = {name: (name, True) for name in settings}
+    for option in options:
+        if option.name in settings or option.name in _SHORTHANDS:
+            for spelling, positive in option.spellings.items():
+                spellings[spelling] = option.name, positive
+    return spellings
+
+
+def read_file(path: str | None, spellings: Mapping[str, tuple[str, bool]]) -> Values:
     """What a configuration file says; None is the default file, which need not exist.
 
-    Raises UsageError for a file that cannot be read, or that sets what is not `known`.
+    Raises UsageError for a file that cannot be read, or that has names without `spellings`.
     """
     file = Path(path or CONFIG_FILE)
     if path is None and not file.exists():
@@ -111,10 +151,14 @@ def read_file(path: str | None, known: Collection[str]) -> Values:
         raise UsageError(
             f"cannot read the configuration file {str(file)!r}: {reason}", hint="Check --config."
         ) from error
-    values = {name.replace("-", "_"): value for name, value in found.items()}
-    if unknown := sorted(values.keys() - known):
+    written = {name.replace("-", "_"): value for name, value in found.items()}
+    if unknown := sorted(written.keys() - spellings.keys()):
         raise UsageError(
             f"unknown names in the configuration file {str(file)!r}: {', '.join(unknown)}",
             hint="It knows the names of the options, such as max-size.",
         )
+    values: dict[str, object] = {}
+    for name, value in written.items():
+        setting, positive = spellings[name]
+        values[setting] = value if positive or not isinstance(value, bool) else not value
     return values

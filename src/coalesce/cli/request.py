@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from coalesce.cli.options import Values
 from coalesce.cli.refusal import refusal_of
 from coalesce.errors import UsageError
-from coalesce.settings import Bucket, LayoutName, Seconds, Settings
+from coalesce.settings import Bucket, LayoutName, Seconds, Settings, as_directory
 
 if TYPE_CHECKING:
     from coalesce.storage.s3 import S3Options
@@ -135,7 +135,7 @@ class DataSetOptions(Options):
     """Options of `generate`: the bucket, and the fields of `coalesce.demo.dataset.Shape`."""
 
     bucket: Bucket
-    prefix: Annotated[str, BeforeValidator(_take_one)] = "data/"
+    prefix: Annotated[str, BeforeValidator(_take_one), AfterValidator(as_directory)] = "data/"
     layout: LayoutName = Settings.model_fields["layout"].default
     topics: Annotated[int, Field(ge=1)] = 2
     partitions: Annotated[int, Field(ge=1)] = 3
@@ -191,7 +191,10 @@ def parse(model: type[_Model], values: Values) -> _Model:
     for name, value in chosen.items():
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and not _is_sendable(text):
-                raise UsageError(f"--{name.replace('_', '-')} {text!r}: not text in UTF-8")
+                from coalesce.storage.s3.origin import strip_userinfo
+
+                shown = strip_userinfo(text)
+                raise UsageError(f"--{name.replace('_', '-')} {shown!r}: not text in UTF-8")
     try:
         return model.model_validate(chosen)
     except ValidationError as error:

@@ -123,6 +123,7 @@ async def list_groups(
     keep_going: Callable[[], bool] = lambda: True,
     shard: Shard = WHOLE,
     concurrency: int = 16,
+    worth_a_request: int = _WORTH_A_REQUEST,
 ) -> None:
     """Lists prefixes and hands over every group that a shard owns, each in one piece.
 
@@ -143,6 +144,7 @@ async def list_groups(
         shard: The share of the groups to list. A prefix that is split down to groups is listed
             only where this shard owns it.
         concurrency: How many pieces are listed, or wait for `on_listing`, at once.
+        worth_a_request: How many keys a piece must have to be listed apart.
 
     Raises:
         Exception: What `on_listing` raises; nothing more is listed then.
@@ -155,7 +157,7 @@ async def list_groups(
                 return
             try:
                 builder, children = await _list_piece(
-                    store, prefix, layout, state_prefix, shard, keep_going
+                    store, prefix, layout, state_prefix, shard, keep_going, worth_a_request
                 )
                 if not keep_going():
                     return
@@ -192,6 +194,7 @@ async def _list_piece(
     state_prefix: str,
     shard: Shard,
     keep_going: Callable[[], bool],
+    worth_a_request: int,
 ) -> tuple[_ListingBuilder, set[str]]:
     """Lists one prefix: its own keys, and the prefixes below it that are to be listed apart.
 
@@ -200,7 +203,7 @@ async def _list_piece(
     """
     owner = WHOLE if _MAY_BE_GROUP.search(prefix) else shard
     first = await read_page(store, prefix, "", None)
-    delimiter = _choose_delimiter(prefix, first, shard) if first.token else ""
+    delimiter = _choose_delimiter(prefix, first, shard, worth_a_request) if first.token else ""
     if delimiter:
         builder, children = _ListingBuilder(layout, state_prefix, owner), set[str]()
         with suppress(RepeatedToken):
@@ -220,7 +223,7 @@ async def _list_piece(
     return builder, set()
 
 
-def _choose_delimiter(prefix: str, page: Page, shard: Shard) -> str:
+def _choose_delimiter(prefix: str, page: Page, shard: Shard, worth_a_request: int) -> str:
     """Chooses where to split a prefix, by its first page.
 
     Returns an empty string if the pieces that this page shows are too small to be listed apart.
@@ -233,8 +236,6 @@ def _choose_delimiter(prefix: str, page: Page, shard: Shard) -> str:
         direct = sum(delimiter not in rest for rest in rests)
         if pieces and direct < len(rests) // 2:
             # Each shard lists all of a prefix that is not split, and only its share of one that is.
-            worth = (
-                max(2, _WORTH_A_REQUEST // shard.count) if delimiter == "_" else _WORTH_A_REQUEST
-            )
+            worth = max(2, worth_a_request // shard.count) if delimiter == "_" else worth_a_request
             return delimiter if len(rests) >= len(pieces) * worth else ""
     return ""

@@ -249,7 +249,8 @@ class Account:
             report.worsen(ExitCode.LEASED)
         if stop_code:
             report.worsen(stop_code)
-        no_outputs = not (report.outputs.written or report.outputs.recovered)
+        planned = report.plan is not None and any(topic.outputs for topic in report.plan.topics)
+        no_outputs = not (report.outputs.written or report.outputs.recovered or planned)
         if error_on_nothing and report.exit_code == ExitCode.DONE and no_outputs:
             report.exit_code = ExitCode.NOTHING
         report.topics = self._sorted_topics()

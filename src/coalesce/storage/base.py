@@ -123,7 +123,7 @@ class Usage:
     checking: float = 0.0
 
     @contextmanager
-    def timed(self, operation: str) -> Iterator[None]:
+    def measure(self, operation: str) -> Iterator[None]:
         """Adds the time of the block to the operation's."""
         began = time.perf_counter()
         try:
@@ -296,7 +296,7 @@ class ObjectStore(Protocol):
         ...
 
     async def delete(self, key: str, *, etag: str = "") -> DeleteResult:
-        """DeleteObject, with If-Match if `etag` is given.
+        """DeleteObject, with If-Match if `etag` is given; without it, it is sent once.
 
         Refusals are results; a lost answer is raised as Unavailable.
         """

@@ -220,7 +220,7 @@ def _combine(receipts: tuple[UploadedPart, ...]) -> int:
     """The CRC of the whole from those of its parts: copied ones did not come through here."""
     crc = 0
     for receipt in receipts:
-        crc = checksums.combined(crc, checksums.decoded(receipt.checksum), receipt.size)
+        crc = checksums.combine(crc, checksums.decode(receipt.checksum), receipt.size)
     return crc
 
 

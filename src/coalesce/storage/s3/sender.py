@@ -61,7 +61,7 @@ class Sender:
                     with suppress(errors.StorageError):
                         await self.locate(key or where)
         self._usage.requests[operation] += 1
-        with self._usage.timed(operation):
+        with self._usage.measure(operation):
             return await self._wire.send(
                 operation,
                 method,
@@ -76,7 +76,8 @@ class Sender:
     async def retry(self, send: Callable[[], Awaitable[T]]) -> T:
         """What `send` returns, tried again while it raises Unavailable.
 
-        The pauses have full jitter, as in botocore's standard mode.
+        What would be unsafe to repeat without another look at the store must not come here. The
+        pauses have full jitter, as in botocore's standard mode.
         """
         attempt = 1
         while True:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
@@ -26,13 +26,14 @@ from coalesce.storage.base import (
     Page,
 )
 from coalesce.storage.checksums import Checksum, is_md5
-from coalesce.storage.limits import LIST_PAGE
+from coalesce.storage.limits import LIST_PAGE, MAX_IDLE_PAGES
 from coalesce.storage.s3.answers import body_of, date_of, head_of, require
 from coalesce.storage.s3.client import Client, open_client
+from coalesce.storage.s3.connection import Answer
 from coalesce.storage.s3.options import S3Options
 from coalesce.storage.s3.sender import Sender
 from coalesce.storage.s3.wire import Wire
-from coalesce.storage.s3.xml import delete_request, parse_deleted, parse_page
+from coalesce.storage.s3.xml import delete_request, parse_delete_result, parse_page
 
 
 @asynccontextmanager
@@ -310,8 +311,10 @@ class S3Store(ObjectStore):
         found: list[OpenUpload] = []
         marker: dict[str, str] = {}
         seen: set[tuple[str, ...]] = set()
+        idle = 0
         while True:
             answer = await self._client.call(operation, prefix, Prefix=prefix, **marker)
+            idle = 0 if answer.get("Uploads") else idle + 1
             for entry in answer.get("Uploads", ()):
                 key, upload_id = (
                     require(entry, name, operation, prefix) for name in ("Key", "UploadId")
@@ -325,9 +328,9 @@ class S3Store(ObjectStore):
                 name: require(answer, f"Next{name}", operation, prefix)
                 for name in ("KeyMarker", "UploadIdMarker")
             }
-            if tuple(marker.values()) in seen:
+            if tuple(marker.values()) in seen or idle == MAX_IDLE_PAGES:
                 raise errors.ListingError(
-                    f"the listing of uploads under {prefix!r} repeats itself",
+                    f"the listing of uploads under {prefix!r} repeats itself or has no end",
                     key=prefix,
                     operation=operation,
                 )
@@ -335,12 +338,14 @@ class S3Store(ObjectStore):
 
     @override
     async def delete(self, key: str, *, etag: str = "") -> DeleteResult:
+        headers = {"if-match": etag} if etag else {}
+
+        def once() -> Awaitable[Answer]:
+            return self._sender.send("DeleteObject", "DELETE", key, headers=headers)
+
         try:
-            await self._sender.retry(
-                lambda: self._sender.send(
-                    "DeleteObject", "DELETE", key, headers={"if-match": etag} if etag else {}
-                )
-            )
+            # Without a condition the caller has to look at the object again before another try.
+            await (self._sender.retry(once) if etag else once())
         except errors.NotFound:
             return DeleteResult(key, Deleted.ABSENT)
         except errors.PreconditionFailed as error:
@@ -368,7 +373,7 @@ class S3Store(ObjectStore):
                 headers={"content-md5": md5, "content-type": "application/xml"},
                 body=[body],
             )
-            return parse_deleted(answer.data, targets)
+            return parse_delete_result(answer.data, targets)
 
         return await self._sender.retry(once)
 
