@@ -30,7 +30,7 @@ RECORD = "_coalesce/groups/data/t_0"
 
 
 class Counting(MemoryStore):
-    """Notes how many keys each DeleteObjects for sources names and how often plans are recorded."""
+    """Notes how many keys each DeleteObjects of sources names, and how often a plan is recorded."""
 
     def __init__(self, bucket: MemoryBucket) -> None:
         super().__init__(bucket)

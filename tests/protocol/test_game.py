@@ -300,4 +300,4 @@ class Game(RuleBasedStateMachine):
 TestProtocol = Game.TestCase
 TestProtocol.settings = settings(
     stateful_step_count=12, max_examples=max(settings.default.max_examples // 2, 10)
-)  # type: ignore[union-attr]
+)

@@ -266,18 +266,41 @@ async def test_a_fault_that_stays_is_told_costs_no_record_and_no_endless_tries(
     """The other group is none the worse for it, unless nothing at all can be done any more."""
     case = LASTING[fault]
     original = await look(there.store)
-    there.proxy.rules = [Rule(case.operation, case.handler, case.place, ALWAYS)]
+    first_look = int(case.operation == "ListObjectsV2")  # at the bucket, before the listing
+    there.proxy.rules = [Rule(case.operation, case.handler, case.place, ALWAYS, first_look)]
     report = await there.run()
     held = await look(there.store)
     assert report.exit_code == case.code, report.failures
     assert report.failures
-    assert 1 <= there.proxy.sent(case.operation, case.place) <= case.at_most
+    assert 1 <= there.proxy.sent(case.operation, case.place) - first_look <= case.at_most
     assert not records_in(original) - records_in(held)
     if case.operation == "ListObjectsV2":
         assert held == original
     elif case.code != 10:
         assert "data/db.core.topic_1_0_49.jsonl.gz" in held
     await there.check_settled(original, case.left)
+
+
+@pytest.mark.parametrize(
+    ("handler", "code"),
+    [
+        (refusal(500, "InternalError"), 75),
+        (refusal(503, "SlowDown"), 75),
+        (lost_before, 10),
+        (refusal(404, "NoSuchBucket"), 10),
+    ],
+    ids=["500", "503 SlowDown", "no connection", "no bucket"],
+)
+async def test_a_store_that_fails_at_the_first_look_may_be_tried_again_and_a_wrong_one_may_not(
+    there: Field, handler: Handler, code: int
+) -> None:
+    """Exit code 75 for what may pass, 10 for what somebody has to change."""
+    original = await look(there.store)
+    there.proxy.rules = [Rule("ListObjectsV2", handler, "data/", ALWAYS)]
+    report = await there.run()
+    assert (report.exit_code, len(report.failures)) == (code, 1), report.failures
+    assert {call.operation for call in there.proxy.calls} == {"ListObjectsV2"}
+    assert await look(there.store) == original
 
 
 async def test_a_listing_that_gives_a_key_twice_is_not_believed(there: Field) -> None:

@@ -80,7 +80,7 @@ class Misreading(MemoryStore):
 class WithoutMd5(Misreading):
     """A store whose ETags have the form of an MD5 and never are one."""
 
-    md5_etags = property(lambda _: False, lambda _, value: None)  # type: ignore[assignment]
+    md5_etags = property(lambda _: False, lambda _, value: None)
 
 
 @dataclass(frozen=True)

@@ -251,7 +251,7 @@ def replying(monkeypatch: pytest.MonkeyPatch) -> Iterator[Replying]:
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     max_examples=max(settings.default.max_examples // 2, 10),
-)  # type: ignore[union-attr]
+)
 @given(reply=ANSWERS)
 @example(reply=answer(b"<Error><Code><Key/>NoSuchKey</Code></Error>", "301 Made Up"))
 def test_whatever_is_answered_nothing_but_our_own_failures_comes_of_it(
@@ -322,7 +322,7 @@ def test_a_page_and_a_bulk_delete_are_read_or_refused(body: bytes) -> None:
         lambda: parse_delete_result(body, [("k", "e"), ("l", "e")]),
     ):
         try:
-            found = parse()  # type: ignore[no-untyped-call]
+            found = parse()
         except errors.CoalesceError:
             continue
         assert all(getattr(entry, "etag", "e") for entry in found)

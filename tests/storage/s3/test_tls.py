@@ -61,7 +61,7 @@ async def secured(
         host = chosen.pop("host", "localhost")
         async with open_s3(
             S3Options("bucket", endpoint_url=f"https://{host}:{server.port}", **chosen)
-        ) as store:  # type: ignore[arg-type]
+        ) as store:
             yield store, server
 
 
@@ -154,7 +154,7 @@ async def test_virtual_host_addressing_checks_the_name_of_the_bucket(
     """
     asked: list[str | None] = []
     context = certified(authority, "bucket.localhost")
-    context.sni_callback = lambda connection, name, _: asked.append(name)  # type: ignore[assignment,return-value]
+    context.sni_callback = lambda connection, name, _: asked.append(name)
     local_names(monkeypatch, "bucket.localhost")
     async with secured(context, ca_bundle=bundle, addressing="virtual") as (store, server):
         assert (await store.get("k")).data == BODY

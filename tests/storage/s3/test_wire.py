@@ -64,7 +64,7 @@ async def store_at(
     async with (
         serving(script) as server,
         open_s3(S3Options("bucket", endpoint_url=server.url, **chosen)) as store,
-    ):  # type: ignore[arg-type]
+    ):
         yield store, server
 
 
@@ -333,8 +333,8 @@ def rotating(monkeypatch: pytest.MonkeyPatch, lifetimes: list[float]) -> list[st
         if not hasattr(self, "_made_up"):
             self._made_up = AioRefreshableCredentials.create_from_metadata(
                 fresh(), refresh, "made-up"
-            )  # type: ignore[attr-defined]
-        return self._made_up  # type: ignore[attr-defined,no-any-return]
+            )
+        return self._made_up  # type: ignore[attr-defined]
 
     monkeypatch.setattr("aiobotocore.session.AioSession.get_credentials", get_credentials)
     return given

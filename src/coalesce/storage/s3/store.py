@@ -80,6 +80,8 @@ class S3Store(ObjectStore):
         except errors.AccessDenied:
             return  # the right to list may be limited to the prefixes
         except errors.Unavailable as error:
+            if error.code != errors.Unavailable.code:
+                raise  # the store itself says so, and may say otherwise later
             raise errors.ConfigurationError(
                 f"cannot reach the store: {error.message}",
                 hint="Check the network, --endpoint-url and --region.",
