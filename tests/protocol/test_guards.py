@@ -19,7 +19,6 @@ from coalesce.protocol.lease import Lease, LeaseRecord
 from coalesce.protocol.record import HeldRecord, PlanRecord, RecordedBatch, decode, encode
 from coalesce.protocol.state import lease_key, record_key
 from coalesce.report.report import Report
-from coalesce.settings import Settings
 from coalesce.storage import checksums
 from coalesce.storage.base import Body, Head, OpenUpload
 from coalesce.storage.capabilities import Capabilities
@@ -41,6 +40,7 @@ from support.scenarios import (
     run,
     unfinished,
 )
+from support.settings import settings
 
 OUTPUT = "data/db.core.topic_0_0_29.jsonl.gz"
 CONDITIONS = [field.name for field in fields(Capabilities) if field.name != "checksum"]
@@ -48,12 +48,6 @@ KEEPS_ALL = Capabilities(**dict.fromkeys(CONDITIONS, True), checksum=Checksum.CR
 KEEPS_NO_DELETES = replace(KEEPS_ALL, conditional_delete=False)
 RECORD = "_coalesce/groups/data/db.core.topic_0"
 Act = Callable[[], object]
-
-
-def settings(**more: object) -> Settings:
-    return Settings.model_validate(
-        {"bucket": "b", "prefix": ["data"], "min_age": 0, "max_files": 3, **more}
-    )
 
 
 def at(
@@ -82,7 +76,7 @@ def dies() -> None:
 
 
 async def report_of(store: MemoryStore, **more: object) -> Report:
-    return await new_run(store, settings(**more)).coalesce()
+    return await new_run(store, settings(max_files=3, **more)).coalesce()
 
 
 class Silent(MemoryStore):
@@ -407,7 +401,7 @@ async def test_without_deletes_a_dead_runs_output_costs_no_source() -> None:
     before = set(bucket.objects)
     await report_of(MemoryStore(bucket), delete=False)
     assert {key for key in before if key.startswith("data/")} <= set(bucket.objects)
-    await check_settled(bucket, settings(), readable(contents(prepared(FIRST)[0])), "")
+    await check_settled(bucket, settings(max_files=3), readable(contents(prepared(FIRST)[0])), "")
 
 
 def others(bucket: MemoryBucket) -> dict[str, StoredObject]:
@@ -424,7 +418,7 @@ async def test_what_a_dead_run_left_under_other_prefixes_is_not_touched() -> Non
         bucket.store(key.replace("data/", "data2/"), bucket.objects[key].data)
     await run(
         at(MemoryStore(bucket), "CompleteMultipartUpload", "data2/", dies, after=True),
-        settings(prefix=["data2"]),
+        settings(prefix=["data2"], max_files=3),
     )
     bucket.now += 1000
     before = others(bucket)
@@ -475,7 +469,7 @@ async def test_a_lease_that_is_renewed_after_all_is_not_swept_away() -> None:
         key,
         lambda: bucket.store(key, bucket.objects[key].data + b" "),
     )
-    await new_run(renew, settings()).coalesce()
+    await new_run(renew, settings(max_files=3)).coalesce()
     assert key in bucket.objects
 
 
