@@ -305,6 +305,6 @@ async def test_any_number_of_pages_is_followed_as_long_as_they_bring_something()
     count = 2 * MAX_IDLE_PAGES + 1
     store.pages = [page(f"data/t_0_{n}-{n}.jsonl.gz") for n in range(count)]
     store.end = count
-    listings, failures = await list_all(store, "corporate")
+    listings, failures = await list_all(store, "corporate", 50)
     assert not failures
     assert len(listings[0].groups[0].sources) == count

@@ -76,7 +76,7 @@ def dies() -> None:
 
 
 async def report_of(store: MemoryStore, **more: object) -> Report:
-    return await new_run(store, settings(max_files=3, **more)).coalesce()
+    return await new_run(store, settings(**{"max_files": 3, **more})).coalesce()
 
 
 class Silent(MemoryStore):
