@@ -1,30 +1,55 @@
 """Removes one guard of the program at a time, and demands that a test notices: `make mutants`.
 
-The guards stand in `mutants.toml`: each with its text, what stands there without it, and the tests
-that must fail then. The tree is copied, so nothing here is touched. The list cannot rot: a text
-that does not occur exactly once is an error, and so is a test that fails with all guards in place.
+The guards are listed in `mutants.toml` and in `mutants/*.toml`: each with its text, what stands
+there without it, and the tests that must fail then. The tree is copied, so nothing here is touched.
+The lists cannot rot: a text that does not occur exactly once is an error, and so is a test that
+fails with all guards in place. A list may also name `equivalent` changes, which nobody can notice,
+and why: these are only counted.
+
+Tests run in forks of this process, which has imported what they need besides the program: that
+takes longer than most of them.
 """
 
 import argparse
+import importlib
 import os
 import re
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
 import tomllib
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LIST = Path(__file__).with_suffix(".toml")
+LISTS = Path(__file__).parent
+FOLDERS = ("src", "tests", "ci", "docs", "deploy")
+FILES = ("pyproject.toml", "README.md", "Makefile")
 
-# pytest's exit code; any other than this and 0 says that the tests could not be run
-_TESTS_FAILED = 1
-_SECONDS = 300
+# What takes long to import. Nothing of the program: each fork imports its own.
+IMPORTED = (
+    "aiobotocore.session",
+    "aiohttp.web",
+    "awscrt.checksums",
+    "hypothesis.stateful",
+    "isal.isal_zlib",
+    "pydantic",
+    "typer.testing",
+)
+
+_MUTANT_SECONDS = 300
+_TEST_SECONDS = 60
+_BASELINE_SECONDS = 3600
+_POLL_SECONDS = 0.02
+
 _TOO_LONG = -1
 
 
@@ -39,125 +64,197 @@ class Mutant:
     file: str
     old: str
     new: str
-    tests: list[str]
+    tests: tuple[str, ...]
 
-    def rotten(self) -> str:
-        """Why this mutant cannot be made, or nothing."""
+    @classmethod
+    def of(cls, entry: dict[str, Any]) -> "Mutant":
+        """Takes an entry of a list; what else it says is for its readers."""
+        texts = (entry[name] for name in ("guard", "file", "old", "new"))
+        return cls(*texts, tuple(entry["tests"]))
+
+    def find_fault(self) -> str:
+        """Says why this mutant cannot be made; nothing if it can."""
+        if not self.tests:
+            return f"{self.guard}: it names no test"
         times = (ROOT / "src/coalesce" / self.file).read_text().count(self.old)
         return "" if times == 1 else f"{self.guard}: its text occurs {times} times in {self.file}"
 
 
-def copied(to: Path) -> Path:
-    """A tree of its own to work on."""
-    for folder in ("src", "tests", "ci"):
-        shutil.copytree(ROOT / folder, to / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", to)
+@dataclass
+class Run:
+    """Some tests in one tree; `mutant` is None for the program as it is."""
+
+    tests: Sequence[str]
+    seconds: float
+    mutant: Mutant | None = None
+    code: int = 0
+    output: str = ""
+    took: float = 0.0
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def failed(self) -> list[str]:
+        """The tests that failed, as pytest names them."""
+        return re.findall(r"^(?:FAILED|ERROR) tests/(.*?)(?: - .*)?$", self.output, re.MULTILINE)
+
+
+def load_lists(words: Sequence[str]) -> tuple[list[Mutant], list[dict[str, Any]]]:
+    """Reads all lists. Returns the mutants whose guards have all these words, and the changes that
+    nobody can notice.
+    """
+    mutants: list[Mutant] = []
+    equivalents: list[dict[str, Any]] = []
+    for path in (LISTS / "mutants.toml", *sorted((LISTS / "mutants").glob("*.toml"))):
+        found = tomllib.loads(path.read_text())
+        mutants += map(Mutant.of, found.get("mutant", ()))
+        equivalents += found.get("equivalent", ())
+    return [m for m in mutants if all(word in m.guard for word in words)], equivalents
+
+
+def copy_tree(to: Path) -> Path:
+    """Copies what the tests need."""
+    for name in FOLDERS:
+        if (ROOT / name).exists():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, to / name, ignore=ignored)
+    for name in FILES:
+        shutil.copy(ROOT / name, to)
     return to
 
 
-def tested(tree: Path, tests: list[str], *more: str) -> tuple[int, str]:
-    """(pytest's exit code, the first test that failed)."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-p",
-        "no:cacheprovider",
-        "--timeout",
-        "30",
-        *more,
-        *(f"tests/{test}" for test in tests),
-    ]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(tree / "src"),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "HYPOTHESIS_STORAGE_DIRECTORY": str(tree / ".hypothesis"),
-    }
+def run_here(tree: Path, run: Run, output: int) -> int:
+    """Runs tests in this process, which nothing else is done in. Returns pytest's exit code."""
+    os.setsid()
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(tree)
+    os.environ["PYTHONPATH"] = str(tree / "src")
+    os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(tree / ".hypothesis")
+    if run.mutant is not None:
+        # Bytecode is told apart by the second: that of one mutant would be taken for the next's.
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        sys.dont_write_bytecode = True
+    sys.path.insert(0, str(tree / "src"))
+    options = ["-q", "-p", "no:cacheprovider", "--timeout", str(_TEST_SECONDS)]
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    options += ["-x"] if run.mutant is not None else []
+    tests = [test if test.startswith("-") else f"tests/{test}" for test in run.tests]
+    return int(pytest.main([*options, *tests]))
+
+
+def start(tree: Path, run: Run) -> int:
+    """Starts a run in a fork. Returns the fork's process id."""
+    run.begun = time.monotonic()
+    if run.mutant is not None:
+        path = tree / "src/coalesce" / run.mutant.file
+        shutil.copy2(path, tree / "unchanged")
+        path.write_text(path.read_text().replace(run.mutant.old, run.mutant.new))
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = _TOO_LONG
     try:
-        done = subprocess.run(
-            command,
-            cwd=tree,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        return _TOO_LONG, f"not over after {_SECONDS} s"
-    failed = re.search(r"^(?:FAILED|ERROR) tests/(.*?)(?: - .*)?$", done.stdout, re.MULTILINE)
-    return done.returncode, failed[1] if failed else done.stdout[-400:] + done.stderr[
-        -400:
-    ] if done.returncode else ""
+        with (tree / "output").open("wb") as output:
+            code = run_here(tree, run, output.fileno())
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code & 0xFF)
 
 
-def passes(tests: list[str], trees: SimpleQueue[Path]) -> bool:
-    """Whether these tests pass with all guards in place: only then does their failing tell
-    anything.
+def end_if_over(tree: Path, run: Run, pid: int) -> bool:
+    """Returns whether a fork has ended, or has been ended since it took too long."""
+    found, status = os.waitpid(pid, os.WNOHANG)
+    run.took = time.monotonic() - run.begun
+    if not found and run.took <= run.seconds:
+        return False
+    with suppress(ProcessLookupError):  # what the tests have left running goes too
+        os.killpg(pid, signal.SIGKILL)
+    if not found:
+        os.waitpid(pid, 0)
+    run.code = os.waitstatus_to_exitcode(status) if found else _TOO_LONG
+    run.output = (tree / "output").read_text(errors="replace")
+    if run.mutant is not None:
+        # With its old time: the bytecode of the unchanged file is right again.
+        shutil.copy2(tree / "unchanged", tree / "src/coalesce" / run.mutant.file)
+    return True
+
+
+def run_all(runs: Iterable[Run], trees: Sequence[Path], on_end: Callable[[Run], None]) -> None:
+    """Runs all of them, one at a time in each tree."""
+    todo, free = deque(runs), list(trees)
+    busy: dict[int, tuple[Path, Run]] = {}
+    while todo or busy:
+        while todo and free:
+            tree, run = free.pop(), todo.popleft()
+            busy[start(tree, run)] = tree, run
+        for pid, (tree, run) in list(busy.items()):
+            if end_if_over(tree, run, pid):
+                del busy[pid]
+                free.append(tree)
+                on_end(run)
+        time.sleep(_POLL_SECONDS)
+
+
+def plan_baseline(mutants: Sequence[Mutant], jobs: int) -> list[Run]:
+    """Plans each test that is named once: only a test that passes with all guards in place tells
+    anything by its failing.
     """
-    tree = trees.get()
-    try:
-        code, failed = tested(tree, tests)
-    finally:
-        trees.put(tree)
-    if code:
-        print(f"with all guards in place: {failed}", flush=True)
-    return code == 0
+    plain = {test for m in mutants if not _has_options(m) for test in m.tests}
+    whole = {test for test in plain if "::" not in test}
+    single = sorted(test for test in plain - whole if test.partition("::")[0] not in whole)
+    named = [*sorted(whole), *single]
+    shares = [named[n::jobs] for n in range(jobs)]
+    odd = sorted({m.tests for m in mutants if _has_options(m)})
+    return [Run(tests, _BASELINE_SECONDS) for tests in (*shares, *odd) if tests]
 
 
-def tried(mutant: Mutant, trees: SimpleQueue[Path]) -> bool:
-    """Whether a test noticed. Says which."""
-    begun = time.monotonic()
-    tree = trees.get()
-    path = tree / "src/coalesce" / mutant.file
-    text = path.read_text()
-    try:
-        path.write_text(text.replace(mutant.old, mutant.new))
-        code, failed = tested(tree, mutant.tests)
-    finally:
-        path.write_text(text)
-        trees.put(tree)
-    word = {0: "SURVIVED", _TESTS_FAILED: "killed"}.get(code, "NOT TRIED")
-    print(
-        f"{word:9} {time.monotonic() - begun:5.1f}s  {mutant.guard}  "
-        f"<- {failed or ' '.join(mutant.tests)}",
-        flush=True,
-    )
-    return code == _TESTS_FAILED
+def _has_options(mutant: Mutant) -> bool:
+    return any(test.startswith("-") for test in mutant.tests)
 
 
 def main() -> int:
-    """The exit code: 0 if every mutant was killed."""
+    """Returns the exit code: 0 if every mutant was killed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("guards", nargs="*", help="words of the guards to try; all without them")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
+    parser.add_argument("--trust", action="store_true", help="do not run the tests unchanged first")
     arguments = parser.parse_args()
-    mutants = [Mutant(**entry) for entry in tomllib.loads(LIST.read_text())["mutant"]]
-    mutants = [
-        mutant for mutant in mutants if all(word in mutant.guard for word in arguments.guards)
-    ]
-    rotten = [reason for mutant in mutants if (reason := mutant.rotten())]
-    if rotten:
-        print(*rotten, sep="\n")
+    mutants, equivalents = load_lists(arguments.guards)
+    faults = [fault for mutant in mutants if (fault := mutant.find_fault())]
+    if faults:
+        print(*faults, sep="\n")
         return 1
+    for name in IMPORTED:
+        importlib.import_module(name)
+    survivors: list[Mutant] = []
+
+    def report(run: Run) -> None:
+        assert run.mutant is not None
+        word = {0: "SURVIVED", 1: "killed"}.get(run.code, "NOT TRIED")
+        by = run.failed[:1] or ([run.output[-800:]] if run.code else run.tests)
+        print(f"{word:9} {run.took:5.1f}s  {run.mutant.guard}  <- {' '.join(by)}", flush=True)
+        if run.code != 1:
+            survivors.append(run.mutant)
+
+    broken: list[str] = []
+
+    def check(run: Run) -> None:
+        if run.code:
+            broken.extend(run.failed or [run.output[-2000:] or f"not over in {run.seconds:g} s"])
+
     with tempfile.TemporaryDirectory() as folder:
-        trees: SimpleQueue[Path] = SimpleQueue()
-        for job in range(arguments.jobs):
-            trees.put(copied(Path(folder) / str(job)))
-        with ThreadPoolExecutor(arguments.jobs) as pool:
-            if not all(
-                pool.map(
-                    lambda tests: passes(list(tests), trees),
-                    sorted({tuple(mutant.tests) for mutant in mutants}),
-                )
-            ):
-                return 1
-            killed = sum(pool.map(lambda mutant: tried(mutant, trees), mutants))
-    print(f"{len(mutants)} mutants, {killed} killed")
-    return 0 if killed == len(mutants) else 1
+        trees = [copy_tree(Path(folder) / str(job)) for job in range(arguments.jobs)]
+        if not arguments.trust:
+            run_all(plan_baseline(mutants, arguments.jobs), trees, check)
+        if broken:
+            print(*(f"with all guards in place: {each}" for each in broken), sep="\n")
+            return 1
+        run_all((Run(m.tests, _MUTANT_SECONDS, m) for m in mutants), trees, report)
+    killed = len(mutants) - len(survivors)
+    print(f"{len(mutants)} mutants, {killed} killed; {len(equivalents)} changes without effect")
+    return 1 if survivors else 0
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import settings
@@ -13,7 +14,7 @@ from coalesce.storage.memory import MemoryBucket, MemoryStore
 from coalesce.storage.s3 import S3Store, open_s3
 from support.scenarios import SCENARIOS
 from support.schedules import Tally
-from support.servers import bucket_of, moto_server, options_of
+from support.servers import bucket_of, options_of
 
 # What hypothesis tries of each property: a quick look by default, and as long a one as
 # COALESCE_TEST_EXAMPLES says. No test is judged by its time.
@@ -60,8 +61,13 @@ def ministack() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[str]:
-    with moto_server() as url:
-        yield url
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +92,10 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[ObjectStore]:
         if request.param == "endpoint"
         else request.getfixturevalue(request.param)
     )
-    async with open_s3(options_of(url, bucket_of(request.node.name))) as opened:
+    options = options_of(url, bucket_of(request.node.name))
+    if request.param == "moto":  # which fails at requests that S3 refuses, at each try
+        options = replace(options, attempts=2)
+    async with open_s3(options) as opened:
         await opened.create_bucket()
         yield opened
 

@@ -95,7 +95,7 @@ class Throttled(Unavailable):
 
 
 class NotFound(StorageError):
-    """404 NoSuchKey: the object is absent."""
+    """404 NoSuchKey: the object is absent. A 404 without S3's code does not say so."""
 
     code = "NoSuchKey"
     hint = "Check the key, and whether something else deletes objects there."
@@ -106,6 +106,13 @@ class NoSuchUpload(StorageError):
 
     code = "NoSuchUpload"
     hint = "Another run aborted or completed this upload; run again."
+
+
+class TooLong(StorageError):
+    """The object has more bytes than it was listed with; they were not read."""
+
+    code = "TooLong"
+    hint = "Look at the object; the listing and its body do not agree."
 
 
 class PreconditionFailed(StorageError):

@@ -145,7 +145,7 @@ def test_any_bytes_as_a_file_are_read_or_refused_with_a_clear_line(
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     max_examples=max(settings.default.max_examples // 4, 10),
-)  # type: ignore[union-attr]
+)
 @given(
     st.lists(
         st.sampled_from(

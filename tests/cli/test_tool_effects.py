@@ -178,7 +178,7 @@ def test_an_option_has_its_effect_however_it_is_said(command: str, name: str, fo
     check_effect(command, name, CASES[command][name], USUAL[command], folder)
 
 
-@pytest.mark.parametrize("command", COMMANDS.keys() & CASES.keys())
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() & CASES.keys()))
 def test_no_option_is_forgotten(command: str) -> None:
     known = {option.name for option in COMMANDS[command].options}
     stores = {option.name for option in STORE.options} - CASES[command].keys()

@@ -14,6 +14,7 @@ import pytest
 from cfnlint import api as lint
 from moto import mock_aws
 
+from coalesce.inspect import policy
 from coalesce.settings import parse_duration
 from coalesce.storage.s3 import S3Store
 from support.buckets import check_finished, data_in, fill, look
@@ -214,7 +215,6 @@ def resolved(value: Any, names: dict[str, str]) -> Any:
 
 def test_the_templates_grant_and_deny_what_policy_prints() -> None:
     """Statement for statement."""
-    policy = pytest.importorskip("coalesce.policy", reason="this version has no `coalesce policy`")
     names = {
         "AWS::Partition": "aws",
         "Bucket": "my-bucket",

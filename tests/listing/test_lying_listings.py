@@ -13,16 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coalesce.errors import CoalesceError
-from coalesce.listing import groups as grouping
 from coalesce.listing.groups import Listing, list_groups
+from coalesce.model import ObjectInfo
 from coalesce.naming.layouts import layout
 from coalesce.run.pipeline import Run
-from coalesce.settings import Settings
 from coalesce.storage.base import Page
+from coalesce.storage.limits import MAX_IDLE_PAGES
 from coalesce.storage.memory import MemoryBucket, MemoryStore
-from support.scenarios import contents, prepared
-
-SETTINGS = Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0})
+from support.buckets import contents
+from support.scenarios import check_ledger, prepared, unfinished
 
 # Made of what keys are made of, so that they collide, nest and mislead.
 PIECES = st.sampled_from(
@@ -88,7 +87,9 @@ class Paged(MemoryStore):
         )
 
 
-async def list_all(store: MemoryStore, name: str) -> tuple[list[Listing], list[CoalesceError]]:
+async def list_all(
+    store: MemoryStore, name: str, worth_a_request: int
+) -> tuple[list[Listing], list[CoalesceError]]:
     listings: list[Listing] = []
     failures: list[CoalesceError] = []
 
@@ -102,6 +103,7 @@ async def list_all(store: MemoryStore, name: str) -> tuple[list[Listing], list[C
         state_prefix="_coalesce/",
         on_listing=take,
         on_failure=failures.append,
+        worth_a_request=worth_a_request,
     )
     return listings, failures
 
@@ -124,9 +126,7 @@ def test_whatever_the_keys_are_each_is_found_once_and_no_group_is_cut(
         bucket.store(key, b"1")
     store = Paged(bucket)
     store.per_page = per_page
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(grouping, "_WORTH_A_REQUEST", 1 if splitting else 50)
-        listings, failures = asyncio.run(list_all(store, name))
+    listings, failures = asyncio.run(list_all(store, name, 1 if splitting else 50))
     assert not failures
     groups = [group for listing in listings for group in listing.groups]
     parsed = {key: layout(name).parse(key) for key in keys}
@@ -219,7 +219,7 @@ class Repeating(MemoryStore):
         self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000
     ) -> Page:
         page = await super().list_page(prefix, delimiter=delimiter, max_keys=max_keys)
-        return replace(page, token="again") if prefix == "_coalesce/" else page
+        return replace(page, token="again") if prefix == "_coalesce/groups/" else page
 
 
 async def test_a_state_prefix_whose_listing_repeats_itself_ends_the_run() -> None:
@@ -238,4 +238,73 @@ async def test_folders_that_a_console_made_under_the_state_prefix_are_nobodys() 
         bucket.store(folder, b"")
     report = await Run(MemoryStore(bucket), settings).coalesce()
     assert (report.exit_code, report.groups.coalesced) == (0, 2)
-    assert [key for key in bucket.objects if key.startswith("_coalesce/")] == folders
+    assert unfinished(bucket) == folders
+    check_ledger(bucket, "with folders")
+
+
+class Endless(MemoryStore):
+    """A listing of the data whose pages go on with ever new tokens: `pages` in turn, and again from
+    the first, or none at all after the last of them if there is an `end`.
+    """
+
+    pages: list[Page]
+    end: int = 10**9
+    listed = 0
+
+    async def list_page(
+        self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000
+    ) -> Page:
+        if not prefix.startswith("data/"):
+            return await super().list_page(prefix, delimiter=delimiter, token=token)
+        assert self.listed < 10 * MAX_IDLE_PAGES, "it is followed without end"
+        at = int(token or 0)
+        self.listed += 1
+        page = self.pages[at % len(self.pages)]
+        return replace(page, token=str(at + 1) if at + 1 < self.end else None)
+
+
+def page(*keys: str, prefixes: tuple[str, ...] = ()) -> Page:
+    return Page(tuple(ObjectInfo(key, 1, '"e"', 0.0) for key in keys), prefixes, None, 1e9)
+
+
+SOURCES = [f"data/t_0_{n}-{n}.jsonl.gz" for n in range(9)]
+CIRCLES = {
+    "empty pages": [page()],
+    "the same page": [page(*SOURCES)],
+    "a round of pages": [page(*SOURCES[:3]), page(*SOURCES[3:6]), page(), page(*SOURCES[6:])],
+    "the same prefixes": [page(prefixes=("data/a/", "data/b/"))],
+}
+
+
+@pytest.mark.parametrize("name", CIRCLES)
+async def test_a_listing_that_brings_nothing_new_any_more_is_given_up(name: str) -> None:
+    store = Endless(MemoryBucket())
+    store.pages = CIRCLES[name]
+    listings, failures = await list_all(store, "corporate", 50)
+    assert (listings, [failure.code for failure in failures]) == ([], ["ListingUnknown"])
+    assert "has no end" in failures[0].message
+    assert store.listed <= MAX_IDLE_PAGES + 10
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+async def test_empty_pages_in_a_row_are_believed_up_to_a_bound(more: int) -> None:
+    """As over deleted versions: S3 may give some, and something after them."""
+    count = MAX_IDLE_PAGES + more
+    store = Endless(MemoryBucket())
+    store.pages = [page(*SOURCES[:3]), *[page()] * count, page(*SOURCES[3:])]
+    store.end = len(store.pages)
+    listings, failures = await list_all(store, "corporate", 50)
+    if count < MAX_IDLE_PAGES:
+        (group,) = listings[0].groups
+        assert [source.key for source in group.sources] == SOURCES
+    assert len(failures) == (count >= MAX_IDLE_PAGES)
+
+
+async def test_any_number_of_pages_is_followed_as_long_as_they_bring_something() -> None:
+    store = Endless(MemoryBucket())
+    count = 2 * MAX_IDLE_PAGES + 1
+    store.pages = [page(f"data/t_0_{n}-{n}.jsonl.gz") for n in range(count)]
+    store.end = count
+    listings, failures = await list_all(store, "corporate", 50)
+    assert not failures
+    assert len(listings[0].groups[0].sources) == count

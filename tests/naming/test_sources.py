@@ -1,15 +1,25 @@
 """Packed sources are the sources that were packed, whatever their names."""
 
+import gc
+import hashlib
+import tracemalloc
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coalesce.model import Source
-from coalesce.naming.sources import Sources
+from coalesce.naming.sources import Sources, SourcesBuilder
 
 PREFIX = "a/db.core.t_3_"
 OFFSETS = st.integers(0, 2**63 - 1)
 ETAGS = st.one_of(
     st.binary(min_size=16, max_size=16).map(lambda b: f'"{b.hex()}"'),
+    st.builds(
+        '"{}-{}"'.format,
+        st.binary(min_size=16, max_size=16).map(bytes.hex),
+        st.sampled_from(["1", "2", "007", "10000", ""]),
+    ),
     st.sampled_from(['"x-2"', "", '"ABCDEF0123456789ABCDEF0123456789"']),
 )
 CLASSES = st.sampled_from(["STANDARD", "STANDARD_IA", "GLACIER"])
@@ -53,3 +63,26 @@ def test_they_are_ordered_by_first_and_last_offset_and_key(sources: list[Source]
 def test_some_of_them_can_be_taken(sources: list[Source], data: st.DataObject) -> None:
     places = data.draw(st.lists(st.integers(0, len(sources) - 1), max_size=10))
     assert list(Sources.of(PREFIX, sources).take(places)) == [sources[place] for place in places]
+
+
+@pytest.mark.parametrize(
+    ("etag", "most"), [('"{}"', 65), ('"{}-2"', 65), ('"{}="', 260)], ids=["MD5", "parts", "other"]
+)
+@pytest.mark.parametrize("storage_class", ["STANDARD", "GLACIER"])
+def test_a_source_takes_as_few_bytes_as_is_documented(
+    etag: str, most: int, storage_class: str
+) -> None:
+    """A listing of millions must fit in memory: docs/how-it-works.md."""
+    count = 20_000
+    gc.collect()
+    tracemalloc.start()
+    builder = SourcesBuilder(PREFIX)
+    for n in range(count):
+        digest = hashlib.md5(b"%d" % n, usedforsecurity=False).hexdigest()
+        name = f"{PREFIX}{n * 10}-{n * 10 + 9}.jsonl.gz"
+        builder.add(Source(name, 1000, etag.format(digest), 1e9, storage_class, n * 10, n * 10 + 9))
+    packed = builder.build()
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(packed) == count
+    assert held / count < most

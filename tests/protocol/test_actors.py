@@ -56,7 +56,7 @@ def writes_the_output(bucket: MemoryBucket) -> None:
 
 async def acted(
     bucket: AuditedBucket, settings, acts: dict[int, Callable[[MemoryBucket], None]]
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     """A run at whose requests of these numbers others do something."""
     store = MemoryStore(bucket)
 

@@ -93,6 +93,7 @@ async def test_an_answer_that_is_lost_does_not_stop_the_job_or_harm_it(
         if report.exit_code == 0 and chosen.delete:
             assert auditor.sources(bucket.objects) == [], context
         bucket.audit.check(context)
+        bucket.audit.check_counts(report, context, unanswered=True)
         await check_settled(bucket, chosen, original, context)
 
 

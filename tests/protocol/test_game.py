@@ -14,7 +14,7 @@ from coalesce import errors
 from coalesce.report.report import Report
 from coalesce.settings import Settings
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
-from support.auditor import Auditor
+from support.auditor import OUTPUT, Auditor
 from support.runs import new_run
 from support.scenarios import Killed, run
 from support.timeless import Timeless
@@ -22,6 +22,16 @@ from support.timeless import Timeless
 CODES = {0, 1, 4, 10, 11, 75}
 PLACES = st.integers(0, 7)
 REQUESTS = st.integers(1, 120)
+DAMAGES = ["gone", "cut", "empty", "replaced"]
+OTHERS: list[dict[str, object]] = [
+    {},
+    {"max_files": 2},
+    {"max_size": 40},
+    {"partition": [1]},
+    {"shard": "1/2"},
+    {"check": False},
+    {"exclude": ["data/t_0_0*"]},
+]
 
 
 class Frozen:
@@ -55,6 +65,7 @@ class Game(RuleBasedStateMachine):
         self.audit = Auditor(self.bucket)
         self.frozen: list[Frozen] = []
         self.written = 0
+        self.damaged = False
 
     @initialize(gzipped=st.booleans(), max_files=st.integers(2, 4), sources=st.integers(2, 8))
     def begin(self, gzipped: bool, max_files: int, sources: int) -> None:
@@ -93,10 +104,34 @@ class Game(RuleBasedStateMachine):
         """Time passes."""
         self.loop.leap(seconds)
 
-    @rule()
-    def run_in_peace(self) -> None:
-        """A run to its end."""
-        self.ended(self.finish(MemoryStore(self.bucket)))
+    @precondition(lambda self: self.outputs())
+    @rule(which=st.integers(0, 7), damage=st.sampled_from(DAMAGES))
+    def damage(self, which: int, damage: str) -> None:
+        """An output is cut, emptied, replaced or taken away: a disk, a person, another program."""
+        key = self.outputs()[which % len(self.outputs())]
+        self.damaged = True
+        with self.audit.others():
+            stored = self.bucket.objects[key]
+            match damage:
+                case "gone":
+                    self.bucket.remove(key)
+                case "cut":
+                    self.bucket.store(key, stored.data[:-3], metadata=stored.metadata)
+                case "empty":
+                    self.bucket.store(key, b"", metadata=stored.metadata)
+                case "replaced":
+                    self.bucket.store(key, gzip.compress(b"{}\n", mtime=0))
+
+    @rule(other=st.sampled_from(OTHERS))
+    def run_in_peace(self, other: dict[str, object]) -> None:
+        """A run to its end, with other limits and another share than the one before it."""
+        self.audit.begin()
+        chosen = Settings.model_validate({**self.settings.model_dump(), **other})
+        report = self.loop.run_until_complete(
+            run(MemoryStore(self.bucket), chosen, clock=self.loop.time)
+        )
+        self.ended(report)
+        self.audit.check_counts(report)
 
     @rule(number=REQUESTS, answered=st.booleans())
     def crash(self, number: int, answered: bool) -> None:
@@ -135,7 +170,10 @@ class Game(RuleBasedStateMachine):
                 raise fault("made up", key=request.key, operation=request.operation)
 
         store.before = before
-        self.ended(self.finish(store))
+        self.audit.begin()
+        report = self.finish(store)
+        self.ended(report)
+        self.audit.check_counts(report)
 
     @rule(number=REQUESTS)
     def lose(self, number: int) -> None:
@@ -147,7 +185,10 @@ class Game(RuleBasedStateMachine):
                 raise errors.Unavailable("made up", key=request.key, operation=request.operation)
 
         store.after = after
-        self.ended(self.finish(store))
+        self.audit.begin()
+        report = self.finish(store)
+        self.ended(report)
+        self.audit.check_counts(report, unanswered=True)
 
     @precondition(lambda self: len(self.frozen) < 2)
     @rule(number=REQUESTS, answered=st.booleans(), clockless=st.booleans())
@@ -232,7 +273,7 @@ class Game(RuleBasedStateMachine):
                 assert report is not None
                 assert report.exit_code in (0, 4), report.failures
             assert report.outputs.written == report.sources.deleted == 0
-            self.audit.check_quiet()
+            self.audit.check_quiet(doubted=self.damaged)
         finally:
             self.loop.close()
 
@@ -242,6 +283,9 @@ class Game(RuleBasedStateMachine):
         return (
             f"{stem}{n * 10 + 9}.jsonl.gz" if self.gzipped else f"{stem}t_{group}_{n * 10 + 9}.txt"
         )
+
+    def outputs(self) -> list[str]:
+        return sorted(key for key in self.bucket.objects if OUTPUT.fullmatch(key))
 
     def finish(self, store: MemoryStore) -> Report | None:
         return self.loop.run_until_complete(run(store, self.settings, clock=self.loop.time))
@@ -256,4 +300,4 @@ class Game(RuleBasedStateMachine):
 TestProtocol = Game.TestCase
 TestProtocol.settings = settings(
     stateful_step_count=12, max_examples=max(settings.default.max_examples // 2, 10)
-)  # type: ignore[union-attr]
+)

@@ -2,9 +2,10 @@
 
 import asyncio
 import gzip
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import fields, replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -18,13 +19,13 @@ from coalesce.protocol.lease import Lease, LeaseRecord
 from coalesce.protocol.record import HeldRecord, PlanRecord, RecordedBatch, decode, encode
 from coalesce.protocol.state import lease_key, record_key
 from coalesce.report.report import Report
-from coalesce.settings import Settings
 from coalesce.storage import checksums
 from coalesce.storage.base import Body, Head, OpenUpload
 from coalesce.storage.capabilities import Capabilities
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from coalesce.storage.memory.bucket import StoredObject
+from support.nights import at
 from support.runs import new_run
 from support.scenarios import (
     FIRST,
@@ -40,40 +41,13 @@ from support.scenarios import (
     run,
     unfinished,
 )
+from support.settings import settings
 
 OUTPUT = "data/db.core.topic_0_0_29.jsonl.gz"
 CONDITIONS = [field.name for field in fields(Capabilities) if field.name != "checksum"]
 KEEPS_ALL = Capabilities(**dict.fromkeys(CONDITIONS, True), checksum=Checksum.CRC64NVME)
 KEEPS_NO_DELETES = replace(KEEPS_ALL, conditional_delete=False)
 RECORD = "_coalesce/groups/data/db.core.topic_0"
-Act = Callable[[], object]
-
-
-def settings(**more: object) -> Settings:
-    return Settings.model_validate(
-        {"bucket": "b", "prefix": ["data"], "min_age": 0, "max_files": 3, **more}
-    )
-
-
-def at(
-    store: MemoryStore, operation: str, key: str, act: Act, *, after: bool = False
-) -> MemoryStore:
-    """Something happens once, at the first such request: before its effect, or after it."""
-    done = False
-
-    async def hook(request: Request) -> None:
-        nonlocal done
-        if not done and request.operation == operation and request.key.startswith(key):
-            done = True
-            result = act()
-            if isinstance(result, Awaitable):
-                await result
-
-    if after:
-        store.after = hook
-    else:
-        store.before = hook
-    return store
 
 
 def dies() -> None:
@@ -81,7 +55,7 @@ def dies() -> None:
 
 
 async def report_of(store: MemoryStore, **more: object) -> Report:
-    return await new_run(store, settings(**more)).coalesce()
+    return await new_run(store, settings(**{"max_files": 3, **more})).coalesce()
 
 
 class Silent(MemoryStore):
@@ -406,7 +380,7 @@ async def test_without_deletes_a_dead_runs_output_costs_no_source() -> None:
     before = set(bucket.objects)
     await report_of(MemoryStore(bucket), delete=False)
     assert {key for key in before if key.startswith("data/")} <= set(bucket.objects)
-    await check_settled(bucket, settings(), readable(contents(prepared(FIRST)[0])), "")
+    await check_settled(bucket, settings(max_files=3), readable(contents(prepared(FIRST)[0])), "")
 
 
 def others(bucket: MemoryBucket) -> dict[str, StoredObject]:
@@ -474,7 +448,7 @@ async def test_a_lease_that_is_renewed_after_all_is_not_swept_away() -> None:
         key,
         lambda: bucket.store(key, bucket.objects[key].data + b" "),
     )
-    await new_run(renew, settings()).coalesce()
+    await new_run(renew, settings(max_files=3)).coalesce()
     assert key in bucket.objects
 
 
@@ -602,10 +576,8 @@ class Lying(MemoryStore):
         super().__init__(bucket)
         self._lie = lie
 
-    async def get(
-        self, key: str, *, etag: str = "", start: int = 0, length: int | None = None
-    ) -> Body:
-        body = await super().get(key, etag=etag, start=start, length=length)
+    async def get(self, key: str, **asked: Any) -> Body:
+        body = await super().get(key, **asked)
         return Body(self._lie(body.data), body.etag, body.checksum) if "_0_10-" in key else body
 
 
@@ -624,7 +596,7 @@ async def test_a_source_that_is_not_what_its_stored_sum_says_stays_where_it_is()
     key = "data/db.core.topic_0_10-19.jsonl.gz"
     stored = bucket.objects[key]
     with bucket.audit.others():
-        bucket.store(key, stored.data, checksum={"CRC64NVME": checksums.encoded(1)})
+        bucket.store(key, stored.data, checksum={"CRC64NVME": checksums.encode(1)})
     report = await report_of(MemoryStore(bucket))
     assert (report.exit_code, report.sources.left["corrupt"]) == (4, 1)
     assert key in bucket.objects
@@ -673,7 +645,7 @@ async def test_a_source_read_in_ranges_is_held_against_its_stored_sum() -> None:
     key = "data/db.core.topic_0_10-19.jsonl.gz"
     stored = bucket.objects[key]
     with bucket.audit.others():
-        bucket.store(key, stored.data, checksum={"CRC64NVME": checksums.encoded(1)})
+        bucket.store(key, stored.data, checksum={"CRC64NVME": checksums.encode(1)})
     report = await report_of(MemoryStore(bucket))
     assert (report.exit_code, report.sources.left["corrupt"]) == (4, 1)
     assert key in bucket.objects

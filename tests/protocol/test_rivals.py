@@ -92,7 +92,7 @@ async def test_two_runs_that_keep_their_leases_lose_and_repeat_nothing(
             both = [
                 process(bucket, settings, turns.before, clock=lambda bucket=bucket: bucket.now)
                 for _ in range(2)
-            ]  # type: ignore[misc]
+            ]
             await turns.give_until(both)
         bucket.audit.check(f"seed {seed}")
         for done in both:

@@ -8,12 +8,12 @@ import pytest
 
 from coalesce.errors import BadRequest
 from coalesce.protocol.probe import probe
-from coalesce.settings import Settings
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support import auditor
 from support.runs import NoLease, new_run
 from support.scenarios import is_entry
+from support.settings import settings
 
 REFUSED = {
     "put-if-none-match": "no-exclusion",
@@ -37,10 +37,6 @@ def filled(ignores: str) -> MemoryBucket:
     for n in range(6):
         bucket.store(f"data/t_0_{n}-{n}.jsonl.gz", gzip.compress(b"%d\n" % n))
     return bucket
-
-
-def settings(**more: object) -> Settings:
-    return Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0, **more})
 
 
 def records(bucket: MemoryBucket) -> Counter[bytes]:
@@ -174,7 +170,7 @@ class Racy(MemoryStore):
 
     async def put(
         self, key, body, *, if_none_match=False, if_match="", content_type="", metadata=None
-    ):  # type: ignore[no-untyped-def]
+    ):
         free = key not in self.bucket.objects
         await asyncio.sleep(0)
         return await super().put(

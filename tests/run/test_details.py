@@ -1,191 +1,275 @@
-"""What a run's processes owe each other, and what a run owes the next one."""
+"""Small promises of a whole run: whom it waits for, what it works on, and what it tells."""
 
 import asyncio
-import pickle
+import datetime as dt
 import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from coalesce import errors
-from coalesce.errors import LeaseLost
 from coalesce.exits import ExitCode
-from coalesce.model import Batch, Kept, Source, Why
+from coalesce.model import Plan
+from coalesce.protocol.lease import Claim, LeaseRecord, Rival
 from coalesce.protocol.outcome import GroupOutcome
+from coalesce.protocol.state import lease_key
+from coalesce.report.report import Report
 from coalesce.report.usage import ProcessUsage
-from coalesce.run import worker_process, workers
-from coalesce.run.messages import Assignment, Reply, TaskEnd, send
-from coalesce.run.workers import processes_for
-from coalesce.stop import RunLimits, Stop
-from coalesce.storage.memory import MemoryStore
-from coalesce.storage.memory.store import Request
-from support.buckets import filled
-from support.runs import NoLease, new_run
+from coalesce.run.messages import Assignment
+from coalesce.run.pipeline import Run
+from coalesce.run.settlement import Rivals
+from coalesce.run.workload import Workload
+from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
+from support.buckets import contents, data_in, filled, records_in, unfinished_in
+from support.scenarios import Killed
 from support.settings import settings
+from support.timeless import Timeless
 
-MIB = 1024**2
+TODAY = dt.date(2026, 11, 26)
+
+
+def run_on(bucket: MemoryBucket, store: MemoryStore, **more: Any) -> tuple[Report, list[Any]]:
+    """A run on a clock that leaps: nobody waits."""
+    events: list[Any] = []
+    with asyncio.Runner(loop_factory=lambda: Timeless(bucket)) as runner:
+        run = Run(store, settings(**more), events.append, clock=runner.get_loop().time)
+        return runner.run(run.coalesce()), events
+
+
+def with_a_crashed_run(groups: int = 2, **more: Any) -> MemoryBucket:
+    """A run has just died, before it completed an output of the first group."""
+    bucket = filled(groups)
+    store, dead = MemoryStore(bucket), False
+
+    async def die(request: Request) -> None:
+        nonlocal dead
+        dead |= request.operation == "CompleteMultipartUpload" and "data/t_0_" in request.key
+        if dead:
+            raise Killed
+
+    store.before = die
+    with pytest.raises((Killed, BaseExceptionGroup)):
+        run_on(bucket, store, partition=[0], **more)
+    assert "_coalesce/groups/data/t_0" in bucket.objects
+    return bucket
+
+
+def leave_lease(bucket: MemoryBucket, run_id: str, prefix: str, seconds: float) -> str:
+    lease = LeaseRecord(run_id=run_id, layout="corporate", prefixes=(prefix,), seconds=seconds)
+    key = lease_key("_coalesce/", run_id)
+    bucket.store(key, lease.model_dump_json().encode())
+    return key
+
+
+# --- whom a run waits for
 
 
 @pytest.mark.parametrize(
-    ("concurrency", "processes", "each"), [(8, 2, 4), (9, 2, 5), (1, 4, 1), (8, 1, 8)]
+    ("theirs", "waits"),
+    [
+        ("", True),
+        ("data/", True),
+        ("data/x/", True),
+        ("data/x/2026/", True),
+        ("data/y/", False),
+        ("data/xy/", False),
+    ],
 )
-async def test_processes_share_the_capacity_of_the_run(
-    concurrency: int, processes: int, each: int
+def test_a_run_waits_for_runs_with_a_wider_and_with_a_narrower_prefix(
+    theirs: str, waits: bool
 ) -> None:
-    assignment = Assignment(None, concurrency, 128 * MIB)  # type: ignore[arg-type]
-    session = assignment.session(MemoryStore(filled()), NoLease(), processes)
-    assert session.capacity.memory.size == 128 * MIB // processes
-    assert session.capacity.reads.level.limit == each
+    ground = Workload.of(settings(prefix=["data/x"]), None, TODAY).ground
+    record = LeaseRecord(run_id="other", layout="corporate", prefixes=(theirs,))
+    rival = Rival("_coalesce/runs/other", '"e"', record, remaining=9.0, modified=0.0)
+    assert bool(Rivals.of([rival], ground).alive) is waits
 
 
 @pytest.mark.parametrize(
-    ("memory", "most"), [(32 * MIB, 1), (64 * MIB - 1, 1), (64 * MIB, 2), (65 * MIB, 2)]
+    ("theirs", "waits"),
+    [("0/1", True), ("1/4", True), ("3/8", False), ("5/8", True), ("2/4", False)],
 )
-def test_there_are_no_more_processes_than_the_memory_is_enough_for(memory: int, most: int) -> None:
-    assert processes_for(8, memory) == most
+def test_a_shard_waits_only_for_shards_with_groups_of_its_own(theirs: str, waits: bool) -> None:
+    ground = Workload.of(settings(shard="1/4"), None, TODAY).ground
+    record = LeaseRecord(run_id="other", layout="corporate", prefixes=("data/",), shard=theirs)
+    rival = Rival("_coalesce/runs/other", '"e"', record, remaining=9.0, modified=0.0)
+    assert bool(Rivals.of([rival], ground).alive) is waits
 
 
-def test_a_worker_stops_before_its_next_step_once_the_lease_is_lost() -> None:
-    lease = worker_process._SharedLease(SimpleNamespace(value=time.monotonic() + 1000))
-    lease.check()
-    lost = worker_process._SharedLease(SimpleNamespace(value=0.0))
-    with pytest.raises(LeaseLost):
-        lost.check()
+def test_a_run_does_not_wait_for_a_run_elsewhere() -> None:
+    bucket = filled()
+    key = leave_lease(bucket, "other", "other/", 3600)
+    began = bucket.now
+    report, events = run_on(bucket, MemoryStore(bucket))
+    assert (report.exit_code, bucket.now - began) == (0, 0)
+    assert [event for event in events if event["type"] == "waiting"] == []
+    assert key in bucket.objects
 
 
-def test_what_a_worker_left_is_in_the_report() -> None:
-    """As it was sent: pickled."""
-    there = GroupOutcome(lambda _: None)
-    there.kept = [Kept("k", Why.CORRUPT)]
-    there.failures = [errors.ContentError("k: spoilt", key="k")]
-    there.unsettled = there.stale = True
-    end = pickle.loads(pickle.dumps(TaskEnd.of(there, None)))
-    here = GroupOutcome(lambda _: None)
-    end.add_to(here)
-    assert here.kept == there.kept
-    assert [(f.key, f.message) for f in here.failures] == [("k", "k: spoilt")]
-    assert (here.unsettled, here.stale) == (True, True)
-
-
-class Pipe:
-    """Stands for a writer: what was sent can be read."""
-
-    def __init__(self) -> None:
-        self.reader = asyncio.StreamReader()
-
-    def write(self, data: bytes) -> None:
-        self.reader.feed_data(data)
-
-
-async def heard(*replies: Reply) -> NoLease:
-    """The lease of a run after a worker has said this and has died."""
-    pipe, lease = Pipe(), NoLease()
-    for reply in replies:
-        send(pipe, reply)  # type: ignore[arg-type]
-    pipe.reader.feed_eof()
-    handle = workers._WorkerHandle(None, None)  # type: ignore[arg-type]
-    handle.lost = False
-    await handle.listen(pipe.reader, lease)
-    assert handle.lost
-    return lease
-
-
-async def test_a_run_leaves_its_lease_for_a_worker_that_died() -> None:
-    """Nobody else knows of the uploads that it had begun."""
-    assert (await heard()).untidy
-
-
-class Alive(Pipe):
-    """A worker that goes on living."""
-
-
-@pytest.mark.parametrize("untidy", [False, True])
-async def test_a_run_leaves_its_lease_for_what_a_worker_may_leave(untidy: bool) -> None:
-    pipe, lease = Alive(), NoLease()
-    handle = workers._WorkerHandle(None, None)  # type: ignore[arg-type]
-    end = TaskEnd((), (), False, False, None)
-    send(pipe, Reply(1, ProcessUsage(), untidy, end))  # type: ignore[arg-type]
-    listening = asyncio.create_task(handle.listen(pipe.reader, lease))
-    for _ in range(5):
-        await asyncio.sleep(0)
-    assert lease.untidy is untidy
-    listening.cancel()
-    await asyncio.gather(listening, return_exceptions=True)
-
-
-class Stubborn:
-    """A process that does not end by itself."""
-
-    def __init__(self) -> None:
-        self.killed = False
-        self.joined = 0
-
-    def join(self, timeout: float | None = None) -> None:
-        self.joined += 1
-        assert self.killed or timeout is not None, "this would wait for ever"
-
-    def is_alive(self) -> bool:
-        return not self.killed
-
-    def kill(self) -> None:
-        self.killed = True
-
-
-def test_a_worker_that_does_not_end_is_killed() -> None:
-    process = Stubborn()
-    socket = SimpleNamespace(close=lambda: None)
-    workers._WorkerHandle(process, socket).end()  # type: ignore[arg-type]
-    assert process.killed
-
-
-async def test_an_upload_whose_creation_went_unanswered_is_swept() -> None:
-    """Nobody knows its id: the run keeps its lease, so that it is found."""
-    bucket = filled(1, 3)
+def test_nothing_is_swept_while_another_run_is_alive_here() -> None:
+    bucket = filled()
+    dead = leave_lease(bucket, "dead", "data/", 0)
+    leave_lease(bucket, "alive", "data/", 60)
     store = MemoryStore(bucket)
+    stood: list[bool] = []
 
-    async def lose(request: Request) -> None:
+    async def before(request: Request) -> None:
         if request.operation == "CreateMultipartUpload" and request.key.startswith("data/"):
-            raise errors.Unavailable("no answer")
+            stood.append(dead in bucket.objects)
 
-    store.after = lose
-    assert (await new_run(store, settings()).coalesce()).exit_code == ExitCode.TRANSIENT
-    swept_at_once = not bucket.uploads
-    bucket.now += 1000
-    assert (await new_run(MemoryStore(bucket), settings()).coalesce()).exit_code == 0
-    assert bucket.uploads == {}
-    assert swept_at_once, "a run sweeps up after itself at its end"
+    store.before = before
+    report, _ = run_on(bucket, store)
+    assert (report.exit_code, stood) == (0, [True])
+    assert unfinished_in(bucket.objects) == []
 
 
-def batch(size: int, sources: int = 1) -> Batch:
-    source = Source("d/t_0_0-0.jsonl.gz", 1, '"e"', 0.0, "STANDARD", 0, 0)
-    return Batch("d/t_0_0_0.jsonl.gz", [source] * sources, size, "digest")
+# --- groups of a run that dies meanwhile
 
 
-@pytest.mark.parametrize(("size", "granted"), [(9, True), (10, True), (11, False)])
-def test_bytes_are_joined_up_to_the_limit(size: int, granted: bool) -> None:
-    stop = Stop(RunLimits(bytes=10), lambda: 0.0)
-    assert stop.try_start_output(batch(size)) is granted
-    assert stop.code == (0 if granted else ExitCode.LIMIT)
+def test_a_group_out_of_scope_is_settled_and_not_joined() -> None:
+    """Its run dies while this one works on another partition."""
+    bucket = with_a_crashed_run(lease=60)
+    before = records_in(contents(bucket))
+    report, _ = run_on(bucket, MemoryStore(bucket), partition=[1])
+    assert (report.exit_code, report.outputs.written) == (0, 1)
+    assert {key for key in data_in(bucket.objects) if "t_0" in key} == {
+        f"data/t_0_{n}-{n}.jsonl.gz" for n in range(4)
+    }
+    assert (bucket.uploads, unfinished_in(bucket.objects)) == ({}, [])
+    assert records_in(contents(bucket)) == before
 
 
-@pytest.mark.parametrize(("count", "granted"), [(9, True), (10, True), (11, False)])
-def test_sources_are_joined_up_to_the_limit(count: int, granted: bool) -> None:
-    stop = Stop(RunLimits(sources=10), lambda: 0.0)
-    assert stop.try_start_output(batch(1, count)) is granted
+def test_a_group_of_a_living_run_is_left_alone_from_the_first() -> None:
+    bucket = with_a_crashed_run(lease=60)
+    (key,) = (key for key in bucket.objects if key.startswith("_coalesce/runs/"))
+    store = MemoryStore(bucket)
+    touched: list[str] = []
+
+    async def renew(request: Request) -> None:
+        if request.key.startswith("data/t_0_"):
+            touched.append(request.operation)
+        if request.operation == "CompleteMultipartUpload":
+            bucket.store(key, bucket.objects[key].data + b" ")
+
+    store.before = renew
+    report, _ = run_on(bucket, store)
+    assert (report.groups.coalesced, report.groups.leased, touched) == (1, 1, [])
 
 
-def test_the_first_reason_to_stop_is_the_exit_code() -> None:
-    stop = Stop(RunLimits(), lambda: 0.0)
-    stop.request(ExitCode.LIMIT)
-    stop.request(ExitCode.TERMINATED)
-    assert stop.code == ExitCode.LIMIT
+def test_a_run_that_is_interrupted_waits_for_nobody() -> None:
+    bucket = with_a_crashed_run(lease=3600)
+    began = bucket.now
+    events: list[Any] = []
+    store = MemoryStore(bucket)
+    with asyncio.Runner(loop_factory=lambda: Timeless(bucket)) as runner:
+        run = Run(store, settings(), events.append, clock=runner.get_loop().time)
+
+        async def interrupt(request: Request) -> None:
+            if request.operation == "CompleteMultipartUpload":
+                run.interrupt(ExitCode.TERMINATED)
+
+        store.before = interrupt
+        report = runner.run(run.coalesce())
+    assert report.exit_code == ExitCode.TERMINATED
+    assert bucket.now - began < 5
 
 
-def test_work_that_was_granted_does_not_go_on_after_the_deadline() -> None:
-    now = [0.0]
-    stop = Stop(RunLimits(deadline=5), lambda: now[0])
-    assert stop.try_start_group()
-    now[0] = 5.0
-    assert stop.stopping
-    assert not stop.try_continue()
-    assert stop.code == ExitCode.LIMIT
+# --- limits
+
+
+async def test_max_groups_ends_the_run_after_so_many_groups() -> None:
+    bucket = filled(3)
+    report = await Run(MemoryStore(bucket), settings(max_groups=1)).coalesce()
+    assert (report.exit_code, report.groups.coalesced) == (ExitCode.LIMIT, 1)
+    assert sum("-" in key for key in data_in(bucket.objects)) == 8
+
+
+# --- what a run tells
+
+
+async def test_a_run_that_died_elsewhere_is_told() -> None:
+    bucket = filled()
+    leave_lease(bucket, "dead", "other/", 0)
+    events: list[Any] = []
+    await Run(MemoryStore(bucket), settings(), events.append).coalesce()
+    assert [event["key"] for event in events if event["type"] == "unfinished"] == ["dead"]
+
+
+async def test_a_forecast_includes_the_memory_for_bodies() -> None:
+    forecasts = [
+        await Run(MemoryStore(filled()), settings(memory=memory)).plan()
+        for memory in (64 * 1024**2, 100 * 1024**2)
+    ]
+    small, large = (report.plan.memory_bytes for report in forecasts if report.plan)
+    assert large - small == 36 * 1024**2
+
+
+@pytest.fixture
+def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", request.param)
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize("zone", ["EAST-14", "WEST+12"], indirect=True)
+def test_today_is_the_day_of_utc(zone: None) -> None:
+    """At any time it is another day in one of these zones."""
+    days = [dt.datetime.now(dt.UTC).date()]
+    run = Run(MemoryStore(filled()), settings(date="today"))
+    days.append(dt.datetime.now(dt.UTC).date())
+    expected = [settings(date="today").prefixes(day) for day in days]
+    assert tuple(run.report.scope.prefixes) in expected
+
+
+# --- worker processes, as the run speaks to them
+
+
+class Crew:
+    """Notes what it is told instead of doing it."""
+
+    count = 1
+    usage = ProcessUsage()
+
+    def __init__(self, on_work: Callable[[], None] = lambda: None) -> None:
+        self.expiry = SimpleNamespace(value=0.0)
+        self.assignment: Assignment | None = None
+        self.halts: list[int] = []
+        self._on_work = on_work
+
+    @asynccontextmanager
+    async def assigned(self, assignment: Assignment, lease: Claim) -> AsyncIterator[None]:
+        self.assignment = assignment
+        yield
+
+    async def work(self, plan: Plan, taken: frozenset[str], outcome: GroupOutcome) -> None:
+        self._on_work()
+
+    def halt(self, code: int) -> None:
+        self.halts.append(code)
+
+
+async def test_the_deadline_of_workers_is_that_of_the_run() -> None:
+    """Which has begun earlier than they."""
+    now = 0.0
+    store = MemoryStore(filled())
+
+    async def before(request: Request) -> None:
+        nonlocal now
+        now = 30.0
+
+    store.before = before
+    crew = Crew()
+    await Run(store, settings(deadline=100), clock=lambda: now, workers=crew).coalesce()  # type: ignore[arg-type]
+    assert crew.assignment is not None
+    assert crew.assignment.deadline == 70
+
+
+async def test_a_signal_reaches_the_workers() -> None:
+    crew = Crew(lambda: run.interrupt(ExitCode.INTERRUPTED))
+    run = Run(MemoryStore(filled(2)), settings(), workers=crew)  # type: ignore[arg-type]
+    report = await run.coalesce()
+    assert report.exit_code == ExitCode.INTERRUPTED
+    assert set(crew.halts) == {ExitCode.INTERRUPTED}

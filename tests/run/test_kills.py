@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from coalesce.storage.s3 import S3Options, S3Store, open_s3
-from support import auditor
+from coalesce.storage.s3 import S3Store, open_s3
+from support.buckets import check_finished, data_in, look, records_in, unfinished_in
+from support.command import environment
 from support.proxy import Answer, Call, Proxy, Rule, proxy
-from support.scenarios import is_entry
-from support.servers import KEYS, bucket_of, lists_uploads
+from support.servers import KEYS, bucket_of, lists_uploads, options_of
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -36,7 +36,7 @@ class Point:
     skip: int = 0
 
 
-DATA, RECORD = "data/", "_coalesce/groups/"
+DATA, RECORD, ENTRY = "data/", "_coalesce/groups/", "_coalesce/ledger/"
 POINTS = {
     "the lease": Point("PutObject", "_coalesce/runs/"),
     "a request of the probe": Point("CompleteMultipartUpload", "/probe/", 3),
@@ -47,6 +47,7 @@ POINTS = {
     "a plan record": Point("PutObject", RECORD),
     "a read": Point("GetObject", DATA, 7),
     "a part": Point("UploadPart", DATA, 1),
+    "a ledger entry": Point("PutObject", ENTRY, 2),
     "the first Complete": Point("CompleteMultipartUpload", DATA),
     "a later Complete": Point("CompleteMultipartUpload", DATA, 4),
     "a HEAD of an output": Point("HeadObject", "_0_0_29.jsonl.gz"),
@@ -80,7 +81,7 @@ class Scene:
         """The job through the proxy."""
         return await asyncio.create_subprocess_exec(
             *self.command(),
-            env=self.environment(self.proxy.url),
+            env=environment(self.proxy.url),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
@@ -106,34 +107,12 @@ class Scene:
             "4",
         ]
 
-    def environment(self, url: str) -> dict[str, str]:
-        """The way to the bucket, and the keys."""
-        keys = {
-            "AWS_ACCESS_KEY_ID": KEYS["access_key"],
-            "AWS_SECRET_ACCESS_KEY": KEYS["secret_key"],
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
-        return {
-            **os.environ,
-            **keys,
-            "COALESCE_ENDPOINT_URL": url,
-            "COALESCE_REGION": "us-east-1",
-            "COALESCE_ADDRESSING": "path",
-        }
-
     async def run(self) -> int:
         """The job to its end, around the proxy."""
         process = await asyncio.create_subprocess_exec(
-            *self.command(), env=self.environment(self.store.endpoint), stderr=subprocess.DEVNULL
+            *self.command(), env=environment(self.store.endpoint), stderr=subprocess.DEVNULL
         )
         return await process.wait()
-
-    async def look(self) -> dict[str, bytes]:
-        """Every object, read around the proxy."""
-        return {
-            entry.key: (await self.store.get(entry.key)).data
-            for entry in (await self.store.list_page("")).objects
-        }
 
 
 SPOILT = "data/spoilt_0_20-29.jsonl.gz"
@@ -144,9 +123,7 @@ async def scene(server: str, request: pytest.FixtureRequest) -> AsyncIterator[Sc
     """Three groups of several outputs, one of them with a spoilt source."""
     name = bucket_of(request.node.name)
     async with (
-        open_s3(
-            S3Options(name, endpoint_url=server, region="us-east-1", addressing="path", **KEYS)
-        ) as store,
+        open_s3(options_of(server, name)) as store,
         proxy(server, **KEYS) as before,
     ):
         await store.create_bucket()
@@ -160,7 +137,7 @@ async def scene(server: str, request: pytest.FixtureRequest) -> AsyncIterator[Sc
 
 def readable(held: dict[str, bytes]) -> dict[str, bytes]:
     """What readers can read: the spoilt source is compared as it lies."""
-    return {key: body for key, body in held.items() if key != SPOILT and key.startswith("data/")}
+    return {key: body for key, body in data_in(held).items() if key != SPOILT}
 
 
 @pytest.mark.parametrize(
@@ -168,11 +145,11 @@ def readable(held: dict[str, bytes]) -> dict[str, bytes]:
     CHOSEN,
     ids=[f"{name}-{'done, unheard' if answered else 'unseen'}" for name, answered in CHOSEN],
 )
-async def test_killed_at_a_request_the_next_runs_end_with_every_record_once(
+async def test_killed_at_a_request_the_next_runs_end_with_every_record_once_and_the_ledger(
     scene: Scene, name: str, answered: bool
 ) -> None:
-    original = await scene.look()
-    before = auditor.records(readable(original), "")
+    original = await look(scene.store)
+    before = records_in(readable(original))
     process: asyncio.subprocess.Process | None = None
 
     async def kill(call: Call) -> Answer | None:
@@ -188,8 +165,8 @@ async def test_killed_at_a_request_the_next_runs_end_with_every_record_once(
     ]
     process = await scene.start()
     assert await process.wait() == -signal.SIGKILL, "the point was never reached"
-    held = await scene.look()
-    assert not before - auditor.records(readable(held), ""), "records unreadable at once"
+    held = await look(scene.store)
+    assert not before - records_in(readable(held)), "records unreadable at once"
 
     begun = {
         call.key
@@ -199,15 +176,14 @@ async def test_killed_at_a_request_the_next_runs_end_with_every_record_once(
     sweeps = await lists_uploads(scene.store)
     for _ in range(5):
         code = await scene.run()
-        held = await scene.look()
+        held = await look(scene.store)
         uploads = [
             upload for key in begun if sweeps for upload in await scene.store.list_uploads(key)
         ]
-        unfinished = [key for key in held if not key.startswith("data/") and not is_entry(key)]
-        if not uploads and not unfinished:
+        if not uploads and not unfinished_in(held):
             break
     assert code in (0, 4)  # 4 while the spoilt source has a neighbour
-    assert auditor.records(readable(held), "") == before
-    assert unfinished == []
+    assert records_in(readable(held)) == before
+    check_finished(held)
     assert held[SPOILT] == original[SPOILT]
     assert not uploads

@@ -14,7 +14,19 @@ from coalesce.run.workers import processes_for
 
 KEPT = Kept("data/t_0_1-1.jsonl.gz", Why.DELETE_REFUSED)
 SINGLE = Kept("data/t_0_9-9.jsonl.gz", Why.SINGLE)
-OUTPUT = CommittedOutput("data/t_0_0_1.jsonl.gz", 2, 100, 2, 0, 1, "crc", 1, 21, (KEPT,))
+OUTPUT = CommittedOutput(
+    key="data/t_0_0_1.jsonl.gz",
+    sources=2,
+    size=100,
+    records=2,
+    first=0,
+    last=1,
+    checksum="crc",
+    deleted=1,
+    gone=1,
+    freed=21,
+    kept=(KEPT,),
+)
 
 
 async def test_messages_arrive_in_order_and_as_they_were_sent() -> None:

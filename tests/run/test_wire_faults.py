@@ -2,10 +2,8 @@
 tried, and what the bucket holds then and in the end.
 """
 
-import gzip
-import os
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
@@ -14,9 +12,9 @@ from botocore.retries.standard import ExponentialBackoff
 
 from coalesce.report.report import Report
 from coalesce.run.pipeline import Run
-from coalesce.settings import Settings
 from coalesce.storage.s3 import S3Options, S3Store, open_s3
 from support import auditor
+from support.buckets import check_finished, fill, look, records_in, unfinished_in
 from support.proxy import (
     Answer,
     Call,
@@ -35,13 +33,14 @@ from support.proxy import (
     stall,
     understated,
 )
-from support.scenarios import is_entry
-from support.servers import KEYS, bucket_of, lists_uploads
+from support.servers import ACCEPTED, KEYS, bucket_of, lists_uploads, options_of
+from support.settings import settings
 
 ALWAYS = -1
 ODD = "topic_0_20-"  # one source among the five of its group
 OUTPUT = "topic_0_0_49"
 RECORD = "_coalesce/groups/data/db.core.topic_0"
+ENTRY = "_coalesce/ledger/data/db.core.topic_0"
 PLACES = {
     "ListObjectsV2": "data/",
     "HeadObject": OUTPUT,
@@ -68,44 +67,25 @@ class Field:
         async with open_s3(
             replace(self.options, endpoint_url=self.proxy.url, read_timeout=read_timeout)
         ) as store:
-            return await Run(store, settings(**more)).coalesce()
-
-    async def look(self) -> dict[str, bytes]:
-        """Every object, read around the proxy."""
-        return {
-            entry.key: (await self.store.get(entry.key)).data
-            for entry in (await self.store.list_page("")).objects
-        }
+            return await Run(store, settings(accept_weaker=ACCEPTED, **more)).coalesce()
 
     async def check_settled(self, original: dict[str, bytes], left: int = 0) -> None:
-        """Undisturbed runs later, every record is there exactly once, `left` sources stay, and
-        nothing else.
+        """Undisturbed runs later, every record is there exactly once, `left` sources stay, each
+        output has its ledger entry, and there is nothing else.
         """
         for _ in range(3):
-            report = await Run(self.store, settings()).coalesce()
-            held = await self.look()
+            report = await Run(self.store, settings(accept_weaker=ACCEPTED)).coalesce()
+            held = await look(self.store)
             uploads = self.sweeps and await self.store.list_uploads(
                 "data/db.core.topic_0_0_49.jsonl.gz"
             )
-            if not uploads and not unfinished(held):
+            if not uploads and not unfinished_in(held):
                 break
         assert report.exit_code == 0, report.failures
-        assert auditor.records(held, "data/") == auditor.records(original, "data/")
-        assert unfinished(held) == []
+        assert records_in(held) == records_in(original)
+        check_finished(held)
         assert len(auditor.sources(held)) == left
         assert not uploads
-
-
-def unfinished(keys: Iterable[str]) -> list[str]:
-    """What is there besides data and the ledger."""
-    return [key for key in keys if not key.startswith("data/") and not is_entry(key)]
-
-
-def settings(**more: object) -> Settings:
-    weaker = os.environ.get("COALESCE_ACCEPT_WEAKER", "").split()
-    return Settings.model_validate(
-        {"bucket": "b", "prefix": ["data"], "min_age": 0, "accept_weaker": weaker, **more}
-    )
 
 
 @pytest.fixture
@@ -118,23 +98,10 @@ async def there(
     """
     monkeypatch.setattr("random.uniform", lambda low, high: 0.0)
     monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0.0)
-    options = S3Options(
-        bucket_of(request.node.name),
-        endpoint_url=server,
-        region="us-east-1",
-        addressing="path",
-        **KEYS,
-    )
+    options = options_of(server, bucket_of(request.node.name))
     async with open_s3(options) as store, proxy(server, **KEYS) as before:
         await store.create_bucket()
-        for group in range(2):
-            for n in range(5):
-                body = gzip.compress(b'{"group": %d, "n": %d}\n' % (group, n), mtime=0)
-                await store.put(
-                    f"data/db.core.topic_{group}_{n * 10}-{n * 10 + 9}.jsonl.gz",
-                    body,
-                    content_type="application/gzip",
-                )
+        await fill(store, 2, 5)
         yield Field(before, options, store, await lists_uploads(store))
 
 
@@ -142,7 +109,8 @@ def everywhere(handler: Handler, times: int = 1) -> list[Rule]:
     """The fault for one request of each operation on a group's way, one after the other in one
     run.
     """
-    return [Rule(operation, handler, where, times) for operation, where in PLACES.items()]
+    places = [*PLACES.items(), ("PutObject", ENTRY)]
+    return [Rule(operation, handler, where, times) for operation, where in places]
 
 
 PASSING = {
@@ -171,7 +139,7 @@ PASSING = {
 
 @pytest.mark.parametrize("fault", PASSING)
 async def test_a_fault_that_passes_is_not_noticed(there: Field, fault: str) -> None:
-    original = await there.look()
+    original = await look(there.store)
     there.proxy.rules = [replace(rule) for rule in PASSING[fault]]
     report = await there.run()
     assert report.exit_code == 0, report.failures
@@ -183,9 +151,9 @@ async def test_a_fault_that_passes_is_not_noticed(there: Field, fault: str) -> N
 
 
 async def test_a_request_that_is_never_answered_is_given_up_and_sent_again(there: Field) -> None:
-    original = await there.look()
+    original = await look(there.store)
     there.proxy.rules = everywhere(stall)
-    report = await there.run(read_timeout=2.0)
+    report = await there.run(read_timeout=0.5)
     assert report.exit_code == 0, report.failures
     assert not any(rule.times for rule in there.proxy.rules)
     await there.check_settled(original)
@@ -243,6 +211,8 @@ LASTING = {
     "429 for one source": Lasting("GetObject", refusal(429, "TooManyRequests"), 75, 5),
     "500 for a part": Lasting("UploadPart", refusal(500, "InternalError"), 75, 5),
     "500 for a plan record": Lasting("PutObject", refusal(500, "InternalError"), 75, 5),
+    "500 for a ledger entry": Lasting("PutObject", refusal(500, "InternalError"), 75, 15, ENTRY),
+    "403 for a ledger entry": Lasting("PutObject", refusal(403, "AccessDenied"), 1, 3, ENTRY),
     "500 for Complete": Lasting("CompleteMultipartUpload", refusal(500, "InternalError"), 75, 20),
     "200 with an error in it for Complete": Lasting(
         "CompleteMultipartUpload", refusal(200, "InternalError"), 75, 20
@@ -295,14 +265,15 @@ async def test_a_fault_that_stays_is_told_costs_no_record_and_no_endless_tries(
 ) -> None:
     """The other group is none the worse for it, unless nothing at all can be done any more."""
     case = LASTING[fault]
-    original = await there.look()
-    there.proxy.rules = [Rule(case.operation, case.handler, case.place, ALWAYS)]
+    original = await look(there.store)
+    first_look = int(case.operation == "ListObjectsV2")  # at the bucket, before the listing
+    there.proxy.rules = [Rule(case.operation, case.handler, case.place, ALWAYS, first_look)]
     report = await there.run()
-    held = await there.look()
+    held = await look(there.store)
     assert report.exit_code == case.code, report.failures
     assert report.failures
-    assert 1 <= there.proxy.sent(case.operation, case.place) <= case.at_most
-    assert not auditor.records(original, "data/") - auditor.records(held, "data/")
+    assert 1 <= there.proxy.sent(case.operation, case.place) - first_look <= case.at_most
+    assert not records_in(original) - records_in(held)
     if case.operation == "ListObjectsV2":
         assert held == original
     elif case.code != 10:
@@ -310,8 +281,30 @@ async def test_a_fault_that_stays_is_told_costs_no_record_and_no_endless_tries(
     await there.check_settled(original, case.left)
 
 
+@pytest.mark.parametrize(
+    ("handler", "code"),
+    [
+        (refusal(500, "InternalError"), 75),
+        (refusal(503, "SlowDown"), 75),
+        (lost_before, 10),
+        (refusal(404, "NoSuchBucket"), 10),
+    ],
+    ids=["500", "503 SlowDown", "no connection", "no bucket"],
+)
+async def test_a_store_that_fails_at_the_first_look_may_be_tried_again_and_a_wrong_one_may_not(
+    there: Field, handler: Handler, code: int
+) -> None:
+    """Exit code 75 for what may pass, 10 for what somebody has to change."""
+    original = await look(there.store)
+    there.proxy.rules = [Rule("ListObjectsV2", handler, "data/", ALWAYS)]
+    report = await there.run()
+    assert (report.exit_code, len(report.failures)) == (code, 1), report.failures
+    assert {call.operation for call in there.proxy.calls} == {"ListObjectsV2"}
+    assert await look(there.store) == original
+
+
 async def test_a_listing_that_gives_a_key_twice_is_not_believed(there: Field) -> None:
-    original = await there.look()
+    original = await look(there.store)
 
     async def twice(call: Call) -> Answer:
         answer = await call.forward()
@@ -323,7 +316,7 @@ async def test_a_listing_that_gives_a_key_twice_is_not_believed(there: Field) ->
     there.proxy.rules = [Rule("ListObjectsV2", twice, "data/", ALWAYS)]
     report = await there.run()
     assert (report.exit_code, report.sources.joined) == (1, 0), report.failures
-    assert await there.look() == original
+    assert await look(there.store) == original
     await there.check_settled(original)
 
 
@@ -355,13 +348,13 @@ async def test_a_source_that_cannot_be_deleted_is_told_and_its_record_stays(
     there: Field, many: Handler
 ) -> None:
     """Whether the program deletes one by one on this server, or many at once."""
-    original = await there.look()
+    original = await look(there.store)
     there.proxy.rules = [
         Rule("DeleteObjects", many, times=ALWAYS),
         Rule("DeleteObject", refusal(403, "AccessDenied"), ODD, ALWAYS),
     ]
     report = await there.run()
-    held = await there.look()
+    held = await look(there.store)
     assert (report.exit_code, report.sources.left["delete_refused"]) == (1, 1)
     assert auditor.sources(held) == ["data/db.core.topic_0_20-29.jsonl.gz"]
     assert [key for key in held if key.startswith("_coalesce/groups/")] == [f"{RECORD}"]

@@ -3,7 +3,6 @@
 `docs/reliability.md` names what no server here can show.
 """
 
-import gzip
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,12 +12,12 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from coalesce.run.pipeline import Run
-from coalesce.settings import Settings
-from coalesce.storage.s3 import S3Options, S3Store, open_s3
-from support import auditor
-from support.servers import KEYS, bucket_of
+from coalesce.storage.s3 import S3Store, open_s3
+from support.buckets import check_finished, data_in, look, records_in, sources
+from support.servers import KEYS, bucket_of, options_of
+from support.settings import settings
 
-SETTINGS = Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0})
+SETTINGS = settings()
 
 
 class Bucket:
@@ -36,21 +35,12 @@ class Bucket:
             "s3", endpoint_url=url, region_name="us-east-1", config=config, **keys
         )
 
-    def fill(self, count: int = 5, **more: object) -> dict[str, bytes]:
-        bodies = {
-            f"data/t_0_{n}-{n}.jsonl.gz": gzip.compress(b'{"n": %d}\n' % n, mtime=0)
-            for n in range(count)
-        }
+    def put_sources(self, **more: object) -> dict[str, bytes]:
+        """Sources with options that the program's own store does not have."""
+        bodies = sources(count=5)
         for key, body in bodies.items():
             self.client.put_object(Bucket=self.name, Key=key, Body=body, **more)
         return bodies
-
-    def look(self) -> dict[str, bytes]:
-        listed = self.client.list_objects_v2(Bucket=self.name).get("Contents", [])
-        return {
-            entry["Key"]: self.client.get_object(Bucket=self.name, Key=entry["Key"])["Body"].read()
-            for entry in listed
-        }
 
     def versions(self) -> dict[str, list[bytes]]:
         """Every version of every object that is kept."""
@@ -66,9 +56,7 @@ class Bucket:
 @pytest.fixture
 async def bucket(ministack: str, request: pytest.FixtureRequest) -> AsyncIterator[Bucket]:
     name = bucket_of(request.node.name)
-    async with open_s3(
-        S3Options(name, endpoint_url=ministack, region="us-east-1", addressing="path", **KEYS)
-    ) as store:
+    async with open_s3(options_of(ministack, name)) as store:
         yield Bucket(ministack, name, store)
 
 
@@ -78,46 +66,51 @@ async def test_a_versioned_bucket_keeps_every_source_as_an_old_version(bucket: B
     bucket.client.put_bucket_versioning(
         Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"}
     )
-    sources = bucket.fill()
+    original = bucket.put_sources()
     report = await Run(bucket.store, SETTINGS).coalesce()
     assert report.exit_code == 0, report.failures
-    assert list(bucket.look()) == ["data/t_0_0_4.jsonl.gz"]
-    assert auditor.records(bucket.look(), "") == auditor.records(sources, "")
+    held = await look(bucket.store)
+    assert list(data_in(held)) == ["data/t_0_0_4.jsonl.gz"]
+    assert records_in(held) == records_in(original)
+    check_finished(held)
     kept = bucket.versions()
-    assert {key: kept[key] for key in sources} == {key: [body] for key, body in sources.items()}
+    assert {key: kept[key] for key in original} == {key: [body] for key, body in original.items()}
 
 
 async def test_sources_under_an_object_lock_are_joined_and_kept_as_versions(bucket: Bucket) -> None:
     """A lock keeps versions; a delete without a version only hides the last one, and is allowed."""
     bucket.client.create_bucket(Bucket=bucket.name, ObjectLockEnabledForBucket=True)
-    sources = bucket.fill(ObjectLockLegalHoldStatus="ON")
+    original = bucket.put_sources(ObjectLockLegalHoldStatus="ON")
     report = await Run(bucket.store, SETTINGS).coalesce()
     kept = bucket.versions()
-    assert {key: kept[key] for key in sources} == {key: [body] for key, body in sources.items()}
+    assert {key: kept[key] for key in original} == {key: [body] for key, body in original.items()}
     assert report.exit_code == 0, report.failures
-    assert auditor.records(bucket.look(), "") == auditor.records(sources, "")
+    held = await look(bucket.store)
+    assert records_in(held) == records_in(original)
+    check_finished(held)
 
 
 @pytest.mark.parametrize("kind", ["GLACIER", "DEEP_ARCHIVE"])
 async def test_archived_sources_stay_and_the_others_are_joined(bucket: Bucket, kind: str) -> None:
     """The listing names their class: nobody requests a body that would be refused."""
     bucket.client.create_bucket(Bucket=bucket.name)
-    sources = bucket.fill()
+    original = bucket.put_sources()
     key = "data/t_0_2-2.jsonl.gz"
-    bucket.client.put_object(Bucket=bucket.name, Key=key, Body=sources[key], StorageClass=kind)
+    bucket.client.put_object(Bucket=bucket.name, Key=key, Body=original[key], StorageClass=kind)
     report = await Run(bucket.store, SETTINGS).coalesce()
     listed = {
         entry["Key"]: entry["StorageClass"]
         for entry in bucket.client.list_objects_v2(Bucket=bucket.name)["Contents"]
     }
     assert (report.exit_code, report.sources.left["archived"]) == (0, 1)
-    assert listed == {key: kind, "data/t_0_0_4.jsonl.gz": "STANDARD"}
+    assert data_in(listed) == {key: kind, "data/t_0_0_4.jsonl.gz": "STANDARD"}
+    check_finished(listed)
 
 
 async def test_sources_under_a_customers_key_stay(bucket: Bucket) -> None:
     """SSE-C: nobody reads them without the key, which the program does not have."""
     bucket.client.create_bucket(Bucket=bucket.name)
-    sources = bucket.fill(SSECustomerAlgorithm="AES256", SSECustomerKey="k" * 32)
+    original = bucket.put_sources(SSECustomerAlgorithm="AES256", SSECustomerKey="k" * 32)
     with pytest.raises(ClientError):
         bucket.client.get_object(Bucket=bucket.name, Key="data/t_0_0-0.jsonl.gz")
     report = await Run(bucket.store, SETTINGS).coalesce()
@@ -125,14 +118,16 @@ async def test_sources_under_a_customers_key_stay(bucket: Bucket) -> None:
     listed = [
         entry["Key"] for entry in bucket.client.list_objects_v2(Bucket=bucket.name)["Contents"]
     ]
-    assert listed == list(sources)
+    assert listed == list(original)
 
 
 async def test_sources_under_a_kms_key_are_joined(bucket: Bucket) -> None:
     """Their ETag is no MD5 on S3, and nothing takes it for one."""
     bucket.client.create_bucket(Bucket=bucket.name)
-    sources = bucket.fill(ServerSideEncryption="aws:kms", SSEKMSKeyId="alias/aws/s3")
+    original = bucket.put_sources(ServerSideEncryption="aws:kms", SSEKMSKeyId="alias/aws/s3")
     report = await Run(bucket.store, SETTINGS).coalesce()
     assert report.exit_code == 0, report.failures
-    assert auditor.records(bucket.look(), "") == auditor.records(sources, "")
-    assert list(bucket.look()) == ["data/t_0_0_4.jsonl.gz"]
+    held = await look(bucket.store)
+    assert records_in(held) == records_in(original)
+    assert list(data_in(held)) == ["data/t_0_0_4.jsonl.gz"]
+    check_finished(held)

@@ -189,7 +189,7 @@ async def _run_to_its_death(
 async def run(store: MemoryStore, chosen: Settings, **more: Callable[[], float]) -> Report | None:
     """A process from its start to its end, or to its death."""
     try:
-        return await new_run(store, chosen, **more).coalesce()  # type: ignore[arg-type]
+        return await new_run(store, chosen, **more).coalesce()
     except BaseException as error:
         if not _only_killed(error):
             raise

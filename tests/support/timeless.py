@@ -21,6 +21,8 @@ class Timeless(asyncio.SelectorEventLoop):
         self._bucket.now += seconds
 
     def _run_once(self) -> None:
-        if not self._ready and self._scheduled:  # type: ignore[attr-defined]
-            self.leap(max(0.0, self._scheduled[0].when() - self._now))  # type: ignore[attr-defined]
+        if not self._ready:  # type: ignore[attr-defined]
+            timers = self._scheduled  # type: ignore[attr-defined]
+            due = (timer.when() for timer in timers if not timer.cancelled())
+            self.leap(max(0.0, min(due, default=self._now) - self._now))
         super()._run_once()  # type: ignore[misc]

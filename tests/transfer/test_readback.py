@@ -1,6 +1,7 @@
 """An output is read again whole, in bounded memory, and only in the version that HEAD showed."""
 
 import gzip
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from coalesce.content.rules import ContentRules
 from coalesce.errors import IntegrityError, PreconditionFailed
 from coalesce.planning.parts import PART_BYTES
 from coalesce.storage.base import Body
-from coalesce.storage.checksums import crc64, encoded
+from coalesce.storage.checksums import crc64, encode
 from coalesce.storage.memory import MemoryBucket, MemoryStore
 from coalesce.transfer.readback import check_output, read_output
 
@@ -22,11 +23,9 @@ class RecordingStore(MemoryStore):
         super().__init__(bucket)
         self.ranges: list[tuple[int, int | None]] = []
 
-    async def get(
-        self, key: str, *, etag: str = "", start: int = 0, length: int | None = None
-    ) -> Body:
-        self.ranges.append((start, length))
-        return await super().get(key, etag=etag, start=start, length=length)
+    async def get(self, key: str, **asked: Any) -> Body:
+        self.ranges.append((asked["start"], asked["length"]))
+        return await super().get(key, **asked)
 
 
 def stored(data: bytes) -> RecordingStore:
@@ -67,7 +66,7 @@ async def test_an_output_that_is_not_as_expected_is_an_integrity_error(
     store = stored(text)
     head = await store.head(KEY)
     assert head is not None
-    expected = encoded(crc64([text])) if code == "NoLastNewline" else encoded(0)
+    expected = encode(crc64([text])) if code == "NoLastNewline" else encode(0)
     with pytest.raises(IntegrityError) as caught:
         await check_output(store, head, gzipped=False, expected_crc64=expected)
     assert (caught.value.code, caught.value.key) == (code, KEY)

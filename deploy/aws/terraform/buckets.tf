@@ -31,7 +31,7 @@ data "aws_iam_policy_document" "bucket" {
     sid       = "JobCreatesOnly"
     effect    = "Deny"
     actions   = ["s3:PutObject"]
-    resources = [for name, location in var.locations : local.prefixes[name] if location.bucket == each.key]
+    resources = concat([for name, location in var.locations : local.prefixes[name] if location.bucket == each.key], [local.ledger[each.key]])
 
     principals {
       type        = "AWS"
@@ -56,7 +56,7 @@ data "aws_iam_policy_document" "bucket" {
     sid       = "JobDeletesByETagOnly"
     effect    = "Deny"
     actions   = ["s3:DeleteObject"]
-    resources = concat([for name, location in var.locations : local.prefixes[name] if location.bucket == each.key], [local.records[each.key]])
+    resources = concat([for name, location in var.locations : local.prefixes[name] if location.bucket == each.key], [local.ledger[each.key], local.records[each.key]])
 
     principals {
       type        = "AWS"

@@ -7,6 +7,7 @@ data "aws_caller_identity" "current" {}
 locals {
   prefixes = { for name, location in var.locations : name => "arn:${data.aws_partition.current.partition}:s3:::${location.bucket}/${location.prefix}/*" }
   records  = { for bucket in local.buckets : bucket => "arn:${data.aws_partition.current.partition}:s3:::${bucket}/_coalesce/groups/*" }
+  ledger   = { for bucket in local.buckets : bucket => "arn:${data.aws_partition.current.partition}:s3:::${bucket}/_coalesce/ledger/*" }
   buckets  = toset([for location in values(var.locations) : location.bucket])
 
   # Three attempts of two hours each end before 08:30, an hour before the readers start. The deadline

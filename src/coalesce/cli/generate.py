@@ -10,7 +10,6 @@ from coalesce.cli.options import Values
 from coalesce.cli.request import DataSetOptions, StoreOptions, parse
 from coalesce.demo.dataset import Shape
 from coalesce.demo.proof import fill
-from coalesce.errors import first_failure
 from coalesce.storage.s3 import S3Options, open_s3
 
 
@@ -28,8 +27,5 @@ def write_data_set(values: Values) -> int:
 
 async def _write(options: S3Options, shape: Shape) -> int:
     async with open_s3(options) as store:
-        await store.check_access()
-        try:
-            return await fill(store, shape)
-        except BaseExceptionGroup as errors:
-            raise first_failure(errors) from errors
+        await store.check_access(shape.prefix)
+        return await fill(store, shape)

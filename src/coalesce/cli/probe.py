@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 
 import typer
 
 from coalesce.cli.options import Values
 from coalesce.cli.request import ProbeOptions, StoreOptions, parse
+from coalesce.clock import boottime
 from coalesce.exits import ExitCode
 from coalesce.protocol.lease import Lease, LeaseRecord
 from coalesce.protocol.probe import probe
@@ -41,7 +41,7 @@ def try_store(values: Values) -> int:
 async def _probe(options: S3Options, state: str) -> Capabilities:
     run_id = new_run_id()
     async with open_s3(options) as store:
-        await store.check_access()
+        await store.check_access(state)
         record = LeaseRecord(run_id=run_id)
-        async with Lease(store, state, record, time.monotonic).hold() as lease:
+        async with Lease(store, state, record, boottime).hold() as lease:
             return await probe(store, probe_prefix(state, run_id), lease)

@@ -191,7 +191,10 @@ def parse(model: type[_Model], values: Values) -> _Model:
     for name, value in chosen.items():
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and not _is_sendable(text):
-                raise UsageError(f"--{name.replace('_', '-')} {text!r}: not text in UTF-8")
+                from coalesce.storage.s3.origin import strip_userinfo
+
+                shown = strip_userinfo(text)
+                raise UsageError(f"--{name.replace('_', '-')} {shown!r}: not text in UTF-8")
     try:
         return model.model_validate(chosen)
     except ValidationError as error:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from coalesce.demo.dataset import Shape, generate_objects
+from coalesce.errors import first_failure
 from coalesce.naming.layouts import layout
 from coalesce.report.report import path_characters
 from coalesce.storage.base import ObjectStore
@@ -27,7 +28,7 @@ async def fill(store: ObjectStore, shape: Shape) -> int:
         The number of objects written.
 
     Raises:
-        ExceptionGroup: of StorageError, if an object cannot be written.
+        CoalesceError: an object cannot be written.
     """
     slots = asyncio.Semaphore(_AT_ONCE)
     count = 0
@@ -38,11 +39,14 @@ async def fill(store: ObjectStore, shape: Shape) -> int:
         finally:
             slots.release()
 
-    async with asyncio.TaskGroup() as tasks:
-        for key, body in generate_objects(shape):
-            await slots.acquire()
-            tasks.create_task(put(key, body))
-            count += 1
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for key, body in generate_objects(shape):
+                await slots.acquire()
+                tasks.create_task(put(key, body))
+                count += 1
+    except BaseExceptionGroup as failures:
+        raise first_failure(failures) from failures
     return count
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from coalesce.protocol.state import records_prefix
+from coalesce.protocol.state import ledger_prefix, records_prefix
 
 Document = dict[str, Any]
 
@@ -73,7 +73,7 @@ def role_policy(
 
 def bucket_policy(arn: str, prefixes: Sequence[str], state: str, role: str) -> Document:
     """The policy of the bucket, by which a defect of this program ends in 403 instead of in loss:
-    under the prefixes the role may only create, and delete only by ETag.
+    under the prefixes and in the ledger the role may only create, and delete only by ETag.
 
     Plan records may also be replaced, by ETag. Leases and the probe's objects are exempt: each is
     one run's own, and the probe has to send requests without conditions. Other roles are not
@@ -85,7 +85,8 @@ def bucket_policy(arn: str, prefixes: Sequence[str], state: str, role: str) -> D
         state: the state prefix, with its slash.
         role: the ARN of the job's role.
     """
-    data, records = [f"{arn}/{prefix}*" for prefix in prefixes], f"{arn}/{records_prefix(state)}*"
+    created = [f"{arn}/{prefix}*" for prefix in (*prefixes, ledger_prefix(state))]
+    records = f"{arn}/{records_prefix(state)}*"
     # Starting an upload and its parts cannot carry a condition.
     writes = {"Bool": {"s3:ObjectCreationOperation": "true"}}
     return _document(
@@ -94,14 +95,14 @@ def bucket_policy(arn: str, prefixes: Sequence[str], state: str, role: str) -> D
                 "JobCreatesOnly",
                 role,
                 "s3:PutObject",
-                data,
+                created,
                 {"Null": {"s3:if-none-match": "true"}, **writes},
             ),
             _deny(
                 "JobDeletesByETagOnly",
                 role,
                 "s3:DeleteObject",
-                [*data, records],
+                [*created, records],
                 {"Null": {"s3:if-match": "true"}},
             ),
             _deny(

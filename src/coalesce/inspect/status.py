@@ -111,8 +111,8 @@ async def read_status(store: ObjectStore, settings: Settings) -> Status:
     Raises:
         CoalesceError: the bucket cannot be reached, or the state prefix cannot be listing.
     """
-    await store.check_access()
     prefixes = settings.prefixes(dt.datetime.now(dt.UTC).date())
+    await store.check_access(prefixes[0])
     builder = _StatusBuilder(store, settings, prefixes)
     await builder.read_state()
     await list_groups(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from coalesce import __version__
-from coalesce.errors import CoalesceError, IntegrityError
+from coalesce.errors import CoalesceError, ConfigurationError, IntegrityError, first_failure
 from coalesce.exits import exit_code_of, worst
 from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import ExistingOutput
@@ -73,20 +73,23 @@ async def verify(
         The sum of all; its exit code is that of the worst failure.
 
     Raises:
-        CoalesceError: the bucket cannot be reached.
+        ConfigurationError: the bucket cannot be reached, or not any more.
     """
-    await store.check_access()
     prefixes = settings.prefixes(dt.datetime.now(dt.UTC).date())
+    await store.check_access(prefixes[0])
     result = Verification(
         scope=ScopePart.of(settings, prefixes), deep=deep, records=0 if deep else None
     )
     # Two parts each: one that is read, and its text while it is inflated.
     workers = max(1, min(_AT_ONCE, settings.memory // (2 * PART_BYTES))) if deep else _AT_ONCE
     verifier = _Verifier(store, settings, result, emit, workers)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(verifier.list_outputs(prefixes))
-        for _ in range(workers):
-            tasks.create_task(verifier.check_outputs())
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(verifier.list_outputs(prefixes))
+            for _ in range(workers):
+                tasks.create_task(verifier.check_outputs())
+    except BaseExceptionGroup as failures:
+        raise first_failure(failures) from failures
     return result
 
 
@@ -126,12 +129,17 @@ class _Verifier:
             await self._queue.put(None)
 
     async def check_outputs(self) -> None:
-        """Checks one output after another until the end mark."""
+        """Checks one output after another until the end mark.
+
+        Raises ConfigurationError, which the next output would meet too.
+        """
         while (output := await self._queue.get()) is not None:
             self._result.outputs += 1
             try:
                 head = await _check_metadata(self._store, output)
                 records = await self._count_records(head) if self._result.deep else None
+            except ConfigurationError:
+                raise
             except CoalesceError as error:
                 self._result.failed += 1
                 self._add_failure(error)

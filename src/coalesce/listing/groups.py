@@ -123,6 +123,7 @@ async def list_groups(
     keep_going: Callable[[], bool] = lambda: True,
     shard: Shard = WHOLE,
     concurrency: int = 16,
+    worth_a_request: int = _WORTH_A_REQUEST,
 ) -> None:
     """Lists prefixes and hands over every group that a shard owns, each in one piece.
 
@@ -143,84 +144,103 @@ async def list_groups(
         shard: The share of the groups to list. A prefix that is split down to groups is listed
             only where this shard owns it.
         concurrency: How many pieces are listed, or wait for `on_listing`, at once.
+        worth_a_request: How many keys a piece must have to be listed apart.
 
     Raises:
         Exception: What `on_listing` raises; nothing more is listed then.
     """
-    limiter = asyncio.Semaphore(concurrency)
-
-    async def list_piece(prefix: str) -> None:
-        async with limiter:
-            if not keep_going():
-                return
-            try:
-                builder, children = await _list_piece(
-                    store, prefix, layout, state_prefix, shard, keep_going
-                )
-                if not keep_going():
-                    return
-                listing = builder.build()
-            except StorageError as error:
-                on_failure(
-                    ListingError(
-                        f"listing {prefix!r}: {error.message}",
-                        key=prefix,
-                        code=error.code,
-                        request_id=error.request_id,
-                    )
-                )
-                return
-            if listing.keys:
-                await on_listing(listing)
-        for child in children:
-            if _MAY_BE_GROUP.search(child) and not shard.owns(child):
-                continue
-            tasks.create_task(list_piece(child))
-
+    rules = _Rules(layout, state_prefix, shard, keep_going, worth_a_request)
+    lister = _Lister(store, rules, on_listing, on_failure, asyncio.Semaphore(concurrency))
     try:
         async with asyncio.TaskGroup() as tasks:
             for prefix in prefixes:
-                tasks.create_task(list_piece(prefix))
+                tasks.create_task(lister.list_below(prefix, tasks))
     except BaseExceptionGroup as errors:
         raise first_failure(errors) from errors
 
 
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What of a piece counts, and how it is split: see `list_groups`."""
+
+    layout: Layout
+    state_prefix: str
+    shard: Shard
+    keep_going: Callable[[], bool]
+    worth_a_request: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Lister:
+    """Lists pieces and hands them over: see `list_groups`."""
+
+    store: ObjectStore
+    rules: _Rules
+    on_listing: Callable[[Listing], Awaitable[None]]
+    on_failure: Callable[[CoalesceError], None]
+    limiter: asyncio.Semaphore
+
+    async def list_below(self, prefix: str, tasks: asyncio.TaskGroup) -> None:
+        """Lists a piece, and every one below it that is to be listed apart as a task of its own."""
+        async with self.limiter:
+            children = await self._list_and_hand_over(prefix)
+        for child in children:
+            if not _MAY_BE_GROUP.search(child) or self.rules.shard.owns(child):
+                tasks.create_task(self.list_below(child, tasks))
+
+    async def _list_and_hand_over(self, prefix: str) -> set[str]:
+        """Returns the pieces below this one; none if the listing is to end, or has failed."""
+        keep_going = self.rules.keep_going
+        if not keep_going():
+            return set()
+        try:
+            builder, children = await _list_piece(self.store, prefix, self.rules)
+            if not keep_going():
+                return set()
+            listing = builder.build()
+        except StorageError as error:
+            self.on_failure(_unknown(prefix, error))
+            return set()
+        if listing.keys:
+            await self.on_listing(listing)
+        return children
+
+
+def _unknown(prefix: str, error: StorageError) -> ListingError:
+    message = f"listing {prefix!r}: {error.message}"
+    return ListingError(message, key=prefix, code=error.code, request_id=error.request_id)
+
+
 async def _list_piece(
-    store: ObjectStore,
-    prefix: str,
-    layout: Layout,
-    state_prefix: str,
-    shard: Shard,
-    keep_going: Callable[[], bool],
+    store: ObjectStore, prefix: str, rules: _Rules
 ) -> tuple[_ListingBuilder, set[str]]:
     """Lists one prefix: its own keys, and the prefixes below it that are to be listed apart.
 
     What may be a group is listed by the one shard that owns it, as a whole. That includes a
     directory whose name happens to end like a group's, which no other shard gets to see.
     """
-    owner = WHOLE if _MAY_BE_GROUP.search(prefix) else shard
+    owner = WHOLE if _MAY_BE_GROUP.search(prefix) else rules.shard
+    builder, children = _ListingBuilder(rules.layout, rules.state_prefix, owner), set[str]()
     first = await read_page(store, prefix, "", None)
-    delimiter = _choose_delimiter(prefix, first, shard) if first.token else ""
-    if delimiter:
-        builder, children = _ListingBuilder(layout, state_prefix, owner), set[str]()
+    if first.token and (delimiter := _choose_delimiter(prefix, first, rules)):
         with suppress(RepeatedToken):
             async for page in all_pages(store, prefix, delimiter=delimiter):
                 builder.add(page)
                 children.update(page.prefixes)
-                if not keep_going():
+                if not rules.keep_going():
                     break
             return builder, children
-    builder = _ListingBuilder(layout, state_prefix, owner)
+        builder, children = _ListingBuilder(rules.layout, rules.state_prefix, owner), set()
     builder.add(first)
     if first.token:
         async for page in all_pages(store, prefix, token=first.token):
             builder.add(page)
-            if not keep_going():
+            if not rules.keep_going():
                 break
-    return builder, set()
+    return builder, children
 
 
-def _choose_delimiter(prefix: str, page: Page, shard: Shard) -> str:
+def _choose_delimiter(prefix: str, page: Page, rules: _Rules) -> str:
     """Chooses where to split a prefix, by its first page.
 
     Returns an empty string if the pieces that this page shows are too small to be listed apart.
@@ -233,8 +253,8 @@ def _choose_delimiter(prefix: str, page: Page, shard: Shard) -> str:
         direct = sum(delimiter not in rest for rest in rests)
         if pieces and direct < len(rests) // 2:
             # Each shard lists all of a prefix that is not split, and only its share of one that is.
-            worth = (
-                max(2, _WORTH_A_REQUEST // shard.count) if delimiter == "_" else _WORTH_A_REQUEST
-            )
+            worth = rules.worth_a_request
+            if delimiter == "_":
+                worth = max(2, worth // rules.shard.count)
             return delimiter if len(rests) >= len(pieces) * worth else ""
     return ""

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from coalesce.errors import ListingError
 from coalesce.storage.base import ObjectStore, Page
+from coalesce.storage.limits import MAX_IDLE_PAGES
 
 
 class RepeatedToken(ListingError):
@@ -31,6 +32,8 @@ async def all_pages(
         StorageError: A page could not be listed, so what is there is unknown.
     """
     tokens = {token}
+    begins: set[int] = set()
+    idle = 0
     while True:
         page = await read_page(store, prefix, delimiter, token)
         yield page
@@ -40,6 +43,21 @@ async def all_pages(
         if token in tokens:
             raise RepeatedToken("the store returned the same page token twice", key=prefix)
         tokens.add(token)
+        idle = 0 if _is_new(page, begins) else idle + 1
+        if idle == MAX_IDLE_PAGES:
+            message = f"{idle:,} pages in a row brought nothing new: this listing has no end"
+            raise ListingError(message, key=prefix)
+
+
+def _is_new(page: Page, begins: set[int]) -> bool:
+    """Whether a page begins with a name that no page before it began with; adds the name's hash.
+
+    A listing that goes round in circles with new tokens has no such page after its first round.
+    """
+    names = (*(entry.key for entry in page.objects[:1]), *page.prefixes[:1])
+    seen = len(begins)
+    begins.update(map(hash, names))
+    return len(begins) > seen
 
 
 async def read_page(store: ObjectStore, prefix: str, delimiter: str, token: str | None) -> Page:

@@ -12,18 +12,19 @@ from typing_extensions import override
 
 from coalesce.model import Source
 
-_MD5 = re.compile(r'"[0-9a-f]{32}"', re.ASCII)
+# An MD5, or that of a multipart upload with the number of its parts.
+_ETAG = re.compile(r'"([0-9a-f]{32})((?:-[0-9]+)?)"', re.ASCII)
 
 # What sources have in common besides the prefix: the text between the two offsets, the text after
-# the last offset, and the storage class.
-_Template = tuple[str, str, str]
+# the last offset, the storage class, and the end of the ETag.
+_Template = tuple[str, str, str, str]
 
 
 class _Table:
     """A growing table of sources: their numbers, and the sixteen bytes of each ETag.
 
-    A key is rebuilt from its numbers and a template. A source for which that is impossible, or
-    whose ETag is not an MD5, is stored whole.
+    A key is rebuilt from its numbers and a template. A source for which that is impossible is
+    stored whole, and an ETag of another form as it is.
     """
 
     __slots__ = (
@@ -31,6 +32,7 @@ class _Table:
         "firsts",
         "lasts",
         "modified",
+        "other_etags",
         "prefix",
         "sizes",
         "template_ids",
@@ -44,6 +46,7 @@ class _Table:
         self.firsts, self.lasts, self.sizes = array("q"), array("q"), array("q")
         self.modified = array("d")
         self.etags = bytearray()
+        self.other_etags: dict[int, str] = {}
         self.templates: list[_Template] = []
         self.template_ids: dict[_Template, int] = {}
         self.template_rows = array("H")  # the template of each row
@@ -53,41 +56,46 @@ class _Table:
         return len(self.firsts)
 
     def append(self, source: Source) -> None:
-        template = self._template_id(source)
+        etag = _ETAG.fullmatch(source.etag)
+        digits, etag_end = etag.groups() if etag else ("0" * 32, "")
+        template = self._template_id(source, etag_end)
         if template is None:
             self.unpacked[len(self)] = source
+        elif etag is None:
+            self.other_etags[len(self)] = source.etag
         self.firsts.append(source.first)
         self.lasts.append(source.last)
         self.sizes.append(source.size)
         self.modified.append(source.modified)
-        self.etags += bytes(16) if template is None else bytes.fromhex(source.etag[1:-1])
+        self.etags += bytes.fromhex(digits)
         self.template_rows.append(template or 0)
 
     def source(self, row: int) -> Source:
         if row in self.unpacked:
             return self.unpacked[row]
-        between, after, storage_class = self.templates[self.template_rows[row]]
+        between, after, storage_class, etag_end = self.templates[self.template_rows[row]]
         first, last = self.firsts[row], self.lasts[row]
         key = f"{self.prefix}{first}{between}{last}{after}"
-        etag = f'"{self.etags[row * 16 : row * 16 + 16].hex()}"'
+        etag = self.other_etags.get(row)
+        if etag is None:
+            etag = f'"{self.etags[row * 16 : row * 16 + 16].hex()}{etag_end}"'
         tail = f"{between[1:]}{last}" if len(between) > 1 else ""
         return Source(
             key, self.sizes[row], etag, self.modified[row], storage_class, first, last, tail
         )
 
-    def _template_id(self, source: Source) -> int | None:
+    def _template_id(self, source: Source, etag_end: str) -> int | None:
         """Returns the number of the source's template; None if it must be stored whole."""
         first, last = str(source.first), str(source.last)
         between = f"-{source.tail.removesuffix(last)}"
         begin = len(self.prefix) + len(first) + len(between)
         after = source.key[begin + len(last) :]
-        if (
-            source.key != f"{self.prefix}{first}{between}{last}{after}"
-            or source.tail not in ("", f"{between[1:]}{last}")
-            or not _MD5.fullmatch(source.etag)
+        if source.key != f"{self.prefix}{first}{between}{last}{after}" or source.tail not in (
+            "",
+            f"{between[1:]}{last}",
         ):
             return None
-        template = (between, after, source.storage_class)
+        template = (between, after, source.storage_class, etag_end)
         number = self.template_ids.setdefault(template, len(self.templates))
         if number == len(self.templates):
             self.templates.append(template)
@@ -98,7 +106,7 @@ class Sources(Sequence[Source]):
     """Sources of one group in some order. Each `Source` is made on access.
 
     Slices share the table, so a source costs about 50 bytes once, and 4 bytes for its place in each
-    reordered view.
+    reordered view. An ETag of another form than those of S3 adds 170.
     """
 
     __slots__ = ("_rows", "_table")

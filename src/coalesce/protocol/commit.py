@@ -178,7 +178,7 @@ def _stored_checksum(head: Head, expected: Expected) -> tuple[str, str]:
 
 
 async def _compare_content(session: Session, head: Head, expected: Expected) -> None:
-    crc64 = checksums.encoded(await read_output(session.store, head))
+    crc64 = checksums.encode(await read_output(session.store, head))
     if crc64 != expected.crc64:
         message = f"{head.key}: has the CRC64NVME {crc64!r}, {expected.crc64!r} was sent"
         raise IntegrityError(message, key=head.key)

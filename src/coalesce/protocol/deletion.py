@@ -5,6 +5,7 @@ read.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,9 @@ from coalesce.storage.base import Deleted, DeleteResult
 from coalesce.storage.limits import DELETE_PAGE
 
 _TRIES = 4
+
+# Seconds: half the longest pause before the second try of a delete without a condition.
+_PAUSE = 0.2
 _TRANSIENT = frozenset(
     {"InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "NotMentioned"}
 )
@@ -121,6 +125,8 @@ async def _delete_page(session: Session, sources: Sequence[Source]) -> list[Dele
             if attempt == _TRIES:
                 raise
             unanswered = True
+            if not session.rules.capabilities.conditional_delete:  # which the client repeats itself
+                await asyncio.sleep(random.uniform(0, _PAUSE * 2**attempt))
             continue
         for result in answers:
             ours = unanswered and result.deleted is Deleted.ABSENT

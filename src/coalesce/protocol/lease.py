@@ -21,9 +21,18 @@ from typing import Annotated, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from coalesce.errors import LeaseLost, NotFound, PreconditionFailed, StorageError, StoreRefused
+from coalesce.errors import (
+    AccessDenied,
+    LeaseLost,
+    NotFound,
+    NotImplementedByStore,
+    PreconditionFailed,
+    StorageError,
+    StoreRefused,
+)
 from coalesce.model import ObjectInfo
 from coalesce.naming.shards import WHOLE, Shard
+from coalesce.protocol.rights import missing_right
 from coalesce.protocol.state import lease_key
 from coalesce.protocol.writes import write_state
 from coalesce.storage.base import ObjectStore, OpenUpload
@@ -173,10 +182,11 @@ class Lease:
     async def hold(self) -> AsyncIterator[Lease]:
         """Holds the lease, and renews it until the block ends.
 
-        Raises PreconditionFailed if another run has the same id, StorageError.
+        Raises PreconditionFailed if another run has the same id; StoreRefused if the store has no
+        conditional writes, ConfigurationError if the right to write is missing; StorageError.
         """
         asked = self._clock()
-        self._etag = await write_state(self._store, self._key, self._body(), if_none_match=True)
+        self._etag = await self._create()
         self._expiry.value = asked + self._record.seconds
         renewal = asyncio.create_task(self._keep_renewing())
         try:
@@ -190,6 +200,18 @@ class Lease:
             renewal.cancel()
             await asyncio.gather(renewal, return_exceptions=True)
             await self._give_up()
+
+    async def _create(self) -> str:
+        """The first request of a run that needs a condition: its refusal says what is missing."""
+        try:
+            return await write_state(self._store, self._key, self._body(), if_none_match=True)
+        except NotImplementedByStore as error:
+            message = (
+                "this store does not guarantee create-only writes (If-None-Match on PutObject)"
+            )
+            raise StoreRefused(message, key=self._key, hint="Use another store.") from error
+        except AccessDenied as error:
+            raise missing_right(error, self._key) from error
 
     async def _keep_renewing(self) -> None:
         period = self._record.seconds / 4

@@ -68,7 +68,7 @@ def expect(rules: GroupRules, transferred: TransferredBatch) -> Expected:
         composite = checksums.composite([part.checksum for part in transferred.parts])
     return Expected(
         size=transferred.size,
-        crc64=checksums.encoded(transferred.crc64),
+        crc64=checksums.encode(transferred.crc64),
         mode=mode,
         composite=composite,
     )

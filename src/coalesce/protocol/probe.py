@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 from coalesce.errors import (
     AccessDenied,
-    ConfigurationError,
     NotImplementedByStore,
     StorageError,
     Unavailable,
 )
 from coalesce.protocol.lease import Claim
+from coalesce.protocol.rights import missing_right
 from coalesce.protocol.trial import Seen, Trial
 from coalesce.storage.base import ObjectStore
 from coalesce.storage.capabilities import Capabilities
@@ -27,21 +27,6 @@ from coalesce.storage.checksums import Checksum
 
 # How often a guarantee is tried that was not seen either to hold or to lack.
 _TRIES = 4
-
-# The rights that requests need (AWS service authorization reference, S3).
-_ACTIONS = {
-    "PutObject": "s3:PutObject",
-    "GetObject": "s3:GetObject",
-    "HeadObject": "s3:GetObject",
-    "CreateMultipartUpload": "s3:PutObject",
-    "UploadPart": "s3:PutObject",
-    "CompleteMultipartUpload": "s3:PutObject",
-    "AbortMultipartUpload": "s3:AbortMultipartUpload",
-    "DeleteObject": "s3:DeleteObject",
-    "DeleteObjects": "s3:DeleteObject",
-    "ListMultipartUploads": "s3:ListBucketMultipartUploads",
-    "ListObjectsV2": "s3:ListBucket",
-}
 
 
 async def probe(store: ObjectStore, prefix: str, lease: Claim) -> Capabilities:
@@ -55,16 +40,7 @@ async def probe(store: ObjectStore, prefix: str, lease: Claim) -> Capabilities:
     try:
         return await prober.run()
     except AccessDenied as error:
-        raise _missing_right(error, prefix) from error
-
-
-def _missing_right(error: AccessDenied, prefix: str) -> ConfigurationError:
-    action = _ACTIONS.get(error.operation, "a right")
-    message = f"{action} is missing on {prefix!r}: {error.message}"
-    hint = f"Grant {action} under the state prefix; `coalesce policy` prints what a run needs."
-    return ConfigurationError(
-        message, key=error.key, code=error.code, request_id=error.request_id, hint=hint
-    )
+        raise missing_right(error, prefix) from error
 
 
 @dataclass(slots=True)
@@ -88,6 +64,8 @@ class _Prober:
         )
         if not (one or many):
             one = await self._need("conditional deletes", Trial.conditional_delete)
+        if not (one or many):
+            many = await self._need("conditional deletes", Trial.conditional_delete_many)
         checksum = Checksum.CRC64NVME
         if not full:
             composite = await self._want(Trial.composite_checksum)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import replace
 
-from coalesce.errors import CoalesceError, GroupOwned, IntegrityError, LeaseLost
+from coalesce.errors import CoalesceError, GroupOwned, IntegrityError, LeaseLost, RecordDamaged
 from coalesce.listing.pages import all_pages
 from coalesce.model import Batch
 from coalesce.naming.layouts import LAYOUTS
@@ -68,7 +68,7 @@ class _Recovery:
         for entry in self._held.record.batches:
             try:
                 await self._settle(entry)
-            except IntegrityError as error:
+            except (IntegrityError, RecordDamaged) as error:
                 self._outcome.failures.append(error)
                 self._outcome.unsettled = True
         if not self._outcome.unsettled:

@@ -38,7 +38,7 @@ async def expect_from_sources(
     if complete and output.at != head.size and not output.is_placeholder(session):
         message = f"{head.key}: has {head.size} bytes, its sources give {output.at}"
         raise IntegrityError(message, key=head.key)
-    crc64 = checksums.encoded(await read_output(session.store, head))
+    crc64 = checksums.encode(await read_output(session.store, head))
     return Expected(size=head.size, crc64=crc64, mode=Checksum.NONE)
 
 

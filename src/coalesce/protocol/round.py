@@ -19,14 +19,17 @@ from coalesce.errors import (
     CoalesceError,
     ConfigurationError,
     GroupOwned,
+    IntegrityError,
     LeaseLost,
     StorageError,
     first_failure,
 )
+from coalesce.listing.pages import all_pages
 from coalesce.model import Batch, Kept, Plan, Source, Why
 from coalesce.planning.batches import replan
 from coalesce.protocol.batch import BatchWork, BatchWorker, State
 from coalesce.protocol.commit import metadata_of
+from coalesce.protocol.deletion import Deletion
 from coalesce.protocol.ledger import remove_entry
 from coalesce.protocol.outcome import GroupOutcome, committed_output
 from coalesce.protocol.record import HeldRecord, PlanRecord, RecordedBatch
@@ -123,6 +126,7 @@ class GroupWork:
         return chosen
 
     async def _run_round(self, chosen: Sequence[_Planned]) -> None:
+        self.session.lease.check()  # an upload begun without a lease would be swept by nobody
         batches = [planned.batch for planned in chosen]
         uploads = await self._create_uploads(batches)
         await self._record(batches, uploads)
@@ -147,6 +151,8 @@ class GroupWork:
         if work.committed is not None:
             records = work.transferred.records if work.transferred else None
             self.outcome.add(committed_output(work.committed, work.deletion, records=records))
+            if work.deletion is not None and work.deletion.gone > work.deletion.deleted:
+                await self._look_for_rival(work, work.deletion)
         match work.state:
             case State.DOUBTED:
                 self._fail(work)
@@ -165,6 +171,29 @@ class GroupWork:
                 await self._amend(work, [])
             case State.DROPPED:
                 self._account_dropped(work, planned)
+
+    async def _look_for_rival(self, work: BatchWork, deletion: Deletion) -> None:
+        """Raises the alarm if sources that were joined here were deleted by somebody else, and
+        another output has appeared: two runs that keep their state in different places do that.
+        """
+        parse = self.session.rules.layout.parse
+        strangers: list[str] = []
+        async for page in all_pages(self.session.store, self.plan.group.prefix):
+            for entry in page.objects:
+                parsed = parse(entry.key)
+                if parsed and parsed.kind == "output" and entry.key not in self.taken:
+                    strangers.append(entry.key)
+        if strangers:
+            count = deletion.gone - deletion.deleted
+            self.outcome.failures.append(
+                IntegrityError(
+                    f"{work.batch.output}: {count} of its sources were deleted by somebody else "
+                    f"meanwhile, and {strangers[0]} has appeared: records may be there twice",
+                    key=work.batch.output,
+                    code="TwoRuns",
+                    hint="Is another run at work here with another --state? Compare both outputs.",
+                )
+            )
 
     def _account_dropped(self, work: BatchWork, planned: _Planned) -> None:
         self.dropped.add(work.batch.digest)

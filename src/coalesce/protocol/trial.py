@@ -156,6 +156,15 @@ class Trial:
         except NotFound:
             return None
 
+    async def _compare(self, key: str, kept: bytes, lost: bytes | None) -> Seen:
+        """What an object shows after a refusal: `lost` is what it would hold (None: nothing) if the
+        condition had been ignored. A body that is neither was misread.
+        """
+        found = await self._data(key)
+        if found == kept:
+            return Seen.KEPT
+        return Seen.LACKING if found == lost else Seen.SEEMS_LACKING
+
     async def _win(self, racers: list[Awaitable[object]]) -> int:
         """How many of some requests, of which one alone may succeed, do."""
         refused = await asyncio.gather(*map(self._is_refused, racers))
@@ -167,8 +176,8 @@ class Trial:
         await self.store.put(key, b"first")
         if not await self._is_refused(self.store.put(key, b"second", if_none_match=True)):
             return Seen.LACKING
-        if await self._data(key) != b"first":
-            return Seen.LACKING
+        if (seen := await self._compare(key, b"first", b"second")) is not Seen.KEPT:
+            return seen
         raced = self._key("race")
         bodies = [b"%d" % n for n in range(_RACERS)]
         won = await self._win([self.store.put(raced, body, if_none_match=True) for body in bodies])
@@ -183,8 +192,8 @@ class Trial:
         new = await self.store.put(key, b"second")
         if not await self._is_refused(self.store.put(key, b"third", if_match=old)):
             return Seen.LACKING
-        if await self._data(key) != b"second":
-            return Seen.LACKING
+        if (seen := await self._compare(key, b"second", b"third")) is not Seen.KEPT:
+            return seen
         if not await self._succeeds(self.store.put(key, b"fourth", if_match=new)):
             return Seen.SEEMS_LACKING
         return Seen.KEPT if await self._data(key) == b"fourth" else Seen.SEEMS_LACKING
@@ -203,21 +212,25 @@ class Trial:
         await self.store.put(key, b"first")
         if not await self._is_refused(self._complete(key, upload, part)):
             return Seen.LACKING
-        if await self._data(key) != b"first":
-            return Seen.LACKING
+        if (seen := await self._compare(key, b"first", b"second")) is not Seen.KEPT:
+            return seen
         racers = [await self._upload("race", b"%d" % n) for n in range(_RACERS)]
         won = await self._win([self._complete(*racer) for racer in racers])
         if won > 1:
             return Seen.LACKING
         return Seen.KEPT if won else Seen.SEEMS_LACKING
 
-    async def _complete(self, key: str, upload: str, part: UploadedPart) -> None:
-        await self.store.complete_upload(key, upload, [part], checksum=Checksum.NONE)
+    async def _complete(
+        self, key: str, upload: str, part: UploadedPart, *, create_only: bool = True
+    ) -> None:
+        await self.store.complete_upload(
+            key, upload, [part], checksum=Checksum.NONE, create_only=create_only
+        )
 
     async def upload_metadata(self) -> Seen:
         """HEAD shows the metadata that an upload was created with."""
         key, upload, part = await self._upload("metadata", b"data", metadata=_METADATA)
-        if not await self._succeeds(self._complete(key, upload, part)):
+        if not await self._succeeds(self._complete(key, upload, part, create_only=False)):
             return Seen.SEEMS_LACKING
         head = await self.store.head(key)
         if head is None:
@@ -229,7 +242,7 @@ class Trial:
         key, upload, part = await self._upload("fence", b"late")
         await self.store.abort_upload(key, upload)
         try:
-            if not await self._is_refused(self._complete(key, upload, part)):
+            if not await self._is_refused(self._complete(key, upload, part, create_only=False)):
                 return Seen.LACKING
         except StorageError:
             if not await self._aborts_by_its_listing():
@@ -252,8 +265,8 @@ class Trial:
         old = await self.store.put(key, b"first")
         new = await self.store.put(key, b"second")
         await self._delete(key, etag=old)
-        if await self._data(key) != b"second":
-            return Seen.LACKING
+        if (seen := await self._compare(key, b"second", None)) is not Seen.KEPT:
+            return seen
         await self._delete(key, etag=new)
         return Seen.KEPT if await self._data(key) is None else Seen.SEEMS_LACKING
 
@@ -270,8 +283,8 @@ class Trial:
         for result in results:
             if result.code == "AccessDenied":
                 _raise_if_refused(result, "DeleteObjects")
-        if await self._data(changed) != b"second":
-            return Seen.LACKING
+        if (seen := await self._compare(changed, b"second", None)) is not Seen.KEPT:
+            return seen
         return Seen.KEPT if await self._data(same) is None else Seen.SEEMS_LACKING
 
     async def copy_condition(self) -> Seen:
@@ -286,7 +299,7 @@ class Trial:
             part = await self._copy(target, upload, source, new)
         except (AccessDenied, BadRequest, NotImplementedByStore, PreconditionFailed):
             return Seen.LACKING
-        whole = checksums.encoded(checksums.crc64([b"second"]))
+        whole = checksums.encode(checksums.crc64([b"second"]))
         return Seen.KEPT if part.checksum == whole else Seen.LACKING
 
     async def _copy(self, target: str, upload: str, source: str, etag: str) -> UploadedPart:
@@ -303,13 +316,13 @@ class Trial:
 
     async def full_object_checksum(self) -> Seen:
         """A wrong CRC64NVME of the whole refused, and the right one accepted."""
-        values = {data: checksums.encoded(checksums.crc64([data])) for data in (b"right", b"wrong")}
+        values = {data: checksums.encode(checksums.crc64([data])) for data in (b"right", b"wrong")}
         mode = Checksum.CRC64NVME
         try:
             for name in (b"wrong", b"right"):
                 key, upload, part = await self._upload(name.decode(), b"right", mode)
                 request = self.store.complete_upload(
-                    key, upload, [part], checksum=mode, value=values[name]
+                    key, upload, [part], checksum=mode, value=values[name], create_only=False
                 )
                 if await self._is_refused(request) is (name == b"right"):
                     return Seen.LACKING
@@ -328,7 +341,7 @@ class Trial:
             request = self.store.upload_part(key, upload, 2, [b"right"], checksum=mode, value=wrong)
             if not await self._is_refused(request):
                 return Seen.LACKING
-            await self.store.complete_upload(key, upload, [part], checksum=mode)
+            await self.store.complete_upload(key, upload, [part], checksum=mode, create_only=False)
         except (BadRequest, NotImplementedByStore):
             return Seen.LACKING
         head = await self.store.head(key)

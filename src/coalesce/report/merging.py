@@ -130,11 +130,7 @@ def merge(reports: Sequence[Report]) -> MergedReport:
         cpu_seconds=round(sum(report.cpu_seconds for report in reports), 3),
         failures=[*missing, *(failure for report in last for failure in report.failures)],
         failures_omitted=sum(report.failures_omitted for report in last),
-        runs=[
-            _summarise(report, superseded=report is not runs[-1])
-            for runs in attempts
-            for report in runs
-        ],
+        runs=[_summarise(run, superseded=run is not runs[-1]) for runs in attempts for run in runs],
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 
+from coalesce.clock import boottime
 from coalesce.planning.plan_files import PlanFile, PlannedGroup
 from coalesce.protocol.lease import Lease
 from coalesce.protocol.session import GroupRules, Session
@@ -36,7 +36,7 @@ class Run:
         endpoint: The store's URL, for the report.
         planned: The saved plan of which the run works on its shard; None to plan by itself.
         run_id: An id that no other run has.
-        clock: Seconds that never go back.
+        clock: Seconds that never go back, and go on while the machine sleeps.
         workers: The processes that work on the groups; None for this one.
         tune: Has the last word on the rules that all groups are worked on under.
     """
@@ -50,7 +50,7 @@ class Run:
         endpoint: str = "",
         planned: PlanFile | None = None,
         run_id: str = "",
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = boottime,
         workers: Workers | None = None,
         tune: Callable[[GroupRules], GroupRules] = lambda rules: rules,
     ) -> None:
@@ -97,13 +97,13 @@ class Run:
         return await self._report(self._plan())
 
     async def _plan(self) -> None:
-        await self._store.check_access()
+        await self._store.check_access(self._workload.prefixes[0])
         self.lines = await plan_all(self._store, self._workload, self._account, self.stop)
 
     async def _run(self, *, join: bool) -> None:
         store, workload, workers = self._store, self._workload, self._workers
         state = self._settings.state_prefix
-        await store.check_access()
+        await store.check_access(workload.prefixes[0])
         leftovers = await survey(store, state, workload.ground)  # without this run's own lease
         claim = workload.lease_record(self.run_id, leftovers.date)
         lease = Lease(store, state, claim, self._clock, workers.expiry if workers else None)

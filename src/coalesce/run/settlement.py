@@ -192,8 +192,7 @@ async def settle(
         if outcome.unsettled:
             unsettled[key] = outcome.kept
             failed.update([key] if outcome.failures else [])
-        # A record that stands without a failure has to: deletes are off, or the run is to stop.
-        if outcome.failures or not outcome.unsettled:
+        if outcome.failures or not outcome.unsettled or not stop.stopping:
             account.count_recovered_group(outcome, group, settled=not outcome.unsettled)
 
     async with asyncio.TaskGroup() as tasks:

@@ -10,13 +10,13 @@ import asyncio
 import os
 import signal
 import socket
-import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NoReturn, Protocol
 
 from typing_extensions import override
 
+from coalesce.clock import boottime
 from coalesce.errors import CoalesceError, LeaseLost
 from coalesce.model import CommittedOutput
 from coalesce.protocol.lease import Claim, Expiry
@@ -53,7 +53,7 @@ def main(
         own_end: The worker's end of its socket pair.
         other_ends: Ends that a fork has copied, and that would hide the end of other processes.
         open_store: Opens the bucket.
-        expiry: When the run's lease ends, by the monotonic clock of the machine.
+        expiry: When the run's lease ends, by `boottime`.
         processes: How many workers share the capacity of the run.
     """
     for end in other_ends:
@@ -69,7 +69,7 @@ async def _serve(
     reader, writer = await asyncio.open_unix_connection(sock=own_end)
     assignment: Assignment = await _receive_or_exit(reader)
     lease = _SharedLease(expiry)
-    stop = Stop(RunLimits(deadline=assignment.deadline), time.monotonic)
+    stop = Stop(RunLimits(deadline=assignment.deadline), boottime)
     async with open_store() as store:
         worker = _Worker(assignment.session(store, lease, processes), lease, stop, writer)
         tasks: set[asyncio.Task[None]] = set()
@@ -105,7 +105,7 @@ class _SharedLease(Claim):
 
     @override
     def check(self) -> None:
-        if time.monotonic() >= self._expiry.value:
+        if boottime() >= self._expiry.value:
             raise LeaseLost("the run's lease expired or was taken over")
 
     @override

@@ -41,12 +41,14 @@ class Body:
     """The bytes of one GET.
 
     `checksum` maps the names of algorithms to base64 values; it is empty for a range, and for an
-    object without a full-object checksum.
+    object without a full-object checksum. `kms` says that the object is encrypted under a key of
+    KMS, so that its ETag is no MD5 (S3 API reference, "Object").
     """
 
     data: bytes
     etag: str
     checksum: Mapping[str, str] = field(default_factory=dict)
+    kms: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ class Usage:
     checking: float = 0.0
 
     @contextmanager
-    def timed(self, operation: str) -> Iterator[None]:
+    def measure(self, operation: str) -> Iterator[None]:
         """Adds the time of the block to the operation's."""
         began = time.perf_counter()
         try:
@@ -142,12 +144,23 @@ class Usage:
 
 
 class ObjectStore(Protocol):
-    """One bucket."""
+    """One bucket.
+
+    Attributes:
+        usage: What it has been asked so far.
+        md5_etags: Whether the ETag of an object that was put here was seen to be the MD5 of its
+            bytes.
+    """
 
     usage: Usage
+    md5_etags: bool
 
-    async def check_access(self) -> None:
-        """Raises ConfigurationError if the bucket cannot be used: absent, credentials, network."""
+    async def check_access(self, prefix: str) -> None:
+        """Raises ConfigurationError if the bucket cannot be used: absent, credentials, network.
+
+        Lists one key under `prefix`, and nothing else. That the right to do so is missing is no
+        reason to raise it.
+        """
         ...
 
     async def list_page(
@@ -166,19 +179,32 @@ class ObjectStore(Protocol):
         ...
 
     async def get(
-        self, key: str, *, etag: str = "", start: int = 0, length: int | None = None
+        self,
+        key: str,
+        *,
+        etag: str = "",
+        start: int = 0,
+        length: int | None = None,
+        size: int | None = None,
     ) -> Body:
         """GetObject with If-Match `etag`; with `length`, only the bytes [start, start + length).
 
-        A body that breaks off or differs in length from what its headers announce is retried, then
-        raised as Unavailable. Raises PreconditionFailed if the object has another ETag (also when
-        the store ignores If-Match: the answer's ETag is compared), NotFound, Archived,
+        `size` is that of the whole object, if it is known: no byte after it is read, nor any after
+        a range. A body that breaks off or differs in length from what its headers announce, and
+        one of a range that is not that range, is retried, then raised as Unavailable. Raises
+        TooLong if the object has more bytes than `size`, PreconditionFailed if it has another ETag
+        (also when the store ignores If-Match: the answer's ETag is compared), NotFound, Archived,
         AccessDenied.
         """
         ...
 
     async def head(self, key: str) -> Head | None:
-        """HeadObject with ChecksumMode. None means a 404, and nothing else does."""
+        """HeadObject with ChecksumMode; None for an object that is absent.
+
+        The answer to a HEAD has no body that could say NoSuchKey. So a 404 counts only if S3 itself
+        gave it, which its request id shows, or if a GET of the key is answered with NoSuchKey; any
+        other is raised as Unavailable.
+        """
         ...
 
     async def put(
@@ -270,7 +296,7 @@ class ObjectStore(Protocol):
         ...
 
     async def delete(self, key: str, *, etag: str = "") -> DeleteResult:
-        """DeleteObject, with If-Match if `etag` is given.
+        """DeleteObject, with If-Match if `etag` is given; without it, it is sent once.
 
         Refusals are results; a lost answer is raised as Unavailable.
         """

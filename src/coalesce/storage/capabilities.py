@@ -34,8 +34,10 @@ class Capabilities:
         }
 
 
+CREATE_ONLY_PUT = "create-only writes (If-None-Match on PutObject)"
+
 _DEMANDS = (
-    ("create_only_put", "no-exclusion", "create-only writes (If-None-Match on PutObject)"),
+    ("create_only_put", "no-exclusion", CREATE_ONLY_PUT),
     ("conditional_put", "no-exclusion", "conditional replacement (If-Match on PutObject)"),
     ("fence", "no-exclusion", "the finality of aborts (a Complete after one made an object)"),
     (

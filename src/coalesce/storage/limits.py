@@ -11,6 +11,10 @@ MAX_OBJECT_BYTES = 50 * 10**12
 # API reference, "ListObjectsV2", max-keys: keys and common prefixes on one page.
 LIST_PAGE = 1000
 
+# A page may be empty and lead on all the same, such as over deleted versions. No bucket is known to
+# give even a few such pages in a row; with this many, a listing is taken to have no end.
+MAX_IDLE_PAGES = 1000
+
 # API reference, "DeleteObjects": at most 1,000 keys. Each counts as one write against the request
 # rate (user guide, "Best practices design patterns: optimizing Amazon S3 performance"), so pages
 # are smaller, as in Hadoop's S3A.

@@ -62,7 +62,7 @@ async def check_output(
     """
     joiner = ContentRules(gzipped=gzipped, check=True).joiner(head.key)
     try:
-        crc64 = checksums.encoded(await read_output(store, head, joiner))
+        crc64 = checksums.encode(await read_output(store, head, joiner))
         supplied = joiner.finish()
     except ContentError as error:
         raise IntegrityError(error.message, key=head.key, code=error.code) from error

@@ -7,7 +7,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from coalesce.errors import Archived, NotFound, PreconditionFailed, SourceChanged, SourceUnusable
+from coalesce.errors import (
+    Archived,
+    ContentError,
+    NotFound,
+    PreconditionFailed,
+    SourceChanged,
+    SourceUnusable,
+    TooLong,
+)
 from coalesce.model import Source, Span, Why
 from coalesce.storage.base import Body, ObjectStore
 from coalesce.transfer.limits import Budget, Capacity, Grant
@@ -22,15 +30,11 @@ _READERS = 256
 
 @dataclass(slots=True)
 class Read:
-    """A span and its body, or why its source cannot be read.
-
-    `crc` is set with the last span of a source that is read in several: of all of it.
-    """
+    """A span and its body, or why its source cannot be read."""
 
     span: Span
     body: Body | None
     unusable: SourceUnusable | None = None
-    crc: int | None = None
 
     @property
     def size(self) -> int:
@@ -99,7 +103,7 @@ class ReadAhead:
             self._wake()
 
     async def _read_span(self, span: Span) -> Read:
-        """A source that changed ends the batch at once; an archived one is left to its turn."""
+        """A source that changed ends the batch at once; any other is left to its turn."""
         acquired = await self._capacity.reads.acquire()
         try:
             return Read(span, await read_body(self._store, span))
@@ -118,12 +122,13 @@ class ReadAhead:
 async def read_body(store: ObjectStore, span: Span) -> Body:
     """The bytes of a span, of the listed version of its source.
 
-    Raises SourceUnusable if it changed, vanished or was archived since; StorageError.
+    Raises SourceUnusable if it changed, vanished or was archived since, or is longer than it was
+    listed; StorageError.
     """
     source = span.source
     with listed_version(source):
         if span.whole:
-            return await store.get(source.key, etag=source.etag)
+            return await store.get(source.key, etag=source.etag, size=source.size)
         return await store.get(source.key, etag=source.etag, start=span.start, length=span.length)
 
 
@@ -138,6 +143,10 @@ def listed_version(source: Source) -> Iterator[None]:
         raise SourceUnusable(source, Why.CHANGED, changed) from error
     except Archived as error:
         raise SourceUnusable(source, Why.ARCHIVED, error) from error
+    except TooLong as error:
+        message = f"{source.key}: has more than the {source.size} bytes that it was listed with"
+        longer = ContentError(message, key=source.key, request_id=error.request_id)
+        raise SourceUnusable(source, Why.CORRUPT, longer) from error
 
 
 def cut_spans(spans: Iterable[Span], size: int) -> Iterator[Span]:

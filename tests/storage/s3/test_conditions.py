@@ -133,7 +133,7 @@ async def test_a_body_of_another_version_is_refused_though_the_server_gave_it(
 
 
 async def test_only_a_404_is_absence(store: S3Store, server: Server) -> None:
-    server.status = 404
+    server.status, server.headers = 404, {"x-amz-request-id": "R1"}
     assert await store.head("k") is None
     server.status = 403
     with pytest.raises(errors.AccessDenied):

@@ -120,7 +120,7 @@ async def test_a_server_without_tls_is_named_as_such() -> None:
     async with opened(no_tls, "https") as (store, address):
         reason = f"{address} does not speak TLS; use http:// in --endpoint-url?"
         with pytest.raises(errors.ConfigurationError) as caught:
-            await store.check_access()
+            await store.check_access("")
         assert caught.value.message == f"cannot reach the store: {reason}"
         assert [error.message for error in await failures(store)] == [
             f"PutObject 'k': {reason}",
@@ -135,7 +135,7 @@ async def test_a_password_in_the_endpoint_is_in_no_message(
 ) -> None:
     async with opened(script, scheme, "user:secret@") as (store, address):
         with pytest.raises(errors.ConfigurationError) as caught:
-            await store.check_access()
+            await store.check_access("")
         for error in [caught.value, *await failures(store)]:
             assert "secret" not in f"{error.message} {error.hint}"
         assert store.endpoint == f"{scheme}://{address}"
@@ -174,7 +174,7 @@ async def test_a_password_in_the_endpoint_takes_no_part_in_requests() -> None:
             await peer.send(answer(EMPTY_LISTING, etag='"e"'))
 
     async with opened(script, "http", "user:secret@") as (store, address):
-        await store.check_access()
+        await store.check_access("")
         await store.put("k", b"x")
         await store.get("k")
     assert [request.headers["host"] for request in requests] == [address] * 3

@@ -87,7 +87,7 @@ async def secure_store(
 
 
 async def read(store: S3Store) -> None:
-    await store.check_access()
+    await store.check_access("")
     assert (await store.get("k k", etag='"e"')).data == BODY
 
 
@@ -212,7 +212,7 @@ async def test_a_refused_tunnel_is_reported_without_the_password(
         monkeypatch.setenv("HTTPS_PROXY", url)
         async with open_s3(options("https://store.example")) as store:
             with pytest.raises(errors.ConfigurationError) as caught:
-                await store.check_access()
+                await store.check_access("")
             assert "proxy" in caught.value.message
             assert "secret" not in caught.value.message
             with pytest.raises(

@@ -61,13 +61,13 @@ async def secured(
         host = chosen.pop("host", "localhost")
         async with open_s3(
             S3Options("bucket", endpoint_url=f"https://{host}:{server.port}", **chosen)
-        ) as store:  # type: ignore[arg-type]
+        ) as store:
             yield store, server
 
 
 async def test_the_authority_in_ca_bundle_is_trusted(authority: trustme.CA, bundle: str) -> None:
     async with secured(certified(authority, "localhost"), ca_bundle=bundle) as (store, server):
-        await store.check_access()
+        await store.check_access("")
         assert (await store.get("k", etag='"e"')).data == BODY
         part = await store.upload_part("k", "u", 1, [BODY] * 10, checksum=Checksum.NONE, value="")
         assert (part.size, server.requests[-1].body) == (len(BODY) * 10, BODY * 10)
@@ -79,7 +79,7 @@ async def test_both_clients_trust_an_authority_from_the_environment(
 ) -> None:
     monkeypatch.setenv(variable, bundle)
     async with secured(certified(authority, "localhost")) as (store, _):
-        await store.check_access()
+        await store.check_access("")
         assert (await store.get("k")).data == BODY
 
 
@@ -93,7 +93,7 @@ async def test_a_certificate_of_another_name_or_authority_is_refused(
     )
     async with secured(context, ca_bundle=bundle) as (store, server):
         with pytest.raises(errors.ConfigurationError, match="CERTIFICATE_VERIFY_FAILED") as caught:
-            await store.check_access()
+            await store.check_access("")
         assert "--ca-bundle" in caught.value.hint
         store._wire.locate(
             f"https://localhost:{server.port}/bucket",
@@ -110,7 +110,7 @@ async def test_a_certificate_of_another_name_or_authority_is_refused(
 async def test_an_unknown_authority_is_not_trusted_by_default(authority: trustme.CA) -> None:
     async with secured(certified(authority, "localhost")) as (store, server):
         with pytest.raises(errors.ConfigurationError, match="CERTIFICATE_VERIFY_FAILED"):
-            await store.check_access()
+            await store.check_access("")
         with pytest.raises(errors.ConfigurationError, match="CERTIFICATE_VERIFY_FAILED"):
             await store.get("k")
         assert server.requests == []
@@ -121,7 +121,7 @@ async def test_any_certificate_is_accepted_with_no_verify_ssl() -> None:
         store,
         _,
     ):
-        await store.check_access()
+        await store.check_access("")
         assert (await store.get("k")).data == BODY
 
 
@@ -154,7 +154,7 @@ async def test_virtual_host_addressing_checks_the_name_of_the_bucket(
     """
     asked: list[str | None] = []
     context = certified(authority, "bucket.localhost")
-    context.sni_callback = lambda connection, name, _: asked.append(name)  # type: ignore[assignment,return-value]
+    context.sni_callback = lambda connection, name, _: asked.append(name)
     local_names(monkeypatch, "bucket.localhost")
     async with secured(context, ca_bundle=bundle, addressing="virtual") as (store, server):
         assert (await store.get("k")).data == BODY
@@ -168,7 +168,7 @@ async def test_virtual_host_addressing_checks_the_name_of_the_bucket(
         certified(authority, "localhost"), ca_bundle=bundle, addressing="virtual"
     ) as (store, _):
         with pytest.raises(errors.ConfigurationError, match="CERTIFICATE_VERIFY_FAILED"):
-            await store.check_access()
+            await store.check_access("")
 
 
 def test_importing_the_package_leaves_asyncio_as_it_is() -> None:

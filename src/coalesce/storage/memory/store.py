@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from typing_extensions import override
 
+from coalesce.errors import TooLong
 from coalesce.model import UploadedPart
 from coalesce.storage.base import (
     Body,
@@ -19,7 +20,7 @@ from coalesce.storage.base import (
     Page,
     Usage,
 )
-from coalesce.storage.checksums import Checksum
+from coalesce.storage.checksums import Checksum, is_md5
 from coalesce.storage.limits import LIST_PAGE
 from coalesce.storage.memory.bucket import MemoryBucket
 
@@ -48,13 +49,14 @@ class MemoryStore(ObjectStore):
 
     def __init__(self, bucket: MemoryBucket) -> None:
         self.usage = Usage()
+        self.md5_etags = False
         self.bucket = bucket
         self.before: Callable[[Request], Awaitable[None]] = _pass
         self.after: Callable[[Request], Awaitable[None]] = _pass
         self._requests = 0
 
     @override
-    async def check_access(self) -> None:
+    async def check_access(self, prefix: str) -> None:
         pass
 
     @override
@@ -74,11 +76,19 @@ class MemoryStore(ObjectStore):
 
     @override
     async def get(
-        self, key: str, *, etag: str = "", start: int = 0, length: int | None = None
+        self,
+        key: str,
+        *,
+        etag: str = "",
+        start: int = 0,
+        length: int | None = None,
+        size: int | None = None,
     ) -> Body:
         body = await self._request(
             "GetObject", key, lambda: self.bucket.get(key, etag, start, length)
         )
+        if length is None and size is not None and len(body.data) > size:
+            raise TooLong(f"{key}: more than {size} bytes", key=key)
         self.usage.bytes_in += len(body.data)
         return body
 
@@ -110,6 +120,7 @@ class MemoryStore(ObjectStore):
             ),
         )
         self.usage.bytes_out += len(body)
+        self.md5_etags = self.md5_etags or is_md5(etag, body)
         return etag
 
     @override

@@ -36,14 +36,9 @@ def require(fields: Mapping[str, Any], name: str, operation: str, where: str) ->
 def body_of(answer: Answer, key: str, etag: str, length: int | None) -> Body:
     """The body of a GET under If-Match `etag`, of a range of `length` bytes unless that is None.
 
-    Raises Unavailable for another length, ConditionIgnored for another ETag.
+    Raises ConditionIgnored for another ETag, Unavailable for a range of another length, TooLong
+    for an object that is longer than was allowed.
     """
-    if length is not None and len(answer.data) != length:
-        raise errors.Unavailable(
-            f"GetObject {key!r}: the answer has {len(answer.data)} bytes, not {length}",
-            key=key,
-            operation="GetObject",
-        )
     found = require(answer.headers, "etag", "GetObject", key)
     if etag and found != etag:
         raise errors.ConditionIgnored(
@@ -51,8 +46,22 @@ def body_of(answer: Answer, key: str, etag: str, length: int | None) -> Body:
             key=key,
             operation="GetObject",
         )
+    if length is not None and (answer.overlong or len(answer.data) != length):
+        has = "more" if answer.overlong else str(len(answer.data))
+        raise errors.Unavailable(
+            f"GetObject {key!r}: the answer has {has} bytes, not {length}",
+            key=key,
+            operation="GetObject",
+        )
+    if answer.overlong:
+        raise errors.TooLong(
+            f"GetObject {key!r}: the object is longer than it was listed",
+            key=key,
+            operation="GetObject",
+        )
     full = {name: value for name, value in _checksums(answer).items() if "-" not in value}
-    return Body(answer.data, found, full)
+    kms = answer.headers.get("x-amz-server-side-encryption", "").startswith("aws:kms")
+    return Body(answer.data, found, full, kms)
 
 
 def head_of(answer: Answer, key: str) -> Head:

@@ -6,6 +6,7 @@ address, region, credentials, certificates, proxy.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import ssl
@@ -28,6 +29,7 @@ from botocore.exceptions import (
 )
 from botocore.handlers import add_expect_header
 from botocore.httpsession import ProxyConfiguration, get_cert_path
+from botocore.loaders import create_loader
 from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies
 
@@ -58,6 +60,8 @@ _METHODS = {
 _UNREADABLE = (ResponseParserError, ValueError, TypeError, LookupError, AttributeError)
 # What botocore says in a bare RuntimeError when new credentials have expired too.
 _EXPIRED = "refreshed credentials are still expired"
+# Parsing S3's service model takes a tenth of a second: once is enough for a process.
+_shared_loader = functools.cache(create_loader)
 _CREDENTIAL_SCOPE = re.compile(r"/\d{8}/([^/]+)/s3/aws4_request")
 
 
@@ -72,6 +76,8 @@ async def open_client(options: S3Options) -> AsyncIterator[Client]:
             session = get_session()
             if options.profile:
                 session.set_config_variable("profile", options.profile)
+            data_path = session.get_config_variable("data_path")
+            session.register_component("data_loader", _shared_loader(data_path))
             if options.access_key:
                 session.set_credentials(options.access_key, options.secret_key)
             credentials = await session.get_credentials() if options.sign else None
@@ -167,7 +173,7 @@ class Client:
         """
         method = getattr(self._client, _METHODS[operation])
         try:
-            with self.usage.timed(operation):
+            with self.usage.measure(operation):
                 answer: dict[str, Any] = await method(**self._common, **arguments)
         except (ClientError, BotoCoreError, OSError, RuntimeError, *_UNREADABLE) as error:
             failure = self._translate(error, operation, where)

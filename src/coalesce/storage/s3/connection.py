@@ -7,8 +7,9 @@ A general client costs more for each small GET than everything else in the job t
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import cast
 
@@ -19,8 +20,15 @@ from typing_extensions import override
 # (CPython 3.11), smaller ones cost a call each.
 _WRITE_BYTES = 256 * 1024
 
-# S3 itself sends a few kilobytes; an answer with more in its head is not S3's.
+# S3 itself sends a few kilobytes; an answer with more in its head, or a refusal with more in its
+# body, is not S3's.
 HEAD_BYTES = 64 * 1024
+REFUSAL_BYTES = 1024**2
+
+# An answer that comes more slowly, on average over the time after which silence ends a request, is
+# ended too: a byte now and then would hold a request for ever. Bytes per second; a body of 8 MiB
+# may take more than two hours.
+SLOWEST_ANSWER = 1024
 
 
 class BrokenConnection(OSError):
@@ -33,11 +41,16 @@ class BrokenConnection(OSError):
 
 @dataclass(slots=True)
 class Answer:
-    """One answer, whole; header names are lower case."""
+    """One answer, whole; header names are lower case.
+
+    Of an `overlong` one, whose body has more bytes than whoever asked allows, there is only the
+    head.
+    """
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     data: bytes = b""
+    overlong: bool = False
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -60,7 +73,11 @@ class Connection(asyncio.BufferedProtocol):
         self._fields: list[tuple[bytes, bytes]] = []
         self._pieces: list[bytes] = []
         self._answer_bytes = 0  # since the request went out
+        self._body_bytes = 0
+        self._most_body_bytes = math.inf
         self._bodiless = False
+        # when the speed of an answer was looked at, and how many bytes had come by then
+        self._mark: tuple[float, int] | None = None
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -113,6 +130,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._is_idle:
             raise HttpParserError("an answer without a request")
         self._answer, self._pieces, self._fields = Answer(), [], []
+        self._body_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, or one trailer, which comes too late to be one (RFC 9110, 6.5.1)."""
@@ -123,23 +141,37 @@ class Connection(asyncio.BufferedProtocol):
         self._answer.headers = {
             _lower(name): value.decode("latin-1") for name, value in self._fields
         }
-        self._answer.status = self._parser.get_status_code()
-        if self._bodiless and self._answer.status >= 200:
+        self._answer.status = status = self._parser.get_status_code()
+        if self._bodiless and status >= 200:
             self._complete()
+            return
+        if status >= 300:
+            self._most_body_bytes = REFUSAL_BYTES
+        announced = self._answer.headers.get("content-length", "0")  # llhttp has checked it
+        if int(announced) > self._most_body_bytes:
+            self._end_overlong()
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body, without the framing of chunks."""
+        self._body_bytes += len(data)
         self._pieces.append(data)
+        if self._body_bytes > self._most_body_bytes:
+            self._end_overlong()
 
     def on_message_complete(self) -> None:
         """The answer is whole."""
         if self._answer.status >= 200:  # 1xx only announces the answer (RFC 9110, 15.2)
             self._complete()
 
-    async def exchange(self, head: bytes, body: Sequence[bytes], *, bodiless: bool) -> Answer:
+    async def exchange(
+        self, head: bytes, body: Sequence[bytes], *, bodiless: bool, limit: int | None = None
+    ) -> Answer:
         """Sends one request and waits for its answer.
 
-        `bodiless` answers (to HEAD and CONNECT) end with their head. Raises BrokenConnection.
+        `bodiless` answers (to HEAD and CONNECT) end with their head. `limit` is the most bytes that
+        the body may have, unless it is that of a refusal: the first byte too many, or a head that
+        announces it, ends the connection and makes the answer an overlong one. Raises
+        BrokenConnection.
         """
         if not self.usable:
             raise BrokenConnection("the connection was closed", answer_began=False)
@@ -147,6 +179,8 @@ class Connection(asyncio.BufferedProtocol):
         self._pending = pending
         self._bodiless = bodiless
         self._answer_bytes = 0
+        self._most_body_bytes = math.inf if limit is None else limit
+        self._mark = None
         self.active_at = self._loop.time()
         try:
             self.transport.write(head)
@@ -185,9 +219,21 @@ class Connection(asyncio.BufferedProtocol):
         self.usable = False
         self.transport.abort()
 
-    def is_stalled(self, now: float, limit: float) -> bool:
-        """Whether a request has seen no byte either way for more than `limit` seconds."""
-        return self._pending is not None and now - self.active_at > limit
+    def check_progress(self, now: float, seconds: float) -> None:
+        """Ends a request that has seen no byte either way for more than so many seconds, or whose
+        answer has come more slowly than SLOWEST_ANSWER for as long.
+        """
+        if self._is_idle:
+            return
+        if now - self.active_at > seconds:
+            self.fail(f"no bytes for {seconds:g} s")
+        elif self._mark is None:
+            self._mark = (now, self._answer_bytes) if self._answer_bytes else None
+        elif now - self._mark[0] >= seconds:
+            came = self._answer_bytes - self._mark[1]
+            self._mark = (now, self._answer_bytes)
+            if came < SLOWEST_ANSWER * seconds:
+                self.fail(f"no more than {came} bytes of the answer in {seconds:g} s")
 
     @property
     def _is_idle(self) -> bool:
@@ -206,6 +252,13 @@ class Connection(asyncio.BufferedProtocol):
             self._parser = HttpResponseParser(self)
         self._answer, self._pieces, self._answer_bytes = Answer(), [], 0
         self._pending.set_result(answer)
+
+    def _end_overlong(self) -> None:
+        """Ends the connection, and the request with the head of its answer."""
+        if self._pending is not None and not self._pending.done():
+            self._pending.set_result(replace(self._answer, overlong=True))
+        self._pieces = []
+        self.close()
 
     def _finish_at_eof(self) -> None:
         """An answer with neither length nor chunks ends with the connection (RFC 9112, 6.3)."""

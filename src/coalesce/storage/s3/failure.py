@@ -29,7 +29,8 @@ _CREDENTIAL_CODES = frozenset(
     }
 )
 _REDIRECTS = frozenset({301, 307, 308})
-# only of a 404: an error under a 200 or a 5xx says nothing about what exists
+# Only of a 404: an error under a 200 or a 5xx says nothing about what exists. Nor does a 404 with
+# another code or none, which whatever stands in front of the store may give.
 _ABSENT = frozenset({"NoSuchKey", "NoSuchUpload"})
 _BY_CODE: dict[str, type[errors.StorageError]] = {
     "NoSuchUpload": errors.NoSuchUpload,
@@ -43,7 +44,7 @@ _BY_CODE: dict[str, type[errors.StorageError]] = {
 }
 _BY_STATUS: dict[int, type[errors.StorageError]] = {
     403: errors.AccessDenied,
-    404: errors.NotFound,
+    404: errors.Unavailable,
     408: errors.Unavailable,
     409: errors.Conflict,
     412: errors.PreconditionFailed,

@@ -18,7 +18,7 @@ _CHECK_SECONDS = 1.0
 class Pool:
     """At most `limit` connections to one origin; the one used last is used first.
 
-    A request is given up after `stall` seconds without a byte.
+    A request is given up after `stall` seconds without a byte, or with too few of its answer.
     """
 
     def __init__(self, origin: Origin, *, limit: int, stall: float) -> None:
@@ -32,9 +32,14 @@ class Pool:
         self._timer = self._loop.call_later(_CHECK_SECONDS, self._check)
 
     async def request(
-        self, head: bytes, body: Sequence[bytes] = (), *, bodiless: bool = False
+        self,
+        head: bytes,
+        body: Sequence[bytes] = (),
+        *,
+        bodiless: bool = False,
+        limit: int | None = None,
     ) -> Answer:
-        """One request, one answer; `bodiless` as in `Connection.exchange`.
+        """One request, one answer; `bodiless` and `limit` as in `Connection.exchange`.
 
         Raises BrokenConnection, OSError or TimeoutError where there is no answer.
 
@@ -46,7 +51,7 @@ class Pool:
             connection = self._take_idle()
             if connection is not None:
                 try:
-                    return await connection.exchange(head, body, bodiless=bodiless)
+                    return await connection.exchange(head, body, bodiless=bodiless, limit=limit)
                 except BrokenConnection as error:
                     if error.answer_began:
                         raise
@@ -54,7 +59,7 @@ class Pool:
                     self._release(connection)
             connection = await self._open()
             try:
-                return await connection.exchange(head, body, bodiless=bodiless)
+                return await connection.exchange(head, body, bodiless=bodiless, limit=limit)
             finally:
                 self._release(connection)
 
@@ -126,8 +131,8 @@ class Pool:
     def _check(self) -> None:
         """Ends what has stalled, and closes what has been idle for long."""
         now = self._loop.time()
-        for connection in [c for c in self._all if c.is_stalled(now, self._stall)]:
-            connection.fail(f"no bytes for {self._stall:g} s")
+        for connection in list(self._all):
+            connection.check_progress(now, self._stall)
         for connection in [c for c in self._idle if now - c.active_at > _IDLE_SECONDS]:
             self._idle.remove(connection)
             connection.close()

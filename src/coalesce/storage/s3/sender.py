@@ -11,7 +11,7 @@ from typing import TypeVar
 from coalesce import errors
 from coalesce.storage.s3.client import Client
 from coalesce.storage.s3.connection import Answer
-from coalesce.storage.s3.wire import Wire
+from coalesce.storage.s3.wire import ANSWER_BYTES, Wire
 
 T = TypeVar("T")
 
@@ -26,13 +26,13 @@ class Sender:
         self._usage = client.usage
         self._locating = asyncio.Lock()
 
-    async def locate(self) -> None:
-        """Learns from the general client where the bucket is.
+    async def locate(self, prefix: str) -> None:
+        """Learns from the general client where the bucket is, by listing one key under a prefix.
 
         Raises what the answer to the request means; any answer shows the place all the same.
         """
         try:
-            await self._client.call("ListObjectsV2", "", MaxKeys=1)
+            await self._client.call("ListObjectsV2", prefix, Prefix=prefix, MaxKeys=1)
         finally:
             if self._client.bucket_url:
                 self._wire.locate(
@@ -52,23 +52,32 @@ class Sender:
         headers: Mapping[str, str] | None = None,
         body: Sequence[bytes] = (),
         where: str = "",
+        limit: int | None = ANSWER_BYTES,
     ) -> Answer:
         """One request, as `Wire.send` takes it; not retried."""
         if not self._wire.has_origin:
             async with self._locating:
                 if not self._wire.has_origin:
                     with suppress(errors.StorageError):
-                        await self.locate()
+                        await self.locate(key or where)
         self._usage.requests[operation] += 1
-        with self._usage.timed(operation):
+        with self._usage.measure(operation):
             return await self._wire.send(
-                operation, method, key, query=query, headers=headers, body=body, where=where
+                operation,
+                method,
+                key,
+                query=query,
+                headers=headers,
+                body=body,
+                where=where,
+                limit=limit,
             )
 
     async def retry(self, send: Callable[[], Awaitable[T]]) -> T:
         """What `send` returns, tried again while it raises Unavailable.
 
-        The pauses have full jitter, as in botocore's standard mode.
+        What would be unsafe to repeat without another look at the store must not come here. The
+        pauses have full jitter, as in botocore's standard mode.
         """
         attempt = 1
         while True:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
@@ -25,14 +25,15 @@ from coalesce.storage.base import (
     OpenUpload,
     Page,
 )
-from coalesce.storage.checksums import Checksum
-from coalesce.storage.limits import LIST_PAGE
+from coalesce.storage.checksums import Checksum, is_md5
+from coalesce.storage.limits import LIST_PAGE, MAX_IDLE_PAGES
 from coalesce.storage.s3.answers import body_of, date_of, head_of, require
 from coalesce.storage.s3.client import Client, open_client
+from coalesce.storage.s3.connection import Answer
 from coalesce.storage.s3.options import S3Options
 from coalesce.storage.s3.sender import Sender
 from coalesce.storage.s3.wire import Wire
-from coalesce.storage.s3.xml import delete_request, parse_deleted, parse_page
+from coalesce.storage.s3.xml import delete_request, parse_delete_result, parse_page
 
 
 @asynccontextmanager
@@ -59,6 +60,7 @@ class S3Store(ObjectStore):
 
     def __init__(self, client: Client, wire: Wire, attempts: int) -> None:
         self.usage = client.usage
+        self.md5_etags = False
         self.endpoint = client.endpoint
         self._client = client
         self._wire = wire
@@ -70,14 +72,16 @@ class S3Store(ObjectStore):
         return self._client.bucket
 
     @override
-    async def check_access(self) -> None:
+    async def check_access(self, prefix: str) -> None:
         try:
-            await self._sender.locate()
+            await self._sender.locate(prefix)
         except errors.ConfigurationError:
             raise
         except errors.AccessDenied:
             return  # the right to list may be limited to the prefixes
         except errors.Unavailable as error:
+            if error.code != errors.Unavailable.code:
+                raise  # the store itself says so, and may say otherwise later
             raise errors.ConfigurationError(
                 f"cannot reach the store: {error.message}",
                 hint="Check the network, --endpoint-url and --region.",
@@ -123,7 +127,13 @@ class S3Store(ObjectStore):
 
     @override
     async def get(
-        self, key: str, *, etag: str = "", start: int = 0, length: int | None = None
+        self,
+        key: str,
+        *,
+        etag: str = "",
+        start: int = 0,
+        length: int | None = None,
+        size: int | None = None,
     ) -> Body:
         headers = {"if-match": etag} if etag else {}
         if length is None:
@@ -132,7 +142,8 @@ class S3Store(ObjectStore):
             headers["range"] = f"bytes={start}-{start + length - 1}"
 
         async def once() -> Body:
-            answer = await self._sender.send("GetObject", "GET", key, headers=headers)
+            limit = size if length is None else length
+            answer = await self._sender.send("GetObject", "GET", key, headers=headers, limit=limit)
             self.usage.bytes_in += len(answer.data)
             return body_of(answer, key, etag, length)
 
@@ -145,9 +156,25 @@ class S3Store(ObjectStore):
             answer = await self._sender.retry(
                 lambda: self._sender.send("HeadObject", "HEAD", key, headers=headers)
             )
-        except errors.NotFound:
-            return None
+        except errors.NotFound as error:
+            if error.request_id or await self._is_absent(key):
+                return None
+            raise errors.Unavailable(
+                f"{error.message}: the answer is not S3's, and a GET finds the object",
+                key=key,
+                operation="HeadObject",
+            ) from error
         return head_of(answer, key)
+
+    async def _is_absent(self, key: str) -> bool:
+        """Whether a GET says so. Raises what else it means."""
+        try:
+            await self.get(key, start=0, length=1)
+        except errors.NotFound:
+            return True
+        except errors.BadRequest:
+            return False  # 416: an empty object has no first byte
+        return False
 
     @override
     async def put(
@@ -170,7 +197,9 @@ class S3Store(ObjectStore):
             "PutObject", key, Key=key, Body=body, **{k: v for k, v in optional.items() if v}
         )
         self.usage.bytes_out += len(body)
-        return require(answer, "ETag", "PutObject", key)
+        etag = require(answer, "ETag", "PutObject", key)
+        self.md5_etags = self.md5_etags or is_md5(etag, body)
+        return etag
 
     @override
     async def create_upload(
@@ -284,8 +313,10 @@ class S3Store(ObjectStore):
         found: list[OpenUpload] = []
         marker: dict[str, str] = {}
         seen: set[tuple[str, ...]] = set()
+        idle = 0
         while True:
             answer = await self._client.call(operation, prefix, Prefix=prefix, **marker)
+            idle = 0 if answer.get("Uploads") else idle + 1
             for entry in answer.get("Uploads", ()):
                 key, upload_id = (
                     require(entry, name, operation, prefix) for name in ("Key", "UploadId")
@@ -299,9 +330,9 @@ class S3Store(ObjectStore):
                 name: require(answer, f"Next{name}", operation, prefix)
                 for name in ("KeyMarker", "UploadIdMarker")
             }
-            if tuple(marker.values()) in seen:
+            if tuple(marker.values()) in seen or idle == MAX_IDLE_PAGES:
                 raise errors.ListingError(
-                    f"the listing of uploads under {prefix!r} repeats itself",
+                    f"the listing of uploads under {prefix!r} repeats itself or has no end",
                     key=prefix,
                     operation=operation,
                 )
@@ -309,12 +340,14 @@ class S3Store(ObjectStore):
 
     @override
     async def delete(self, key: str, *, etag: str = "") -> DeleteResult:
+        headers = {"if-match": etag} if etag else {}
+
+        def once() -> Awaitable[Answer]:
+            return self._sender.send("DeleteObject", "DELETE", key, headers=headers)
+
         try:
-            await self._sender.retry(
-                lambda: self._sender.send(
-                    "DeleteObject", "DELETE", key, headers={"if-match": etag} if etag else {}
-                )
-            )
+            # Without a condition the caller has to look at the object again before another try.
+            await (self._sender.retry(once) if etag else once())
         except errors.NotFound:
             return DeleteResult(key, Deleted.ABSENT)
         except errors.PreconditionFailed as error:
@@ -342,7 +375,7 @@ class S3Store(ObjectStore):
                 headers={"content-md5": md5, "content-type": "application/xml"},
                 body=[body],
             )
-            return parse_deleted(answer.data, targets)
+            return parse_delete_result(answer.data, targets)
 
         return await self._sender.retry(once)
 

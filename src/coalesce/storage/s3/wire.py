@@ -23,6 +23,10 @@ from coalesce.storage.s3.signing import (
 )
 from coalesce.storage.s3.xml import parse_error
 
+# The longest answers besides objects are pages of a listing: about 4 MB for 1,000 keys of the
+# greatest length (1,024 bytes) in URL encoding.
+ANSWER_BYTES = 32 * 1024**2
+
 
 class Wire:
     """Connections to one bucket.
@@ -77,12 +81,13 @@ class Wire:
         headers: Mapping[str, str] | None = None,
         body: Sequence[bytes] = (),
         where: str = "",
+        limit: int | None = ANSWER_BYTES,
     ) -> Answer:
         """One request on an object, or on the bucket where `key` is None.
 
-        `where` names the prefix or key that a request on the bucket concerns, for messages. Raises
-        what the answer means, Unavailable where there is none, BadRequest for what HTTP cannot
-        carry.
+        `where` names the prefix or key that a request on the bucket concerns, for messages; `limit`
+        is the most bytes that the body of the answer may have, None for any number. Raises what the
+        answer means, Unavailable where there is none, BadRequest for what HTTP cannot carry.
         """
         where = key or where
         if self._pool is None:
@@ -94,7 +99,7 @@ class Wire:
         keys = await self._keys()
         try:
             head = self._sign(method, self._pool, key, query or {}, headers or {}, body, keys)
-            answer = await self._pool.request(head, body, bodiless=method == "HEAD")
+            answer = await self._pool.request(head, body, bodiless=method == "HEAD", limit=limit)
         except (TimeoutError, OSError) as error:
             raise connection_failure(operation, where, error, str(self._origin)) from error
         except ValueError as error:
@@ -104,7 +109,7 @@ class Wire:
                 operation=operation,
             ) from error
         if answer.status >= 300:
-            raise _refusal(operation, where, answer)
+            raise _refusal(operation, method, where, answer)
         return answer
 
     def _sign(
@@ -149,13 +154,15 @@ def _encode_head(line: str, headers: Mapping[str, str], more: str) -> bytes:
     return f"{head}\r\n{more}\r\n".encode("latin-1")
 
 
-def _refusal(operation: str, where: str, answer: Answer) -> errors.CoalesceError:
+def _refusal(operation: str, method: str, where: str, answer: Answer) -> errors.CoalesceError:
     error = parse_error(answer.data)
+    # The answer to a HEAD has no body to say it in: `S3Store.head` knows whom to believe.
+    implied = "NoSuchKey" if method == "HEAD" and answer.status == 404 else ""
     return failure_of(
         operation,
         where,
         status=answer.status,
-        code=error.code,
+        code=error.code or implied,
         message=error.message,
         request_id=error.request_id or answer.headers.get("x-amz-request-id", ""),
     )

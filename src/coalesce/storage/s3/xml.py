@@ -91,7 +91,7 @@ def _target(key: str, etag: str) -> str:
     return f"<Object><Key>{escape(key, _LINE_ENDS)}</Key>{condition}</Object>"
 
 
-def parse_deleted(data: bytes, targets: Sequence[tuple[str, str]]) -> list[DeleteResult]:
+def parse_delete_result(data: bytes, targets: Sequence[tuple[str, str]]) -> list[DeleteResult]:
     """What became of every target, in their order; one that the answer does not mention is REFUSED.
 
     Raises Unavailable for what is no such answer.
