@@ -2,7 +2,7 @@
 
 import asyncio
 import gzip
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +25,7 @@ from coalesce.storage.capabilities import Capabilities
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from coalesce.storage.memory.bucket import StoredObject
+from support.nights import at
 from support.runs import new_run
 from support.scenarios import (
     FIRST,
@@ -47,28 +48,6 @@ CONDITIONS = [field.name for field in fields(Capabilities) if field.name != "che
 KEEPS_ALL = Capabilities(**dict.fromkeys(CONDITIONS, True), checksum=Checksum.CRC64NVME)
 KEEPS_NO_DELETES = replace(KEEPS_ALL, conditional_delete=False)
 RECORD = "_coalesce/groups/data/db.core.topic_0"
-Act = Callable[[], object]
-
-
-def at(
-    store: MemoryStore, operation: str, key: str, act: Act, *, after: bool = False
-) -> MemoryStore:
-    """Something happens once, at the first such request: before its effect, or after it."""
-    done = False
-
-    async def hook(request: Request) -> None:
-        nonlocal done
-        if not done and request.operation == operation and request.key.startswith(key):
-            done = True
-            result = act()
-            if isinstance(result, Awaitable):
-                await result
-
-    if after:
-        store.after = hook
-    else:
-        store.before = hook
-    return store
 
 
 def dies() -> None:
