@@ -99,7 +99,8 @@ async def test_the_path_list_is_counted_in_characters(key: str) -> None:
 
 
 async def test_shards_together_list_everything_once_and_only_their_share() -> None:
-    bucket = large_bucket(6, 300, more=("data/x_1_y/t_0_0-0.jsonl.gz", "data/README"))
+    odd = [f"data/t_0_y/z_{n}_0-0.jsonl.gz" for n in range(9)]  # a directory named like a group
+    bucket = large_bucket(6, 300, more=("data/x_1_y/t_0_0-0.jsonl.gz", "data/README", *odd))
     keys: list[str] = []
     counted = 0
     for index in range(3):
