@@ -69,8 +69,8 @@ class Mutant:
     @classmethod
     def of(cls, entry: dict[str, Any]) -> "Mutant":
         """Takes an entry of a list; what else it says is for its readers."""
-        texts = (entry[name] for name in ("guard", "file", "old", "new"))
-        return cls(*texts, tuple(entry["tests"]))
+        guard, file = entry["guard"], entry["file"]
+        return cls(guard, file, entry["old"], entry["new"], tuple(entry["tests"]))
 
     def find_fault(self) -> str:
         """Says why this mutant cannot be made; nothing if it can."""
