@@ -103,7 +103,7 @@ class Run:
     async def _run(self, *, join: bool) -> None:
         store, workload, workers = self._store, self._workload, self._workers
         state = self._settings.state_prefix
-        await store.check_access(workload.prefixes[0])
+        await store.check_access(state)
         leftovers = await survey(store, state, workload.ground)  # without this run's own lease
         claim = workload.lease_record(self.run_id, leftovers.date)
         lease = Lease(store, state, claim, self._clock, workers.expiry if workers else None)

@@ -29,6 +29,7 @@ from coalesce.storage.checksums import Checksum, is_md5
 from coalesce.storage.limits import LIST_PAGE, MAX_IDLE_PAGES
 from coalesce.storage.s3.answers import body_of, date_of, head_of, require
 from coalesce.storage.s3.client import Client, open_client
+from coalesce.storage.s3.connection import Answer
 from coalesce.storage.s3.options import S3Options
 from coalesce.storage.s3.sender import Sender
 from coalesce.storage.s3.wire import Wire
@@ -337,12 +338,14 @@ class S3Store(ObjectStore):
 
     @override
     async def delete(self, key: str, *, etag: str = "") -> DeleteResult:
-        try:
-            await self._sender.retry(
-                lambda: self._sender.send(
-                    "DeleteObject", "DELETE", key, headers={"if-match": etag} if etag else {}
-                )
+        async def once() -> Answer:
+            headers = {"if-match": etag} if etag else {}
+            return await self._sender.send(
+                "DeleteObject", "DELETE", key, headers=headers, repeatable=bool(etag)
             )
+
+        try:
+            await (self._sender.retry(once) if etag else once())
         except errors.NotFound:
             return DeleteResult(key, Deleted.ABSENT)
         except errors.PreconditionFailed as error:
