@@ -397,7 +397,7 @@ async def test_what_a_dead_run_left_under_other_prefixes_is_not_touched() -> Non
         bucket.store(key.replace("data/", "data2/"), bucket.objects[key].data)
     await run(
         at(MemoryStore(bucket), "CompleteMultipartUpload", "data2/", dies, after=True),
-        settings(prefix=["data2"]),
+        settings(prefix=["data2"], max_files=3),
     )
     bucket.now += 1000
     before = others(bucket)
