@@ -214,3 +214,16 @@ def test_an_output_that_is_there_beside_its_sources_is_not_written_again(
     there = Group(GROUP, tuple(sources[n] for n in left), (output(0, 2),), NOW)
     matched, found = match_plan(there, line, CORPORATE, Limits.of(SAVED))
     assert (matched.batches, found) == ((), stale)
+
+
+def test_the_same_holds_of_manifests_whose_offsets_cover_nothing() -> None:
+    sources = tuple(manifest(f"t_0_{n}-u_1_{n}") for n in (5, 6))
+    group = Group(GROUP, sources, (), NOW)
+    limits = Limits(min_age=0)
+    made = planning.plan(group, MANIFEST, limits)
+    line = PlannedGroup.of(group, made)
+    matched, stale = match_plan(group, line, MANIFEST, limits)
+    assert (len(matched.batches), stale) == (1, 0)
+    there = Group(GROUP, sources, (ExistingOutput(made.batches[0].output, 1, 5, 6),), NOW)
+    matched, stale = match_plan(there, line, MANIFEST, limits)
+    assert (matched.batches, stale) == ((), 1)

@@ -18,7 +18,7 @@ from coalesce.storage.s3.failure import failure_of
 from coalesce.storage.s3.origin import Origin
 from coalesce.storage.s3.pool import Pool
 from coalesce.storage.s3.signing import Keys, Signer
-from coalesce.storage.s3.xml import parse_deleted, parse_page
+from coalesce.storage.s3.xml import parse_delete_result, parse_page
 from support.scripted import Peer, Request, Server, answer, refusal, serving, store_of
 
 
@@ -139,7 +139,7 @@ def test_a_key_that_is_told_of_twice_is_not_deleted() -> None:
     done = b"<Deleted><Key>k</Key></Deleted>"
     for entries in (error + done, done + error):
         body = b"<DeleteResult>" + entries + b"</DeleteResult>"
-        (result,) = parse_deleted(body, [("k", '"e"')])
+        (result,) = parse_delete_result(body, [("k", '"e"')])
         assert (result.deleted, result.code) == (Deleted.REFUSED, "AccessDenied")
 
 
@@ -265,7 +265,7 @@ async def test_a_role_that_may_not_list_the_whole_bucket_can_go_on() -> None:
             )
 
     async with store_at(script) as (store, _):
-        await store.check_access()
+        await store.check_access("data/")
         assert (await store.get("data/k")).data == b"x"
 
 
