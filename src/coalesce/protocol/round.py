@@ -73,7 +73,7 @@ async def settle_record(session: Session, held: HeldRecord) -> None:
     if not session.rules.ledger:
         for entry in held.record.batches:
             await remove_entry(session, entry.batch.output, entry.upload_id)
-    await held.remove(session.rules.capabilities)
+    await held.remove(session.rules.capabilities, session.rules.run_id, session.lease)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,7 @@ class GroupWork:
         batches = [planned.batch for planned in chosen]
         uploads = await self._create_uploads(batches)
         await self._record(batches, uploads)
+        self.dropped -= uploads.keys()  # one that is planned again stands in the record again
         worker = BatchWorker(self.session, self.stop)
         try:
             async with asyncio.TaskGroup() as tasks:
