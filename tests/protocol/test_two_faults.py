@@ -157,3 +157,13 @@ async def test_a_run_without_its_lease_does_not_delete_what_is_in_its_tombstones
     assert (await night(bucket, accept_weaker=["delete-race"])).exit_code == 0
     assert once(bucket)
     assert unfinished_in(bucket.objects) == []
+
+
+async def test_only_a_tombstone_is_cleared_away() -> None:
+    bucket = MemoryBucket(ignores=NO_DELETES)
+    bucket.store(RECORD, b"a new record")
+    await remove_tombstone(MemoryStore(bucket), RECORD, (), "r", NoLease())
+    assert bucket.objects[RECORD].data == b"a new record"
+    bucket.store(RECORD, b"removed")
+    await remove_tombstone(MemoryStore(bucket), RECORD, (), "r", NoLease())
+    assert RECORD not in bucket.objects
