@@ -26,7 +26,7 @@ from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from coalesce.storage.memory.bucket import StoredObject
 from support.nights import at
-from support.runs import new_run
+from support.runs import NoLease, new_run
 from support.scenarios import (
     FIRST,
     AuditedBucket,
@@ -506,7 +506,7 @@ async def test_a_record_is_replaced_and_removed_only_as_it_was_written() -> None
     )
     for conditional in (True, False):
         store.bucket.ignores = frozenset() if conditional else frozenset({"delete-if-match"})
-        await mine.remove(KEEPS_ALL if conditional else KEEPS_NO_DELETES)
+        await mine.remove(KEEPS_ALL if conditional else KEEPS_NO_DELETES, "r", NoLease())
         assert decode((await store.get(RECORD)).data, RECORD, "_coalesce/").run_id == "another"
     assert not await mine.rewrite(plan_record("data/db.core.topic_0_0-9.jsonl.gz"))
     assert decode((await store.get(RECORD)).data, RECORD, "_coalesce/").run_id == "another"

@@ -73,7 +73,7 @@ async def settle_record(session: Session, held: HeldRecord) -> None:
     if not session.rules.ledger:
         for entry in held.record.batches:
             await remove_entry(session, entry.batch.output, entry.upload_id)
-    await held.remove(session.rules.capabilities)
+    await held.remove(session.rules.capabilities, session.rules.run_id, session.lease)
 
 
 @dataclass(frozen=True, slots=True)
