@@ -1,6 +1,7 @@
 """Every exit code: its number, how severe it is, and what it means.
 
-The tables in the README and in `docs/exit-codes.md` say the same; a test holds them together.
+The table in the README has the same words, and the one in `docs/exit-codes.md` the same codes; a
+test holds them together.
 """
 
 from __future__ import annotations
@@ -43,18 +44,24 @@ class ExitCode(enum.IntEnum):
         return _MEANINGS[self]
 
 
+_INTERRUPTED = "interrupted; everything unfinished can be recovered"
 _MEANINGS = {
     ExitCode.DONE: "done, or nothing to do",
     ExitCode.FAILED: "some groups failed; their sources were kept",
-    ExitCode.USAGE: "usage error",
-    ExitCode.NOTHING: "nothing to do, with --error-on-nothing",
-    ExitCode.INTEGRITY: "a source or output failed an integrity check; sources were kept",
-    ExitCode.CONFIGURATION: "configuration, credentials, bucket unreachable, or store refused",
-    ExitCode.LEASED: "every group in scope is leased by another run",
-    ExitCode.LIMIT: "stopped by a limit",
-    ExitCode.TRANSIENT: "transient trouble; run again",
-    ExitCode.INTERRUPTED: "interrupted by SIGINT; everything is recoverable",
-    ExitCode.TERMINATED: "interrupted by SIGTERM; everything is recoverable",
+    ExitCode.USAGE: "the command line, environment or configuration file is wrong",
+    ExitCode.NOTHING: "nothing to do; only with --error-on-nothing",
+    ExitCode.INTEGRITY: "a content or integrity check failed; the sources were kept",
+    ExitCode.CONFIGURATION: (
+        "wrong configuration or credentials, bucket not reachable, or store refused"
+    ),
+    ExitCode.LEASED: "other runs hold the lease of every group in scope",
+    ExitCode.LIMIT: "stopped at a limit that you set",
+    ExitCode.TRANSIENT: (
+        "the store or the network was in trouble, "
+        "or what an earlier run left could not be settled yet"
+    ),
+    ExitCode.INTERRUPTED: _INTERRUPTED,
+    ExitCode.TERMINATED: _INTERRUPTED,
 }
 
 

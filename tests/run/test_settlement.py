@@ -13,6 +13,7 @@ from coalesce.report.report import Report
 from coalesce.run.pipeline import Run
 from coalesce.run.settlement import Rivals, watch
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
+from support.auditor import Auditor
 from support.buckets import check_finished, contents, data_in, filled, records_in
 from support.scenarios import Killed
 from support.settings import settings
@@ -48,14 +49,18 @@ async def test_leases_are_no_longer_watched_when_the_block_ends() -> None:
     assert watches[0].cancelled()
 
 
-def bucket_with_a_crashed_run(lease: float, shard: str = "0/1") -> MemoryBucket:
-    """A bucket of two groups, in which a run has just died before it completed an output of one."""
+def bucket_with_a_crashed_run(
+    lease: float, shard: str = "0/1", at: str = "CompleteMultipartUpload"
+) -> MemoryBucket:
+    """A bucket of two groups, in which a run has just died before it completed an output of one, or
+    before another request.
+    """
     bucket = filled(2)
     store, dead = MemoryStore(bucket), False
 
     async def die(request: Request) -> None:
         nonlocal dead
-        dead |= request.operation == "CompleteMultipartUpload" and "data/t_0_" in request.key
+        dead |= request.operation == at and "data/t_0_" in request.key
         if dead:
             raise Killed
 
@@ -88,6 +93,22 @@ def test_a_group_whose_run_dies_while_others_are_joined_is_joined_in_the_same_ru
     check_finished(bucket.objects)
     assert not bucket.uploads
     assert records_in(contents(bucket)) == before
+
+
+def test_what_is_finished_late_for_a_dead_run_is_told_once() -> None:
+    """It was listed before: its sources are not left, and not in the path list any more."""
+    bucket = bucket_with_a_crashed_run(lease=60, at="DeleteObjects")
+    audit = Auditor(bucket)
+    report, _ = run_on(bucket, MemoryStore(bucket))
+    assert set(data_in(bucket.objects)) == {"data/t_0_0_3.jsonl.gz", "data/t_1_0_3.jsonl.gz"}
+    audit.check_counts(report)
+    assert (report.exit_code, report.groups.seen, report.groups.coalesced) == (0, 1, 1)
+    assert (report.sources.seen, report.sources.joined, report.recovered.sources_deleted) == (
+        4,
+        4,
+        4,
+    )
+    assert [(topic.sources, topic.joined) for topic in report.topics] == [(4, 4)]
 
 
 def test_a_group_whose_run_goes_on_counts_as_leased() -> None:

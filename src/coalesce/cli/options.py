@@ -208,7 +208,9 @@ RUNNING = Group(
             ("--memory",), "memory for the bodies in flight, over all processes together", "SIZE"
         ),
         Option(
-            ("--state",), "prefix in the bucket under which leases and plan records lie", "PREFIX"
+            ("--state",),
+            "prefix in the bucket for leases, plan records and the ledger; the same for all runs",
+            "PREFIX",
         ),
         Option(
             ("--lease",),

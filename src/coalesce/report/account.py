@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from coalesce import __version__
 from coalesce.errors import CoalesceError, GroupOwned, first_failure
 from coalesce.exits import ExitCode
 from coalesce.listing.groups import Listing
-from coalesce.model import CommittedOutput, Group, Kept, Plan, Why
+from coalesce.model import CommittedOutput, Group, GroupId, Kept, Plan, Why
 from coalesce.naming.sources import Sources
 from coalesce.planning.forecast import Forecast
 from coalesce.protocol.lease import Rival
@@ -42,6 +43,23 @@ def new_report(run_id: str, settings: Settings, prefixes: Iterable[str]) -> Repo
     )
 
 
+@dataclass(frozen=True, slots=True)
+class ListedGroup:
+    """How much of a group a listing has shown: its sources, their bytes, and all its keys."""
+
+    sources: int
+    bytes: int
+    keys: int
+    key_characters: int
+
+    @classmethod
+    def of(cls, group: Group) -> ListedGroup:
+        """Measures a group."""
+        keys = [*(source.key for source in group.sources), *(out.key for out in group.outputs)]
+        sizes = Sources.of(group.id.prefix, group.sources).sizes()
+        return cls(len(group.sources), sum(sizes), len(keys), sum(map(len, keys)))
+
+
 class Account:
     """Adds up one run's report, and emits an event for each thing that a user may want to know.
 
@@ -68,6 +86,18 @@ class Account:
             topic = self._topic(group.id.topic)
             topic.sources += len(group.sources)
             topic.bytes += sum(Sources.of(group.id.prefix, group.sources).sizes())
+
+    def recount_listed(self, group: GroupId, before: ListedGroup, now: ListedGroup) -> None:
+        """Counts a group as a second listing shows it, after an earlier run's plan record on it was
+        settled: sources that are gone since were joined for that run.
+        """
+        report, topic = self.report, self._topic(group.topic)
+        report.sources.seen += now.sources - before.sources
+        report.groups.seen -= now.sources == 0
+        report.path_list.after += self._characters(now.keys, now.key_characters)
+        report.path_list.after -= self._characters(before.keys, before.key_characters)
+        topic.sources += now.sources - before.sources
+        topic.bytes += now.bytes - before.bytes
 
     def count_plan(self, plan: Plan) -> None:
         """Counts what the plan of a group says of its sources without more being done."""

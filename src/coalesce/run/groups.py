@@ -17,7 +17,7 @@ from coalesce.protocol.outcome import GroupOutcome
 from coalesce.protocol.round import work_on_group
 from coalesce.protocol.session import Session
 from coalesce.protocol.state import group_of, record_key
-from coalesce.report.account import Account
+from coalesce.report.account import Account, ListedGroup
 from coalesce.run.settlement import Settlement
 from coalesce.run.workers import Workers
 from coalesce.run.workload import Workload
@@ -60,8 +60,7 @@ async def list_prefixes(
 class GroupQueue:
     """Brings the groups of a workload through the run: here, or in `workers` if there are any.
 
-    `deferred` are groups that were listed while a plan record stood on them: how many sources each
-    has, by the record's key.
+    `deferred` are groups that were listed while a plan record stood on them, by the record's key.
     """
 
     session: Session
@@ -69,7 +68,7 @@ class GroupQueue:
     account: Account
     stop: Stop
     workers: Workers | None
-    deferred: dict[str, int] = field(default_factory=dict)
+    deferred: dict[str, ListedGroup] = field(default_factory=dict)
     unsettled: bool = False  # whether a plan record of this run's own stands
 
     async def work_on_all(self, standing: Collection[str]) -> None:
@@ -82,7 +81,7 @@ class GroupQueue:
             for group in groups:
                 key = record_key(self.session.rules.state, group.id)
                 if key in standing:
-                    self.deferred[key] = len(group.sources)
+                    self.deferred[key] = ListedGroup.of(group)
                 else:
                     free.append(group)
             return free
@@ -95,21 +94,23 @@ class GroupQueue:
         late = {group_of(state, key): key for key in records}
 
         def choose(listing: Listing) -> list[Group]:
-            groups = [group for group in listing.groups if group.id in late]
-            for group in groups:
-                self.deferred.pop(late[group.id], None)
+            for group in (*listing.groups, *listing.outputs_only):
+                if group.id in late and (before := self.deferred.pop(late[group.id], None)):
+                    self.account.recount_listed(group.id, before, ListedGroup.of(group))
+            groups = (group for group in listing.groups if group.id in late)
             return [group for group in groups if self.workload.scope.covers(group.id)]
 
         await self._list_and_work(outermost(group.prefix for group in late), choose)
 
     def count_deferred(self, settlement: Settlement) -> None:
         """Counts the groups that are still deferred, by what became of their plan records."""
-        for key, sources in self.deferred.items():
+        for key, group in self.deferred.items():
             if key in settlement.owned:
-                self.account.count_idle_group(sources, Why.LEASED)
+                self.account.count_idle_group(group.sources, Why.LEASED)
                 continue
             kept = settlement.unsettled.get(key, ())
-            self.account.count_unsettled_group(sources, kept, failed=key in settlement.failed)
+            failed = key in settlement.failed
+            self.account.count_unsettled_group(group.sources, kept, failed=failed)
 
     async def _list_and_work(
         self, prefixes: tuple[str, ...], choose: Callable[[Listing], list[Group]]
