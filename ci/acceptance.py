@@ -25,6 +25,7 @@ from coalesce.storage.s3 import S3Options, S3Store, open_s3
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from support import auditor
+from support.buckets import data_in, entries_in, unfinished_in
 
 LANES = 32
 
@@ -114,18 +115,23 @@ async def records(store: S3Store) -> Counter[bytes]:
 
 
 async def check(store: S3Store, before: Counter[bytes]) -> int:
-    """How many objects hold the records, each exactly as often as before. Raises Failed."""
-    held = await keys(store)
+    """How many objects hold the records, each exactly as often as before. Raises Failed.
+
+    Besides them only the ledger may be there, with one entry for each output.
+    """
+    held = dict.fromkeys(await keys(store))
     if await records(store) != before:
         raise Failed("the records before and after differ")
     if auditor.sources(held):
         raise Failed("sources are left over")
-    foreign = [key for key in held if not key.startswith("data/")]
-    if foreign:
-        raise Failed(f"left behind: {foreign[:3]}")
+    if left := unfinished_in(held) + [key for key in data_in(held) if not key.startswith("data/")]:
+        raise Failed(f"left behind: {left[:3]}")
+    outputs = sorted(filter(auditor.OUTPUT.fullmatch, held))
+    if entries_in(held) != outputs:
+        raise Failed(f"{len(outputs)} outputs have {len(entries_in(held))} ledger entries")
     if await store.list_uploads(""):
         raise Failed("an upload is left open")
-    return len(held)
+    return len(data_in(held))
 
 
 async def accept(options: S3Options, layout: str, objects: int, *, kill: bool) -> None:

@@ -4,7 +4,7 @@ server that COALESCE_TEST_ENDPOINT names.
 Array jobs run as processes with the variables that AWS Batch and Kubernetes give them, several at
 once; one is started twice, one is killed half way, and jobs are tried again by their exit codes. At
 the end all reports become one, and the bucket is read anew: every record must be there exactly
-once, every output have been made by one job, and nothing be left over.
+once, every output have been made by one job and have its ledger entry, and nothing else be left.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ AT_ONCE = 4
 # kill too.
 FINAL = frozenset({0, 2, 3, 4, 10})
 
+ENTRY = re.compile(r"_coalesce/ledger/(.*)\.[0-9a-f]{16}\.jsonl\.gz")
 SMALL = re.compile(r"_\d+-\d+\.jsonl\.gz$|_\d+-[^/]*_\d+_\d+\.txt$")
 
 
@@ -76,7 +77,7 @@ LOCATIONS = (
 class Night:
     """What the jobs said."""
 
-    told: Counter[str] = field(default_factory=Counter)  # outputs, by jobs that lived to their end
+    told: set[str] = field(default_factory=set)  # outputs, by jobs that lived to their end
     told_before_death: set[str] = field(default_factory=set)
     lines: list[str] = field(default_factory=list)
     failed: bool = False
@@ -119,7 +120,7 @@ def arguments(location: Location) -> list[str]:
         "--report",
         f"s3://{BUCKET}/reports/{{run_id}}.json",
     ]
-    return ["run", *definition, *kind, "--min-age", "0", "--lease", "4s", *told]
+    return ["run", *definition, *kind, "--min-age", "0", "--lease", "10s", *told]
 
 
 async def command(*words: str, **more: str) -> asyncio.subprocess.Process:
@@ -307,10 +308,14 @@ async def rehearse(endpoint: str) -> int:
         ),
         "every record is there exactly once": after == before and set(after.values()) <= {1},
         "no small object is left": not any(map(SMALL.search, outputs)),
-        "every output was made by one job": set(night.told.values()) <= {1}
-        and night.told.keys() | night.told_before_death == set(outputs),
+        "every output was told of": night.told | night.told_before_death == set(outputs),
         "all outputs are proven by verify --deep": all(process.returncode == 0 for process in deep),
-        "no plan record, lease, probe object or upload is left": not state and not uploads,
+        "no plan record, lease, probe object or upload is left": all(map(ENTRY.fullmatch, state))
+        and not uploads,
+        "every output has one ledger entry: one job made it": sorted(
+            match[1] for match in map(ENTRY.fullmatch, state) if match
+        )
+        == sorted(outputs),
     }
     for name, holds in proofs.items():
         print(f"{'yes' if holds else 'NO ':3}  {name}")
