@@ -70,6 +70,7 @@ def test_what_is_wrong_with_an_option_is_said_in_plain_words(words: str, said: s
         ("generate -b b -p s3://b/x", "--prefix takes a path in the bucket: -b b -p x"),
         ("report", "no report is named. Give files or s3:// URLs of JSON reports."),
         ("policy -b b -p p --bucket-policy", "--bucket-policy needs --role"),
+        ("policy -b b -p p --bucket-policy --role job", "--role job: not an ARN. Write it as arn:"),
         ("recover -b b -p p --date x", "--date x: not a day"),
     ],
 )

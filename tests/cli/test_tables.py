@@ -139,6 +139,13 @@ def test_a_status_says_what_is_unfinished() -> None:
     assert list(found()) == ["open uploads this store does not list them"]
 
 
+def test_a_status_says_one_of_one() -> None:
+    one = found(unfinished=[UnfinishedGroup(group="g", alive=False)], leftovers=1, uploads=0)
+    assert list(one) == [
+        "unfinished 1 group unfinished (0 with an active run); 1 joined object still to delete"
+    ]
+
+
 def test_a_status_shows_its_totals() -> None:
     total = ObjectTotal(count=1_200, bytes=5_000)
     shown = lines(status_table(Status(scope=SCOPE, sources=total), 300))
