@@ -254,15 +254,16 @@ class Settings(BaseModel):
         """
         days = parse_days(self.date, today)
         dated = (f"{root}{day:%Y/%m/%d}/" for root in self.roots for day in days)
-        return _outermost(dated) if days else self.roots
+        return outermost(dated) if days else self.roots
 
     @property
     def roots(self) -> tuple[str, ...]:
         """The prefixes without dates, each with a slash at its end, none inside another."""
-        return _outermost(map(as_directory, self.prefix)) or ("",)
+        return outermost(map(as_directory, self.prefix)) or ("",)
 
 
-def _outermost(prefixes: Iterable[str]) -> tuple[str, ...]:
+def outermost(prefixes: Iterable[str]) -> tuple[str, ...]:
+    """The same prefixes in order, without those that begin with another of them."""
     kept: list[str] = []
     for prefix in sorted(set(prefixes)):  # one that others begin with stands right before them
         if not kept or not prefix.startswith(kept[-1]):

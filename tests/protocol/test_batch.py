@@ -38,7 +38,6 @@ from coalesce.protocol.commit import (
 )
 from coalesce.protocol.ledger import Expected
 from coalesce.protocol.session import GroupRules, Session
-from coalesce.settings import Settings
 from coalesce.storage import checksums
 from coalesce.storage.base import Head
 from coalesce.storage.capabilities import Capabilities
@@ -46,6 +45,7 @@ from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryBucket, MemoryStore
 from coalesce.transfer.limits import Capacity
 from support.runs import NoLease
+from support.settings import settings
 
 # --- the states of a batch
 
@@ -221,13 +221,12 @@ SENT = {"CRC64NVME": CRC64}
 
 def session(store: MemoryStore) -> Session:
     names = [field.name for field in fields(Capabilities) if field.name != "checksum"]
-    chosen = Settings.model_validate({"bucket": "b", "prefix": ["data"]})
     rules = GroupRules(
         state="_coalesce/",
         run_id="r",
         version="1",
         layout=layout("corporate"),
-        limits=Limits.of(chosen),
+        limits=Limits.of(settings(min_age=300)),
         capabilities=Capabilities(**dict.fromkeys(names, True), checksum=Checksum.CRC64NVME),
     )
     return Session(store, rules, NoLease(), Capacity.of(1, 2**20, lambda: 0))

@@ -512,6 +512,20 @@ async def test_without_deletes_one_record_comes_to_name_the_outputs_of_all_round
     bucket.audit.check_quiet()
 
 
+async def test_without_deletes_the_record_keeps_what_was_joined_at_a_second_try() -> None:
+    """Otherwise nobody deletes the sources of that output any more, or they are joined twice."""
+    bucket = one_group(4)
+    bucket.round_batches = 1
+    store = failing(MemoryStore(bucket), "CompleteMultipartUpload", "data/", Conflict, times=2)
+    report = await night(bucket, store, max_files=2, delete=False)
+    assert (report.exit_code, report.outputs.written) == (0, 2)
+    stored = decode(bucket.objects[RECORD].data, RECORD, "_coalesce/")
+    assert len(stored.batches) == 2
+    assert (await night(bucket)).outputs.recovered == 2
+    assert sources_in(bucket) == []
+    bucket.audit.check_quiet()
+
+
 async def test_a_name_that_is_taken_meanwhile_is_tried_once() -> None:
     bucket = one_group(4)
 

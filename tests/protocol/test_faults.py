@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from coalesce import errors
-from coalesce.settings import Settings
 from coalesce.storage.base import Body, Deleted, DeleteResult
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support.runs import new_run
@@ -21,6 +20,7 @@ from support.scenarios import (
     prepared,
     readable,
 )
+from support.settings import settings
 
 FAULTS = [
     errors.Throttled,
@@ -184,9 +184,8 @@ async def test_an_archived_source_stays_and_its_neighbours_are_joined() -> None:
             bucket.store(key, stored.data, etag=stored.etag, storage_class="GLACIER")
 
     store.before = before
-    settings = Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0})
     original = readable(contents(bucket))
-    report = await new_run(store, settings).coalesce()
+    report = await new_run(store, settings()).coalesce()
     assert report.sources.left["archived"] == 1
     assert readable(contents(bucket)) == original
     assert key in bucket.objects
@@ -209,10 +208,7 @@ async def test_a_source_that_readers_would_stumble_over_is_never_joined(body: by
     key = "data/db.core.topic_0_20-29.jsonl.gz"
     bucket.store(key, body)
     bucket.now += 1000
-    report = await new_run(
-        MemoryStore(bucket),
-        Settings.model_validate({"bucket": "b", "prefix": ["data"], "min_age": 0}),
-    ).coalesce()
+    report = await new_run(MemoryStore(bucket), settings()).coalesce()
     assert report.exit_code == (4 if body else 0)
     assert bucket.objects[key].data == body
     assert sorted(key for key in bucket.objects if not is_entry(key)) == sorted(

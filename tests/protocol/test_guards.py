@@ -2,7 +2,7 @@
 
 import asyncio
 import gzip
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +25,8 @@ from coalesce.storage.capabilities import Capabilities
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from coalesce.storage.memory.bucket import StoredObject
-from support.runs import new_run
+from support.nights import at
+from support.runs import NoLease, new_run
 from support.scenarios import (
     FIRST,
     AuditedBucket,
@@ -47,28 +48,6 @@ CONDITIONS = [field.name for field in fields(Capabilities) if field.name != "che
 KEEPS_ALL = Capabilities(**dict.fromkeys(CONDITIONS, True), checksum=Checksum.CRC64NVME)
 KEEPS_NO_DELETES = replace(KEEPS_ALL, conditional_delete=False)
 RECORD = "_coalesce/groups/data/db.core.topic_0"
-Act = Callable[[], object]
-
-
-def at(
-    store: MemoryStore, operation: str, key: str, act: Act, *, after: bool = False
-) -> MemoryStore:
-    """Something happens once, at the first such request: before its effect, or after it."""
-    done = False
-
-    async def hook(request: Request) -> None:
-        nonlocal done
-        if not done and request.operation == operation and request.key.startswith(key):
-            done = True
-            result = act()
-            if isinstance(result, Awaitable):
-                await result
-
-    if after:
-        store.after = hook
-    else:
-        store.before = hook
-    return store
 
 
 def dies() -> None:
@@ -418,7 +397,7 @@ async def test_what_a_dead_run_left_under_other_prefixes_is_not_touched() -> Non
         bucket.store(key.replace("data/", "data2/"), bucket.objects[key].data)
     await run(
         at(MemoryStore(bucket), "CompleteMultipartUpload", "data2/", dies, after=True),
-        settings(prefix=["data2"]),
+        settings(prefix=["data2"], max_files=3),
     )
     bucket.now += 1000
     before = others(bucket)
@@ -527,7 +506,7 @@ async def test_a_record_is_replaced_and_removed_only_as_it_was_written() -> None
     )
     for conditional in (True, False):
         store.bucket.ignores = frozenset() if conditional else frozenset({"delete-if-match"})
-        await mine.remove(KEEPS_ALL if conditional else KEEPS_NO_DELETES)
+        await mine.remove(KEEPS_ALL if conditional else KEEPS_NO_DELETES, "r", NoLease())
         assert decode((await store.get(RECORD)).data, RECORD, "_coalesce/").run_id == "another"
     assert not await mine.rewrite(plan_record("data/db.core.topic_0_0-9.jsonl.gz"))
     assert decode((await store.get(RECORD)).data, RECORD, "_coalesce/").run_id == "another"

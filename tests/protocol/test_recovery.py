@@ -32,6 +32,7 @@ from support.nights import (
     rewrite,
     sources_in,
 )
+from support.runs import NoLease
 from support.scenarios import (
     AuditedBucket,
     check_settled,
@@ -44,7 +45,11 @@ from support.settings import settings
 OUTPUT = output_of(20)
 CONDITIONS = [field.name for field in fields(Capabilities) if field.name != "checksum"]
 KEEPS_NO_DELETES = Capabilities(
-    **(dict.fromkeys(CONDITIONS, True) | {"conditional_delete": False}), checksum=Checksum.NONE
+    **(
+        dict.fromkeys(CONDITIONS, True)
+        | {"conditional_delete": False, "conditional_delete_many": False}
+    ),
+    checksum=Checksum.NONE,
 )
 
 
@@ -459,7 +464,7 @@ async def test_a_record_that_its_owner_rewrites_is_not_removed_by_another(
             kept.append(await owner.rewrite(replace(owner.record, batches=())))
 
     stale.before = before
-    await remover.remove(KEEPS_NO_DELETES)
+    await remover.remove(KEEPS_NO_DELETES, "r", NoLease())
     if not kept:
         kept.append(await owner.rewrite(replace(owner.record, batches=())))
     found = await HeldRecord.read(MemoryStore(bucket), "_coalesce/", RECORD)

@@ -2,7 +2,6 @@
 
 import asyncio
 import gzip
-from collections import Counter
 
 import pytest
 
@@ -10,7 +9,7 @@ from coalesce.errors import BadRequest
 from coalesce.protocol.probe import probe
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
-from support import auditor
+from support.buckets import contents, filled, records_in
 from support.runs import NoLease, new_run
 from support.scenarios import is_entry
 from support.settings import settings
@@ -32,22 +31,16 @@ ACCEPTED = [
 ]
 
 
-def filled(ignores: str) -> MemoryBucket:
-    bucket = MemoryBucket(ignores=frozenset(ignores.split()))
-    for n in range(6):
-        bucket.store(f"data/t_0_{n}-{n}.jsonl.gz", gzip.compress(b"%d\n" % n))
-    return bucket
-
-
-def records(bucket: MemoryBucket) -> Counter[bytes]:
-    return auditor.records({key: stored.data for key, stored in bucket.objects.items()}, "data/")
+def ignoring(ignores: str) -> MemoryBucket:
+    """A group of six sources in a store that ignores these conditions."""
+    return filled(count=6, ignores=frozenset(ignores.split()))
 
 
 @pytest.mark.parametrize("ignores", REFUSED)
 async def test_a_store_that_keeps_too_little_is_refused_with_the_mode_that_would_accept_it(
     ignores: str,
 ) -> None:
-    bucket = filled(ignores)
+    bucket = ignoring(ignores)
     before = dict(bucket.objects)
     report = await new_run(MemoryStore(bucket), settings()).coalesce()
     assert report.exit_code == 10
@@ -57,14 +50,14 @@ async def test_a_store_that_keeps_too_little_is_refused_with_the_mode_that_would
 
 @pytest.mark.parametrize("ignores", [*REFUSED, *ACCEPTED])
 async def test_an_accepted_store_ends_with_every_record_once(ignores: str) -> None:
-    bucket = filled(ignores)
-    before = records(bucket)
+    bucket = ignoring(ignores)
+    before = records_in(contents(bucket))
     modes = [mode for mode in (REFUSED.get(ignores),) if mode]
     report = await new_run(MemoryStore(bucket), settings(accept_weaker=modes)).coalesce()
     assert (report.exit_code, report.store.mode) == (0, modes[0] if modes else "full"), (
         report.failures
     )
-    assert records(bucket) == before
+    assert records_in(contents(bucket)) == before
     assert [key for key in bucket.objects if not is_entry(key)] == ["data/t_0_0_5.jsonl.gz"]
 
 
@@ -77,26 +70,30 @@ async def test_a_source_that_changes_while_it_is_joined_stays_as_it_is(
     """Of the same size, by another's hand, between the listing and the read, or between the read
     and the delete.
     """
-    bucket = filled(ignores)
-    bucket.now += 1000
+    bucket = ignoring(ignores)
+    original = contents(bucket)
+    key = "data/t_0_3-3.jsonl.gz"
+    changed = gzip.compress(b'{"group": 0, "n": X}\n', mtime=0)
+    assert len(changed) == len(original[key])
     store = MemoryStore(bucket)
 
     async def before(request: Request) -> None:
         if request.operation == operation and request.key.startswith("data/"):
-            bucket.store("data/t_0_3-3.jsonl.gz", gzip.compress(b"X\n"))
+            bucket.store(key, changed)
 
     store.before = before
     chosen = settings(accept_weaker=["delete-race"], check=check, min_age=1)
     await new_run(store, chosen).coalesce()
-    assert gzip.decompress(bucket.objects["data/t_0_3-3.jsonl.gz"].data) == b"X\n"
-    assert not Counter({b"%d" % n: 1 for n in range(6) if n != 3}) - records(bucket)
+    assert bucket.objects[key].data == changed
+    others = {name: body for name, body in original.items() if name != key}
+    assert not records_in(others) - records_in(contents(bucket))
 
 
 async def test_a_key_that_only_an_unconditional_delete_could_name_stays() -> None:
     """XML holds no control characters, and this store ignores the condition of a single DELETE: the
     source that changed would be gone.
     """
-    bucket = filled("delete-if-match")
+    bucket = ignoring("delete-if-match")
     odd = "data/\x01/t_0_{0}-{0}.jsonl.gz"
     for n in range(3):
         bucket.store(odd.format(n), gzip.compress(b"odd %d\n" % n))
@@ -121,7 +118,7 @@ async def test_an_output_that_is_not_what_was_sent_costs_no_source(
     """A bit flipped behind the store's own check, or on a store that has none: sources stay, exit
     code 4, and no later run trusts it.
     """
-    bucket = filled(ignores)
+    bucket = ignoring(ignores)
     original = {key: stored.data for key, stored in bucket.objects.items()}
     store = MemoryStore(bucket)
 
@@ -143,7 +140,7 @@ async def test_an_output_that_is_not_what_was_sent_costs_no_source(
 
 
 async def test_a_store_that_ignores_a_condition_on_reading_is_named_and_never_believed() -> None:
-    report = await new_run(MemoryStore(filled("get-if-match")), settings()).coalesce()
+    report = await new_run(MemoryStore(ignoring("get-if-match")), settings()).coalesce()
     assert (report.exit_code, report.store.capabilities["conditional_get"]) == (0, False)
 
 
@@ -159,7 +156,7 @@ class Objecting(MemoryStore):
 
 
 async def test_a_store_that_objects_to_the_abort_of_a_completed_upload_can_be_probed() -> None:
-    bucket = filled("")
+    bucket = ignoring("")
     report = await new_run(Objecting(bucket), settings()).coalesce()
     assert report.exit_code == 0, report.failures
     assert [key for key in bucket.objects if not is_entry(key)] == ["data/t_0_0_5.jsonl.gz"]
@@ -192,5 +189,5 @@ class Racy(MemoryStore):
 
 
 async def test_a_store_that_keeps_conditions_only_in_sequence_is_refused() -> None:
-    seen = await probe(Racy(filled("")), "probe/", NoLease())
+    seen = await probe(Racy(ignoring("")), "probe/", NoLease())
     assert (seen.create_only_put, seen.create_only_complete) == (False, False)

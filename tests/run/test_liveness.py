@@ -14,9 +14,9 @@ from coalesce.protocol.record import decode
 from coalesce.protocol.state import lease_key
 from coalesce.report.report import Report
 from coalesce.run.pipeline import Run
-from coalesce.settings import Settings
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support.runs import new_run
+from support.settings import settings
 from support.timeless import Timeless
 
 
@@ -47,10 +47,7 @@ def unfinished_groups(bucket: MemoryBucket) -> None:
     """Outputs that are there, with their sources and their plan records."""
     many_groups(bucket)
     bucket.now += 1000
-    settings = Settings.model_validate(
-        {"bucket": "b", "prefix": ["data"], "min_age": 0, "delete": False}
-    )
-    asyncio.run(new_run(MemoryStore(bucket), settings).coalesce())
+    asyncio.run(new_run(MemoryStore(bucket), settings(delete=False)).coalesce())
 
 
 def another_runs_lease(bucket: MemoryBucket) -> None:
@@ -77,9 +74,6 @@ def timed_run(
     bucket = Bucket()
     fill(bucket)
     bucket.now += 1000
-    settings = Settings.model_validate(
-        {"bucket": "b", "prefix": ["data"], "min_age": 0, "concurrency": 4, **more}
-    )
     loop = Timeless(bucket)
     store = MemoryStore(bucket)
     told = 0.0
@@ -92,7 +86,7 @@ def timed_run(
         await asyncio.sleep(1)
 
     store.before = before
-    run: Run = new_run(store, settings, clock=loop.time)
+    run: Run = new_run(store, settings(concurrency=4, **more), clock=loop.time)
     try:
         report = loop.run_until_complete(run.coalesce())
     finally:

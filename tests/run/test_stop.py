@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from coalesce.exits import ExitCode
 from coalesce.model import Batch, Source
-from coalesce.settings import Settings
 from coalesce.stop import RunLimits, Stop
+from support.settings import settings
 
 
 @dataclass
@@ -135,15 +135,6 @@ def test_reading_changes_nothing(asks: list[str], groups: int, sources: int, dea
 
 
 def test_the_limits_are_those_of_the_settings() -> None:
-    settings = Settings.model_validate(
-        {
-            "bucket": "b",
-            "prefix": ["p"],
-            "max_groups": 1,
-            "max_bytes": "2KB",
-            "max_delete": 3,
-            "deadline": "4m",
-        }
-    )
-    assert RunLimits.of(settings) == RunLimits(groups=1, bytes=2000, sources=3, deadline=240)
-    assert RunLimits.of(Settings.model_validate({"bucket": "b", "prefix": ["p"]})) == RunLimits()
+    chosen = settings(max_groups=1, max_bytes="2KB", max_delete=3, deadline="4m")
+    assert RunLimits.of(chosen) == RunLimits(groups=1, bytes=2000, sources=3, deadline=240)
+    assert RunLimits.of(settings()) == RunLimits()

@@ -15,7 +15,6 @@ import pytest
 
 from coalesce.errors import TooLong
 from coalesce.report.report import Report
-from coalesce.settings import Settings
 from coalesce.storage.base import Body
 from coalesce.storage.checksums import crc64, encode
 from coalesce.storage.limits import MIN_PART_BYTES
@@ -23,6 +22,7 @@ from coalesce.storage.memory import MemoryBucket, MemoryStore
 from support import auditor
 from support.runs import new_run
 from support.scenarios import contents, is_entry
+from support.settings import settings
 
 ODD_ONE = "_0_2-"
 PART = 60  # small enough for a source to be read in four ranges
@@ -121,8 +121,9 @@ def zipped(n: int) -> bytes:
     return gzip.compress(text(n), 0, mtime=0)
 
 
-def filled(kept: Kept, body: Callable[[int], bytes], parts: type[MemoryBucket]) -> MemoryBucket:
-    """Five sources of a group."""
+def five_sources(
+    kept: Kept, body: Callable[[int], bytes], parts: type[MemoryBucket]
+) -> MemoryBucket:
     bucket = parts(min_part_bytes=PART if parts is SmallParts else MIN_PART_BYTES)
     for n in range(5):
         data = body(n)
@@ -136,8 +137,7 @@ def filled(kept: Kept, body: Callable[[int], bytes], parts: type[MemoryBucket]) 
 
 async def run(store: MemoryStore, body: Callable[[int], bytes], **more: object) -> Report:
     layout = "corporate" if body is zipped else "manifest"
-    chosen = {"bucket": "b", "prefix": ["data"], "min_age": 0, "layout": layout}
-    return await new_run(store, Settings.model_validate(chosen | more)).coalesce()
+    return await new_run(store, settings(layout=layout, **more)).coalesce()
 
 
 async def check(
@@ -150,7 +150,7 @@ async def check(
     parts: type[MemoryBucket] = MemoryBucket,
 ) -> None:
     """Runs once: the records are what they were, and the source is joined or left as corrupt."""
-    bucket = filled(kept, body, parts)
+    bucket = five_sources(kept, body, parts)
     before = auditor.records(contents(bucket), "data/")
     store = kept.store(bucket, *spoils, kms=kept.kms)
     report = await run(store, body)
@@ -270,7 +270,7 @@ async def test_whichever_bit_of_a_manifest_flips_it_is_noticed(bit: int) -> None
 
 async def test_a_source_that_is_misread_whenever_its_batch_is_sent_costs_no_other() -> None:
     """The readings in between are whole: it is neither certainly spoilt nor ever sent right."""
-    bucket = filled(ZIPPED, zipped, SmallParts)
+    bucket = five_sources(ZIPPED, zipped, SmallParts)
     before = auditor.records(contents(bucket), "data/")
     store = Misreading(bucket, *(PLAIN, whole) * 10)
     report = await run(store, zipped)
@@ -282,7 +282,7 @@ async def test_a_source_that_is_misread_whenever_its_batch_is_sent_costs_no_othe
 
 
 async def test_what_nobody_checks_is_read_once() -> None:
-    bucket = filled(MD5, text, MemoryBucket)
+    bucket = five_sources(MD5, text, MemoryBucket)
     store = Misreading(bucket, PLAIN)
     report = await run(store, text, check=False)
     assert (report.exit_code, store.readings) == (0, 1)

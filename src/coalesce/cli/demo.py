@@ -13,16 +13,16 @@ from coalesce.cli.request import DemoOptions, OutputOptions, parse
 from coalesce.cli.status import status_table
 from coalesce.cli.tables import print_table
 from coalesce.demo.dataset import Shape
-from coalesce.demo.proof import fill, read_records
+from coalesce.demo.proof import fill, find_leftovers, read_records
 from coalesce.demo.server import embedded_server
 from coalesce.exits import ExitCode
 from coalesce.inspect.status import read_status
-from coalesce.protocol.state import ledger_prefix
 from coalesce.report.report import Report
 from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
 from coalesce.storage.s3 import S3Options, S3Store, open_s3
 
+_PREFIX = "storage/"
 _SETTINGS = Settings(bucket="demo", prefix=("storage",), min_age=0)
 _SCOPE = "-b demo -p storage --min-age 0"
 
@@ -61,7 +61,7 @@ async def _demonstrate(count: int, printer: Printer) -> int:
 async def _fill(options: S3Options, count: int) -> Counter[bytes]:
     """Writes the data set; how often each record is there."""
     shape = Shape(
-        "storage/",
+        _PREFIX,
         days=("2026/11/20/", "2026/11/21/", "2026/11/22/"),
         topics=3,
         partitions=4,
@@ -71,7 +71,7 @@ async def _fill(options: S3Options, count: int) -> Counter[bytes]:
         await store.create_bucket()
         typer.echo(
             f"Writing {count:,} small objects of {shape.records} records each to"
-            f" {options.endpoint_url}/demo/storage/"
+            f" {options.endpoint_url}/demo/{_PREFIX}"
         )
         await fill(store, shape)
         return await _show(store, "Before")
@@ -89,27 +89,19 @@ async def _run(options: S3Options, printer: Printer) -> Report:
 
 async def _find_wrong(options: S3Options, before: Counter[bytes]) -> list[str]:
     """What is not as it should be after a run: every record of before exactly once, and nothing
-    left of the run but its ledger.
+    left of the run but its outputs and a ledger entry for each.
     """
     async with open_s3(options) as store:
         after = await _show(store, "After")
-        state = (await store.list_page(_SETTINGS.state_prefix)).objects
-        uploads = await store.list_uploads("")
-    wrong = []
+        wrong = await find_leftovers(store, _PREFIX, _SETTINGS.state_prefix, _SETTINGS.layout)
     if before != after or max(after.values(), default=1) > 1:
-        wrong.append("the records before and after differ")
-    if left := [
-        e.key for e in state if not e.key.startswith(ledger_prefix(_SETTINGS.state_prefix))
-    ]:
-        wrong.append(f"the run left {left[0]!r} behind")
-    if uploads:
-        wrong.append(f"the run left an upload of {uploads[0].key!r} open")
+        wrong.insert(0, "the records before and after differ")
     return wrong
 
 
 async def _show(store: S3Store, when: str) -> Counter[bytes]:
     """Prints what `status` and a plain reader see; the reader's records."""
-    records, sight = await read_records(store, "storage/", _SETTINGS.layout)
+    records, sight = await read_records(store, _PREFIX, _SETTINGS.layout)
     typer.echo(f"coalesce status {_SCOPE}\n")
     print_table(status_table(await read_status(store, _SETTINGS), _SETTINGS.min_age))
     typer.echo(f"\n{when + ':':7} {sight}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from coalesce.report.report import path_characters
 from coalesce.storage.base import ObjectStore
 
 _AT_ONCE = 32
+_ENTRY = re.compile(r"ledger/(.*)\.[0-9a-f]{16}\.jsonl\.gz")
 
 
 async def fill(store: ObjectStore, shape: Shape) -> int:
@@ -102,6 +104,39 @@ async def read_records(
             records.update((gzip.decompress(body) if gzipped else body).splitlines())
     path_list = path_characters("demo", count, characters)
     return records, PrefixContents(count, size, records.total(), path_list)
+
+
+async def find_leftovers(
+    store: ObjectStore, prefix: str, state_prefix: str, layout_name: str
+) -> list[str]:
+    """Looks for what a run should not have left behind.
+
+    Args:
+        store: the bucket.
+        prefix: where the run worked.
+        state_prefix: where its state was, of which one ledger entry for each output stays.
+        layout_name: how the outputs are named.
+
+    Returns:
+        What is wrong, in words; nothing if all is well.
+
+    Raises:
+        StorageError: a listing cannot be read.
+    """
+    names = layout(layout_name)
+    outputs, entries, wrong = list[str](), list[str](), list[str]()
+    async for keys in _list_keys(store, prefix):
+        outputs += [key for key in keys if (name := names.parse(key)) and name.kind == "output"]
+    async for keys in _list_keys(store, state_prefix):
+        for key in keys:
+            if match := _ENTRY.fullmatch(key, len(state_prefix)):
+                entries.append(match[1])
+            else:
+                wrong.append(f"the run left {key!r} behind")
+    if sorted(entries) != sorted(outputs):
+        wrong.append(f"{len(outputs)} outputs have {len(entries)} ledger entries, not one each")
+    uploads = await store.list_uploads("")
+    return wrong + [f"the run left an upload of {upload.key!r} open" for upload in uploads]
 
 
 async def _list_keys(store: ObjectStore, prefix: str) -> AsyncIterator[list[str]]:

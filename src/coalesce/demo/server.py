@@ -16,7 +16,6 @@ from pathlib import Path
 from coalesce.errors import ConfigurationError
 
 _START_SECONDS = 30
-_STOP_SECONDS = 10
 
 
 @contextlib.contextmanager
@@ -54,8 +53,8 @@ def embedded_server() -> Iterator[str]:
             _wait_until_up(port, server)
             yield f"http://127.0.0.1:{port}"
         finally:
-            server.terminate()
-            server.wait(_STOP_SECONDS)
+            server.kill()  # its data are gone anyway
+            server.wait()
 
 
 def _wait_until_up(port: int, server: subprocess.Popen[bytes]) -> None:

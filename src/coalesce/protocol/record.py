@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -20,6 +20,7 @@ from coalesce.model import Batch, GroupId, Source
 from coalesce.naming.layouts import LAYOUTS
 from coalesce.naming.sources import Sources
 from coalesce.planning.batches import digest
+from coalesce.protocol.lease import Claim
 from coalesce.protocol.state import record_key
 from coalesce.protocol.writes import write_state
 from coalesce.storage.base import Deleted, ObjectStore
@@ -248,7 +249,7 @@ class HeldRecord:
             body = await store.get(key)
         except NotFound:
             return None
-        if body.data == _TOMBSTONE:
+        if body.data.startswith(_TOMBSTONE):
             return None
         return cls(store, state, decode(body.data, key, state), body.etag)
 
@@ -273,28 +274,36 @@ class HeldRecord:
             kept = (entry for entry in self.record.batches if entry.batch.digest != batch.digest)
             return await self.rewrite(replace(self.record, batches=(*kept, *entries)))
 
-    async def remove(self, capabilities: Capabilities) -> None:
+    async def remove(self, capabilities: Capabilities, run_id: str, lease: Claim) -> None:
         """Removes it if it is still ours; somebody else's stays.
 
         Where a store knows no conditional delete a tombstone takes its place first, by `If-Match`:
         nobody can create over it. Where it knows no conditional put either, it is looked at first.
+        `run_id` and `lease` are those of the run that removes it.
 
-        Raises AccessDenied if the store refuses, StorageError.
+        Raises AccessDenied if the store refuses, StorageError; LeaseLost if others may have cleared
+        the tombstone away, and recorded a plan of their own in its place.
         """
-        etag = self._etag if capabilities.conditional_delete else ""
-        if not etag and not await self._bury(capabilities.conditional_put):
+        if capabilities.conditional_delete:
+            result = await self._store.delete(self.key, etag=self._etag)
+        elif capabilities.conditional_delete_many and self.key.isprintable():
+            (result,) = await self._store.delete_many([(self.key, self._etag)])
+        elif await self._bury(capabilities.conditional_put, run_id):
+            lease.check()
+            result = await self._store.delete(self.key)
+        else:
             return
-        result = await self._store.delete(self.key, etag=etag)
         if result.deleted is Deleted.REFUSED:
             message = f"the plan record {self.key!r} cannot be removed: {result.message}"
             hint = "Its outputs are proven and its sources deleted. Check s3:DeleteObject on it."
             raise AccessDenied(message, key=self.key, code=result.code, hint=hint)
 
-    async def _bury(self, conditional: bool) -> bool:
+    async def _bury(self, conditional: bool, run_id: str) -> bool:
         """Whether the record was still ours and nobody can change it now."""
         if conditional:
             try:
-                await write_state(self._store, self.key, _TOMBSTONE, if_match=self._etag)
+                tombstone = _new_tombstone(run_id)
+                await write_state(self._store, self.key, tombstone, if_match=self._etag)
             except (PreconditionFailed, NotFound):
                 return False
             return True
@@ -302,11 +311,30 @@ class HeldRecord:
         return head is not None and head.etag == self._etag
 
 
-async def remove_tombstone(store: ObjectStore, key: str) -> None:
+async def remove_tombstone(
+    store: ObjectStore, key: str, alive: Container[str], run_id: str, lease: Claim
+) -> None:
     """Removes what is left where a run died that was removing its record, if anything is.
 
-    Nothing can be created over a tombstone, so nothing else is removed. Raises StorageError.
+    Nothing can be created over a tombstone. Of several runs that find it one deletes it: the one
+    that puts its own in its place. `run_id` and `lease` are this run's. Raises GroupOwned while the
+    run that left it is among the `alive`, since its delete may be on its way; LeaseLost;
+    StorageError.
     """
-    with suppress(NotFound):
-        if (await store.get(key)).data == _TOMBSTONE:
-            await store.delete(key)
+    try:
+        body = await store.get(key)
+        if not body.data.startswith(_TOMBSTONE):
+            return
+        owner = body.data.removeprefix(_TOMBSTONE).decode(errors="replace").split(" ")[1:2]
+        if owner and owner[0] in alive:
+            raise GroupOwned(f"run {owner[0]} is removing its plan record", key=key)
+        await write_state(store, key, _new_tombstone(run_id), if_match=body.etag)
+    except (PreconditionFailed, NotFound):
+        return
+    lease.check()
+    await store.delete(key)
+
+
+def _new_tombstone(run_id: str) -> bytes:
+    """A tombstone that no other writer would write, so that each knows its own."""
+    return b"%b %b %b" % (_TOMBSTONE, run_id.encode(), uuid.uuid4().hex.encode())

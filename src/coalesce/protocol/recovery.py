@@ -38,7 +38,8 @@ async def recover(
     try:
         held = await HeldRecord.read(session.store, session.rules.state, key)
         if held is None:
-            await remove_tombstone(session.store, key)
+            run_id = session.rules.run_id
+            await remove_tombstone(session.store, key, alive, run_id, session.lease)
             return
         if held.record.run_id in alive:
             message = f"{held.record.group}: run {held.record.run_id} works on it"

@@ -73,7 +73,7 @@ async def settle_record(session: Session, held: HeldRecord) -> None:
     if not session.rules.ledger:
         for entry in held.record.batches:
             await remove_entry(session, entry.batch.output, entry.upload_id)
-    await held.remove(session.rules.capabilities)
+    await held.remove(session.rules.capabilities, session.rules.run_id, session.lease)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class GroupWork:
     outcome: GroupOutcome
     held: HeldRecord | None = None
     todo: deque[_Planned] = field(default_factory=deque)
-    dropped: set[str] = field(default_factory=set)  # digests of batches that came to nothing
+    dropped: set[str] = field(default_factory=set)  # ids of uploads that came to nothing
     failed: bool = False  # a request failed for good: the next one would too
 
     async def run(self) -> None:
@@ -103,7 +103,7 @@ class GroupWork:
         self.outcome.kept += self.plan.kept
         self.taken |= {batch.output for batch in self.plan.batches}
         self.todo.extend(map(_Planned, self.plan.batches))
-        while (chosen := self._choose_round()) and not self.failed:
+        while not self.failed and (chosen := self._choose_round()):
             sources = sum(len(planned.batch.sources) for planned in chosen)
             async with self.session.capacity.recorded.hold(sources):
                 await self._run_round(chosen)
@@ -196,7 +196,7 @@ class GroupWork:
             )
 
     def _account_dropped(self, work: BatchWork, planned: _Planned) -> None:
-        self.dropped.add(work.batch.digest)
+        self.dropped.add(work.upload_id)
         if work.was(State.STALE):
             self.outcome.stale = True
         elif work.was(State.SPOILT):
@@ -238,11 +238,8 @@ class GroupWork:
                 record = PlanRecord(rules.run_id, rules.layout.name, self.plan.group, entries)
                 self.held = await HeldRecord.create(self.session.store, rules.state, record)
                 return
-            standing = [
-                entry
-                for entry in self.held.record.batches
-                if entry.batch.digest not in self.dropped
-            ]
+            before = self.held.record.batches
+            standing = [entry for entry in before if entry.upload_id not in self.dropped]
             record = replace(self.held.record, batches=(*standing, *entries))
             ours = await self.held.rewrite(record)
         except GroupOwned:

@@ -23,8 +23,8 @@ async def write_state(
     sent again, unless the client has done so itself. The refusal that a repeated request gets from
     its own first try is no refusal.
 
-    Raises PreconditionFailed or NotFound where the condition does not hold, StorageError where
-    nothing could be written or known.
+    Raises PreconditionFailed or NotFound where the condition does not hold and no earlier try of
+    this write can be why, StorageError where nothing could be written or known.
     """
     tries = 0
     while True:
@@ -38,17 +38,24 @@ async def write_state(
                 content_type=content_type,
             )
         except StorageError as error:
-            if etag := await _find(store, key, data):
-                return etag
-            final = isinstance(error, PreconditionFailed | NotFound) or error.repeated
-            if final or tries == _TRIES:
+            refused = isinstance(error, PreconditionFailed | NotFound)
+            try:
+                if etag := await _find(store, key, data):
+                    return etag
+            except StorageError as unknown:
+                if refused and (tries > 1 or error.repeated):
+                    raise unknown from error
+            if refused or error.repeated or tries == _TRIES:
                 raise
 
 
 async def _find(store: ObjectStore, key: str, data: bytes) -> str:
-    """The ETag of the object at a key if it holds these bytes, else nothing."""
+    """The ETag of the object at a key if it holds these bytes, else nothing.
+
+    Raises StorageError where that cannot be known.
+    """
     try:
         body = await store.get(key)
-    except StorageError:
+    except NotFound:
         return ""
     return body.etag if body.data == data else ""

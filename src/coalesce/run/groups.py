@@ -21,6 +21,7 @@ from coalesce.report.account import Account
 from coalesce.run.settlement import Settlement
 from coalesce.run.workers import Workers
 from coalesce.run.workload import Workload
+from coalesce.settings import outermost
 from coalesce.stop import Stop
 from coalesce.storage.base import ObjectStore
 
@@ -99,7 +100,7 @@ class GroupQueue:
                 self.deferred.pop(late[group.id], None)
             return [group for group in groups if self.workload.scope.covers(group.id)]
 
-        await self._list_and_work(tuple(group.prefix for group in late), choose)
+        await self._list_and_work(outermost(group.prefix for group in late), choose)
 
     def count_deferred(self, settlement: Settlement) -> None:
         """Counts the groups that are still deferred, by what became of their plan records."""

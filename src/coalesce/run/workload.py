@@ -15,7 +15,7 @@ from coalesce.planning.plan_files import PlanFile, PlannedGroup, match_plan
 from coalesce.planning.rules import Limits, Scope
 from coalesce.protocol.lease import LeaseRecord
 from coalesce.protocol.survey import Ground
-from coalesce.settings import Settings
+from coalesce.settings import Settings, outermost
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,12 @@ class Workload:
 
     @property
     def prefixes_to_list(self) -> tuple[str, ...]:
-        """The prefixes that hold the groups to be joined: with a saved plan, one for each."""
+        """The prefixes that hold the groups to be joined, none inside another: with a saved plan,
+        those of its groups. That of `t_0` holds the group `t_0_5` too.
+        """
         if self.planned is None:
             return self.prefixes
-        return tuple(group.prefix for group in self.planned)
+        return outermost(group.prefix for group in self.planned)
 
     def owns(self, key: str) -> bool:
         """Returns whether the group of a key belongs to the run's shard.

@@ -298,7 +298,8 @@ class ObjectStore(Protocol):
     async def delete(self, key: str, *, etag: str = "") -> DeleteResult:
         """DeleteObject, with If-Match if `etag` is given; without it, it is sent once.
 
-        Refusals are results; a lost answer is raised as Unavailable.
+        Refusals are results; a lost answer is raised as Unavailable. Without a condition it is sent
+        once: whoever asks has just looked at the object, and has to look again.
         """
         ...
 

@@ -142,7 +142,9 @@ def listed_version(source: Source) -> Iterator[None]:
         changed = SourceChanged(message, key=source.key, request_id=error.request_id)
         raise SourceUnusable(source, Why.CHANGED, changed) from error
     except Archived as error:
-        raise SourceUnusable(source, Why.ARCHIVED, error) from error
+        message = f"{source.key}: {error.message}"
+        archived = Archived(message, key=source.key, code=error.code, request_id=error.request_id)
+        raise SourceUnusable(source, Why.ARCHIVED, archived) from error
     except TooLong as error:
         message = f"{source.key}: has more than the {source.size} bytes that it was listed with"
         longer = ContentError(message, key=source.key, request_id=error.request_id)

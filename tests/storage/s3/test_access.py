@@ -9,12 +9,12 @@ import pytest
 from coalesce.inspect.status import read_status
 from coalesce.inspect.verify import verify
 from coalesce.run.pipeline import Run
-from coalesce.settings import Settings
 from coalesce.storage.memory import MemoryBucket, MemoryStore
 from coalesce.storage.s3 import S3Options, S3Store, open_s3
 from support.proxy import proxy
 from support.scripted import Server, answer, serving, store_of
-from support.servers import KEYS, bucket_of
+from support.servers import KEYS, bucket_of, options_of
+from support.settings import settings
 
 
 def options(server: Server) -> S3Options:
@@ -58,7 +58,7 @@ class Recording(MemoryStore):
         self.looks.append(prefix)
 
 
-SETTINGS = Settings.model_validate({"bucket": "b", "prefix": ["data", "more"]})
+SETTINGS = settings(prefix=["data", "more"])
 JOBS: dict[str, Callable[[MemoryStore], Awaitable[object]]] = {
     "run": lambda store: Run(store, SETTINGS).coalesce(),
     "recover": lambda store: Run(store, SETTINGS).recover(),
@@ -78,21 +78,13 @@ async def test_every_job_looks_under_its_first_prefix(job: str) -> None:
 async def test_no_listing_of_a_run_is_outside_its_prefixes(
     server: str, request: pytest.FixtureRequest
 ) -> None:
-    chosen = S3Options(
-        bucket_of(request.node.name),
-        endpoint_url=server,
-        region="us-east-1",
-        addressing="path",
-        **KEYS,
-    )
+    chosen = options_of(server, bucket_of(request.node.name))
     async with open_s3(chosen) as store, proxy(server, **KEYS) as before:
         await store.create_bucket()
         for n in range(3):
             await store.put(f"data/t_0_{n}-db.core.t_1_{n}.txt", b"id-%d\n" % n)
-        way = S3Options(chosen.bucket, endpoint_url=before.url, region="us-east-1", **KEYS)
-        async with open_s3(way) as seen:
-            settings = {"bucket": "b", "prefix": ["data"], "min_age": 0, "layout": "manifest"}
-            report = await Run(seen, Settings.model_validate(settings)).coalesce()
+        async with open_s3(options_of(before.url, chosen.bucket)) as seen:
+            report = await Run(seen, settings(layout="manifest")).coalesce()
         listings = [call.key for call in before.calls if call.operation.startswith("List")]
     assert report.exit_code == 0, report.failures
     assert listings

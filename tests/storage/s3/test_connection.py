@@ -353,6 +353,20 @@ async def test_a_kept_connection_that_closes_as_the_request_goes_out_is_replaced
         assert server.connections == 2
 
 
+async def test_what_must_not_be_repeated_is_not_sent_on_another_connection() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(ONE)
+        await peer.request()
+        peer.reset()
+
+    async with pooled(script) as (pool, server):
+        await pool.request(GET)
+        with pytest.raises(BrokenConnection):
+            await pool.request(GET, repeatable=False)
+        assert len(server.requests) == 2
+
+
 async def test_a_fresh_connection_that_closes_is_not_replaced() -> None:
     async def script(peer: Peer) -> None:
         await peer.request()

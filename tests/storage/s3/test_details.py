@@ -13,11 +13,12 @@ from coalesce.exits import exit_code_of
 from coalesce.storage.base import Deleted, OpenUpload
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.s3 import S3Options, S3Store, open_s3
+from coalesce.storage.s3.connection import Connection
 from coalesce.storage.s3.failure import failure_of
 from coalesce.storage.s3.origin import Origin
 from coalesce.storage.s3.pool import Pool
 from coalesce.storage.s3.signing import Keys, Signer
-from coalesce.storage.s3.xml import parse_deleted, parse_page
+from coalesce.storage.s3.xml import parse_delete_result, parse_page
 from support.scripted import Peer, Request, Server, answer, refusal, serving, store_of
 
 
@@ -138,7 +139,7 @@ def test_a_key_that_is_told_of_twice_is_not_deleted() -> None:
     done = b"<Deleted><Key>k</Key></Deleted>"
     for entries in (error + done, done + error):
         body = b"<DeleteResult>" + entries + b"</DeleteResult>"
-        (result,) = parse_deleted(body, [("k", '"e"')])
+        (result,) = parse_delete_result(body, [("k", '"e"')])
         assert (result.deleted, result.code) == (Deleted.REFUSED, "AccessDenied")
 
 
@@ -264,7 +265,7 @@ async def test_a_role_that_may_not_list_the_whole_bucket_can_go_on() -> None:
             )
 
     async with store_at(script) as (store, _):
-        await store.check_access()
+        await store.check_access("data/")
         assert (await store.get("data/k")).data == b"x"
 
 
@@ -314,3 +315,73 @@ def test_an_entry_without_an_etag_spoils_the_listing(etag: str | None) -> None:
     )
     with pytest.raises(errors.ListingError):
         parse_page(body.encode(), "", 0.0)
+
+
+class Transport:
+    """Takes what is written; pauses its writer after so many writes."""
+
+    def __init__(self, connection: Connection, pause_after: int) -> None:
+        self.connection = connection
+        self.written: list[bytes] = []
+        self.pause_after = pause_after
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+        if len(self.written) == self.pause_after:
+            self.connection.pause_writing()
+
+    def abort(self) -> None: ...
+
+
+def connect(pause_after: int) -> tuple[Connection, Transport, memoryview]:
+    """A connection over such a transport, and the buffer that it reads from."""
+    buffer = memoryview(bytearray(1024))
+    connection = Connection(buffer, asyncio.get_running_loop())
+    transport = Transport(connection, pause_after)
+    connection.connection_made(transport)  # type: ignore[arg-type]
+    return connection, transport, buffer
+
+
+def reply(connection: Connection, buffer: memoryview) -> None:
+    data = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+    buffer[: len(data)] = data
+    connection.buffer_updated(len(data))
+
+
+PIECES = [bytes(256 * 1024)] * 3
+
+
+async def test_a_connection_with_half_a_body_is_not_used_again() -> None:
+    """The answer comes right when there is room again: the next request would be taken for the
+    rest of the body.
+    """
+    connection, transport, buffer = connect(pause_after=2)
+    exchange = asyncio.create_task(connection.exchange(b"head", PIECES, bodiless=False))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    connection.resume_writing()
+    reply(connection, buffer)
+    assert (await exchange).status == 200
+    assert len(transport.written) == 2, "the head and one piece of three"
+    assert not connection.usable
+
+
+async def test_a_connection_whose_body_has_not_drained_is_not_used_again() -> None:
+    """The store may never take the rest of it."""
+    connection, transport, buffer = connect(pause_after=4)
+    exchange = asyncio.create_task(connection.exchange(b"head", PIECES, bodiless=False))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert len(transport.written) == 4
+    reply(connection, buffer)
+    assert (await exchange).status == 200
+    assert not connection.usable
+
+
+async def test_a_connection_whose_body_was_taken_is_used_again() -> None:
+    connection, _, buffer = connect(pause_after=0)
+    exchange = asyncio.create_task(connection.exchange(b"head", PIECES, bodiless=False))
+    await asyncio.sleep(0)
+    reply(connection, buffer)
+    assert (await exchange).status == 200
+    assert connection.usable

@@ -38,14 +38,14 @@ class Pool:
         *,
         bodiless: bool = False,
         limit: int | None = None,
+        repeatable: bool = True,
     ) -> Answer:
         """One request, one answer; `bodiless` and `limit` as in `Connection.exchange`.
 
         Raises BrokenConnection, OSError or TimeoutError where there is no answer.
 
         A kept connection that closes before any byte of an answer has come was most likely closed
-        while the request was on its way: it is sent once more. The caller must bear that, as with
-        any retry.
+        while the request was on its way: it is sent once more, if it is `repeatable`.
         """
         async with self._free:
             connection = self._take_idle()
@@ -53,7 +53,7 @@ class Pool:
                 try:
                     return await connection.exchange(head, body, bodiless=bodiless, limit=limit)
                 except BrokenConnection as error:
-                    if error.answer_began:
+                    if error.answer_began or not repeatable:
                         raise
                 finally:
                     self._release(connection)

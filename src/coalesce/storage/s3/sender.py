@@ -53,6 +53,7 @@ class Sender:
         body: Sequence[bytes] = (),
         where: str = "",
         limit: int | None = ANSWER_BYTES,
+        repeatable: bool = True,
     ) -> Answer:
         """One request, as `Wire.send` takes it; not retried."""
         if not self._wire.has_origin:
@@ -71,6 +72,7 @@ class Sender:
                 body=body,
                 where=where,
                 limit=limit,
+                repeatable=repeatable,
             )
 
     async def retry(self, send: Callable[[], Awaitable[T]]) -> T:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
@@ -349,10 +349,11 @@ class S3Store(ObjectStore):
 
     @override
     async def delete(self, key: str, *, etag: str = "") -> DeleteResult:
-        headers = {"if-match": etag} if etag else {}
-
-        def once() -> Awaitable[Answer]:
-            return self._sender.send("DeleteObject", "DELETE", key, headers=headers)
+        async def once() -> Answer:
+            headers = {"if-match": etag} if etag else {}
+            return await self._sender.send(
+                "DeleteObject", "DELETE", key, headers=headers, repeatable=bool(etag)
+            )
 
         try:
             # Without a condition the caller has to look at the object again before another try.

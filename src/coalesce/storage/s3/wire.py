@@ -82,12 +82,14 @@ class Wire:
         body: Sequence[bytes] = (),
         where: str = "",
         limit: int | None = ANSWER_BYTES,
+        repeatable: bool = True,
     ) -> Answer:
         """One request on an object, or on the bucket where `key` is None.
 
         `where` names the prefix or key that a request on the bucket concerns, for messages; `limit`
-        is the most bytes that the body of the answer may have, None for any number. Raises what the
-        answer means, Unavailable where there is none, BadRequest for what HTTP cannot carry.
+        is the most bytes that the body of the answer may have, None for any number; what is not
+        `repeatable` is sent on one connection only. Raises what the answer means, Unavailable where
+        there is none, BadRequest for what HTTP cannot carry.
         """
         where = key or where
         if self._pool is None:
@@ -99,7 +101,9 @@ class Wire:
         keys = await self._keys()
         try:
             head = self._sign(method, self._pool, key, query or {}, headers or {}, body, keys)
-            answer = await self._pool.request(head, body, bodiless=method == "HEAD", limit=limit)
+            answer = await self._pool.request(
+                head, body, bodiless=method == "HEAD", limit=limit, repeatable=repeatable
+            )
         except (TimeoutError, OSError) as error:
             raise connection_failure(operation, where, error, str(self._origin)) from error
         except ValueError as error:

@@ -1,0 +1,169 @@
+"""Two faults at once, or one of them twice: nothing is lost, repeated or hidden."""
+
+import asyncio
+import gzip
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from coalesce.errors import Conflict, LeaseLost, Unavailable
+from coalesce.planning.plan_files import PlanFile
+from coalesce.protocol.record import HeldRecord, remove_tombstone
+from coalesce.report.report import Report
+from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
+from support.buckets import contents, filled, records_in, unfinished_in
+from support.runs import NoLease, new_run
+from support.settings import settings
+
+RECORD = "_coalesce/groups/data/t_0"
+NO_DELETES = frozenset({"delete-if-match", "delete-many-etag"})
+MANIFESTS = {f"data/t_0_{n}-t_0_{n}.txt": b"%d\n" % n for n in range(6)}
+
+
+def once(bucket: MemoryBucket) -> bool:
+    return set(records_in(contents(bucket)).values()) == {1}
+
+
+async def night(bucket: MemoryBucket, store: MemoryStore | None = None, **more: Any) -> Report:
+    bucket.now += 1000
+    return await new_run(store or MemoryStore(bucket), settings(**more)).coalesce()
+
+
+@pytest.mark.parametrize("layout", ["corporate", "manifest"])
+async def test_an_output_of_a_second_try_stays_in_the_record_until_its_sources_are_deleted(
+    layout: str,
+) -> None:
+    """One output meets a conflict once, another twice: so the record, which `--no-delete` leaves
+    standing, is written anew after the first of them is there.
+    """
+    bucket = filled(1, 6) if layout == "corporate" else MemoryBucket()
+    for key, body in MANIFESTS.items() if layout == "manifest" else ():
+        bucket.store(key, body)
+    before = records_in(contents(bucket))
+    store, tries = MemoryStore(bucket), Counter[str]()
+
+    async def conflict(request: Request) -> None:
+        if request.operation == "CompleteMultipartUpload" and request.key.startswith("data/"):
+            tries[request.key] += 1
+            if tries[request.key] <= (1 if "_0_0_" in request.key else 2):
+                raise Conflict("409", key=request.key)
+
+    store.before = conflict
+    report = await night(bucket, store, layout=layout, max_files=2, delete=False)
+    assert (report.exit_code, sorted(tries.values())) == (0, [2, 3, 3])
+    report = await night(bucket, layout=layout, max_files=2)
+    assert (report.exit_code, report.outputs.recovered) == (0, 3)
+    assert records_in(contents(bucket)) == before
+
+
+async def test_a_record_that_may_be_this_runs_own_is_not_taken_for_another_runs() -> None:
+    """The answer to its creation is lost, and it cannot be looked at either."""
+    bucket = filled(2)
+    store = MemoryStore(bucket)
+
+    async def lose(request: Request) -> None:
+        if (request.operation, request.key) == ("PutObject", RECORD):
+            store.after = type(store)(bucket).after
+            raise Unavailable("no answer", key=request.key)
+
+    async def refuse(request: Request) -> None:
+        if (request.operation, request.key) == ("GetObject", RECORD):
+            raise Unavailable("503", key=request.key)
+
+    store.after, store.before = lose, refuse
+    report = await night(bucket, store)
+    assert RECORD in bucket.objects
+    assert (report.exit_code, report.groups.leased, report.groups.failed) == (75, 0, 1)
+    assert (await night(bucket)).exit_code == 0
+    assert once(bucket)
+
+
+async def test_a_group_whose_name_begins_with_anothers_is_joined_once_by_a_saved_plan() -> None:
+    bucket = MemoryBucket()
+    for group in ("t_0", "t_0_5"):
+        for n in range(4):
+            text = f"{group} {n}\n".encode()
+            bucket.store(f"data/{group}_{n}-{n}.jsonl.gz", gzip.compress(text, mtime=0))
+    chosen = settings()
+    planner = new_run(MemoryStore(bucket), chosen)
+    await planner.plan()
+    saved = PlanFile.of(chosen, ("data/",), planner.lines, version="1", created="")
+    report = await new_run(MemoryStore(bucket), chosen, planned=saved).coalesce()
+    assert (report.groups.seen, report.groups.coalesced, report.groups.leased) == (2, 2, 0)
+    assert (report.sources.seen, report.sources.joined) == (8, 8)
+    assert once(bucket)
+
+
+async def test_the_tombstone_of_a_living_run_is_left_to_it() -> None:
+    """Its delete, which has no condition, would remove the record that another has put there."""
+    bucket = filled(1, ignores=NO_DELETES)
+    weaker = {"accept_weaker": ["delete-race"], "lease": 1}
+    slow, buried, go = MemoryStore(bucket), asyncio.Event(), asyncio.Event()
+
+    async def wait(request: Request) -> None:
+        if (request.operation, request.key) == ("DeleteObject", RECORD):
+            buried.set()
+            await go.wait()
+
+    slow.before = wait
+    first = asyncio.create_task(new_run(slow, settings(**weaker)).coalesce())
+    await buried.wait()
+    for n in range(4, 8):
+        bucket.store(f"data/t_0_{n}-{n}.jsonl.gz", gzip.compress(b"%d\n" % n, mtime=0))
+    second = await new_run(MemoryStore(bucket), settings(**weaker)).coalesce()
+    assert (second.groups.leased, second.outputs.written) == (1, 0)
+    go.set()
+    assert (await first).exit_code == 0
+    assert (await night(bucket, **weaker)).exit_code == 0
+    assert once(bucket)
+    assert unfinished_in(bucket.objects) == []
+
+
+async def test_of_two_runs_that_find_a_tombstone_the_slower_removes_no_record() -> None:
+    bucket = MemoryBucket(ignores=NO_DELETES)
+    bucket.store(RECORD, b"removed")
+    slow = MemoryStore(bucket)
+
+    async def overtake(request: Request) -> None:
+        if request.number == 2:
+            await remove_tombstone(MemoryStore(bucket), RECORD, (), "fast", NoLease())
+            bucket.store(RECORD, b"a new record")
+
+    slow.before = overtake
+    await remove_tombstone(slow, RECORD, (), "slow", NoLease())
+    assert bucket.objects[RECORD].data == b"a new record"
+
+
+async def test_a_run_without_its_lease_does_not_delete_what_is_in_its_tombstones_place() -> None:
+    bucket = filled(1, ignores=NO_DELETES)
+    store = MemoryStore(bucket)
+    awake = asyncio.Event()
+    now = 0.0
+
+    async def sleep(request: Request) -> None:
+        nonlocal now
+        if (request.operation, request.key) == ("PutObject", RECORD) and awake.is_set():
+            now += 1000
+        elif (request.operation, request.key) == ("PutObject", RECORD):
+            awake.set()
+
+    store.after = sleep
+    run = new_run(store, settings(accept_weaker=["delete-race"]), clock=lambda: now)
+    report = await run.coalesce()
+    assert [failure.code for failure in report.failures] == [LeaseLost.code]
+    assert await HeldRecord.read(MemoryStore(bucket), "_coalesce/", RECORD) is None
+    assert RECORD in bucket.objects
+    assert (await night(bucket, accept_weaker=["delete-race"])).exit_code == 0
+    assert once(bucket)
+    assert unfinished_in(bucket.objects) == []
+
+
+async def test_only_a_tombstone_is_cleared_away() -> None:
+    bucket = MemoryBucket(ignores=NO_DELETES)
+    bucket.store(RECORD, b"a new record")
+    await remove_tombstone(MemoryStore(bucket), RECORD, (), "r", NoLease())
+    assert bucket.objects[RECORD].data == b"a new record"
+    bucket.store(RECORD, b"removed")
+    await remove_tombstone(MemoryStore(bucket), RECORD, (), "r", NoLease())
+    assert RECORD not in bucket.objects

@@ -1,0 +1,222 @@
+"""What a report says in the rarer cases, and which exit code wins."""
+
+import asyncio
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from coalesce import errors
+from coalesce.exits import ExitCode, exit_code_of, worst
+from coalesce.report import usage
+from coalesce.report.account import Account, new_report
+from coalesce.report.merging import merge
+from coalesce.report.report import Report, cost
+from coalesce.report.usage import ProcessUsage, usable_cpus
+from coalesce.storage.base import Deleted, DeleteResult
+from coalesce.storage.memory import MemoryBucket, MemoryStore
+from support import lakes
+from support.buckets import filled, sources
+from support.runs import new_run
+from support.settings import settings
+
+# As `INTERFACE` and docs/exit-codes.md have it; an interruption between what a person must mend
+# and what the next run mends.
+ORDER = [10, 4, 143, 130, 1, 75, 12, 11, 0, 3]
+
+
+@pytest.mark.parametrize(("worse", "better"), list(combinations(ORDER, 2)))
+def test_the_worse_exit_code_wins(worse: int, better: int) -> None:
+    assert worst(worse, better) == worst(better, worse) == worse
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.UsageError("x"), 2),
+        (errors.ConfigurationError("x"), 10),
+        (errors.GroupOwned("x"), 11),
+        (errors.LeaseLost("x"), 75),
+        (errors.Unavailable("x"), 75),
+        (errors.Throttled("x"), 75),
+        (errors.ContentError("x"), 4),
+        (errors.IntegrityError("x"), 4),
+        (errors.AccessDenied("x"), 1),
+    ],
+)
+def test_each_failure_has_its_exit_code(error: errors.CoalesceError, code: int) -> None:
+    assert exit_code_of(error) == code
+
+
+@pytest.mark.parametrize(
+    ("operation", "usd"),
+    [
+        ("PutObject", 5.0),
+        ("ListObjectsV2", 5.0),
+        ("CreateMultipartUpload", 5.0),
+        ("UploadPart", 5.0),
+        ("CompleteMultipartUpload", 5.0),
+        ("GetObject", 0.4),
+        ("HeadObject", 0.4),
+        ("DeleteObjects", 0.0),
+        ("DeleteObject", 0.0),
+    ],
+)
+def test_a_million_requests_cost_what_the_price_list_says(operation: str, usd: float) -> None:
+    assert cost(Counter({operation: 1_000_000})) == usd
+
+
+async def run(bucket: MemoryBucket, **more: object) -> Report:
+    return await new_run(MemoryStore(bucket), settings(**more)).coalesce()
+
+
+def test_what_is_finished_for_an_earlier_run_is_not_joined_by_this_one() -> None:
+    report = asyncio.run(run(lakes.copy_of(lakes.unfinished())))
+    seen = report.sources.joined + sum(report.sources.left.values())
+    assert report.outputs.recovered == report.recovered.outputs > 0
+    assert report.sources.seen == seen
+
+
+def test_a_run_that_only_finishes_something_has_not_done_nothing() -> None:
+    bucket = lakes.copy_of(lakes.unfinished())
+    job = new_run(MemoryStore(bucket), settings(error_on_nothing=True))
+    report = asyncio.run(job.recover())
+    assert (report.exit_code, report.outputs.written) == (0, 0)
+    assert report.outputs.recovered > 0
+
+
+async def test_a_group_with_nothing_to_join_is_left() -> None:
+    bucket = lakes.copy_of(lakes.lake())
+    planned = await new_run(MemoryStore(bucket), settings(min_files=3)).plan()
+    report = await run(bucket, min_files=3)
+    for counted in (planned.groups, report.groups):
+        assert (counted.seen, counted.left) == (4, 2)
+    assert report.groups.coalesced == 2
+
+
+@pytest.mark.parametrize(("leased", "code"), [(0, 0), (1, 0), (2, 0), (3, 11)])
+def test_exit_11_says_that_every_group_was_leased(leased: int, code: int) -> None:
+    report = new_report("r", settings(), ["data/"])
+    report.groups.seen, report.groups.leased, report.groups.left = 3, leased, 3 - leased
+    account = Account(report, lambda _: None)
+    account.close(ProcessUsage(), seconds=1, stop_code=0, error_on_nothing=False)
+    assert report.exit_code == code
+
+
+@pytest.mark.parametrize("topic", ["plain", "a_b", "a_1_b", "db.core.to-do_x"])
+async def test_a_topic_is_counted_under_its_whole_name(topic: str) -> None:
+    bucket = MemoryBucket()
+    for key, body in sources(2, 3, topic=topic).items():
+        bucket.store(key, body)
+    bucket.now += 1000
+    report = await run(bucket)
+    assert [(t.topic, t.sources, t.joined, t.outputs) for t in report.topics] == [(topic, 6, 6, 2)]
+
+
+class Refusing(MemoryStore):
+    """Refuses to delete one source."""
+
+    async def delete_many(self, targets):  # type: ignore[no-untyped-def,override]
+        results = await super().delete_many(targets)
+        for place, (key, _) in enumerate(targets):
+            if key.endswith("t_0_0-0.jsonl.gz"):
+                results[place] = DeleteResult(key, Deleted.REFUSED, "AccessDenied", "no")
+        return results
+
+
+async def test_a_refused_delete_is_exit_1_with_the_key() -> None:
+    report = await new_run(Refusing(filled(1, 3)), settings()).coalesce()
+    assert report.exit_code == ExitCode.FAILED
+    assert [(f.key, f.code) for f in report.failures] == [("data/t_0_0-0.jsonl.gz", "AccessDenied")]
+    assert report.sources.left["delete_refused"] == 1
+
+
+@pytest.mark.parametrize(
+    ("quota", "cpus"), [("100000 100000", 1), ("150000 100000", 2), ("max 100000", 8), ("", 8)]
+)
+def test_a_container_has_the_cpus_of_its_quota(
+    quota: str, cpus: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "cpu.max"
+    file.write_text(quota)
+    monkeypatch.setattr(usage, "_CGROUP_QUOTA", file)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    assert usable_cpus() == cpus
+
+
+def test_what_another_process_has_used_is_added() -> None:
+    one, other = ProcessUsage(), ProcessUsage()
+    one.store.requests["GetObject"], other.store.requests["GetObject"] = 2, 3
+    one.store.bytes_in, other.store.bytes_in = 10, 20
+    one.cpu_seconds, other.cpu_seconds = 1.0, 2.0
+    one.add(other)
+    assert (one.store.requests["GetObject"], one.store.bytes_in, one.cpu_seconds) == (5, 30, 3.0)
+
+
+def report(
+    run_id: str,
+    *,
+    started: str = "2026-11-22T02:00:00+00:00",
+    seconds: float = 60,
+    partitions: tuple[int, ...] = (),
+    layout: str = "corporate",
+    shard: str = "0/1",
+    **more: object,
+) -> Report:
+    scope = {"bucket": "b", "prefixes": ["data/"], "layout": layout, "shard": shard}
+    base = {"version": "1", "run_id": run_id, "started": started, "seconds": seconds}
+    return Report.model_validate({**base, "scope": scope | {"partitions": partitions}, **more})
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_two_tries_the_one_that_ended_last_counts(turned: bool) -> None:
+    """Not the one that began last: it may have been killed soon."""
+    long = report("long", seconds=7200, exit_code=0)
+    short = report("short", started="2026-11-22T03:00:00+00:00", seconds=60, exit_code=1)
+    tries = [short, long] if turned else [long, short]
+    assert merge(tries).exit_code == 0
+
+
+def test_of_several_tries_the_first_saw_all_offsets_and_the_last_what_is_left() -> None:
+    """The first has joined what had gaps, so the second sees others."""
+    first = report("1", offsets={"gaps": 5, "overlaps": 3}, sources={"left": {"young": 9}})
+    second = report(
+        "2",
+        started="2026-11-22T04:00:00+00:00",
+        offsets={"gaps": 1, "overlaps": 0},
+        sources={"left": {"corrupt": 2}},
+    )
+    merged = merge([second, first])
+    assert (merged.offsets.gaps, merged.offsets.overlaps) == (5, 3)
+    assert {why: n for why, n in merged.sources.left.items() if n} == {"corrupt": 2}
+
+
+@pytest.mark.parametrize(
+    "scopes",
+    [
+        [{"partitions": (0,)}, {"partitions": (1,)}],
+        [{"layout": "corporate"}, {"layout": "manifest"}],
+        [{"shard": "0/2"}, {"shard": "1/2"}],
+    ],
+)
+def test_jobs_with_another_scope_are_no_retries_of_one_another(
+    scopes: list[dict[str, object]],
+) -> None:
+    """A failure of the first must not disappear behind a later success of the second."""
+    first = report("1", exit_code=1, **scopes[0])  # type: ignore[arg-type]
+    second = report("2", started="2026-11-22T04:00:00+00:00", **scopes[1])  # type: ignore[arg-type]
+    merged = merge([first, second])
+    assert merged.exit_code == 1
+    assert [run.superseded for run in merged.runs] == [False, False]
+
+
+def test_the_peak_is_that_of_the_largest_run() -> None:
+    runs = [report("1", peak_rss_bytes=7), report("2", peak_rss_bytes=9, partitions=(1,))]
+    assert merge(runs).peak_rss_bytes == 9
+
+
+def test_a_shard_of_one_cut_is_not_covered_by_that_of_another() -> None:
+    runs = [report("1", shard="0/2"), report("2", shard="1/3"), report("3", shard="2/3")]
+    missing = [failure.message for failure in merge(runs).failures]
+    assert [text.split()[4] for text in missing] == ["1/2", "0/3"]

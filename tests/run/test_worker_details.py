@@ -1,0 +1,98 @@
+"""A worker process on a bucket in memory, which a fork has copied: what signals do to it."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import fields
+
+import pytest
+
+from coalesce.exits import ExitCode
+from coalesce.model import Group, GroupId, Plan
+from coalesce.naming.layouts import LAYOUTS, source_of
+from coalesce.planning import batches as planning
+from coalesce.planning.rules import Limits
+from coalesce.protocol.outcome import GroupOutcome
+from coalesce.protocol.session import GroupRules
+from coalesce.run.messages import Assignment
+from coalesce.run.workers import Workers
+from coalesce.storage.capabilities import Capabilities
+from coalesce.storage.checksums import Checksum
+from coalesce.storage.memory import MemoryStore
+from support.buckets import filled
+from support.runs import NoLease
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs a fork")
+
+LAYOUT = LAYOUTS["corporate"]
+GUARANTEES = {f.name: True for f in fields(Capabilities) if f.name != "checksum"}
+KEEPS_ALL = Capabilities(**GUARANTEES, checksum=Checksum.CRC64NVME)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Signals are as a terminal's: a background job of a shell ignores Ctrl-C from its start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[MemoryStore]:
+    yield MemoryStore(filled(3, 3))
+
+
+def plan(partition: int) -> Plan:
+    page = filled(3, 3).list_page(f"data/t_{partition}_", "", "", 1000)
+    parsed = ((LAYOUT.parse(entry.key), entry) for entry in page.objects)
+    sources = tuple(source_of(named, entry) for named, entry in parsed if named is not None)
+    group = Group(GroupId("data/", "t", partition), sources, (), page.date)
+    return planning.plan(group, LAYOUT, Limits(min_age=0))
+
+
+def with_worker(do: Callable[[Workers], Awaitable[None]]) -> None:
+    """Does something with one worker process that has its assignment."""
+    rules = GroupRules("_coalesce/", "r", "1", LAYOUT, Limits(min_age=0), KEEPS_ALL)
+    with Workers(1, opened) as workers:
+        workers.expiry.value = time.monotonic() + 1000
+
+        async def run() -> None:
+            async with workers.assigned(Assignment(rules, 1, 2**25), NoLease()):
+                await do(workers)
+
+        asyncio.run(run())
+
+
+async def outcome_of(workers: Workers, partition: int) -> GroupOutcome:
+    outcome = GroupOutcome(lambda _: None)
+    await workers.work(plan(partition), frozenset(), outcome)
+    return outcome
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_terminal_does_not_end_a_worker(number: signal.Signals) -> None:
+    """The run says when it is to stop, between two outputs."""
+
+    async def interrupt(workers: Workers) -> None:
+        assert (await outcome_of(workers, 0)).outputs == 1
+        pid = workers._workers[0].process.pid
+        assert pid is not None
+        os.kill(pid, number)
+        after = await outcome_of(workers, 1)
+        assert (after.outputs, after.failures) == (1, [])
+
+    with_worker(interrupt)
+
+
+def test_a_worker_that_is_told_to_stop_begins_nothing_more() -> None:
+    async def halt(workers: Workers) -> None:
+        assert (await outcome_of(workers, 0)).outputs == 1
+        workers.halt(ExitCode.TERMINATED)
+        after = await outcome_of(workers, 1)
+        assert (after.outputs, after.failures) == (0, [])
+
+    with_worker(halt)
