@@ -77,7 +77,7 @@ lint: $(READY) ## Check format, style, layers and the Dockerfile
 docs: $(READY) ## Write docs/options.md from the commands themselves
 	.venv/bin/python ci/options.py
 
-layers: $(READY) ## Check which room may import which
+layers: $(READY) ## Check which package may import which
 	.venv/bin/lint-imports
 
 types: $(READY) ## Check types

@@ -125,6 +125,16 @@ def check_bucket(name: str) -> str:
     return name
 
 
+def check_prefix(prefix: str) -> str:
+    """The same prefix. Raises ValueError for a URL, under which there are no keys."""
+    if prefix.startswith("s3://"):
+        bucket, _, path = prefix.removeprefix("s3://").partition("/")
+        raise ValueError(
+            f"--prefix takes a path in the bucket: -b {bucket or 'NAME'} -p {path or 'PREFIX'}"
+        )
+    return prefix
+
+
 def _check_days(text: str) -> str:
     parse_days(text, dt.date(2000, 1, 1))
     return text
@@ -155,6 +165,7 @@ Share = Annotated[
     PlainSerializer(str),
 ]
 Bucket = Annotated[str, AfterValidator(check_bucket)]
+Prefix = Annotated[str, AfterValidator(check_prefix)]
 Partition = Annotated[int, AfterValidator(_check_partition)]
 LayoutName = Literal["corporate", "manifest"]
 Weaker = Literal["delete-race", "overwrite-race", "no-exclusion"]
@@ -169,7 +180,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bucket: Bucket
-    prefix: tuple[str, ...] = ()
+    prefix: tuple[Prefix, ...] = ()
     whole_bucket: bool = False
     date: Annotated[str, AfterValidator(_check_days)] = "NOT_SET"
     layout: LayoutName = "corporate"

@@ -189,7 +189,7 @@ async def test_the_configuration_file_stands_behind_the_environment_and_the_opti
         (["run", "-b", "b", "-p", "a", "--max-size", "1XB"], 2, "--max-size"),
         (["run", "-b", "b", "-p", "_coalesce/a"], 2, "overlap"),
         (["run", "-b", "b", "-p", "a", "-d", "tomorrow"], 2, "tomorrow"),
-        (["run", "-b", "no-such-bucket", "-p", "a"], 10, "NoSuchBucket"),
+        (["run", "-b", "no-such-bucket", "-p", "a"], 10, "no bucket 'no-such-bucket'"),
         (
             ["run", "-b", "b", "-p", "a", "--endpoint-url", "http://127.0.0.1:1"],
             10,

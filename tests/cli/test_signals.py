@@ -4,6 +4,8 @@ import asyncio
 import logging
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -66,3 +68,21 @@ async def test_the_second_signal_ends_a_run_at_once(limit: int) -> None:
     assert listener.messages == [
         "stopping: finishing 0 outputs (0 MB); Ctrl-C again to quit now, the next run cleans up"
     ]
+
+
+def test_an_interrupt_while_the_command_loads_ends_it_without_a_traceback() -> None:
+    interrupted = """
+import sys
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "typer":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Finder())
+import coalesce.__main__
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", interrupted], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (ExitCode.INTERRUPTED, "", "")

@@ -66,6 +66,21 @@ def test_the_summary_says_what_became_of_groups_and_sources() -> None:
     assert not [line for line in shown if line.startswith("delete ")]
 
 
+def test_a_store_is_not_said_to_keep_more_than_a_run_needs() -> None:
+    shown = lines(
+        summary_table(
+            report(store={"mode": "full", "capabilities": {"copy_condition": False}}), 300
+        )
+    )
+    assert "store keeps every guarantee that a run needs" in shown
+
+
+def test_a_summary_says_nothing_of_the_path_list_if_nothing_was_listed() -> None:
+    """`recover` lists nothing, however many objects there are."""
+    shown = lines(summary_table(report(), 300))
+    assert not [line for line in shown if line.startswith("path list")]
+
+
 def test_a_dry_run_says_what_it_expects() -> None:
     plan = PlanPart(
         topics=[],
@@ -122,6 +137,13 @@ def test_a_status_says_what_is_unfinished() -> None:
         "open uploads 2",
     ]
     assert list(found()) == ["open uploads this store does not list them"]
+
+
+def test_a_status_says_one_of_one() -> None:
+    one = found(unfinished=[UnfinishedGroup(group="g", alive=False)], leftovers=1, uploads=0)
+    assert list(one) == [
+        "unfinished 1 group unfinished (0 with an active run); 1 joined object still to delete"
+    ]
 
 
 def test_a_status_shows_its_totals() -> None:

@@ -7,6 +7,7 @@ import json
 import typer
 
 from coalesce.cli.options import Values
+from coalesce.cli.refusal import quote
 from coalesce.cli.request import OutputOptions, PolicyOptions, StoreOptions, parse
 from coalesce.errors import UsageError
 from coalesce.inspect.policy import arn_of, bucket_policy, role_policy
@@ -24,6 +25,11 @@ def print_policy(values: Values) -> int:
             raise UsageError(
                 "--bucket-policy needs --role",
                 hint="Name the job's role by its ARN: only this role is restricted.",
+            )
+        if not options.role.startswith("arn:"):
+            raise UsageError(
+                f"--role {quote(options.role)}: not an ARN",
+                hint="Write it as arn:aws:iam::ACCOUNT:role/NAME.",
             )
         document = bucket_policy(arn, prefixes, settings.state_prefix, options.role)
     else:

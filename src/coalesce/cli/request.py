@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from coalesce.cli.options import Values
 from coalesce.cli.refusal import refusal_of
 from coalesce.errors import UsageError
-from coalesce.settings import Bucket, LayoutName, Seconds, Settings, as_directory
+from coalesce.settings import Bucket, LayoutName, Prefix, Seconds, Settings, as_directory
 
 if TYPE_CHECKING:
     from coalesce.storage.s3 import S3Options
@@ -135,7 +135,7 @@ class DataSetOptions(Options):
     """Options of `generate`: the bucket, and the fields of `coalesce.demo.dataset.Shape`."""
 
     bucket: Bucket
-    prefix: Annotated[str, BeforeValidator(_take_one), AfterValidator(as_directory)] = "data/"
+    prefix: Annotated[Prefix, BeforeValidator(_take_one), AfterValidator(as_directory)] = "data/"
     layout: LayoutName = Settings.model_fields["layout"].default
     topics: Annotated[int, Field(ge=1)] = 2
     partitions: Annotated[int, Field(ge=1)] = 3

@@ -74,6 +74,10 @@ def _total(total: ObjectTotal) -> str:
     return f"{total.count:,}, {total.bytes:,} bytes"
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _unfinished_rows(status: Status) -> list[Row]:
     """What runs left, or still work on; nothing where there is nothing."""
     rows: list[Row] = []
@@ -82,8 +86,9 @@ def _unfinished_rows(status: Status) -> list[Row]:
         rows.append(
             (
                 "unfinished",
-                f"{len(status.unfinished):,} groups unfinished ({active:,} with an active run);"
-                f" {status.leftovers:,} joined objects still to delete",
+                f"{_count(len(status.unfinished), 'group')} unfinished"
+                f" ({active:,} with an active run);"
+                f" {_count(status.leftovers, 'joined object')} still to delete",
             )
         )
     if status.leases:

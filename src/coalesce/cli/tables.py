@@ -64,7 +64,7 @@ def summary_table(report: Report, min_age: float | None = None) -> Table:
             f" {outputs.bytes:,} bytes, {outputs.records:,} records",
         ),
         ("offsets", f"{report.offsets.gaps:,} gaps, {report.offsets.overlaps:,} overlaps"),
-        ("path list", _path_list(report)),
+        *([("path list", _path_list(report))] if report.path_list.before else []),
         (
             "requests",
             f"{sum(report.requests.values()):,} (${report.cost_usd:.4f} at list price);"
@@ -162,7 +162,7 @@ def _store(report: Report) -> str:
     modes only.
     """
     checksum = report.store.capabilities.get("checksum")
-    mode = {"": "not tried", "full": "keeps every guarantee"}.get(
+    mode = {"": "not tried", "full": "keeps every guarantee that a run needs"}.get(
         report.store.mode, f"weaker mode {report.store.mode}"
     )
     return f"{mode}, checksum {checksum}" if checksum else mode

@@ -118,7 +118,7 @@ async def opened(
 
 async def test_a_server_without_tls_is_named_as_such() -> None:
     async with opened(no_tls, "https") as (store, address):
-        reason = f"{address} does not speak TLS; use http:// in --endpoint-url?"
+        reason = f"{address} does not speak TLS, so its URL begins with http://"
         with pytest.raises(errors.ConfigurationError) as caught:
             await store.check_access("")
         assert caught.value.message == f"cannot reach the store: {reason}"

@@ -125,9 +125,10 @@ async def test_any_certificate_is_accepted_with_no_verify_ssl() -> None:
         assert (await store.get("k")).data == BODY
 
 
+@pytest.mark.parametrize("scheme", ["https", "http"])
 @pytest.mark.parametrize("contents", [None, "no certificate"])
 async def test_a_ca_bundle_that_cannot_be_read_is_reported(
-    contents: str | None, tmp_path: Path
+    contents: str | None, scheme: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "ca.pem"
     if contents is not None:
@@ -136,7 +137,7 @@ async def test_a_ca_bundle_that_cannot_be_read_is_reported(
         async with open_s3(
             S3Options(
                 "bucket",
-                endpoint_url="https://localhost:1",
+                endpoint_url=f"{scheme}://localhost:1",
                 ca_bundle=str(path),
                 access_key="AK",
                 secret_key="SK",

@@ -97,9 +97,10 @@ async def open_client(options: S3Options) -> AsyncIterator[Client]:
         except (BotoCoreError, ValueError) as error:
             raise _configuration_error(error) from error
         tls = None
-        if str(client.meta.endpoint_url).startswith("https:"):
+        secure = str(client.meta.endpoint_url).startswith("https:")
+        if secure or authorities:  # a file that cannot be read stops plain HTTP too
             tls = _create_tls_context(authorities or get_cert_path(True), options.verify_ssl)
-        yield Client(client, credentials, tls, options)
+        yield Client(client, credentials, tls if secure else None, options)
 
 
 def _config(options: S3Options) -> AioConfig:

@@ -116,7 +116,7 @@ def describe(cause: BaseException, server: str) -> str:
     for error in _causes(cause):
         if isinstance(error, ssl.SSLError):
             if error.reason == "WRONG_VERSION_NUMBER":
-                return f"{server} does not speak TLS; use http:// in --endpoint-url?"
+                return f"{server} does not speak TLS, so its URL begins with http://"
             return f"TLS with {server} failed: {error.reason or error}"
         if isinstance(error, TimeoutError):
             return f"{server} did not answer in time"

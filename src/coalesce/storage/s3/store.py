@@ -75,8 +75,17 @@ class S3Store(ObjectStore):
     async def check_access(self, prefix: str) -> None:
         try:
             await self._sender.locate(prefix)
-        except errors.ConfigurationError:
-            raise
+        except errors.ConfigurationError as error:
+            if error.code != "NoSuchBucket":
+                raise
+            raise errors.ConfigurationError(
+                f"there is no bucket {self.bucket!r}: {error.message}",
+                key=error.key,
+                code=error.code,
+                request_id=error.request_id,
+                hint=error.hint,
+                operation=error.operation,
+            ) from error
         except errors.AccessDenied:
             return  # the right to list may be limited to the prefixes
         except errors.Unavailable as error:

@@ -1,0 +1,55 @@
+"""What the pages refer to is there: other pages and their headings, make targets, modules."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as GitHub makes anchors of them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).strip().replace(" ", "-") for text in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    dead = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        if not target.startswith("http") and (
+            not there.exists() or (anchor and anchor not in anchors(there))
+        ):
+            dead.append(target)
+    assert dead == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_make_target_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    named = re.findall(r"(?:`|^ {4})make ([a-z][a-z-]*)", page.read_text("utf-8"), re.MULTILINE)
+    assert set(named) <= targets
+
+
+def test_the_map_of_packages_names_their_modules() -> None:
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    (block,) = re.findall(r"```\n(src/coalesce/.*?)```", text, re.DOTALL)
+    package = ""
+    named: dict[str, set[str]] = {}
+    for line in block.splitlines()[1:]:
+        if start := re.match(r"  (\w+)/ ", line):
+            package = start[1]
+        elif not line.startswith("    "):
+            package = ""
+        if package:
+            rest = line.removeprefix(f"  {package}/")
+            named.setdefault(package, set()).update(re.findall(r"\w+", rest))
+    del named["cli"]  # "the command line"
+    for package, names in named.items():
+        modules = (ROOT / "src/coalesce" / package).glob("*")
+        found = {m.stem for m in modules if m.suffix == ".py" or m.is_dir()}
+        assert names == found - {"__init__", "__pycache__"}, package
