@@ -31,7 +31,7 @@ def embedded_server() -> Iterator[str]:
     if find_spec("ministack") is None:
         raise ConfigurationError(
             "the demo needs MiniStack, which is not installed",
-            hint="Install coalesce-s3[demo], or run `make demo`.",
+            hint="In a clone run `make demo`, or `pip install '.[demo]'` first.",
         )
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
