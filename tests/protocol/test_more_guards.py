@@ -235,8 +235,8 @@ async def test_a_living_record_is_not_cleared_away_as_a_tombstone() -> None:
 # --- the ledger
 
 
-async def test_an_entry_that_somebody_else_wrote_is_not_written_over() -> None:
-    """It says of another output what it is made of, so ours is not made."""
+async def test_no_output_is_made_whose_ledger_entry_is_somebody_elses() -> None:
+    """It says of another output what that is made of."""
     bucket = one_group(5)
 
     def write() -> None:
