@@ -121,10 +121,12 @@ async def test_a_part_that_changes_inside_the_store_is_refused_by_the_sum_of_the
 
     def decay() -> None:
         (upload,) = [upload for upload in bucket.uploads.values() if upload.key == OUTPUT]
-        for number, (data, etag, value) in upload.parts.items():
-            upload.parts[number] = (bytes([data[0] ^ 1]) + data[1:], etag, value)
+        for number, part in upload.parts.items():
+            decayed = bytes([part.data[0] ^ 1]) + part.data[1:]
+            upload.parts[number] = replace(part, data=decayed)
 
     report = await report_of(at(Silent(bucket), "CompleteMultipartUpload", OUTPUT, decay))
+    assert [failure.code for failure in report.failures] == ["BadDigest"]
     assert report.exit_code == 1
     assert OUTPUT not in bucket.objects
     assert {key for key in before if "_0_0-" in key} <= set(bucket.objects)

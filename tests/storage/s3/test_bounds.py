@@ -203,6 +203,18 @@ def feed(connection: Connection, data: bytes) -> None:
     connection.buffer_updated(len(data))
 
 
+async def test_a_body_that_is_announced_as_too_long_is_not_waited_for(
+    connection: Connection,
+) -> None:
+    request = asyncio.create_task(connection.exchange(b"GET", (), bodiless=False, limit=1000))
+    await asyncio.sleep(0)
+    feed(connection, HEAD + b"content-length: 1001\r\n\r\n")
+    await asyncio.sleep(0)
+    assert request.done()
+    assert request.result().overlong
+    assert not connection.usable
+
+
 async def test_an_answer_that_trickles_is_given_up_though_it_never_falls_silent(
     clock: Clock, connection: Connection
 ) -> None:

@@ -1,0 +1,55 @@
+"""Whoever asks is told whether a refusal may be the answer to a repeated request: then an earlier
+try may have done what was asked.
+"""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from coalesce import errors
+from coalesce.model import UploadedPart
+from coalesce.storage.checksums import Checksum
+from coalesce.storage.s3 import S3Options, S3Store, open_s3
+from support.scripted import Request, answer, serving, store_of
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("random.uniform", lambda low, high: 0.0)
+    monkeypatch.setattr("random.random", lambda: 0.0)
+
+
+async def put(store: S3Store) -> None:
+    await store.put("k", b"x", if_none_match=True)
+
+
+async def complete(store: S3Store) -> None:
+    await store.complete_upload("k", "u", [UploadedPart(1, 1, '"e"', "")], checksum=Checksum.NONE)
+
+
+@pytest.mark.parametrize("ask", [put, complete])
+@pytest.mark.parametrize("first", ["500 Internal Server Error", ""])
+async def test_a_refusal_says_whether_the_request_was_sent_before(
+    ask: Callable[[S3Store], Awaitable[None]], first: str
+) -> None:
+    met = 0
+
+    def reply(_: Request) -> bytes:
+        nonlocal met
+        met += 1
+        return answer(status=first if first and met == 1 else "412 Precondition Failed")
+
+    async with serving(store_of(reply)) as server:
+        options = S3Options(
+            "bucket",
+            endpoint_url=server.url,
+            region="us-east-1",
+            addressing="path",
+            access_key="AK",
+            secret_key="SK",
+            attempts=3,
+        )
+        async with open_s3(options) as store:
+            with pytest.raises(errors.PreconditionFailed) as caught:
+                await ask(store)
+    assert (caught.value.repeated, met) == ((True, 2) if first else (False, 1))
