@@ -238,14 +238,17 @@ async def test_a_living_record_is_not_cleared_away_as_a_tombstone() -> None:
 async def test_no_output_is_made_whose_ledger_entry_is_somebody_elses() -> None:
     """It says of another output what that is made of."""
     bucket = one_group(5)
+    theirs: list[str] = []
 
     def write() -> None:
         (upload_id,) = bucket.uploads
+        theirs.append(entry_key("_coalesce/", output_of(5), upload_id))
         with bucket.audit.others():
-            bucket.store(entry_key("_coalesce/", output_of(5), upload_id), b"theirs")
+            bucket.store(theirs[0], b"theirs")
 
     report = await night(bucket, at(MemoryStore(bucket), "UploadPart", "data/", write))
     assert report.exit_code != 0
+    assert bucket.objects[theirs[0]].data == b"theirs"
     assert (len(sources_in(bucket)), outputs_in(bucket)) == (5, [])
 
 

@@ -35,6 +35,7 @@ from coalesce.errors import (
     Fenced,
     IntegrityError,
     NoSuchUpload,
+    PreconditionFailed,
     SourceUnusable,
     StorageError,
 )
@@ -256,6 +257,8 @@ class BatchWorker:
         try:
             await write_entry(self.session, work.batch, work.upload_id, work.transferred)
         except StorageError as error:
+            if isinstance(error, PreconditionFailed):
+                work.expected = None  # the entry is somebody else's, and stays
             work.error = error
             return Event.FAILED
         return Event.WRITTEN
