@@ -151,3 +151,50 @@ async def test_keys_are_opaque(directory: str) -> None:
     bucket.store(f"p/{directory}t_0_1-1.jsonl.gz", b"1")
     found, _ = await list_all(MemoryStore(bucket), "p/")
     assert list(found) == [f"p/{directory}t_0_1-1.jsonl.gz"]
+
+
+async def list_until(
+    bucket: MemoryBucket, requests: int, *prefixes: str
+) -> tuple[int, list[Listing]]:
+    """A listing that is told to stop at this request; how many it sent, and what it handed over."""
+    store = MemoryStore(bucket)
+    handed: list[Listing] = []
+
+    async def take(listing: Listing) -> None:
+        handed.append(listing)
+
+    await list_groups(
+        store,
+        prefixes,
+        layout("corporate"),
+        state_prefix="_coalesce/",
+        on_listing=take,
+        on_failure=pytest.fail,
+        keep_going=lambda: store.usage.requests["ListObjectsV2"] < requests,
+        worth_a_request=1,
+    )
+    return store.usage.requests["ListObjectsV2"], handed
+
+
+async def test_a_listing_that_is_told_to_stop_begins_no_further_prefix() -> None:
+    bucket = MemoryBucket()
+    for prefix in "abc":
+        bucket.store(f"{prefix}/t_0_1-1.jsonl.gz", b"1")
+    assert await list_until(bucket, 0, "a/", "b/", "c/") == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "requests"),
+    [("p/t_0_{n}-{n}.jsonl.gz", 6), ("p/{n}/t_0_{n}-{n}.jsonl.gz", 2)],
+    ids=["one group", "many directories"],
+)
+async def test_a_listing_that_is_told_to_stop_reads_no_further_page_and_hands_over_no_part(
+    name: str, requests: int
+) -> None:
+    """What has not been seen whole may lack the sources between two others. One group is found in
+    five requests, and has pages after that.
+    """
+    bucket = MemoryBucket()
+    for n in range(4500):
+        bucket.store(name.format(n=n), b"1")
+    assert await list_until(bucket, requests, "p/") == (requests, [])

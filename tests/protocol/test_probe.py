@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from coalesce import errors
 from coalesce.protocol.probe import probe
 from coalesce.report.report import Report
-from coalesce.storage.base import Body, CreatedUpload, Deleted, DeleteResult
+from coalesce.storage.base import Body, CreatedUpload, Deleted, DeleteResult, Head
 from coalesce.storage.capabilities import Capabilities
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
@@ -408,3 +408,52 @@ async def test_a_store_that_drops_the_metadata_of_uploads_is_refused_and_nothing
         assert "--accept-weaker" not in text_of(report)
         assert contents(bucket) == before
         assert bucket.uploads == {}
+
+
+async def test_what_one_try_leaves_behind_does_not_mislead_the_next() -> None:
+    """A write of the first try goes unanswered, and its objects cannot be removed."""
+    store = store_that_ignores("")
+    lost = False
+
+    async def before(sent: Request) -> None:
+        if sent.operation == "DeleteObject" and "/create_only_put" in sent.key:
+            raise errors.Unavailable("no answer", key=sent.key)
+
+    async def after(sent: Request) -> None:
+        nonlocal lost
+        if not lost and sent.operation == "PutObject" and sent.key.endswith("/race"):
+            lost = True
+            raise errors.Unavailable("no answer", key=sent.key)
+
+    store.before, store.after = before, after
+    assert seen(await probe(store, "probe/", NoLease())) == truth("")
+
+
+class RefusingOnce(MemoryStore):
+    """Refuses its first conditional delete for a reason that has nothing to do with it."""
+
+    refused = False
+
+    async def delete(self, key: str, *, etag: str = "") -> DeleteResult:
+        if etag and not self.refused:
+            self.refused = True
+            return DeleteResult(key, Deleted.REFUSED, "InternalError", "made up")
+        return await super().delete(key, etag=etag)
+
+
+async def test_a_delete_that_is_refused_for_another_reason_is_no_condition_kept() -> None:
+    store = RefusingOnce(MemoryBucket(ignores=frozenset({"delete-if-match"})))
+    assert seen(await probe(store, "probe/", NoLease())) == truth("delete-if-match")
+
+
+class Unshown(MemoryStore):
+    """Checks the sums of parts, and shows none."""
+
+    async def head(self, key: str) -> Head | None:
+        head = await super().head(key)
+        return head and replace(head, checksum={})
+
+
+async def test_sums_of_parts_that_are_not_shown_afterwards_are_not_relied_on() -> None:
+    store = Unshown(MemoryBucket(ignores=frozenset({"full-object-checksum"})))
+    assert (await probe(store, "probe/", NoLease())).checksum is Checksum.NONE

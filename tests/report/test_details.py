@@ -220,3 +220,11 @@ def test_a_shard_of_one_cut_is_not_covered_by_that_of_another() -> None:
     runs = [report("1", shard="0/2"), report("2", shard="1/3"), report("3", shard="2/3")]
     missing = [failure.message for failure in merge(runs).failures]
     assert [text.split()[4] for text in missing] == ["1/2", "0/3"]
+
+
+def test_a_report_holds_a_thousand_failures_and_counts_the_others() -> None:
+    report = new_report("r", settings(), ["data/"])
+    for n in range(1005):
+        report.add_failure(errors.Unavailable("made up", key=f"data/{n}"))
+    assert (len(report.failures), report.failures_omitted) == (1000, 5)
+    assert report.exit_code == ExitCode.TRANSIENT

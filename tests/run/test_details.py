@@ -185,6 +185,17 @@ async def test_max_groups_ends_the_run_after_so_many_groups() -> None:
     assert sum("-" in key for key in data_in(bucket.objects)) == 8
 
 
+async def test_a_group_that_waits_when_the_run_is_stopped_is_not_planned_any_more() -> None:
+    """Of three groups the second meets the limit; the third has nothing to join, but nobody has
+    looked at it, and so nobody says so.
+    """
+    bucket = filled(2, 3)
+    bucket.store("data/t_2_0-0.jsonl.gz", b"")
+    report = await Run(MemoryStore(bucket), settings(max_groups=1)).coalesce()
+    assert (report.exit_code, report.groups.coalesced) == (ExitCode.LIMIT, 1)
+    assert {why: n for why, n in report.sources.left.items() if n} == {"stopped": 4}
+
+
 # --- what a run tells
 
 

@@ -14,6 +14,7 @@ from coalesce.protocol.record import decode
 from coalesce.protocol.state import lease_key
 from coalesce.report.report import Report
 from coalesce.run.pipeline import Run
+from coalesce.storage.base import Page
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support.runs import new_run
 from support.settings import settings
@@ -24,11 +25,27 @@ class Bucket(MemoryBucket):
     """Of one group, eight outputs are on their way at once."""
 
     round_batches = 8
+    keys_per_page = 1000
+
+
+class Store(MemoryStore):
+    """Its listings have pages of as many keys as the bucket says."""
+
+    async def list_page(
+        self,
+        prefix: str,
+        *,
+        delimiter: str = "",
+        token: str | None = None,
+        max_keys: int = 1000,
+    ) -> Page:
+        most = getattr(self.bucket, "keys_per_page", max_keys)
+        return await super().list_page(prefix, delimiter=delimiter, token=token, max_keys=most)
 
 
 # An output takes its upload, record, reads, part, ledger entry, Complete, HEAD and deletes, each a
 # second, and what waits for them in the limiter; the probe's longest trial takes as long.
-SECONDS = 45
+SECONDS = 32
 
 
 def many_groups(bucket: MemoryBucket) -> None:
@@ -40,6 +57,16 @@ def many_groups(bucket: MemoryBucket) -> None:
 
 def one_long_group(bucket: MemoryBucket) -> None:
     for n in range(600):
+        bucket.store(f"data/t_0_{n}-{n}.jsonl.gz", gzip.compress(b"%d\n" % n, mtime=0))
+
+
+def a_long_listing(bucket: MemoryBucket) -> None:
+    """It takes two minutes to list what is not to be joined."""
+    assert isinstance(bucket, Bucket)
+    bucket.keys_per_page = 2
+    for n in range(240):
+        bucket.store(f"data/other-{n}", b"")
+    for n in range(3):
         bucket.store(f"data/t_0_{n}-{n}.jsonl.gz", gzip.compress(b"%d\n" % n, mtime=0))
 
 
@@ -62,6 +89,7 @@ def another_runs_lease(bucket: MemoryBucket) -> None:
 BUCKETS = {
     "many groups": (many_groups, {}),
     "one group of many rounds": (one_long_group, {"max_files": 3}),
+    "a listing of many pages": (a_long_listing, {}),
     "unfinished groups": (unfinished_groups, {}),
     "another run's lease": (another_runs_lease, {}),
 }
@@ -75,7 +103,7 @@ def timed_run(
     fill(bucket)
     bucket.now += 1000
     loop = Timeless(bucket)
-    store = MemoryStore(bucket)
+    store = Store(bucket)
     told = 0.0
 
     async def before(request: Request) -> None:

@@ -11,6 +11,7 @@ from dataclasses import fields
 
 import pytest
 
+from coalesce.errors import LeaseLost
 from coalesce.exits import ExitCode
 from coalesce.model import Group, GroupId, Plan
 from coalesce.naming.layouts import LAYOUTS, source_of
@@ -19,10 +20,11 @@ from coalesce.planning.rules import Limits
 from coalesce.protocol.outcome import GroupOutcome
 from coalesce.protocol.session import GroupRules
 from coalesce.run.messages import Assignment
+from coalesce.run.worker_process import OpenStore
 from coalesce.run.workers import Workers
 from coalesce.storage.capabilities import Capabilities
 from coalesce.storage.checksums import Checksum
-from coalesce.storage.memory import MemoryStore
+from coalesce.storage.memory import MemoryStore, Request
 from support.buckets import filled
 from support.runs import NoLease
 
@@ -54,17 +56,34 @@ def plan(partition: int) -> Plan:
     return planning.plan(group, LAYOUT, Limits(min_age=0))
 
 
-def with_worker(do: Callable[[Workers], Awaitable[None]]) -> None:
-    """Does something with one worker process that has its assignment."""
+@asynccontextmanager
+async def deadly() -> AsyncIterator[MemoryStore]:
+    """A bucket that a process does not survive writing to."""
+    async with opened() as store:
+
+        async def before(request: Request) -> None:
+            if request.operation == "UploadPart":
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        store.before = before
+        yield store
+
+
+def with_worker(
+    do: Callable[[Workers], Awaitable[None]], open_store: OpenStore = opened
+) -> NoLease:
+    """Does something with one worker process that has its assignment; the run's lease, then."""
+    lease = NoLease()
     rules = GroupRules("_coalesce/", "r", "1", LAYOUT, Limits(min_age=0), KEEPS_ALL)
-    with Workers(1, opened) as workers:
+    with Workers(1, open_store) as workers:
         workers.expiry.value = time.monotonic() + 1000
 
         async def run() -> None:
-            async with workers.assigned(Assignment(rules, 1, 2**25), NoLease()):
+            async with workers.assigned(Assignment(rules, 1, 2**25), lease):
                 await do(workers)
 
         asyncio.run(run())
+    return lease
 
 
 async def outcome_of(workers: Workers, partition: int) -> GroupOutcome:
@@ -96,3 +115,23 @@ def test_a_worker_that_is_told_to_stop_begins_nothing_more() -> None:
         assert (after.outputs, after.failures) == (0, [])
 
     with_worker(halt)
+
+
+def test_a_worker_begins_nothing_once_the_lease_of_its_run_has_ended() -> None:
+    async def outlive(workers: Workers) -> None:
+        workers.expiry.value = 0.0
+        with pytest.raises(LeaseLost):
+            await outcome_of(workers, 0)
+
+    with_worker(outlive)
+
+
+def test_what_a_worker_that_died_had_begun_is_left_for_a_run_that_recovers_and_sweeps() -> None:
+    """Its group's record stands, and its run's lease says that uploads may be there too."""
+
+    async def die(workers: Workers) -> None:
+        outcome = await outcome_of(workers, 0)
+        assert [failure.code for failure in outcome.failures] == ["WorkerDied"]
+        assert outcome.unsettled
+
+    assert with_worker(die, deadly).untidy
