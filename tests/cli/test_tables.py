@@ -60,7 +60,7 @@ def test_the_summary_says_what_became_of_groups_and_sources() -> None:
         "get 20,811 requests, 16 ms each",
         "check 3.2 s of CPU",
         "store not tried",
-        "exit code 12: stopped by a limit",
+        "exit code 12: stopped at a limit that you set",
     ):
         assert line in shown
     assert not [line for line in shown if line.startswith("delete ")]
