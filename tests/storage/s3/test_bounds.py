@@ -96,6 +96,21 @@ async def test_no_more_of_a_range_is_read_than_was_asked_for(name: str) -> None:
         assert sent[0] < 2 * BUFFERED
 
 
+async def test_a_length_that_is_too_much_is_enough_to_end_the_connection() -> None:
+    """No byte of the body is waited for."""
+
+    async def script(peer: Peer) -> None:
+        if (await peer.request()).locates:
+            await peer.send(answer(EMPTY_LISTING))
+        else:
+            await peer.send(HEAD + b"content-length: 1500000000\r\n\r\n")
+        await peer.ended()
+
+    async with serving(script) as server, open_s3(options(server)) as store:
+        with pytest.raises(errors.TooLong):
+            await asyncio.wait_for(store.get("k", etag=ETAG, size=1000), 20)
+
+
 CHUNK = b"10000\r\n" + b" " * 65536 + b"\r\n"
 
 
@@ -221,8 +236,8 @@ async def test_an_answer_that_trickles_is_given_up_though_it_never_falls_silent(
     request = asyncio.create_task(connection.exchange(b"GET", (), bodiless=False))
     await asyncio.sleep(0)
     feed(connection, HEAD + b"content-length: 1000000\r\n\r\n")
-    for _ in range(62):
-        feed(connection, b"x" * 100)
+    for at in range(122):  # quick at first
+        feed(connection, b"x" * (10_000 if at < 30 else 100))
         connection.check_progress(clock.now, 60)
         clock.now += 1
     with pytest.raises(connections.BrokenConnection, match="bytes of the answer in 60 s"):
@@ -232,8 +247,12 @@ async def test_an_answer_that_trickles_is_given_up_though_it_never_falls_silent(
 async def test_an_answer_as_slow_as_is_allowed_is_read_to_its_end(
     clock: Clock, connection: Connection
 ) -> None:
+    """From its first byte on: what the server takes to think does not count."""
     request = asyncio.create_task(connection.exchange(b"GET", (), bodiless=False))
     await asyncio.sleep(0)
+    for _ in range(59):
+        connection.check_progress(clock.now, 60)
+        clock.now += 1
     size = 300 * connections.SLOWEST_ANSWER
     feed(connection, HEAD + b"content-length: %d\r\n\r\n" % size)
     for _ in range(300):
@@ -253,7 +272,9 @@ async def test_a_server_may_think_for_as_long_as_it_may_be_silent(
         for _ in range(60):
             connection.check_progress(clock.now, 60)
             clock.now += 1
-        feed(connection, answer(b"x"))
+        feed(connection, HEAD + b"content-length: 1\r\n\r\n")
+        connection.check_progress(clock.now, 60)
+        feed(connection, b"x")
         assert (await asyncio.wait_for(request, 10)).data == b"x"
         for _ in range(120):
             connection.check_progress(clock.now, 60)

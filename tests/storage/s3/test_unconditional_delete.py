@@ -12,6 +12,7 @@ from support.servers import KEYS
 
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"
 SLOW_DOWN = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n"
+FOUND = b'HTTP/1.1 200 OK\r\nContent-Length: 1\r\nETag: "e"\r\n\r\n'
 LISTING = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(EMPTY_LISTING), EMPTY_LISTING)
 
 
@@ -24,7 +25,9 @@ async def deletes(etag: str, first: bytes) -> tuple[int, object]:
         while True:
             request = await peer.request()
             sent += request.method == "DELETE"
-            if request.method != "DELETE":
+            if request.method == "HEAD":
+                await peer.send(FOUND)
+            elif request.method != "DELETE":
                 await peer.send(LISTING)
             elif sent > 1:
                 await peer.send(NO_CONTENT)
@@ -38,6 +41,7 @@ async def deletes(etag: str, first: bytes) -> tuple[int, object]:
             "b", endpoint_url=server.url, region="us-east-1", addressing="path", **KEYS
         )
         async with open_s3(options) as store:
+            await store.head("k")  # whose connection is kept
             try:
                 became: object = (await store.delete("k", etag=etag)).deleted
             except errors.Unavailable as error:

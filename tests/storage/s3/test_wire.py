@@ -306,6 +306,43 @@ async def test_a_put_does_not_wait_for_100_continue() -> None:
         assert "expect" not in sent(server)[0].headers
 
 
+PAIRS = [
+    # the ETag that a PUT of BODY is answered with, and whether it is the MD5 of it
+    ('"781e5e245d69b566979b86e28d23f2c7"', True),
+    ('"781E5E245D69B566979B86E28D23F2C7"', True),
+    ('"00000000000000000000000000000000"', False),
+    ('"781e5e245d69b566979b86e28d23f2c7-1"', False),
+]
+
+
+@pytest.mark.parametrize(("etag", "is_md5"), PAIRS)
+async def test_a_store_shows_by_its_puts_whether_its_etags_are_md5s(
+    etag: str, is_md5: bool
+) -> None:
+    said = [answer(b"", etag=etag), answer(b"", etag='"another"')]
+    async with store_at(store_of(replies(*said))) as (store, _):
+        assert store.md5_etags is False
+        for _ in said:
+            await store.put("k", BODY)
+            assert store.md5_etags is is_md5
+
+
+@pytest.mark.parametrize(
+    ("headers", "kms"),
+    [
+        ({}, False),
+        ({"x_amz_server_side_encryption": "AES256"}, False),
+        ({"x_amz_server_side_encryption": "aws:kms"}, True),
+        ({"x_amz_server_side_encryption": "aws:kms:dsse"}, True),
+    ],
+)
+async def test_an_answer_says_whether_its_etag_can_be_an_md5(
+    headers: dict[str, str], kms: bool
+) -> None:
+    async with store_at(store_of(replies(answer(BODY, etag=ETAG, **headers)))) as (store, _):
+        assert (await store.get("k", etag=ETAG)).kms is kms
+
+
 # Credentials
 
 
