@@ -1,5 +1,6 @@
 """The probe counts only what is proven: silence is neither a guarantee nor the lack of one."""
 
+import asyncio
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -14,10 +15,11 @@ from coalesce.storage.base import Body, CreatedUpload, Deleted, DeleteResult, He
 from coalesce.storage.capabilities import Capabilities
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
-from support.buckets import contents
+from support.buckets import check_finished, contents, filled
 from support.nights import night, one_group, sources_in
-from support.runs import NoLease
+from support.runs import NoLease, new_run
 from support.schedules import SEEDS, Tally
+from support.settings import settings
 
 GUARANTEES = [field.name for field in fields(Capabilities) if field.name != "checksum"]
 NEEDED = {
@@ -457,3 +459,50 @@ class Unshown(MemoryStore):
 async def test_sums_of_parts_that_are_not_shown_afterwards_are_not_relied_on() -> None:
     store = Unshown(MemoryBucket(ignores=frozenset({"full-object-checksum"})))
     assert (await probe(store, "probe/", NoLease())).checksum is Checksum.NONE
+
+
+# --- requests of the probe that are still under way
+
+
+async def pause(turns: int) -> None:
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+async def test_a_racer_that_is_late_leaves_nothing_behind() -> None:
+    """One of several PUTs goes unanswered while the others are under way: all of them have landed
+    before what they tried is removed.
+    """
+    bucket, met = filled(), 0
+    store = MemoryStore(bucket)
+
+    async def before(seen: Request) -> None:
+        nonlocal met
+        if seen.key.endswith("/create_only_put-1/race") and seen.operation == "PutObject":
+            met += 1
+            if met == 1:
+                raise errors.Unavailable("made up", key=seen.key, operation=seen.operation)
+            await pause(200)
+
+    store.before = before
+    report = await new_run(store, settings()).coalesce()
+    await pause(300)
+    assert (met, report.exit_code) == (5, 0)
+    check_finished(bucket.objects)
+
+
+async def test_when_the_probe_fails_none_of_its_requests_comes_after_the_run() -> None:
+    bucket = filled()
+    store = MemoryStore(bucket)
+
+    async def before(seen: Request) -> None:
+        if "/conditional_put-" in seen.key:
+            raise errors.AccessDenied("made up", key=seen.key, operation=seen.operation)
+        await pause(20 * ("/probe/" in seen.key))
+
+    store.before = before
+    report = await new_run(store, settings()).coalesce()
+    sent = store.usage.requests.total()
+    await pause(1000)
+    assert report.exit_code == 10
+    assert store.usage.requests.total() == sent

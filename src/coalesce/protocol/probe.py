@@ -43,6 +43,15 @@ async def probe(store: ObjectStore, prefix: str, lease: Claim) -> Capabilities:
         raise missing_right(error, prefix) from error
 
 
+async def _wait_for_all(*trials: Awaitable[bool]) -> list[bool]:
+    """What all have seen. Raises the first failure once every one of them has tidied up."""
+    seen = await asyncio.gather(*trials, return_exceptions=True)
+    for result in seen:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in seen if isinstance(result, bool)]
+
+
 @dataclass(slots=True)
 class _Prober:
     store: ObjectStore
@@ -50,7 +59,7 @@ class _Prober:
     lease: Claim
 
     async def run(self) -> Capabilities:
-        put, replace, get, complete, metadata, fence, one, many, copy, full = await asyncio.gather(
+        put, replace, get, complete, metadata, fence, one, many, copy, full = await _wait_for_all(
             self._need("create-only PutObject", Trial.create_only_put),
             self._need("conditional PutObject", Trial.conditional_put),
             self._want(Trial.conditional_get),

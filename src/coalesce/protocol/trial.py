@@ -166,9 +166,15 @@ class Trial:
         return Seen.LACKING if found == lost else Seen.SEEMS_LACKING
 
     async def _win(self, racers: list[Awaitable[object]]) -> int:
-        """How many of some requests, of which one alone may succeed, do."""
-        refused = await asyncio.gather(*map(self._is_refused, racers))
-        return len(refused) - sum(refused)
+        """How many of some requests, of which one alone may succeed, do.
+
+        None of them is still under way at the end: it would come after what tidies up.
+        """
+        refused = await asyncio.gather(*map(self._is_refused, racers), return_exceptions=True)
+        for result in refused:
+            if isinstance(result, BaseException):
+                raise result
+        return refused.count(False)
 
     async def create_only_put(self) -> Seen:
         """If-None-Match on PutObject, and of several at once one alone wins."""
