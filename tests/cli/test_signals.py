@@ -16,8 +16,8 @@ from coalesce.cli.request import OutputOptions
 from coalesce.exits import ExitCode
 from coalesce.report.report import Report
 from coalesce.run.pipeline import Run
-from coalesce.settings import Settings
 from coalesce.storage.memory import MemoryBucket, MemoryStore
+from support.settings import settings
 
 
 class Listener(logging.Handler):
@@ -43,8 +43,7 @@ def handlers() -> Iterator[None]:
 
 @pytest.mark.parametrize("limit", [0, ExitCode.LIMIT], ids=["no limit", "a limit before"])
 async def test_the_second_signal_ends_a_run_at_once(limit: int) -> None:
-    settings = Settings.model_validate({"bucket": "b", "prefix": ["p"]})
-    run, started = Run(MemoryStore(MemoryBucket()), settings), asyncio.Event()
+    run, started = Run(MemoryStore(MemoryBucket()), settings()), asyncio.Event()
     run.stop.request(limit)
 
     async def endless(_: Run) -> Report:

@@ -15,7 +15,6 @@ from coalesce.protocol.outcome import GroupOutcome
 from coalesce.protocol.record import PlanRecord, RecordedBatch, decode, encode
 from coalesce.protocol.round import work_on_group
 from coalesce.protocol.session import GroupRules, Session
-from coalesce.settings import Settings
 from coalesce.stop import RunLimits, Stop
 from coalesce.storage.base import DeleteResult
 from coalesce.storage.capabilities import Capabilities
@@ -69,13 +68,12 @@ async def test_every_source_of_an_output_is_deleted_and_counted(count: int) -> N
 
 def session(store: MemoryStore) -> Session:
     names = [field.name for field in fields(Capabilities) if field.name != "checksum"]
-    chosen = Settings.model_validate({"bucket": "b", "prefix": ["data"]})
     rules = GroupRules(
         state="_coalesce/",
         run_id="r",
         version="1",
         layout=layout("corporate"),
-        limits=Limits.of(chosen),
+        limits=Limits.of(settings()),
         capabilities=Capabilities(**dict.fromkeys(names, True), checksum=Checksum.CRC64NVME),
     )
     return Session(store, rules, NoLease(), Capacity.of(0, 2**20, lambda: 0))
