@@ -273,6 +273,7 @@ class CommittedOutput:
         freed: Characters of the keys of the sources that are gone.
         kept: Sources whose deletion failed or that have changed.
         recovered: Whether an earlier run had written it.
+        unreached: How many were still to be deleted when the deletes failed.
     """
 
     key: str
@@ -287,8 +288,9 @@ class CommittedOutput:
     freed: int
     kept: tuple[Kept, ...]
     recovered: bool = False
+    unreached: int = 0
 
     @property
     def joined(self) -> int:
         """Its sources that are deleted, or kept because deletes are off."""
-        return self.sources - len(self.kept)
+        return self.sources - len(self.kept) - self.unreached

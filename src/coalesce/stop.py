@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableSequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -46,29 +46,41 @@ class Stop:
     finishes after its deadline without having been refused anything was not stopped by it.
 
     `clock` is in seconds and never goes back; the run starts when the object is made.
+    `in_progress` holds how many outputs are transferred right now, and their bytes: where another
+    process of the run can see it too.
     """
 
-    def __init__(self, limits: RunLimits, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        limits: RunLimits,
+        clock: Callable[[], float],
+        in_progress: MutableSequence[int] | None = None,
+    ) -> None:
         self._limits = limits
         self._clock = clock
         self._started_at = clock()
         self._code = 0
         self._groups = self._bytes = self._sources = 0
-        self._in_progress: list[int] = []  # bytes of the outputs that are transferred right now
+        self._in_progress = [0, 0] if in_progress is None else in_progress
 
     @contextmanager
     def in_progress(self, batch: Batch) -> Iterator[None]:
         """Counts an output as in progress for the length of a block."""
-        self._in_progress.append(batch.size)
+        self._add_in_progress(1, batch.size)
         try:
             yield
         finally:
-            self._in_progress.remove(batch.size)
+            self._add_in_progress(-1, -batch.size)
+
+    def _add_in_progress(self, outputs: int, size: int) -> None:
+        self._in_progress[0] += outputs
+        self._in_progress[1] += size
 
     @property
     def outputs_in_progress(self) -> tuple[int, int]:
         """How many outputs a run that stops would still finish here: (outputs, bytes)."""
-        return len(self._in_progress), sum(self._in_progress)
+        outputs, size = self._in_progress
+        return outputs, size
 
     @property
     def code(self) -> int:

@@ -156,7 +156,7 @@ async def test_a_forecast_counts_what_a_run_then_sends(count: int) -> None:
     planned = await new_run(MemoryStore(bucket), settings()).plan()
     report = await new_run(MemoryStore(bucket), settings()).coalesce()
     assert planned.plan is not None
-    names = ("GetObject", "UploadPart", "DeleteObjects")
+    names = ("GetObject", "HeadObject", "UploadPart", "PutObject", "DeleteObject", "DeleteObjects")
     probe = (await new_run(MemoryStore(filled(0)), settings()).coalesce()).requests
     assert {name: planned.plan.requests[name] for name in names} == {
         name: report.requests.get(name, 0) - probe.get(name, 0) for name in names

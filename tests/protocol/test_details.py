@@ -147,6 +147,7 @@ async def test_deletes_that_are_never_answered_keep_the_record() -> None:
         bucket, failing(MemoryStore(bucket), "DeleteObjects", "data/", Unavailable)
     )
     assert (report.exit_code, len(sources_in(bucket))) == (ExitCode.TRANSIENT, 5)
+    assert (report.sources.joined, report.sources.left["failed"]) == (0, 5)
     assert RECORD in bucket.objects
     assert (await night(bucket)).exit_code == 0
     assert sources_in(bucket) == []

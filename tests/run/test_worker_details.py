@@ -4,13 +4,13 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import fields
 
 import pytest
 
+from coalesce.clock import boottime
 from coalesce.errors import LeaseLost
 from coalesce.exits import ExitCode
 from coalesce.model import Group, GroupId, Plan
@@ -76,7 +76,7 @@ def with_worker(
     lease = NoLease()
     rules = GroupRules("_coalesce/", "r", "1", LAYOUT, Limits(min_age=0), KEEPS_ALL)
     with Workers(1, open_store) as workers:
-        workers.expiry.value = time.monotonic() + 1000
+        workers.expiry.value = boottime() + 1000
 
         async def run() -> None:
             async with workers.assigned(Assignment(rules, 1, 2**25), lease):
@@ -115,6 +115,42 @@ def test_a_worker_that_is_told_to_stop_begins_nothing_more() -> None:
         assert (after.outputs, after.failures) == (0, [])
 
     with_worker(halt)
+
+
+def test_the_run_sees_how_many_outputs_its_workers_transfer_and_their_bytes() -> None:
+    """It says so when it is told to stop."""
+    groups = [plan(partition) for partition in (0, 1)]
+    ours, theirs = os.pipe()
+
+    @asynccontextmanager
+    async def stuck() -> AsyncIterator[MemoryStore]:
+        """A bucket to which no part gets through."""
+        async with opened() as store:
+
+            async def before(request: Request) -> None:
+                if request.operation == "UploadPart":
+                    os.write(theirs, b".")
+                    await asyncio.Event().wait()
+
+            store.before = before
+            yield store
+
+    async def look(workers: Workers) -> None:
+        assert workers.outputs_in_progress == (0, 0)
+        tasks = [asyncio.create_task(outcome_of(workers, partition)) for partition in (0, 1)]
+        for _ in tasks:
+            await asyncio.to_thread(os.read, ours, 1)
+        size = sum(batch.size for group in groups for batch in group.batches)
+        assert workers.outputs_in_progress == (2, size)
+        process = workers._workers[0].process
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        await asyncio.gather(*tasks)
+        assert workers.outputs_in_progress == (0, 0)
+
+    with_worker(look, stuck)
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_a_worker_begins_nothing_once_the_lease_of_its_run_has_ended() -> None:

@@ -74,6 +74,10 @@ def forecast(plans: Iterable[Plan], memory: int) -> Forecast:
             sizes = Sources.of(plan.group.prefix, batch.sources).sizes()
             reads = [-(-length // PART_BYTES) for length in sizes]
             requests["GetObject"] += sum(reads)
-            requests["HeadObject"] += 2 + sum(count > 1 for count in reads)
-            requests["DeleteObjects"] += -(-len(batch.sources) // DELETE_PAGE)
+            requests["PutObject"] += 1  # the ledger entry
+            pages = -(-len(batch.sources) // DELETE_PAGE)
+            requests["DeleteObjects"] += pages
+            # For the content type, for the proof, before each further page of deletes, and for the
+            # checksum of a source that is read in ranges.
+            requests["HeadObject"] += 1 + pages + sum(count > 1 for count in reads)
     return Forecast(requests, size, round(work_seconds(sources, size), 1), memory + _PROCESS_BYTES)

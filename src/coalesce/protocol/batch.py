@@ -255,7 +255,9 @@ class BatchWorker:
         self.session.lease.check()
         work.expected = expect(self.session.rules, work.transferred)
         try:
-            await write_entry(self.session, work.batch, work.upload_id, work.transferred)
+            await write_entry(
+                self.session, work.batch, work.upload_id, work.transferred, work.expected
+            )
         except StorageError as error:
             if isinstance(error, PreconditionFailed):
                 work.expected = None  # the entry is somebody else's, and stays

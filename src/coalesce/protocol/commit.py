@@ -36,7 +36,7 @@ _WITNESS = object()
 class Committed:
     """Proof that this process has itself just read the output back and found it to be the batch.
 
-    Made by `prove` and `recovery.reading` alone. `size` is in bytes, `crc64` as S3 spells it.
+    Made by `prove` alone. `size` is in bytes, `crc64` as S3 spells it.
     """
 
     __slots__ = ("batch", "crc64", "etag", "size")

@@ -41,6 +41,7 @@ class Deletion:
         characters: How long the keys of those that are gone were in all.
         changed: Keys of which there is a new version, which stays.
         refused: What the store would not delete, with its answer.
+        unreached: How many of them nothing is known of, because the deletes ended before.
         error: Why the deletes ended before the last source, if they did.
     """
 
@@ -49,6 +50,7 @@ class Deletion:
     characters: int
     changed: tuple[str, ...]
     refused: tuple[DeleteResult, ...]
+    unreached: int = 0
     error: IntegrityError | StorageError | None = None
 
     @property
@@ -96,6 +98,7 @@ async def delete_sources(session: Session, committed: Committed) -> Deletion:
         characters=sum(len(result.key) for result in gone),
         changed=tuple(r.key for r in results if r.deleted is Deleted.CHANGED),
         refused=tuple(r for r in results if r.deleted is Deleted.REFUSED),
+        unreached=len(sources) - len(results),
         error=error,
     )
 

@@ -63,4 +63,5 @@ def committed_output(
         freed=deletion.characters if deletion else 0,
         kept=deletion.kept if deletion else (),
         recovered=recovered,
+        unreached=deletion.unreached if deletion else 0,
     )

@@ -176,13 +176,11 @@ class GroupWork:
         """Raises the alarm if sources that were joined here were deleted by somebody else, and
         another output has appeared: two runs that keep their state in different places do that.
         """
-        parse = self.session.rules.layout.parse
-        strangers: list[str] = []
-        async for page in all_pages(self.session.store, self.plan.group.prefix):
-            for entry in page.objects:
-                parsed = parse(entry.key)
-                if parsed and parsed.kind == "output" and entry.key not in self.taken:
-                    strangers.append(entry.key)
+        try:
+            strangers = await self._find_strangers()
+        except StorageError as error:
+            self.outcome.failures.append(error)
+            return
         if strangers:
             count = deletion.gone - deletion.deleted
             self.outcome.failures.append(
@@ -194,6 +192,17 @@ class GroupWork:
                     hint="Is another run at work here with another --state? Compare both outputs.",
                 )
             )
+
+    async def _find_strangers(self) -> list[str]:
+        """Outputs of the group that were neither listed nor planned here. Raises StorageError."""
+        parse, group = self.session.rules.layout.parse, self.plan.group
+        found: list[str] = []
+        async for page in all_pages(self.session.store, group.prefix):
+            for key in (entry.key for entry in page.objects if entry.key not in self.taken):
+                parsed = parse(key)
+                if parsed is not None and (parsed.kind, parsed.group) == ("output", group):
+                    found.append(key)
+        return found
 
     def _account_dropped(self, work: BatchWork, planned: _Planned) -> None:
         self.dropped.add(work.upload_id)

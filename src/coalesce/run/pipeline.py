@@ -78,9 +78,7 @@ class Run:
     @property
     def in_progress(self) -> str:
         """What a run that stops now still finishes, in words."""
-        if self._workers is not None:
-            return f"the outputs in progress in {self._workers.count} worker processes"
-        outputs, size = self.stop.outputs_in_progress
+        outputs, size = (self._workers or self.stop).outputs_in_progress
         plural = "" if outputs == 1 else "s"
         return f"{outputs} output{plural} ({size / 1e6:,.0f} MB)"
 

@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NoReturn, Protocol
 
@@ -42,6 +42,7 @@ def main(
     other_ends: Sequence[socket.socket],
     open_store: OpenStore,
     expiry: Expiry,
+    in_progress: MutableSequence[int],
     processes: int,
 ) -> None:
     """Runs a worker process to its end.
@@ -54,22 +55,27 @@ def main(
         other_ends: Ends that a fork has copied, and that would hide the end of other processes.
         open_store: Opens the bucket.
         expiry: When the run's lease ends, by `boottime`.
+        in_progress: Where the run sees what the worker transfers: see `Stop`.
         processes: How many workers share the capacity of the run.
     """
     for end in other_ends:
         end.close()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    asyncio.run(_serve(own_end, open_store, expiry, processes))
+    asyncio.run(_serve(own_end, open_store, expiry, in_progress, processes))
 
 
 async def _serve(
-    own_end: socket.socket, open_store: OpenStore, expiry: Expiry, processes: int
+    own_end: socket.socket,
+    open_store: OpenStore,
+    expiry: Expiry,
+    in_progress: MutableSequence[int],
+    processes: int,
 ) -> NoReturn:
     reader, writer = await asyncio.open_unix_connection(sock=own_end)
     assignment: Assignment = await _receive_or_exit(reader)
     lease = _SharedLease(expiry)
-    stop = Stop(RunLimits(deadline=assignment.deadline), boottime)
+    stop = Stop(RunLimits(deadline=assignment.deadline), boottime, in_progress)
     async with open_store() as store:
         worker = _Worker(assignment.session(store, lease, processes), lease, stop, writer)
         tasks: set[asyncio.Task[None]] = set()

@@ -49,10 +49,12 @@ class _WorkerHandle:
         lost: Whether nothing more can come from it.
         tasks: What it is working on, by number: the outcome, and the future that ends with it.
         busy: How many sources its tasks have.
+        in_progress: How many outputs it transfers, and their bytes.
     """
 
     process: BaseProcess
     socket: socket.socket
+    in_progress: Sequence[int]
     lost: bool = False
     tasks: dict[int, tuple[GroupOutcome, asyncio.Future[None]]] = field(default_factory=dict)
     usage: ProcessUsage = field(default_factory=ProcessUsage)
@@ -114,7 +116,7 @@ class Workers:
         self._tasks = 0
         pairs = [socket.socketpair() for _ in range(count)]
         self._workers = [
-            _WorkerHandle(self._start(context, their_end, pairs, open_store), our_end)
+            self._start(context, our_end, their_end, pairs, open_store)
             for our_end, their_end in pairs
         ]
         for _, their_end in pairs:
@@ -130,24 +132,32 @@ class Workers:
     def _start(
         self,
         context: Any,
+        our_end: socket.socket,
         their_end: socket.socket,
         pairs: Sequence[tuple[socket.socket, socket.socket]],
         open_store: OpenStore,
-    ) -> BaseProcess:
+    ) -> _WorkerHandle:
+        in_progress = context.Array("q", 2, lock=False)
         forks = context.get_start_method() == "fork"
         copied_ends = [end for pair in pairs for end in pair if forks and end is not their_end]
         process: BaseProcess = context.Process(
             target=worker_process.main,
-            args=(their_end, copied_ends, open_store, self.expiry, len(pairs)),
+            args=(their_end, copied_ends, open_store, self.expiry, in_progress, len(pairs)),
             daemon=True,
         )
         process.start()
-        return process
+        return _WorkerHandle(process, our_end, in_progress)
 
     @property
     def count(self) -> int:
         """How many there are."""
         return len(self._workers)
+
+    @property
+    def outputs_in_progress(self) -> tuple[int, int]:
+        """How many outputs the workers would still finish if they stopped: (outputs, bytes)."""
+        counts = [worker.in_progress for worker in self._workers if not worker.lost]
+        return sum(outputs for outputs, _ in counts), sum(size for _, size in counts)
 
     @property
     def usage(self) -> ProcessUsage:
