@@ -83,7 +83,7 @@ async def heard(*replies: Reply) -> NoLease:
     for reply in replies:
         send(pipe, reply)  # type: ignore[arg-type]
     pipe.reader.feed_eof()
-    handle = workers._WorkerHandle(None, None)  # type: ignore[arg-type]
+    handle = workers._WorkerHandle(None, None, (0, 0))  # type: ignore[arg-type]
     handle.lost = False
     await handle.listen(pipe.reader, lease)
     assert handle.lost
@@ -102,7 +102,7 @@ class Alive(Pipe):
 @pytest.mark.parametrize("untidy", [False, True])
 async def test_a_run_leaves_its_lease_for_what_a_worker_may_leave(untidy: bool) -> None:
     pipe, lease = Alive(), NoLease()
-    handle = workers._WorkerHandle(None, None)  # type: ignore[arg-type]
+    handle = workers._WorkerHandle(None, None, (0, 0))  # type: ignore[arg-type]
     end = TaskEnd((), (), False, False, None)
     send(pipe, Reply(1, ProcessUsage(), untidy, end))  # type: ignore[arg-type]
     listening = asyncio.create_task(handle.listen(pipe.reader, lease))
@@ -134,7 +134,7 @@ class Stubborn:
 def test_a_worker_that_does_not_end_is_killed() -> None:
     process = Stubborn()
     socket = SimpleNamespace(close=lambda: None)
-    workers._WorkerHandle(process, socket).end()  # type: ignore[arg-type]
+    workers._WorkerHandle(process, socket, (0, 0)).end()  # type: ignore[arg-type]
     assert process.killed
 
 
