@@ -45,7 +45,7 @@ test-servers: $(READY) ## Run contract, command, end-to-end, kill and fault test
 acceptance: $(READY) ## Join 20,000 generated objects of each layout on real S3 servers, with and without kill -9, and compare every record
 	set -e; for server in $(SERVERS); do .venv/bin/python ci/with_server.py $$server .venv/bin/python ci/acceptance.py $(ARGS); done
 
-rehearsal: $(READY) ## Play a whole night of array jobs on a local server: one killed, one started twice, one report: SERVER=ministack
+rehearsal: $(READY) ## Play two nights of array jobs on a local server: the first dies, the next settles it, with one job killed and one started twice: SERVER=ministack
 	.venv/bin/python ci/with_server.py $(SERVER) .venv/bin/python ci/rehearsal.py
 
 image: ## Build the container image with docker, podman or buildah: BASE=python:3.11-slim-bookworm TAG=coalesce:local

@@ -1,10 +1,13 @@
-"""A night of all locations, with this program as the scheduler: `python ci/rehearsal.py`, on the
+"""Two nights of all locations, with this program as the scheduler: `python ci/rehearsal.py`, on the
 server that COALESCE_TEST_ENDPOINT names.
 
 Array jobs run as processes with the variables that AWS Batch and Kubernetes give them, several at
-once; one is started twice, one is killed half way, and jobs are tried again by their exit codes. At
-the end all reports become one, and the bucket is read anew: every record must be there exactly
-once, every output have been made by one job and have its ledger entry, and nothing else be left.
+once. In the first night every job is killed at its first output, and none is tried again. The next
+night is about the next day: one job is started twice, one is killed half way, and jobs are tried
+again by their exit codes. It must also settle what the first night left, although that is another
+day's. At the end all its reports become one, and the bucket is read anew: every record must be
+there exactly once, every output have been made by one job and have its ledger entry, and nothing
+else be left but the sources of the first night's day that no job had begun with.
 """
 
 from __future__ import annotations
@@ -75,10 +78,10 @@ LOCATIONS = (
 
 @dataclass(slots=True)
 class Night:
-    """What the jobs said."""
+    """The day that its jobs are about, and what they said."""
 
-    told: set[str] = field(default_factory=set)  # outputs, by jobs that lived to their end
-    told_before_death: set[str] = field(default_factory=set)
+    day: dt.date
+    told: set[str] = field(default_factory=set)  # outputs
     lines: list[str] = field(default_factory=list)
     failed: bool = False
 
@@ -95,7 +98,7 @@ def variables(location: Location, index: int, attempt: int) -> dict[str, str]:
     return {"AWS_BATCH_JOB_ATTEMPT": str(attempt), **array}
 
 
-def arguments(location: Location) -> list[str]:
+def arguments(location: Location, night: Night) -> list[str]:
     """The options of a job definition, and a lease short enough for a rehearsal."""
     definition = [
         "-b",
@@ -111,14 +114,14 @@ def arguments(location: Location) -> list[str]:
         "-s",
         "128000000",
     ]
-    kind = ["-d", "NOT_SET", "-a"] if location.manifests else ["-d", "yesterday"]
+    kind = ["-d", "NOT_SET", "-a"] if location.manifests else ["-d", f"{night.day}"]
     told = [
         "--output",
         "json",
         "--log-format",
         "json",
         "--report",
-        f"s3://{BUCKET}/reports/{{run_id}}.json",
+        f"s3://{BUCKET}/reports/{night.day}/{{run_id}}.json",
     ]
     return ["run", *definition, *kind, "--min-age", "0", "--lease", "10s", *told]
 
@@ -143,7 +146,7 @@ async def tried(night: Night, location: Location, index: int, attempt: int, *, k
 
     Its exit code.
     """
-    process = await command(*arguments(location), **variables(location, index, attempt))
+    process = await command(*arguments(location, night), **variables(location, index, attempt))
     assert process.stdout is not None
     assert process.stderr is not None
     errors = asyncio.create_task(process.stderr.read())
@@ -157,10 +160,7 @@ async def tried(night: Night, location: Location, index: int, attempt: int, *, k
                 break
     await process.stdout.read()
     code = await process.wait()
-    if code < 0:
-        night.told_before_death.update(keys)
-    else:
-        night.told.update(keys)
+    night.told.update(keys)
     if code in FINAL - {0}:
         sys.stderr.write((await errors).decode())
     night.lines.append(
@@ -210,11 +210,17 @@ async def records(store: S3Store) -> tuple[Counter[bytes], list[str], list[str]]
     return found, data, [key for key in keys if key.startswith("_coalesce/")]
 
 
-async def fill() -> None:
-    """The data of the day that the jobs are about."""
-    yesterday = f"{dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1):%Y/%m/%d}"
-    for seed, location in enumerate(LOCATIONS, 1):
-        prefix = f"{location.prefix}/" if location.manifests else f"{location.prefix}/{yesterday}/"
+async def fill(*days: dt.date) -> None:
+    """The manifests, which are of no day, and the data of each day."""
+    manifests = [(location, "") for location in LOCATIONS if location.manifests]
+    dated = [
+        (location, f"{day:%Y/%m/%d}/")
+        for day in days
+        for location in LOCATIONS
+        if not location.manifests
+    ]
+    for seed, (location, folder) in enumerate(manifests + dated, 1):
+        prefix = f"{location.prefix}/{folder}"
         shape = [
             "--objects",
             str(location.objects),
@@ -234,6 +240,20 @@ async def fill() -> None:
         _, errors = await done.communicate()
         if done.returncode:
             sys.exit(errors.decode())
+
+
+async def die(night: Night) -> None:
+    """All jobs of a night, each killed at its first output; no other try."""
+    lane = asyncio.Semaphore(AT_ONCE)
+
+    async def killed(location: Location, index: int) -> None:
+        async with lane:
+            await tried(night, location, index, 1, kill=True)
+
+    async with asyncio.TaskGroup() as tasks:
+        for location in LOCATIONS:
+            for index in range(location.array):
+                tasks.create_task(killed(location, index))
 
 
 async def play(night: Night) -> None:
@@ -266,23 +286,27 @@ async def rehearse(endpoint: str) -> int:
         "AWS_SECRET_ACCESS_KEY": keys["secret_key"],
     }
     folder = Path(os.environ.get("REHEARSAL") or tempfile.mkdtemp(prefix="rehearsal-"))
-    night, begun = Night(), time.monotonic()
+    today, begun = dt.datetime.now(dt.UTC).date(), time.monotonic()
+    dead, night = (Night(today - dt.timedelta(days=days)) for days in (2, 1))
     async with open_s3(
         S3Options(BUCKET, endpoint_url=endpoint, region="us-east-1", addressing="path", **keys)
     ) as store:
         await store.create_bucket()
-        await fill()
+        await fill(dead.day, night.day)
         before, objects, _ = await records(store)
         print(
             f"{len(objects):,} small objects of {before.total():,} records "
             f"in {len(LOCATIONS)} locations ({time.monotonic() - begun:.0f} s)",
             flush=True,
         )
+        await die(dead)
+        print("\n".join(dead.lines), flush=True)
+        _, _, left = await records(store)
         await play(night)
         print("\n".join(night.lines), flush=True)
         merged = await command(
             "report",
-            f"s3://{BUCKET}/reports/",
+            f"s3://{BUCKET}/reports/{night.day}/",
             "--html",
             str(folder / "night.html"),
             "--json",
@@ -297,8 +321,12 @@ async def rehearse(endpoint: str) -> int:
         after, outputs, state = await records(store)
         uploads = await store.list_uploads("")
     report = json.loads((folder / "night.json").read_text())
+    small = [key for key in outputs if SMALL.search(key)]
+    large = [key for key in outputs if not SMALL.search(key)]
     proofs = {
-        "every job ended well": not night.failed,
+        "the first night died and left plan records": any("(killed)" in line for line in dead.lines)
+        and any(key.startswith("_coalesce/groups/") for key in left),
+        "every job of the next night ended well": not night.failed,
         "a job was killed": any("(killed)" in line for line in night.lines),
         "the merged report's exit code is the command's, and 0 or 11": merged.returncode
         == report["exit_code"]
@@ -307,21 +335,23 @@ async def rehearse(endpoint: str) -> int:
             failure["code"] == "ReportMissing" for failure in report["failures"]
         ),
         "every record is there exactly once": after == before and set(after.values()) <= {1},
-        "no small object is left": not any(map(SMALL.search, outputs)),
-        "every output was told of": night.told | night.told_before_death == set(outputs),
+        "no small object is left but of the first night's day": all(
+            f"/{dead.day:%Y/%m/%d}/" in key for key in small
+        ),
+        "every output was told of": dead.told | night.told == set(large),
         "all outputs are proven by verify --deep": all(process.returncode == 0 for process in deep),
         "no plan record, lease, probe object or upload is left": all(map(ENTRY.fullmatch, state))
         and not uploads,
         "every output has one ledger entry: one job made it": sorted(
             match[1] for match in map(ENTRY.fullmatch, state) if match
         )
-        == sorted(outputs),
+        == sorted(large),
     }
     for name, holds in proofs.items():
         print(f"{'yes' if holds else 'NO ':3}  {name}")
     print(
-        f"{len(objects):,} objects became {len(outputs):,} in {time.monotonic() - begun:.0f} s; "
-        f"the page is {folder / 'night.html'}"
+        f"{len(objects):,} objects became {len(large):,}, and {len(small):,} were left, "
+        f"in {time.monotonic() - begun:.0f} s; the page is {folder / 'night.html'}"
     )
     return 0 if all(proofs.values()) else 1
 
