@@ -87,6 +87,10 @@ class Unavailable(StorageError):
     hint = "The store or the network failed; run again."
 
 
+class Unanswered(Unavailable):
+    """No answer came, or none that can be read: the request may still have effect later."""
+
+
 class Throttled(Unavailable):
     """503 SlowDown or 429 after all retries."""
 

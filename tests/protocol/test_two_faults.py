@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from coalesce.errors import Conflict, LeaseLost, Unavailable
+from coalesce.errors import Conflict, LeaseLost, Throttled, Unanswered, Unavailable
 from coalesce.planning.plan_files import PlanFile
 from coalesce.protocol.record import HeldRecord, remove_tombstone
 from coalesce.report.report import Report
@@ -15,6 +15,7 @@ from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support.buckets import contents, filled, records_in, unfinished_in
 from support.runs import NoLease, new_run
 from support.settings import settings
+from support.timeless import Timeless
 
 RECORD = "_coalesce/groups/data/t_0"
 NO_DELETES = frozenset({"delete-if-match", "delete-many-etag"})
@@ -118,6 +119,51 @@ async def test_the_tombstone_of_a_living_run_is_left_to_it() -> None:
     assert (await night(bucket, **weaker)).exit_code == 0
     assert once(bucket)
     assert unfinished_in(bucket.objects) == []
+
+
+@pytest.mark.parametrize("landed", [False, True])
+@pytest.mark.parametrize(
+    ("failure", "times"), [(Unavailable, 1), (Throttled, 3), (Unanswered, 1), (Unavailable, 4)]
+)
+def test_a_delete_of_a_tombstone_that_fails_is_looked_after(
+    failure: type[Unavailable], times: int, landed: bool
+) -> None:
+    """It is sent again only where the store has answered: one that may land later is enough."""
+    bucket = filled(1, ignores=NO_DELETES)
+    store, sent = MemoryStore(bucket), 0
+
+    async def fail(request: Request) -> None:
+        nonlocal sent
+        if (request.operation, request.key) == ("DeleteObject", RECORD):
+            sent += 1
+            if sent <= times:
+                raise failure("made up", key=RECORD)
+
+    store.before, store.after = (store.before, fail) if landed else (fail, store.after)
+    with asyncio.Runner(loop_factory=lambda: Timeless(bucket)) as runner:
+        report = runner.run(night(bucket, store, accept_weaker=["delete-race"]))
+        after = runner.run(night(bucket, accept_weaker=["delete-race"]))
+    passes = landed or (failure, times) in ((Unavailable, 1), (Throttled, 3))
+    assert sent == (1 if landed or failure is Unanswered else min(times + 1, 4))
+    assert (report.exit_code, after.exit_code) == (0 if passes else 75, 0)
+    assert once(bucket)
+    assert unfinished_in(bucket.objects) == []
+
+
+async def test_a_record_in_its_tombstones_place_is_not_deleted_at_the_second_try() -> None:
+    """The store failed the first, and has done it all the same."""
+    bucket = filled(1, ignores=NO_DELETES)
+    store = MemoryStore(bucket)
+
+    async def fail(request: Request) -> None:
+        if (request.operation, request.key) == ("DeleteObject", RECORD):
+            bucket.store(RECORD, b"another run's record")
+            raise Unavailable("500", key=RECORD)
+
+    store.after = fail
+    report = await night(bucket, store, accept_weaker=["delete-race"])
+    assert bucket.objects[RECORD].data == b"another run's record"
+    assert report.exit_code == 0
 
 
 async def test_of_two_runs_that_find_a_tombstone_the_slower_removes_no_record() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import uuid
 import zlib
 from collections.abc import Container, Iterator, Sequence
@@ -15,7 +16,15 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from coalesce.errors import AccessDenied, GroupOwned, NotFound, PreconditionFailed, RecordDamaged
+from coalesce.errors import (
+    AccessDenied,
+    GroupOwned,
+    NotFound,
+    PreconditionFailed,
+    RecordDamaged,
+    Unanswered,
+    Unavailable,
+)
 from coalesce.model import Batch, GroupId, Source
 from coalesce.naming.layouts import LAYOUTS
 from coalesce.naming.sources import Sources
@@ -23,13 +32,17 @@ from coalesce.planning.batches import digest
 from coalesce.protocol.lease import Claim
 from coalesce.protocol.state import record_key
 from coalesce.protocol.writes import write_state
-from coalesce.storage.base import Deleted, ObjectStore
+from coalesce.storage.base import Deleted, DeleteResult, ObjectStore
 from coalesce.storage.capabilities import Capabilities
 
 _CONTENT_TYPE = "application/zlib"
 _TOMBSTONE = b"removed"
 _INFLATED = 512 * 1024**2
 _WRITTEN_AT_ONCE = 1000
+_DELETE_TRIES = 4
+
+# Seconds: half the longest pause before the second try of a delete without a condition.
+_PAUSE = 0.2
 _OTHER_VERSION = (
     "Another version of coalesce wrote it; `recover` with that version, or one from after it."
 )
@@ -289,8 +302,7 @@ class HeldRecord:
         elif capabilities.conditional_delete_many and self.key.isprintable():
             (result,) = await self._store.delete_many([(self.key, self._etag)])
         elif await self._bury(capabilities.conditional_put, run_id):
-            lease.check()
-            result = await self._store.delete(self.key)
+            result = await self._delete_buried(lease)
         else:
             return
         if result.deleted is Deleted.REFUSED:
@@ -298,12 +310,35 @@ class HeldRecord:
             hint = "Its outputs are proven and its sources deleted. Check s3:DeleteObject on it."
             raise AccessDenied(message, key=self.key, code=result.code, hint=hint)
 
+    async def _delete_buried(self, lease: Claim) -> DeleteResult:
+        """Deletes what stands in the record's place, without a condition.
+
+        A DELETE that the store has failed is sent again if what it was to remove is still there.
+        One without an answer is not: it may land later, and the other then on the record of another
+        run. The tombstone stays for the next run to clear away.
+        """
+        tries = 0
+        while True:
+            tries += 1
+            lease.check()
+            try:
+                return await self._store.delete(self.key)
+            except Unavailable as error:
+                head = await self._store.head(self.key)
+                if head is None or head.etag != self._etag:
+                    return DeleteResult(self.key, Deleted.ABSENT)
+                if isinstance(error, Unanswered) or tries == _DELETE_TRIES:
+                    raise
+            await asyncio.sleep(random.uniform(0, _PAUSE * 2**tries))
+
     async def _bury(self, conditional: bool, run_id: str) -> bool:
         """Whether the record was still ours and nobody can change it now."""
         if conditional:
             try:
                 tombstone = _new_tombstone(run_id)
-                await write_state(self._store, self.key, tombstone, if_match=self._etag)
+                self._etag = await write_state(
+                    self._store, self.key, tombstone, if_match=self._etag
+                )
             except (PreconditionFailed, NotFound):
                 return False
             return True

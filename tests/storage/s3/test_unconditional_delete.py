@@ -50,7 +50,7 @@ async def deletes(etag: str, first: bytes) -> tuple[int, object]:
 
 
 ANSWERS = {"no answer": b"", "503": SLOW_DOWN}
-FAILURES = {"no answer": errors.Unavailable, "503": errors.Throttled}
+FAILURES = {"no answer": errors.Unanswered, "503": errors.Throttled}
 
 
 @pytest.mark.parametrize("first", ANSWERS)

@@ -195,7 +195,7 @@ async def test_a_source_that_changes_before_it_is_read_is_joined_anew_and_stays_
         await there.store.put(key, changed)
         return await call.forward()
 
-    there.proxy.rules = [Rule(operation, overwrite, "data/")]
+    there.proxy.rules = [Rule(operation, overwrite, key if operation == "GetObject" else "data/")]
     report = await there.run(*[mode] if mode else [])
     held = await look(there.store)
     output = "data/db.core.topic_0_0_59.jsonl.gz"

@@ -225,7 +225,7 @@ class Client:
                 raise defect
             case BotoCoreError() | OSError():
                 return connection_failure(operation, where, error, self._server)
-        return errors.Unavailable(
+        return errors.Unanswered(
             f"{subject(operation, where)}: cannot read the answer: {type(error).__name__}: {error}",
             **details,
         )

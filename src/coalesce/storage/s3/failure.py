@@ -92,7 +92,7 @@ def connection_failure(
 ) -> errors.CoalesceError:
     """The error for a request that got no answer from `server`.
 
-    ConfigurationError for a certificate that is not trusted, Unavailable for everything else.
+    ConfigurationError for a certificate that is not trusted, Unanswered for everything else.
     """
     for error in _causes(cause):
         if isinstance(error, ssl.SSLCertVerificationError):
@@ -104,7 +104,7 @@ def connection_failure(
                 hint=CERTIFICATE_HINT,
             )
     reason = describe(cause, server)
-    return errors.Unavailable(
+    return errors.Unanswered(
         f"{subject(operation, where)}: {reason}" if where else reason,
         key=where,
         operation=operation,

@@ -88,7 +88,7 @@ class Wire:
 
         `where` names the prefix or key that a request on the bucket concerns, for messages; `limit`
         is the most bytes that the body of the answer may have, None for any number; what is not
-        `repeatable` is sent on one connection only. Raises what the answer means, Unavailable where
+        `repeatable` is sent on one connection only. Raises what the answer means, Unanswered where
         there is none, BadRequest for what HTTP cannot carry.
         """
         where = key or where
