@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from coalesce.errors import UsageError
 from coalesce.model import ExistingOutput, GroupId, ObjectInfo, Source
+from coalesce.naming.sources import offsets_of
 
 # Kafka's legal topic characters (org.apache.kafka.common.internals.Topic).
 _TOPIC = r"[a-zA-Z0-9._-]+"
@@ -96,7 +97,7 @@ class Corporate(Layout):
 
     @override
     def output_key(self, group: GroupId, sources: Sequence[Source], taken: Container[str]) -> str:
-        last = max(source.last for source in sources)
+        last = max(last for _, last in offsets_of(sources))
         return _find_free_key(f"{group.prefix}{sources[0].first}_", str(last), ".jsonl.gz", taken)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 
 from coalesce.model import Batch, ExistingOutput, Group, GroupId, Kept, Plan, Source, Why
 from coalesce.naming.layouts import Layout
-from coalesce.naming.sources import Sources
+from coalesce.naming.sources import Sources, offsets_of
 from coalesce.planning.rules import Limits, selected
 from coalesce.storage.limits import ARCHIVED, MAX_OBJECT_BYTES
 
@@ -132,11 +132,11 @@ def count_gaps(sources: Iterable[Source]) -> tuple[int, int]:
     """Counts (gaps, overlaps) between neighbouring sources; they must be ordered by offset."""
     gaps = overlaps = 0
     reached = None
-    for source in sources:
+    for first, last in offsets_of(sources):
         if reached is not None:
-            gaps += source.first > reached + 1
-            overlaps += source.first <= reached
-        reached = source.last if reached is None else max(reached, source.last)
+            gaps += first > reached + 1
+            overlaps += first <= reached
+        reached = last if reached is None else max(reached, last)
     return gaps, overlaps
 
 

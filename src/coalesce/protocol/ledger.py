@@ -6,11 +6,11 @@ output against its header; the lines make every deletion accountable.
 
 from __future__ import annotations
 
-import json
 import time
 import zlib
 from collections.abc import Iterator
 from itertools import islice
+from json.encoder import encode_basestring_ascii
 from typing import Annotated, Literal
 
 from isal import isal_zlib
@@ -32,7 +32,6 @@ _HEADER_BYTES = 64 * 1024
 # deflated one by one it would take half. `json.dumps` makes an encoder anew for each line.
 _LEVEL = 3
 _LINES_AT_ONCE = 1000
-_as_json = json.JSONEncoder(separators=(",", ":")).encode
 
 Size = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -158,16 +157,14 @@ def _lines(header: EntryHeader, batch: Batch, transferred: TransferredBatch) -> 
     yield header.model_dump_json() + "\n"
     start = 0
     for source, fate in zip(batch.sources, transferred.sources, strict=True):
-        row = (
-            source.key,
-            source.etag,
-            source.size,
-            int(source.modified),
-            fate.records,
-            start,
-            fate.length,
-            fate.crc64,
-            fate.content,
+        # Written by hand: `json.dumps` takes two and a half times as long, for each source.
+        yield (
+            f"[{encode_basestring_ascii(source.key)},{encode_basestring_ascii(source.etag)},"
+            f"{source.size},{int(source.modified)},{_number(fate.records)},{start},{fate.length},"
+            f"{_number(fate.crc64)},{_number(fate.content)}]\n"
         )
         start += fate.length
-        yield f"{_as_json(row)}\n"
+
+
+def _number(value: int | None) -> str:
+    return "null" if value is None else str(value)

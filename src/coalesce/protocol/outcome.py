@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from coalesce.errors import CoalesceError
 from coalesce.model import CommittedOutput, Kept
+from coalesce.naming.sources import offsets_of
 from coalesce.protocol.commit import Committed
 from coalesce.protocol.deletion import Deletion
 
@@ -56,7 +57,7 @@ def committed_output(
         size=committed.size,
         records=records,
         first=batch.sources[0].first,
-        last=max(source.last for source in batch.sources),
+        last=max(last for _, last in offsets_of(batch.sources)),
         checksum=committed.crc64,
         deleted=deletion.deleted if deletion else 0,
         gone=deletion.gone if deletion else 0,

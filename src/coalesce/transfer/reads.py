@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from coalesce.errors import (
@@ -14,6 +13,7 @@ from coalesce.errors import (
     PreconditionFailed,
     SourceChanged,
     SourceUnusable,
+    StorageError,
     TooLong,
 )
 from coalesce.model import Source, Span, Why
@@ -126,29 +126,33 @@ async def read_body(store: ObjectStore, span: Span) -> Body:
     listed; StorageError.
     """
     source = span.source
-    with listed_version(source):
+    try:
         if span.whole:
             return await store.get(source.key, etag=source.etag, size=source.size)
         return await store.get(source.key, etag=source.etag, start=span.start, length=span.length)
+    except NOT_AS_LISTED as error:
+        raise not_as_listed(source, error) from error
 
 
-@contextmanager
-def listed_version(source: Source) -> Iterator[None]:
-    """Raises SourceUnusable where the store says that a source is no longer as it was listed."""
-    try:
-        yield
-    except (PreconditionFailed, NotFound) as error:
-        message = f"{source.key}: changed or vanished since it was listed"
-        changed = SourceChanged(message, key=source.key, request_id=error.request_id)
-        raise SourceUnusable(source, Why.CHANGED, changed) from error
-    except Archived as error:
-        message = f"{source.key}: {error.message}"
-        archived = Archived(message, key=source.key, code=error.code, request_id=error.request_id)
-        raise SourceUnusable(source, Why.ARCHIVED, archived) from error
-    except TooLong as error:
-        message = f"{source.key}: has more than the {source.size} bytes that it was listed with"
-        longer = ContentError(message, key=source.key, request_id=error.request_id)
-        raise SourceUnusable(source, Why.CORRUPT, longer) from error
+# What the store answers where a source is no longer as it was listed.
+NOT_AS_LISTED = (PreconditionFailed, NotFound, Archived, TooLong)
+
+
+def not_as_listed(source: Source, error: StorageError) -> SourceUnusable:
+    """What such an answer means for the source: changed or vanished, archived, or too long."""
+    key, request_id = source.key, error.request_id
+    match error:
+        case TooLong():
+            message = f"{key}: has more than the {source.size} bytes that it was listed with"
+            longer = ContentError(message, key=key, request_id=request_id)
+            return SourceUnusable(source, Why.CORRUPT, longer)
+        case Archived():
+            message = f"{key}: {error.message}"
+            archived = Archived(message, key=key, code=error.code, request_id=request_id)
+            return SourceUnusable(source, Why.ARCHIVED, archived)
+    message = f"{key}: changed or vanished since it was listed"
+    changed = SourceChanged(message, key=key, request_id=request_id)
+    return SourceUnusable(source, Why.CHANGED, changed)
 
 
 def cut_spans(spans: Iterable[Span], size: int) -> Iterator[Span]:

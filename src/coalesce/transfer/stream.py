@@ -26,7 +26,7 @@ from coalesce.storage.checksums import Checksum
 from coalesce.transfer.joined import JoinedSources
 from coalesce.transfer.joining import Join, SourceJoiner
 from coalesce.transfer.limits import Budget, Capacity
-from coalesce.transfer.reads import Read, ReadAhead, listed_version
+from coalesce.transfer.reads import NOT_AS_LISTED, Read, ReadAhead, not_as_listed
 
 
 def window_bytes(batch: Batch, budget: int, sizes: PartSizes) -> int:
@@ -203,7 +203,7 @@ class _Transfer:
     async def _copy(self, span: Span, number: int) -> UploadedPart:
         source = span.source
         async with self.capacity.writes.slot():
-            with listed_version(source):
+            try:
                 return await self.store.copy_part(
                     self.batch.output,
                     self.upload_id,
@@ -214,6 +214,8 @@ class _Transfer:
                     length=span.length,
                     checksum=self.checksum,
                 )
+            except NOT_AS_LISTED as error:
+                raise not_as_listed(source, error) from error
 
 
 def _combine(receipts: tuple[UploadedPart, ...]) -> int:

@@ -244,6 +244,29 @@ async def test_an_answer_that_trickles_is_given_up_though_it_never_falls_silent(
         await asyncio.wait_for(request, 10)
 
 
+async def test_an_answer_that_may_trickle_is_waited_for_as_long_as_it_is_not_silent(
+    clock: Clock, connection: Connection
+) -> None:
+    """While S3 puts a large object together it sends a space now and then, for minutes."""
+    request = asyncio.create_task(
+        connection.exchange(b"POST", (), bodiless=False, may_trickle=True)
+    )
+    await asyncio.sleep(0)
+    feed(connection, HEAD + b"content-length: 31\r\n\r\n")
+    for _ in range(30):
+        feed(connection, b" ")
+        for _ in range(20):
+            connection.check_progress(clock.now, 60)
+            clock.now += 1
+    feed(connection, b"x")
+    assert len((await asyncio.wait_for(request, 10)).data) == 31
+    silent = asyncio.create_task(connection.exchange(b"POST", (), bodiless=False, may_trickle=True))
+    await asyncio.sleep(0)
+    connection.check_progress(clock.now + 61, 60)
+    with pytest.raises(connections.BrokenConnection, match="no bytes for 60 s"):
+        await asyncio.wait_for(silent, 10)
+
+
 async def test_an_answer_as_slow_as_is_allowed_is_read_to_its_end(
     clock: Clock, connection: Connection
 ) -> None:

@@ -95,6 +95,32 @@ async def test_a_complete_is_create_only_and_held_against_the_sum_of_the_whole(
     assert re.search("<ChecksumCRC64NVME>AAAAAAAAAAA=", server.sent)
 
 
+async def test_a_complete_is_believed_by_what_follows_the_spaces_that_kept_the_connection(
+    store: S3Store, server: Server
+) -> None:
+    """S3 answers with 200 before it knows how it ends (S3 API reference)."""
+
+    async def complete() -> None:
+        await store.complete_upload(
+            "k", "u", [UploadedPart(1, 4, '"p"', "")], checksum=Checksum.NONE
+        )
+
+    declaration = '<?xml version="1.0" encoding="UTF-8"?>\n'
+    server.body = f"   \n{declaration}<CompleteMultipartUploadResult/>"
+    await complete()
+    server.body = f"   \n{declaration}<Error><Code>PreconditionFailed</Code></Error>"
+    with pytest.raises(errors.PreconditionFailed):
+        await complete()
+
+
+async def test_what_is_put_is_held_against_its_md5(store: S3Store, server: Server) -> None:
+    """RFC 1864; a bucket with object lock takes nothing without."""
+    server.headers = {"ETag": '"e"'}
+    await store.put("k", b"data", content_type="text/plain", metadata={"a": "b"})
+    assert server.asked["content-md5"] == "jXd/OF09/siBXSD3SWAm3A=="
+    assert (server.asked["content-type"], server.asked["x-amz-meta-a"]) == ("text/plain", "b")
+
+
 async def test_a_part_carries_its_sum(store: S3Store, server: Server) -> None:
     server.headers = {"ETag": '"p"'}
     await store.upload_part(
@@ -108,8 +134,9 @@ async def test_a_copied_part_names_the_version_of_its_source(
 ) -> None:
     server.body = "<CopyPartResult><ETag>e</ETag></CopyPartResult>"
     await store.copy_part(
-        "k", "u", 1, source="s", etag='"old"', start=0, length=5, checksum=Checksum.CRC64NVME
+        "k", "u", 1, source="a/ü +", etag='"old"', start=0, length=5, checksum=Checksum.CRC64NVME
     )
+    assert server.asked["x-amz-copy-source"] == "b/a/%C3%BC%20%2B"
     assert server.asked["x-amz-copy-source-if-match"] == '"old"'
     assert server.asked["x-amz-copy-source-range"] == "bytes=0-4"
 

@@ -136,7 +136,7 @@ async def test_a_server_that_redirects_everything_is_given_up_at_once(status: st
             with pytest.raises(errors.ConfigurationError, match=status[:3]) as caught:
                 await ask()
             assert "--endpoint-url" in caught.value.hint
-        assert len(server.requests) == 5
+        assert len(server.requests) == 4
 
 
 async def test_a_refusal_without_a_body_counts_by_its_status() -> None:

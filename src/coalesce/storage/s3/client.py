@@ -49,11 +49,6 @@ from coalesce.storage.s3.signing import Keys
 _METHODS = {
     "CreateBucket": "create_bucket",
     "ListObjectsV2": "list_objects_v2",
-    "PutObject": "put_object",
-    "CreateMultipartUpload": "create_multipart_upload",
-    "UploadPartCopy": "upload_part_copy",
-    "CompleteMultipartUpload": "complete_multipart_upload",
-    "AbortMultipartUpload": "abort_multipart_upload",
     "ListMultipartUploads": "list_multipart_uploads",
 }
 # What botocore's parsers raise at answers that are not S3's.

@@ -76,6 +76,7 @@ class Connection(asyncio.BufferedProtocol):
         self._body_bytes = 0
         self._most_body_bytes = math.inf
         self._bodiless = False
+        self._may_trickle = False
         # when the speed of an answer was looked at, and how many bytes had come by then
         self._mark: tuple[float, int] | None = None
 
@@ -164,9 +165,16 @@ class Connection(asyncio.BufferedProtocol):
             self._complete()
 
     async def exchange(
-        self, head: bytes, body: Sequence[bytes], *, bodiless: bool, limit: int | None = None
+        self,
+        head: bytes,
+        body: Sequence[bytes],
+        *,
+        bodiless: bool,
+        limit: int | None = None,
+        may_trickle: bool = False,
     ) -> Answer:
-        """Sends one request and waits for its answer.
+        """Sends one request and waits for its answer, which may come as slowly as it likes if it
+        `may_trickle`.
 
         `bodiless` answers (to HEAD and CONNECT) end with their head. `limit` is the most bytes that
         the body may have, unless it is that of a refusal: the first byte too many, or a head that
@@ -180,6 +188,7 @@ class Connection(asyncio.BufferedProtocol):
         self._bodiless = bodiless
         self._answer_bytes = 0
         self._most_body_bytes = math.inf if limit is None else limit
+        self._may_trickle = may_trickle
         self._mark = None
         self.active_at = self._loop.time()
         try:
@@ -227,6 +236,8 @@ class Connection(asyncio.BufferedProtocol):
             return
         if now - self.active_at > seconds:
             self.fail(f"no bytes for {seconds:g} s")
+        elif self._may_trickle:
+            return
         elif self._mark is None:
             self._mark = (now, self._answer_bytes) if self._answer_bytes else None
         elif now - self._mark[0] >= seconds:

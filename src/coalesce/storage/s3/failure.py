@@ -111,6 +111,34 @@ def connection_failure(
     )
 
 
+def access_failure(
+    error: errors.ConfigurationError | errors.StorageError, bucket: str
+) -> errors.CoalesceError:
+    """What the first request on a bucket ends with, for whoever has set it up."""
+    match error:
+        case errors.ConfigurationError(code="NoSuchBucket"):
+            return errors.ConfigurationError(
+                f"there is no bucket {bucket!r}: {error.message}",
+                key=error.key,
+                code=error.code,
+                request_id=error.request_id,
+                hint=error.hint,
+                operation=error.operation,
+            )
+        case errors.Unavailable(code=errors.Unavailable.code):
+            return errors.ConfigurationError(
+                f"cannot reach the store: {error.message}",
+                hint="Check the network, --endpoint-url and --region.",
+            )
+        case errors.ConfigurationError() | errors.Unavailable():
+            return error  # another code is the store's own, which may say otherwise later
+    return errors.ConfigurationError(
+        f"cannot use the bucket: {error.message}",
+        code=error.code,
+        hint="Check --bucket, --region and --endpoint-url.",
+    )
+
+
 def describe(cause: BaseException, server: str) -> str:
     """Why `server` gave no answer, in words, without the user and password of any URL."""
     for error in _causes(cause):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from coalesce.storage.s3.connection import Answer, BrokenConnection, Connection
 from coalesce.storage.s3.origin import Origin
@@ -39,19 +40,29 @@ class Pool:
         bodiless: bool = False,
         limit: int | None = None,
         repeatable: bool = True,
+        may_trickle: bool = False,
     ) -> Answer:
-        """One request, one answer; `bodiless` and `limit` as in `Connection.exchange`.
+        """One request, one answer; `bodiless`, `limit` and `may_trickle` as in
+        `Connection.exchange`.
 
         Raises BrokenConnection, OSError or TimeoutError where there is no answer.
 
         A kept connection that closes before any byte of an answer has come was most likely closed
         while the request was on its way: it is sent once more, if it is `repeatable`.
         """
+        exchange = partial(
+            Connection.exchange,
+            head=head,
+            body=body,
+            bodiless=bodiless,
+            limit=limit,
+            may_trickle=may_trickle,
+        )
         async with self._free:
             connection = self._take_idle()
             if connection is not None:
                 try:
-                    return await connection.exchange(head, body, bodiless=bodiless, limit=limit)
+                    return await exchange(connection)
                 except BrokenConnection as error:
                     if error.answer_began or not repeatable:
                         raise
@@ -59,7 +70,7 @@ class Pool:
                     self._release(connection)
             connection = await self._open()
             try:
-                return await connection.exchange(head, body, bodiless=bodiless, limit=limit)
+                return await exchange(connection)
             finally:
                 self._release(connection)
 

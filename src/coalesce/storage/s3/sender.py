@@ -78,6 +78,7 @@ class Sender:
     async def retry(self, send: Callable[[], Awaitable[T]]) -> T:
         """What `send` returns, tried again while it raises Unavailable.
 
+        An error that another try came before is marked as `repeated`.
         What would be unsafe to repeat without another look at the store must not come here. The
         pauses have full jitter, as in botocore's standard mode.
         """
@@ -85,9 +86,10 @@ class Sender:
         while True:
             try:
                 return await send()
-            except errors.Unavailable as error:
+            except errors.StorageError as error:
+                error.repeated = attempt > 1
                 self._usage.throttled += isinstance(error, errors.Throttled)
-                if attempt == self._attempts:
+                if attempt == self._attempts or not isinstance(error, errors.Unavailable):
                     raise
             self._usage.retries += 1
             await asyncio.sleep(random.uniform(0, min(20, 0.2 * 2**attempt)))

@@ -1,5 +1,5 @@
-"""An S3 bucket: reads, listings, deletes and parts over our own connections, everything rare
-through the general client.
+"""An S3 bucket: objects and uploads over our own connections, what is rare through the general
+client.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
-from typing import Any
 
 from typing_extensions import override
 
@@ -30,10 +29,18 @@ from coalesce.storage.limits import LIST_PAGE, MAX_IDLE_PAGES
 from coalesce.storage.s3.answers import body_of, date_of, head_of, require
 from coalesce.storage.s3.client import Client, open_client
 from coalesce.storage.s3.connection import Answer
+from coalesce.storage.s3.failure import access_failure
 from coalesce.storage.s3.options import S3Options
 from coalesce.storage.s3.sender import Sender
+from coalesce.storage.s3.signing import encode_path
 from coalesce.storage.s3.wire import Wire
-from coalesce.storage.s3.xml import delete_request, parse_delete_result, parse_page
+from coalesce.storage.s3.xml import (
+    complete_request,
+    delete_request,
+    parse_delete_result,
+    parse_page,
+    parse_result,
+)
 
 
 @asynccontextmanager
@@ -75,32 +82,10 @@ class S3Store(ObjectStore):
     async def check_access(self, prefix: str) -> None:
         try:
             await self._sender.locate(prefix)
-        except errors.ConfigurationError as error:
-            if error.code != "NoSuchBucket":
-                raise
-            raise errors.ConfigurationError(
-                f"there is no bucket {self.bucket!r}: {error.message}",
-                key=error.key,
-                code=error.code,
-                request_id=error.request_id,
-                hint=error.hint,
-                operation=error.operation,
-            ) from error
         except errors.AccessDenied:
             return  # the right to list may be limited to the prefixes
-        except errors.Unavailable as error:
-            if error.code != errors.Unavailable.code:
-                raise  # the store itself says so, and may say otherwise later
-            raise errors.ConfigurationError(
-                f"cannot reach the store: {error.message}",
-                hint="Check the network, --endpoint-url and --region.",
-            ) from error
-        except errors.StorageError as error:
-            raise errors.ConfigurationError(
-                f"cannot use the bucket: {error.message}",
-                code=error.code,
-                hint="Check --bucket, --region and --endpoint-url.",
-            ) from error
+        except (errors.ConfigurationError, errors.StorageError) as error:
+            raise access_failure(error, self.bucket) from error
 
     async def create_bucket(self) -> None:
         """Creates the bucket, on local servers."""
@@ -196,17 +181,18 @@ class S3Store(ObjectStore):
         content_type: str = "",
         metadata: Mapping[str, str] | None = None,
     ) -> str:
-        optional = {
-            "IfNoneMatch": "*" if if_none_match else "",
-            "IfMatch": if_match,
-            "ContentType": content_type,
-            "Metadata": dict(metadata or {}),
-        }
-        answer = await self._client.call(
-            "PutObject", key, Key=key, Body=body, **{k: v for k, v in optional.items() if v}
+        headers = _describe(content_type, metadata or {}) | {"content-md5": _md5(body)}
+        if if_none_match:
+            headers["if-none-match"] = "*"
+        if if_match:
+            headers["if-match"] = if_match
+        answer = await self._sender.retry(
+            lambda: self._sender.send(
+                "PutObject", "PUT", key, headers=headers, body=[body], repeatable=False
+            )
         )
         self.usage.bytes_out += len(body)
-        etag = require(answer, "ETag", "PutObject", key)
+        etag = require(answer.headers, "etag", "PutObject", key)
         self.md5_etags = self.md5_etags or is_md5(etag, body)
         return etag
 
@@ -214,17 +200,23 @@ class S3Store(ObjectStore):
     async def create_upload(
         self, key: str, *, checksum: Checksum, metadata: Mapping[str, str], content_type: str = ""
     ) -> CreatedUpload:
-        arguments: dict[str, Any] = {"Metadata": dict(metadata)}
-        if content_type:
-            arguments["ContentType"] = content_type
+        headers = _describe(content_type, metadata)
         if checksum is not Checksum.NONE:
-            arguments["ChecksumAlgorithm"] = checksum.value
-            arguments["ChecksumType"] = (
-                "FULL_OBJECT" if checksum is Checksum.CRC64NVME else "COMPOSITE"
+            full = checksum is Checksum.CRC64NVME
+            headers["x-amz-checksum-algorithm"] = checksum.value
+            headers["x-amz-checksum-type"] = "FULL_OBJECT" if full else "COMPOSITE"
+        operation, tries = "CreateMultipartUpload", 0
+
+        async def once() -> str:
+            nonlocal tries
+            tries += 1
+            answer = await self._sender.send(
+                operation, "POST", key, query={"uploads": ""}, headers=headers, repeatable=False
             )
-        answer = await self._client.call("CreateMultipartUpload", key, Key=key, **arguments)
-        repeated = answer["ResponseMetadata"].get("RetryAttempts", 0) > 0
-        return CreatedUpload(require(answer, "UploadId", "CreateMultipartUpload", key), repeated)
+            return require(parse_result(answer.data, operation, key), "UploadId", operation, key)
+
+        upload_id = await self._sender.retry(once)
+        return CreatedUpload(upload_id, repeated=tries > 1)
 
     @override
     async def upload_part(
@@ -261,23 +253,21 @@ class S3Store(ObjectStore):
         length: int,
         checksum: Checksum,
     ) -> UploadedPart:
-        answer = await self._client.call(
-            "UploadPartCopy",
-            key,
-            Key=key,
-            UploadId=upload_id,
-            PartNumber=number,
-            CopySource={"Bucket": self._client.bucket, "Key": source},
-            CopySourceIfMatch=etag,
-            CopySourceRange=f"bytes={start}-{start + length - 1}",
-        )
-        result = answer.get("CopyPartResult", {})
-        return UploadedPart(
-            number,
-            length,
-            require(result, "ETag", "UploadPartCopy", key),
-            result.get(f"Checksum{checksum.value}", ""),
-        )
+        operation = "UploadPartCopy"
+        query = {"partNumber": str(number), "uploadId": upload_id}
+        headers = {
+            "x-amz-copy-source": encode_path(f"{self.bucket}/{source}"),
+            "x-amz-copy-source-if-match": etag,
+            "x-amz-copy-source-range": f"bytes={start}-{start + length - 1}",
+        }
+
+        async def once() -> dict[str, str]:
+            answer = await self._sender.send(operation, "PUT", key, query=query, headers=headers)
+            return parse_result(answer.data, operation, key)
+
+        result = await self._sender.retry(once)
+        found = require(result, "ETag", operation, key)
+        return UploadedPart(number, length, found, result.get(f"Checksum{checksum.value}", ""))
 
     @override
     async def complete_upload(
@@ -290,31 +280,36 @@ class S3Store(ObjectStore):
         value: str = "",
         create_only: bool = True,
     ) -> None:
-        # part sums too: versitygw and MinIO refuse a full-object Complete without them
-        listed = [
-            {
-                "PartNumber": part.number,
-                "ETag": part.etag,
-                **_checksum_field(checksum, part.checksum),
-            }
-            for part in parts
-        ]
-        arguments: dict[str, Any] = {"IfNoneMatch": "*"} if create_only else {}
+        operation = "CompleteMultipartUpload"
+        headers = {"content-type": "application/xml"}
+        if create_only:
+            headers["if-none-match"] = "*"
         if checksum is Checksum.CRC64NVME:
-            arguments |= {"ChecksumCRC64NVME": value, "ChecksumType": "FULL_OBJECT"}
-        await self._client.call(
-            "CompleteMultipartUpload",
-            key,
-            Key=key,
-            UploadId=upload_id,
-            MultipartUpload={"Parts": listed},
-            **arguments,
-        )
+            headers |= {"x-amz-checksum-crc64nvme": value, "x-amz-checksum-type": "FULL_OBJECT"}
+        body = complete_request(parts, checksum)
+
+        async def once() -> None:
+            answer = await self._sender.send(
+                operation,
+                "POST",
+                key,
+                query={"uploadId": upload_id},
+                headers=headers,
+                body=[body],
+                repeatable=False,
+            )
+            parse_result(answer.data, operation, key)
+
+        await self._sender.retry(once)
 
     @override
     async def abort_upload(self, key: str, upload_id: str) -> None:
         with suppress(errors.NoSuchUpload, errors.NotFound):
-            await self._client.call("AbortMultipartUpload", key, Key=key, UploadId=upload_id)
+            await self._sender.retry(
+                lambda: self._sender.send(
+                    "AbortMultipartUpload", "DELETE", key, query={"uploadId": upload_id}
+                )
+            )
 
     @override
     async def list_uploads(self, prefix: str) -> list[OpenUpload]:
@@ -374,7 +369,6 @@ class S3Store(ObjectStore):
     @override
     async def delete_many(self, targets: Sequence[tuple[str, str]]) -> list[DeleteResult]:
         body = delete_request(targets)
-        md5 = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
 
         async def once() -> list[DeleteResult]:
             answer = await self._sender.send(
@@ -382,7 +376,7 @@ class S3Store(ObjectStore):
                 "POST",
                 None,
                 query={"delete": ""},
-                headers={"content-md5": md5, "content-type": "application/xml"},
+                headers={"content-md5": _md5(body), "content-type": "application/xml"},
                 body=[body],
             )
             return parse_delete_result(answer.data, targets)
@@ -390,5 +384,12 @@ class S3Store(ObjectStore):
         return await self._sender.retry(once)
 
 
-def _checksum_field(checksum: Checksum, value: str) -> dict[str, str]:
-    return {f"Checksum{checksum.value}": value} if checksum is not Checksum.NONE and value else {}
+def _describe(content_type: str, metadata: Mapping[str, str]) -> dict[str, str]:
+    """The headers that say what an object is."""
+    headers = {f"x-amz-meta-{name}": value for name, value in metadata.items()}
+    return headers | ({"content-type": content_type} if content_type else {})
+
+
+def _md5(body: bytes) -> str:
+    """What stands in Content-MD5 (RFC 1864)."""
+    return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()

@@ -27,6 +27,10 @@ from coalesce.storage.s3.xml import parse_error
 # greatest length (1,024 bytes) in URL encoding.
 ANSWER_BYTES = 32 * 1024**2
 
+# While one of these lasts, which may be minutes, S3 sends a space now and then (S3 API reference,
+# "CompleteMultipartUpload").
+_LONG = frozenset({"CompleteMultipartUpload", "UploadPartCopy"})
+
 
 class Wire:
     """Connections to one bucket.
@@ -102,7 +106,12 @@ class Wire:
         try:
             head = self._sign(method, self._pool, key, query or {}, headers or {}, body, keys)
             answer = await self._pool.request(
-                head, body, bodiless=method == "HEAD", limit=limit, repeatable=repeatable
+                head,
+                body,
+                bodiless=method == "HEAD",
+                limit=limit,
+                repeatable=repeatable,
+                may_trickle=operation in _LONG,
             )
         except (TimeoutError, OSError) as error:
             raise connection_failure(operation, where, error, str(self._origin)) from error
@@ -133,7 +142,7 @@ class Wire:
         if keys is not None:
             payload = UNSIGNED if body else EMPTY_SHA256
             self._signer.sign(method, path, canonical, fields, keys, time.time(), payload)
-        if body or method == "PUT":
+        if body or method in ("PUT", "POST"):
             fields["content-length"] = str(sum(map(len, body)))
         target = pool.target(f"{path}?{canonical}" if canonical else path)
         return _encode_head(f"{method} {target} HTTP/1.1", fields, self._proxy_line)

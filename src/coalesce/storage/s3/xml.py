@@ -1,7 +1,7 @@
 """The XML that S3 speaks, as far as our own connections need it.
 
-Pages of a listing, bulk deletes, and errors (S3 API reference, "ListObjectsV2", "DeleteObjects" and
-"Error responses").
+Pages of a listing, bulk deletes, multipart uploads, and errors (S3 API reference, "ListObjectsV2",
+"DeleteObjects", "CompleteMultipartUpload" and "Error responses").
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from coalesce.errors import ListingError, Unavailable
-from coalesce.model import ObjectInfo
+from coalesce.model import ObjectInfo, UploadedPart
 from coalesce.storage.base import Deleted, DeleteResult, Page
+from coalesce.storage.checksums import Checksum
 from coalesce.storage.s3.failure import failure_of, subject
 
 Events = Iterable[tuple[str, ElementTree.Element]]
@@ -24,6 +25,11 @@ Events = Iterable[tuple[str, ElementTree.Element]]
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 # parsers turn every line end into a newline unless it is escaped
 _LINE_ENDS = {"\r": "&#13;", "\n": "&#10;"}
+_RESULTS = {
+    "CreateMultipartUpload": "InitiateMultipartUploadResult",
+    "UploadPartCopy": "CopyPartResult",
+    "CompleteMultipartUpload": "CompleteMultipartUploadResult",
+}
 _BY_CODE = {"PreconditionFailed": Deleted.CHANGED, "NoSuchKey": Deleted.ABSENT}
 
 
@@ -117,6 +123,33 @@ def parse_delete_result(data: bytes, targets: Sequence[tuple[str, str]]) -> list
     ]
 
 
+def complete_request(parts: Iterable[UploadedPart], checksum: Checksum) -> bytes:
+    """The body of a Complete.
+
+    It has the checksums of the parts too: versitygw and MinIO refuse a Complete with one of the
+    full object without them.
+    """
+    entries = "".join(_part(part, checksum) for part in parts)
+    return (
+        f'<CompleteMultipartUpload xmlns="{_NAMESPACE}">{entries}</CompleteMultipartUpload>'
+    ).encode()
+
+
+def _part(part: UploadedPart, checksum: Checksum) -> str:
+    name = f"Checksum{checksum.value}"
+    own = f"<{name}>{escape(part.checksum)}</{name}>" if part.checksum else ""
+    number = f"<PartNumber>{part.number}</PartNumber>"
+    return f"<Part>{number}<ETag>{escape(part.etag)}</ETag>{own}</Part>"
+
+
+def parse_result(data: bytes, operation: str, key: str) -> dict[str, str]:
+    """The fields of an answer whose root is named after its operation.
+
+    Raises Unavailable for what is no such answer; what an error under a 200 means.
+    """
+    return _fields(_root(data, _RESULTS[operation], operation, key))
+
+
 def _object(
     element: ElementTree.Element, names: Sequence[str], prefix: str, decode: Callable[[str], str]
 ) -> ObjectInfo:
@@ -161,7 +194,7 @@ def _root(data: bytes, expected: str, operation: str, where: str) -> ElementTree
     """
     details = {"key": where, "operation": operation}
     try:
-        root = ElementTree.fromstring(data)
+        root = ElementTree.fromstring(data.lstrip())
     except ElementTree.ParseError as error:
         raise Unavailable(
             f"{subject(operation, where)}: the answer is not complete XML: {error}", **details
