@@ -24,7 +24,7 @@ def _head(line: str, headers: Mapping[str, str], more: str) -> Head:
 
 
 class AiohttpPool:
-    """As `storage.s3.pool.Pool`, without proxies."""
+    """As `storage.s3.pool.Pool`, without proxies; aiohttp decides itself what it sends again."""
 
     def __init__(self, origin: Origin, *, limit: int, stall: float) -> None:
         self._base = f"{'https' if origin.tls else 'http'}://{origin.authority}"
@@ -36,7 +36,13 @@ class AiohttpPool:
         )
 
     async def request(
-        self, head: Head, body: Sequence[bytes] = (), *, bodiless: bool = False
+        self,
+        head: Head,
+        body: Sequence[bytes] = (),
+        *,
+        bodiless: bool = False,
+        limit: int | None = None,
+        repeatable: bool = True,
     ) -> Answer:
         """One request, one answer."""
         line, headers = head
@@ -46,11 +52,15 @@ class AiohttpPool:
             URL(f"{self._base}{target}", encoded=True),
             headers=headers,
             data=b"".join(body) or None,
+            allow_redirects=False,
         ) as answer:
+            data = await answer.read()
+            overlong = answer.status < 300 and limit is not None and len(data) > limit
             return Answer(
                 answer.status,
                 {name.lower(): value for name, value in answer.headers.items()},
-                await answer.read(),
+                b"" if overlong else data,
+                overlong,
             )
 
     def target(self, path: str) -> str:

@@ -19,15 +19,14 @@ from coalesce.storage.base import ObjectStore
 from coalesce.storage.s3 import S3Options, open_s3
 from support.store_contract import *  # noqa: F403  the same promises, kept by another store
 
+ROOT = Path(__file__).parent.parent.parent
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
 
 @contextlib.contextmanager
 def standin(*options: str) -> Iterator[str]:
     command = [sys.executable, "-m", "bench.standin", *options]
-    process = subprocess.Popen(
-        command, cwd=Path(__file__).parent.parent.parent, stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         yield json.loads(process.stdout.readline())["endpoint"]
@@ -66,11 +65,16 @@ def ask(endpoint: str, what: str) -> dict[str, int]:
         return dict(json.load(answer))
 
 
-def test_a_run_joins_what_it_was_filled_with_and_the_digest_shows_that_no_record_is_lost() -> None:
+@pytest.mark.parametrize("program", ["coalesce", "bench.over_aiohttp"])
+def test_a_run_joins_what_it_was_filled_with_and_the_digest_shows_that_no_record_is_lost(
+    program: str,
+) -> None:
     with standin("--fill", "objects=60,bytes=3000,groups=2,prefix=data/", "--cheap-etags") as url:
         before = ask(url, "digest?prefix=data/")
         command = [
-            str(Path(sys.executable).with_name("coalesce")),
+            sys.executable,
+            "-m",
+            program,
             "run",
             "-b",
             "bench",
@@ -80,8 +84,11 @@ def test_a_run_joins_what_it_was_filled_with_and_the_digest_shows_that_no_record
             url,
             "--region",
             "us-east-1",
+            "--addressing",
+            "path",
+            "-q",
         ]
-        subprocess.run([*command, "--addressing", "path", "-q"], check=True, env=os.environ | KEYS)
+        subprocess.run(command, cwd=ROOT, check=True, env=os.environ | KEYS)
         after, stats = ask(url, "digest?prefix=data/"), ask(url, "stats")
         ask(url, "reset")
         again = ask(url, "digest?prefix=data/")
