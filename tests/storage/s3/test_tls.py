@@ -147,6 +147,22 @@ async def test_a_ca_bundle_that_cannot_be_read_is_reported(
     assert "--ca-bundle" in caught.value.hint
 
 
+async def test_plain_http_reads_no_certificates_that_the_environment_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a file that cannot be read does no harm, and a long one costs no time."""
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "nothing.pem"))
+    async with (
+        serving(store_of(reply)) as server,
+        open_s3(
+            S3Options("bucket", endpoint_url=server.url, access_key="AK", secret_key="SK")
+        ) as store,
+    ):
+        await store.check_access("")
+        assert (await store.get("k", etag='"e"')).data == BODY
+        assert store._client.tls is None
+
+
 async def test_virtual_host_addressing_checks_the_name_of_the_bucket(
     authority: trustme.CA, bundle: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

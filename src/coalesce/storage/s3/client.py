@@ -76,24 +76,27 @@ async def open_client(options: S3Options) -> AsyncIterator[Client]:
             if options.access_key:
                 session.set_credentials(options.access_key, options.secret_key)
             credentials = await session.get_credentials() if options.sign else None
-            authorities = (
-                options.ca_bundle
-                or session.get_config_variable("ca_bundle")
-                or os.environ.get("REQUESTS_CA_BUNDLE")
-            )
+            # Whoever answers over plain HTTP is not verified, wherever it redirects to: loading the
+            # authorities of the environment would only cost time.
+            plain = options.endpoint_url.startswith("http:")
+            authorities = options.ca_bundle
+            if not authorities and not plain:
+                authorities = session.get_config_variable("ca_bundle") or os.environ.get(
+                    "REQUESTS_CA_BUNDLE", ""
+                )
             context = session.create_client(
                 "s3",
                 config=_config(options),
                 region_name=options.region or session.get_config_variable("region") or "us-east-1",
                 endpoint_url=options.endpoint_url or None,
-                verify=(authorities or None) if options.verify_ssl else False,
+                verify=(authorities or None) if options.verify_ssl and not plain else False,
             )
             client = await stack.enter_async_context(context)
         except (BotoCoreError, ValueError) as error:
             raise _configuration_error(error) from error
         tls = None
         secure = str(client.meta.endpoint_url).startswith("https:")
-        if secure or authorities:  # a file that cannot be read stops plain HTTP too
+        if secure or authorities:  # one that is named and cannot be read stops plain HTTP too
             tls = _create_tls_context(authorities or get_cert_path(True), options.verify_ssl)
         yield Client(client, credentials, tls if secure else None, options)
 
