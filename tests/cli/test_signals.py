@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -14,6 +15,7 @@ from coalesce.cli.jobs import run_until_stopped
 from coalesce.cli.output import Printer
 from coalesce.cli.request import OutputOptions
 from coalesce.exits import ExitCode
+from coalesce.model import Batch
 from coalesce.report.report import Report
 from coalesce.run.pipeline import Run
 from coalesce.storage.memory import MemoryBucket, MemoryStore
@@ -65,8 +67,26 @@ async def test_the_second_signal_ends_a_run_at_once(limit: int) -> None:
     logging.getLogger("coalesce").removeHandler(listener)
     assert run.stop.code == (limit or ExitCode.INTERRUPTED)
     assert listener.messages == [
-        "stopping: finishing 0 outputs (0 MB); Ctrl-C again to quit now, the next run cleans up"
+        "stopping: no output is being written; Ctrl-C again to quit now, the next run cleans up"
     ]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ([], "no output is being written"),
+        ([180_000_000], "finishing 1 output (180 MB)"),
+        ([90_000_000, 1_110_000_000], "finishing 2 outputs (1,200 MB)"),
+    ],
+)
+def test_a_run_says_what_it_still_does_when_it_is_told_to_stop(
+    sizes: list[int], words: str
+) -> None:
+    run = Run(MemoryStore(MemoryBucket()), settings())
+    with ExitStack() as outputs:
+        for size in sizes:
+            outputs.enter_context(run.stop.in_progress(Batch("data/output", (), size, "")))
+        assert run.in_progress == words
 
 
 def test_an_interrupt_while_the_command_loads_ends_it_without_a_traceback() -> None:

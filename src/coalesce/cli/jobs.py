@@ -152,7 +152,7 @@ async def run_until_stopped(
             task.cancel()
         else:
             _log.warning(
-                "stopping: finishing %s; %s again to quit now, the next run cleans up",
+                "stopping: %s; %s again to quit now, the next run cleans up",
                 run.in_progress,
                 "Ctrl-C" if number is signal.SIGINT else number.name,
             )

@@ -77,10 +77,12 @@ class Run:
 
     @property
     def in_progress(self) -> str:
-        """What a run that stops now still finishes, in words."""
+        """What a run that stops now still does, in words."""
         outputs, size = (self._workers or self.stop).outputs_in_progress
+        if not outputs:
+            return "no output is being written"
         plural = "" if outputs == 1 else "s"
-        return f"{outputs} output{plural} ({size / 1e6:,.0f} MB)"
+        return f"finishing {outputs} output{plural} ({size / 1e6:,.0f} MB)"
 
     async def coalesce(self) -> Report:
         """Finishes what earlier runs left, then lists, joins, proves and deletes."""
