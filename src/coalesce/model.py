@@ -106,6 +106,7 @@ class Why(enum.StrEnum):
     CHANGED = "changed"
     DELETE_REFUSED = "delete_refused"
     EXCLUDED = "excluded"  # by the user's patterns
+    UNPLANNED = "unplanned"  # no output that a saved plan still asks for takes them
     LEASED = "leased"  # their group is another run's
     UNFINISHED = "unfinished"  # an earlier run's plan record stands on their group
     STOPPED = "stopped"  # the run ended before their turn

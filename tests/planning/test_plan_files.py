@@ -130,6 +130,41 @@ async def test_a_source_that_came_later_is_left_for_the_next_plan() -> None:
     assert auditor.sources(bucket.objects) == ["data/t_0_99-99.jsonl.gz"]
 
 
+def left(report: Report) -> dict[str, int]:
+    assert report.sources.seen == report.sources.joined + sum(report.sources.left.values())
+    return {why: count for why, count in report.sources.left.items() if count}
+
+
+async def test_what_a_plan_does_not_take_is_kept_for_its_reason_and_nothing_has_failed() -> None:
+    bucket = filled_unevenly(1)
+    bucket.store("data/t_0_70-70.jsonl.gz", b"")
+    bucket.now += 500
+    plan = await make_plan(bucket, settings(max_files=3, min_age=100, exclude=("*_5-5.*",)))
+    bucket.store("data/t_0_99-99.jsonl.gz", gzip.compress(b"new\n", mtime=0))
+    bucket.now += 86_400
+    report = await execute(bucket, plan)
+    assert (report.exit_code, report.failures, report.groups.failed) == (0, [], 0)
+    assert left(report) == {"empty": 1, "excluded": 1, "unplanned": 1}
+    again = await execute(bucket, plan)
+    assert (again.exit_code, again.failures, again.groups.failed) == (0, [], 0)
+    assert left(again) == left(report)
+
+
+async def test_a_source_that_a_run_before_has_joined_around_is_kept_and_nothing_has_failed() -> (
+    None
+):
+    """The output of the others got the name that the plan gave to all."""
+    bucket = filled(0, 0)
+    for offsets in ("0-0", "1-9", "2-3", "4-9", "5-5"):
+        bucket.store(f"data/t_0_{offsets}.jsonl.gz", gzip.compress(b"%b\n" % offsets.encode()))
+    plan = await make_plan(bucket, settings())
+    await Run(MemoryStore(bucket), settings(exclude=("*_2-3.*",))).coalesce()
+    report = await execute(bucket, plan)
+    assert "data/t_0_2-3.jsonl.gz" in bucket.objects
+    assert (report.exit_code, report.failures, report.groups.failed) == (0, [], 0)
+    assert left(report) == {"covered": 1}
+
+
 async def test_a_shard_of_a_plan_can_be_killed_at_any_request_and_tried_again() -> None:
     """What the first try joined is no reason to complain at the second."""
     whole = MemoryStore(filled_unevenly(2))

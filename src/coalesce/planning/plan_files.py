@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coalesce.errors import ConfigurationError
-from coalesce.model import Batch, Group, GroupId, Plan
+from coalesce.model import Batch, Group, GroupId, Plan, Why
 from coalesce.naming.layouts import LAYOUTS, Layout
 from coalesce.naming.shards import Shard, balance
 from coalesce.planning.batches import choose_sources, digest
@@ -226,11 +226,11 @@ def match_plan(
         limits: Those of the saved plan.
 
     Returns:
-        The batches that can still be joined exactly as planned, to the version of every source;
-        and the number of batches that no longer match. A batch that an earlier run of the same
-        plan has joined is in neither.
+        The batches that can still be joined exactly as planned, to the version of every source,
+        with the sources that are kept whatever the plan says; and the number of batches that no
+        longer match. A batch that an earlier run of the same plan has joined is in neither.
     """
-    sources, _ = choose_sources(replace(group, listed_at=planned.listed_at), layout, limits)
+    sources, kept = choose_sources(replace(group, listed_at=planned.listed_at), layout, limits)
     ends = {key for batch in planned.batches for key in (batch.first, batch.last)}
     places = {source.key: place for place, source in enumerate(sources) if source.key in ends}
     present = {source.key for source in group.sources if source.key in ends}
@@ -245,7 +245,10 @@ def match_plan(
             batches.append(Batch(batch.output, run, sum(run.sizes()), batch.digest))
         elif not exists or batch.first in present or batch.last in present:
             stale += 1
-    return Plan(group.id, tuple(batches), ()), stale
+    excluded = len(group.sources) - len(sources) - len(kept)
+    # One that was young for the plan need not be so any more.
+    still_kept = tuple(entry for entry in kept if entry.why is not Why.YOUNG)
+    return Plan(group.id, tuple(batches), still_kept, excluded=excluded), stale
 
 
 def _hash(header: PlanHeader, lines: Sequence[str]) -> str:

@@ -32,6 +32,7 @@ _REASONS = {
     Why.ARCHIVED: "in an archive tier",
     Why.UNPARSED: "name does not match the layout",
     Why.EXCLUDED: "left out by --include or --exclude",
+    Why.UNPLANNED: "outside what the saved plan still joins",
     Why.LEASED: "their group is worked on by another run",
     Why.UNFINISHED: "an earlier run left their group unfinished",
     Why.STOPPED: "the run ended before their turn",

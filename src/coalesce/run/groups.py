@@ -174,7 +174,11 @@ class GroupQueue:
         """Why sources of a group that was worked on are neither joined nor kept."""
         if outcome.stale:
             return Why.CHANGED
-        return Why.STOPPED if self.stop.stopping and not outcome.failures else Why.FAILED
+        if outcome.failures:
+            return Why.FAILED
+        if self.stop.stopping:
+            return Why.STOPPED
+        return Why.FAILED if self.workload.planned is None else Why.UNPLANNED
 
     async def _work_again(self, group: GroupId, outcome: GroupOutcome, unmatched: int) -> int:
         """Lists and plans a group once more, since sources have changed after its first listing.
