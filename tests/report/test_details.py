@@ -12,10 +12,10 @@ from coalesce.exits import ExitCode, exit_code_of, worst
 from coalesce.report import usage
 from coalesce.report.account import Account, new_report
 from coalesce.report.merging import merge
-from coalesce.report.report import Report, cost
+from coalesce.report.report import MOST_PLAN_RECORDS, Report, cost
 from coalesce.report.usage import ProcessUsage, usable_cpus
 from coalesce.storage.base import Deleted, DeleteResult
-from coalesce.storage.memory import MemoryBucket, MemoryStore
+from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support import lakes
 from support.buckets import filled, sources
 from support.runs import new_run
@@ -76,6 +76,91 @@ def test_what_is_finished_for_an_earlier_run_is_not_joined_by_this_one() -> None
     seen = report.sources.joined + sum(report.sources.left.values())
     assert report.outputs.recovered == report.recovered.outputs > 0
     assert report.sources.seen == seen
+
+
+def test_what_two_shards_settle_at_once_counts_once_in_their_merged_report() -> None:
+    """Each has found it proven; but only one has deleted each source."""
+    bucket, whole = (lakes.copy_of(lakes.unfinished()) for _ in range(2))
+    alone = asyncio.run(new_run(MemoryStore(whole), settings()).coalesce())
+
+    async def both() -> list[Report]:
+        meetings: dict[str, asyncio.Barrier] = {}
+
+        def meet() -> MemoryStore:
+            store, met = MemoryStore(bucket), set[str]()
+
+            async def before(request: Request) -> None:
+                planned = request.operation == "HeadObject" and request.key.startswith("data/")
+                if planned and request.key not in met:
+                    met.add(request.key)
+                    await meetings.setdefault(request.key, asyncio.Barrier(2)).wait()
+
+            store.before = before
+            return store
+
+        runs = (new_run(meet(), settings(shard=f"{n}/2")).recover() for n in range(2))
+        return list(await asyncio.gather(*runs))
+
+    reports = asyncio.run(both())
+    assert [report.outputs.recovered for report in reports] == [alone.outputs.recovered] * 2
+    merged = merge(reports)
+    assert merged.recovered == alone.recovered
+    assert merged.outputs.recovered == alone.outputs.recovered
+
+
+def test_what_is_settled_in_two_tries_counts_once_in_their_merged_report() -> None:
+    bucket, whole = (lakes.copy_of(lakes.unfinished()) for _ in range(2))
+    alone = asyncio.run(new_run(MemoryStore(whole), settings()).recover())
+    first = asyncio.run(new_run(MemoryStore(bucket), settings(max_delete=3)).recover())
+    second = asyncio.run(new_run(MemoryStore(bucket), settings()).recover())
+    assert first.exit_code == ExitCode.LIMIT
+    assert first.outputs.recovered > 0
+    merged = merge([first, second])
+    assert merged.recovered == alone.recovered
+    assert merged.outputs.recovered == alone.outputs.recovered
+
+
+def test_a_plan_record_that_no_shard_can_settle_counts_once_in_their_merged_report() -> None:
+    def refuse(shard: str) -> Report:
+        bucket = lakes.copy_of(lakes.unfinished())
+        bucket.store("_coalesce/groups/data/db.core.topic_0", b"damaged")
+        return asyncio.run(new_run(MemoryStore(bucket), settings(shard=shard)).recover())
+
+    merged = merge([refuse("0/2"), refuse("1/2")])
+    assert (merged.recovered.groups, merged.recovered.unsettled_groups) == (1, 1)
+
+
+def test_a_plan_record_that_another_run_removes_first_is_not_counted_as_settled() -> None:
+    bucket = lakes.copy_of(lakes.unfinished())
+    store, key = MemoryStore(bucket), "_coalesce/groups/data/db.core.topic_0"
+
+    async def before(request: Request) -> None:
+        if (request.operation, request.key) == ("GetObject", key):
+            bucket.remove(key)
+
+    store.before = before
+    report = asyncio.run(new_run(store, settings()).recover())
+    assert (report.exit_code, report.recovered.groups) == (0, 1)
+    assert [record.group for record in report.recovered.plan_records] == ["data/db.core.topic_1"]
+
+
+def test_a_report_names_the_same_plan_records_in_whatever_order_they_are_settled() -> None:
+    """A bounded number of them; what is not named adds up."""
+    names = [f"data/t_{n:05}" for n in range(MOST_PLAN_RECORDS + 200)]
+
+    def settled(order: list[str]) -> Report:
+        report = new_report(f"r{order[0]}", settings(), ["data/"])
+        account = Account(report, lambda _: None)
+        for name in order:
+            account.count_plan_record(account.new_outcome(name), name, "dead", "settled")
+        return report
+
+    one, other = settled(names), settled(names[::-1])
+    assert one.recovered == other.recovered
+    assert [record.group for record in one.recovered.plan_records] == names[:MOST_PLAN_RECORDS]
+    merged = merge([one, other]).recovered
+    assert merged.groups == MOST_PLAN_RECORDS + 2 * 200
+    assert merged.plan_records == one.recovered.plan_records
 
 
 def test_a_run_that_only_finishes_something_has_not_done_nothing() -> None:

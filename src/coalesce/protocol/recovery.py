@@ -25,24 +25,27 @@ from coalesce.storage.base import Head
 
 async def recover(
     session: Session, key: str, alive: Container[str], stop: Stop, outcome: GroupOutcome
-) -> None:
+) -> str | None:
     """Settles the record at `key`: outputs that are there lose their sources, the rest is made
     impossible, and the record goes.
 
-    Where `stop` does not let it go on, the record stays. Raises GroupOwned while the record's run
-    is among the `alive`, LeaseLost. Everything else is added to the outcome.
+    Where `stop` does not let it go on, the record stays. Returns the id of the run that left the
+    record, empty where that is unknown; None if there is no record any more. Raises GroupOwned
+    while that run is among the `alive`, LeaseLost. Everything else is added to the outcome.
     """
+    left_by = ""
     if not stop.try_continue():
         outcome.unsettled = True
-        return
+        return left_by
     try:
         held = await HeldRecord.read(session.store, session.rules.state, key)
         if held is None:
             run_id = session.rules.run_id
             await remove_tombstone(session.store, key, alive, run_id, session.lease)
-            return
+            return None
+        left_by = held.record.run_id
         if held.record.run_id in alive:
-            message = f"{held.record.group}: run {held.record.run_id} works on it"
+            message = f"{held.record.group}: run {left_by} works on it"
             raise GroupOwned(message, key=key)
         # The dead run may have worked with another layout: its names and contents are its own.
         rules = replace(session.rules, layout=LAYOUTS[held.record.layout])
@@ -52,6 +55,7 @@ async def recover(
     except CoalesceError as error:
         outcome.failures.append(error)
         outcome.unsettled = True
+    return left_by
 
 
 class _Recovery:

@@ -18,8 +18,10 @@ from coalesce.planning.forecast import Forecast
 from coalesce.protocol.lease import Rival
 from coalesce.protocol.outcome import GroupOutcome
 from coalesce.report.report import (
+    Became,
     ConcurrencyPart,
     PlanPart,
+    PlanRecordPart,
     Report,
     ScopePart,
     TopicPart,
@@ -147,19 +149,29 @@ class Account:
         """Returns an empty outcome for a group. Its outputs are counted as they are committed."""
         return GroupOutcome(lambda output: self._count_output(output, group))
 
-    def count_recovered_group(self, outcome: GroupOutcome, group: str, *, settled: bool) -> None:
-        """Counts a group that an earlier run left unfinished, once it was dealt with.
+    def count_plan_record(
+        self, outcome: GroupOutcome, group: str, run_id: str, became: Became
+    ) -> None:
+        """Counts a group that an earlier run left unfinished, once it was dealt with: `run_id` is
+        that run's. Where this one was stopped before, only the outputs that it found count.
 
         Its sources are not seen: they are gone before the listing, or are listed and left.
         """
+        recovered = self.report.recovered
+        if outcome.outputs or became != "stopped":
+            recovered.add_record(
+                PlanRecordPart(group=group, run_id=run_id, outputs=outcome.outputs, became=became)
+            )
+        if became == "stopped":
+            return
         for kept in outcome.kept:
             self._emit_kept(kept)
         for error in outcome.failures:
             self.add_failure(error, group)
-        if settled:
-            self.report.recovered.groups += 1
+        if became == "settled":
+            recovered.groups += 1
         else:
-            self.report.recovered.unsettled_groups += 1
+            recovered.unsettled_groups += 1
             self.report.worsen(ExitCode.TRANSIENT)
 
     def count_group(self, outcome: GroupOutcome, group: Group, plan: Plan, rest: Why) -> None:

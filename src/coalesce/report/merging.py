@@ -19,6 +19,7 @@ from coalesce.report.report import (
     OffsetsPart,
     OutputsPart,
     PathListPart,
+    PlanRecordPart,
     RecoveredPart,
     Report,
     ScopePart,
@@ -32,6 +33,9 @@ _MOST_RUN_IDS = 4
 
 # (bucket, prefixes, layout, partitions): what all shards of one job have in common.
 _Job = tuple[str, tuple[str, ...], str, tuple[int, ...]]
+
+# (bucket, group, run that left it): what tells a plan record from all others.
+_RecordName = tuple[str, str, str]
 
 
 class RunPart(BaseModel):
@@ -104,6 +108,7 @@ def merge(reports: Sequence[Report]) -> MergedReport:
     missing = [failure for job, shards in jobs.items() for failure in _find_missing(job, shards)]
     exit_codes = [report.exit_code for report in last]
     start = min(map(_start_of, reports))
+    recovered = _merge_recovered(sorted(reports, key=_end_of), last)
     return MergedReport(
         version=last[-1].version,
         run_id=_join_run_ids(reports),
@@ -114,8 +119,8 @@ def merge(reports: Sequence[Report]) -> MergedReport:
         store=_merge_stores(last),
         groups=_merge_groups(attempts),
         sources=_merge_sources(attempts),
-        outputs=_merge_outputs(reports),
-        recovered=_merge_recovered(attempts),
+        outputs=_merge_outputs(reports, recovered),
+        recovered=recovered,
         offsets=_merge_offsets(attempts),
         path_list=_merge_path_lists(attempts),
         topics=_merge_topics(attempts),
@@ -212,26 +217,49 @@ def _merge_sources(attempts: Iterable[list[Report]]) -> SourcesPart:
     return total
 
 
-def _merge_outputs(reports: Iterable[Report]) -> OutputsPart:
-    total = OutputsPart()
+def _merge_outputs(reports: Iterable[Report], recovered: RecoveredPart) -> OutputsPart:
+    """`recovered` is what they recovered in all; version 0.1 said only how many outputs."""
+    total = OutputsPart(recovered=recovered.outputs)
     for report in reports:
         total.written += report.outputs.written
-        total.recovered += report.outputs.recovered
+        total.recovered += report.outputs.recovered - report.recovered.outputs
         total.bytes += report.outputs.bytes
         total.records += report.outputs.records
     return total
 
 
-def _merge_recovered(attempts: Iterable[list[Report]]) -> RecoveredPart:
-    """What was finished adds up; what could not be settled is told by the last attempt."""
-    total = RecoveredPart()
-    for runs in attempts:
-        for report in runs:
-            total.groups += report.recovered.groups
-            total.outputs += report.recovered.outputs
-            total.sources_deleted += report.recovered.sources_deleted
-        total.unsettled_groups += runs[-1].recovered.unsettled_groups
+def _merge_recovered(reports: Sequence[Report], last: Sequence[Report]) -> RecoveredPart:
+    """What was finished adds up; what could not be settled is told by the last attempts.
+
+    A plan record that several runs dealt with, at once or one after another, counts once. Those
+    that the reports do not name add up.
+    """
+    total = RecoveredPart(
+        groups=sum(report.recovered.groups for report in reports),
+        outputs=sum(report.recovered.outputs for report in reports),
+        sources_deleted=sum(report.recovered.sources_deleted for report in reports),
+        unsettled_groups=sum(report.recovered.unsettled_groups for report in last),
+    )
+    said_last = _plan_records(last)
+    for name, said in _plan_records(reports).items():
+        settled = [record for record in said if record.became == "settled"]
+        total.groups -= max(0, len(settled) - 1)
+        outputs = [record.outputs for record in said]
+        total.outputs -= sum(outputs) - max(outputs)
+        unsettled = sum(record.became == "unsettled" for record in said_last.get(name, ()))
+        total.unsettled_groups -= unsettled if settled else max(0, unsettled - 1)
+        record = (settled or said)[-1]
+        total.add_record(record.model_copy(update={"outputs": max(outputs)}))
     return total
+
+
+def _plan_records(reports: Iterable[Report]) -> dict[_RecordName, list[PlanRecordPart]]:
+    """What the reports say of each plan record that they name."""
+    found: dict[_RecordName, list[PlanRecordPart]] = defaultdict(list)
+    for report in reports:
+        for record in report.recovered.plan_records:
+            found[report.scope.bucket, record.group, record.run_id].append(record)
+    return found
 
 
 def _merge_offsets(attempts: Iterable[list[Report]]) -> OffsetsPart:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
@@ -17,6 +18,12 @@ PATH_LIST_LIMIT = 2**31 - 1
 
 # Failures that a report holds: more of them nobody reads, and each takes about a kilobyte.
 MOST_FAILURES = 1000
+
+# Plan records that a report holds: enough for those of a few hundred processes that were killed.
+MOST_PLAN_RECORDS = 1000
+
+# What a plan record of an earlier run may have become.
+Became = Literal["settled", "unsettled", "stopped"]
 
 # S3 Standard, us-east-1: per request. DELETE is free.
 _WRITE_USD = 0.005 / 1000
@@ -141,16 +148,37 @@ class OutputsPart(_Part):
     records: int = 0
 
 
+class PlanRecordPart(_Part):
+    """An earlier run's plan record that this run dealt with: the group, that run's id (empty where
+    it is unknown), the outputs that were found proven, and what became of the record. It may have
+    been settled, or still stand because something failed, or because this run was stopped.
+    """
+
+    group: str
+    run_id: str
+    outputs: int
+    became: Became
+
+
 class RecoveredPart(_Part):
     """What this run finished or undid for earlier ones: plan records that it settled, outputs that
     it found proven and the sources that it deleted for them. `unsettled_groups` are those whose
-    records stand, and for which the exit code is 75 at least.
+    records stand, and for which the exit code is 75 at least. `plan_records` are the first of all
+    these records by name: several runs may settle the same one.
     """
 
     groups: int = 0
     outputs: int = 0
     sources_deleted: int = 0
     unsettled_groups: int = 0
+    plan_records: list[PlanRecordPart] = Field(default_factory=list)
+
+    def add_record(self, record: PlanRecordPart) -> None:
+        """Adds a plan record, and keeps a bounded number of them: in all reports of a night the
+        same ones.
+        """
+        insort(self.plan_records, record, key=lambda one: (one.group, one.run_id))
+        del self.plan_records[MOST_PLAN_RECORDS:]
 
 
 class OffsetsPart(_Part):

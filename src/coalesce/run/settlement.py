@@ -20,6 +20,7 @@ from coalesce.protocol.state import records_prefix
 from coalesce.protocol.survey import Ground
 from coalesce.protocol.sweep import sweep, sweep_own
 from coalesce.report.account import Account
+from coalesce.report.report import Became
 from coalesce.stop import Stop
 from coalesce.storage.base import ObjectStore
 
@@ -182,7 +183,7 @@ async def settle(
         outcome = account.new_outcome(group)
         async with limiter:
             try:
-                await recover(session, key, living, stop, outcome)
+                left_by = await recover(session, key, living, stop, outcome)
             except GroupOwned as error:
                 if group.startswith(ground.prefixes) and ground.owns(f"{group}_"):
                     owned.append(key)
@@ -192,8 +193,12 @@ async def settle(
         if outcome.unsettled:
             unsettled[key] = outcome.kept
             failed.update([key] if outcome.failures else [])
-        if outcome.failures or not outcome.unsettled or not stop.stopping:
-            account.count_recovered_group(outcome, group, settled=not outcome.unsettled)
+        if left_by is None:
+            return
+        became: Became = "unsettled" if outcome.unsettled else "settled"
+        if outcome.unsettled and stop.stopping and not outcome.failures:
+            became = "stopped"
+        account.count_plan_record(outcome, group, left_by, became)
 
     async with asyncio.TaskGroup() as tasks:
         for key in keys:
