@@ -29,6 +29,7 @@ _REASONS = {
     Why.CHANGED: "changed or deleted since they were listed; the next run takes them up",
     Why.DELETE_REFUSED: "joined, but the store refused to delete them; the next run tries again",
     Why.EXCLUDED: "left out by --include or --exclude",
+    Why.UNPLANNED: "outside what the saved plan still joins; they wait for the next plan",
     Why.LEASED: "in groups that another run works on; run again when it has ended",
     Why.UNFINISHED: "in groups that an earlier run left unfinished, see the failures",
     Why.STOPPED: "not reached before the run ended; run again",
