@@ -48,6 +48,8 @@ from coalesce.settings import (
         ("--report s3://b", "cannot write 's3://b': not a URL of one object"),
         ("--report /none/r.json", "cannot write '/none/r.json': no folder '/none'"),
         ("--plan /none/p", "cannot read the plan '/none/p': No such file or directory"),
+        ("--plan s3://b/plans/", "cannot read the plan 's3://b/plans/': not a URL of one object"),
+        ("--plan s3://b", "cannot read the plan 's3://b': not a URL of one object"),
         ("--config /none/c", "cannot read the configuration file '/none/c': No such file or"),
     ],
 )

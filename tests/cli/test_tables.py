@@ -51,7 +51,7 @@ def test_the_summary_says_what_became_of_groups_and_sources() -> None:
         )
     )
     for line in (
-        "groups 9 found, 5 joined, 1 with nothing to join, 1 leased by another run, 2 failed",
+        "groups 9 found, 5 joined, 1 left as they are, 1 leased by another run, 2 failed",
         "sources 70,000 found, 30,000 joined, 29,000 deleted",
         "kept 20,800 younger than --min-age 5m; run later or use --min-age 0",
         "19,200 not joined: offsets already inside an existing output (duplicates?)",

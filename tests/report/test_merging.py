@@ -256,6 +256,16 @@ def test_bars_are_as_long_as_their_numbers() -> None:
     assert bar_widths(text, "path list before and after") == [480, 4.8]
 
 
+def test_the_page_writes_a_stores_message_and_our_hint_as_two_sentences() -> None:
+    failure = Failure(code="AccessDenied", message="403 Access Denied.", hint="Check the role.")
+    assert "403 Access Denied. Check the role." in render_page(merge([report(failures=[failure])]))
+
+
+def test_the_page_says_which_tries_count_no_more() -> None:
+    tries = [report(code=143), report(started="2026-11-22T02:40:00+00:00")]
+    assert "143 (tried again since)" in render_page(merge(tries))
+
+
 def test_every_reason_for_leaving_a_source_is_said_in_words_that_fit_their_column() -> None:
     """One from a later version, too."""
     left = {why.value: 1 for why in Why} | {"not_known_yet": 1}

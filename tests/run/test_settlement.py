@@ -178,4 +178,4 @@ def test_a_run_that_crashed_elsewhere_is_named_with_the_command_that_cleans_up()
     assert (report.exit_code, key in bucket.objects) == (0, True)
     (event,) = events
     assert (event["type"], event["key"]) == ("unfinished", "dead")
-    assert "`coalesce recover -p a/ -p b/`" in event["hint"]
+    assert "`coalesce recover -b b -p a/ -p b/`" in event["hint"]

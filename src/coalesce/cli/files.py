@@ -28,7 +28,7 @@ async def read_texts(path: str, options: S3Options) -> list[tuple[str, str]]:
     bucket, key = _split(path)
     async with open_s3(options.for_bucket(bucket)) as store:
         keys = [key]
-        if not key or key.endswith("/"):
+        if _names_many(path):
             keys = [
                 entry.key
                 async for page in all_pages(store, key)
@@ -38,6 +38,14 @@ async def read_texts(path: str, options: S3Options) -> list[tuple[str, str]]:
         return [
             (f"{_REMOTE}{bucket}/{found}", (await store.get(found)).data.decode()) for found in keys
         ]
+
+
+async def read_text(path: str, options: S3Options) -> str:
+    """A file or an object. Raises CoalesceError, OSError, ValueError."""
+    if is_url(path) and _names_many(path):
+        raise ConfigurationError("not a URL of one object")
+    ((_, text),) = await read_texts(path, options)
+    return text
 
 
 async def write_text(
@@ -65,7 +73,7 @@ def check_writable(path: str, option: str) -> None:
     """
     hint = f"Choose another {option}."
     if is_url(path):
-        if path.endswith("/") or not _split(path)[1]:
+        if _names_many(path):
             raise ConfigurationError(
                 f"cannot write {path!r}: not a URL of one object",
                 hint=f"Write {option} s3://BUCKET/KEY.",
@@ -76,6 +84,14 @@ def check_writable(path: str, option: str) -> None:
         raise ConfigurationError(f"cannot write {path!r}: no folder {str(folder)!r}", hint=hint)
     if Path(path).is_dir():
         raise ConfigurationError(f"cannot write {path!r}: it is a folder", hint=hint)
+
+
+def _names_many(url: str) -> bool:
+    """Whether a URL stands for all objects under it. Raises ConfigurationError if there is no
+    bucket.
+    """
+    key = _split(url)[1]
+    return not key or key.endswith("/")
 
 
 def _split(url: str) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 from coalesce import __version__
-from coalesce.cli.files import read_texts, reason_of, write_text
+from coalesce.cli.files import read_text, reason_of, write_text
 from coalesce.cli.options import Values
 from coalesce.cli.request import parse
 from coalesce.errors import CoalesceError, ConfigurationError, UsageError
@@ -23,12 +23,12 @@ async def read_plan(path: str, options: S3Options) -> PlanFile:
     Raises UsageError if it cannot be read, ConfigurationError if it is damaged.
     """
     try:
-        ((name, text),) = await read_texts(path, options)
+        text = await read_text(path, options)
     except (OSError, ValueError, CoalesceError) as error:
         raise UsageError(
             f"cannot read the plan {path!r}: {reason_of(error)}", hint="Check --plan."
         ) from error
-    return load(text, name)
+    return load(text, path)
 
 
 def planned_settings(values: Values, plan: PlanFile, today: dt.date) -> Settings:

@@ -48,7 +48,7 @@ def summary_table(report: Report, min_age: float | None = None) -> Table:
     sources, outputs, groups = report.sources, report.outputs, report.groups
     found = {
         "joined": groups.coalesced,
-        "with nothing to join": groups.left,
+        "left as they are": groups.left,
         "leased by another run": groups.leased,
         "failed": groups.failed,
     }

@@ -109,7 +109,7 @@ async def read_status(store: ObjectStore, settings: Settings) -> Status:
         settings: the scope, and the limits that a run would plan by.
 
     Raises:
-        CoalesceError: the bucket cannot be reached, or the state prefix cannot be listing.
+        CoalesceError: the bucket cannot be reached, or the state prefix cannot be listed.
     """
     prefixes = settings.prefixes(dt.datetime.now(dt.UTC).date())
     await store.check_access(prefixes[0])

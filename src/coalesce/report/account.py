@@ -243,7 +243,8 @@ class Account:
         """Emits a warning: a run crashed that worked where this one may not clean up."""
         lease = rival.record
         if rival.readable:
-            scope = [f"-p {prefix}" if prefix else "--whole-bucket" for prefix in lease.prefixes]
+            scope = [f"-b {self.report.scope.bucket}"]
+            scope += [f"-p {prefix}" if prefix else "--whole-bucket" for prefix in lease.prefixes]
             message = (
                 f"run {lease.run_id} did not exit cleanly; "
                 "it worked under prefixes that this run does not have"

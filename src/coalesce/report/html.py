@@ -251,7 +251,7 @@ def _list_runs(report: MergedReport) -> str:
             run.joined,
             run.written,
             run.failures,
-            f"{run.exit_code} (run again)" if run.superseded else str(run.exit_code),
+            f"{run.exit_code} (tried again since)" if run.superseded else str(run.exit_code),
         )
         for run in report.runs
     ]
@@ -276,7 +276,7 @@ def _list_failures(report: MergedReport) -> str:
             failure.code,
             failure.group,
             failure.key,
-            f"{failure.message}. {failure.hint}",
+            f"{failure.message.rstrip('.')}. {failure.hint}",
             failure.request_id,
         )
         for failure in report.failures[:_MAX_ROWS]

@@ -296,7 +296,7 @@ class ObjectStore(Protocol):
         ...
 
     async def delete(self, key: str, *, etag: str = "") -> DeleteResult:
-        """DeleteObject, with If-Match if `etag` is given; without it, it is sent once.
+        """DeleteObject, with If-Match if `etag` is given.
 
         Refusals are results; a lost answer is raised as Unavailable. Without a condition it is sent
         once: whoever asks has just looked at the object, and has to look again.
