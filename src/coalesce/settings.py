@@ -136,7 +136,7 @@ def check_prefix(prefix: str) -> str:
 
 
 def _check_days(text: str) -> str:
-    parse_days(text, dt.date(2000, 1, 1))
+    parse_days(text, dt.datetime.now(dt.UTC).date())
     return text
 
 

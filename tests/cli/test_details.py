@@ -16,6 +16,7 @@ from coalesce.run.pipeline import Run
 from coalesce.storage.memory import MemoryBucket
 from support import lakes
 from support.invoke import invoke
+from support.settings import settings
 
 JOB = ["-b", "b", "-p", "data", "--min-age", "0", "--output", "json"]
 
@@ -201,6 +202,14 @@ def test_days_are_directories_of_year_month_and_day(
     bucket.now += 3600
     done = invoke(["run", *JOB, "-d", date], {"b": bucket}, folder=tmp_path)
     assert {key.rpartition("/")[2].split("_")[0] for key in done.outputs} == joined
+
+
+def test_a_range_of_days_may_end_with_today_or_yesterday() -> None:
+    today = dt.datetime.now(dt.UTC).date()
+    for word, days in (("yesterday", 2), ("today", 3)):
+        first = today - dt.timedelta(days=2)
+        prefixes = settings(date=f"{first}..{word}").prefixes(today)
+        assert (prefixes[0], len(prefixes)) == (f"data/{first:%Y/%m/%d}/", days)
 
 
 @pytest.mark.parametrize(
