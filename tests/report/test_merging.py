@@ -261,6 +261,15 @@ def test_the_page_writes_a_stores_message_and_our_hint_as_two_sentences() -> Non
     assert "403 Access Denied. Check the role." in render_page(merge([report(failures=[failure])]))
 
 
+def test_failures_that_a_report_has_no_room_for_are_counted_all_the_same() -> None:
+    failures = [Failure(code="x", key=f"k{n}") for n in range(1000)]
+    merged = merge([report(failures=failures, failures_omitted=50)])
+    assert [run.failures for run in merged.runs] == [1050]
+    page = render_page(merged)
+    assert "800 more are in the JSON report." in page
+    assert "50 more are only counted." in page
+
+
 def test_the_page_says_which_tries_count_no_more() -> None:
     tries = [report(code=143), report(started="2026-11-22T02:40:00+00:00")]
     assert "143 (tried again since)" in render_page(merge(tries))

@@ -27,6 +27,12 @@ from coalesce.transfer.readback import check_output
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _AT_ONCE = 32
 
+# Its sources were deleted when it was written, so the usual hint would be wrong.
+_DAMAGED = (
+    "Its ledger entry names its sources. Bring back a good version of it if the bucket keeps "
+    'versions; see "Exit code 4" in docs/operations.md.'
+)
+
 
 class Verification(BaseModel):
     """What was checked, and what failed.
@@ -153,12 +159,17 @@ class _Verifier:
                     await self._queue.put(output)
 
     async def _count_records(self, head: Head) -> int:
-        return await check_output(
-            self._store,
-            head,
-            gzipped=self._layout.gzip,
-            expected_crc64=head.checksum.get("CRC64NVME", ""),
-        )
+        try:
+            return await check_output(
+                self._store,
+                head,
+                gzipped=self._layout.gzip,
+                expected_crc64=head.checksum.get("CRC64NVME", ""),
+            )
+        except IntegrityError as error:
+            raise IntegrityError(
+                error.message, key=error.key, code=error.code, hint=_DAMAGED
+            ) from error
 
     def _add_proven(self, head: Head, records: int | None) -> None:
         result, sources = self._result, int(head.metadata[COUNT])
@@ -202,6 +213,7 @@ async def _check_metadata(store: ObjectStore, output: ExistingOutput) -> Head:
         raise IntegrityError(
             f"{output.key}: has {head.size:,} bytes, but was listed with {output.size:,}",
             key=output.key,
+            hint=_DAMAGED,
         )
     count = head.metadata.get(COUNT, "")
     if not _DIGEST.fullmatch(head.metadata.get(DIGEST, "")) or not (

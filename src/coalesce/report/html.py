@@ -281,10 +281,13 @@ def _list_failures(report: MergedReport) -> str:
         )
         for failure in report.failures[:_MAX_ROWS]
     ]
-    rest = f"<p>{len(report.failures) - _MAX_ROWS:,} more are in the JSON report.</p>"
-    return _render_table(("code", "group", "key", "what happened", "request id"), rows) + (
-        rest if len(report.failures) > _MAX_ROWS else ""
-    )
+    notes = {
+        "more are in the JSON report": len(report.failures) - len(rows),
+        "more are only counted": report.failures_omitted,
+    }
+    rest = [f"<p>{count:,} {what}.</p>" for what, count in notes.items() if count]
+    table = _render_table(("code", "group", "key", "what happened", "request id"), rows)
+    return f"{table}{''.join(rest)}"
 
 
 def _list_stages(report: MergedReport) -> str:

@@ -326,6 +326,6 @@ def _summarise(report: Report, *, superseded: bool) -> RunPart:
         exit_code=report.exit_code,
         joined=report.sources.joined,
         written=report.outputs.written,
-        failures=len(report.failures),
+        failures=len(report.failures) + report.failures_omitted,
         superseded=superseded,
     )
