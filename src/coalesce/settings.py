@@ -122,6 +122,9 @@ def check_bucket(name: str) -> str:
             f"--bucket takes a name: -b {bucket or 'NAME'}, or give s3://{bucket or 'NAME'}"
             f"/{prefix or 'PREFIX'}"
         )
+    bucket, slash, prefix = name.partition("/")
+    if slash and not name.startswith("arn:"):
+        raise ValueError(f"--bucket takes a name: -b {bucket or 'NAME'} -p {prefix or 'PREFIX'}")
     return name
 
 

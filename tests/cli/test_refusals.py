@@ -44,6 +44,8 @@ from coalesce.settings import (
         ("s3://lake/x", "'s3://lake/x' is not in the bucket 'b'"),
         ("-b s3://lake", "--bucket takes a name: -b lake, or give s3://lake/PREFIX"),
         ("-b s3://lake/x/y", "--bucket takes a name: -b lake, or give s3://lake/x/y"),
+        ("-b lake/x/y", "--bucket takes a name: -b lake -p x/y"),
+        ("-b lake/", "--bucket takes a name: -b lake -p PREFIX"),
         ("-p s3://lake/x/y", "--prefix takes a path in the bucket: -b lake -p x/y"),
         ("-p s3://lake", "--prefix takes a path in the bucket: -b lake -p PREFIX"),
         ("--report s3://b", "cannot write 's3://b': not a URL of one object"),

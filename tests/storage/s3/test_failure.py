@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -151,6 +152,17 @@ async def test_an_endpoint_that_is_no_url_is_refused_without_its_password(url: s
             pass
     assert "--endpoint-url" in caught.value.hint
     assert "secret" not in caught.value.message
+
+
+async def test_what_cannot_be_a_bucket_is_said_to_be_none_whether_the_store_is_there_or_not() -> (
+    None
+):
+    async with open_s3(replace(options("http://127.0.0.1:1"), bucket="b:x")) as store:
+        with pytest.raises(
+            errors.ConfigurationError, match="'b:x' is not a valid bucket"
+        ) as caught:
+            await store.check_access("")
+    assert "--bucket" in caught.value.hint
 
 
 def test_an_origin_is_an_http_url_and_never_shows_a_password() -> None:

@@ -58,9 +58,9 @@ async def secured(
         "secret_key": "SK",
     } | options
     async with serving(store_of(reply), tls=context) as server:
-        host = chosen.pop("host", "localhost")
+        host, scheme = chosen.pop("host", "localhost"), chosen.pop("scheme", "https")
         async with open_s3(
-            S3Options("bucket", endpoint_url=f"https://{host}:{server.port}", **chosen)
+            S3Options("bucket", endpoint_url=f"{scheme}://{host}:{server.port}", **chosen)
         ) as store:
             yield store, server
 
@@ -71,6 +71,15 @@ async def test_the_authority_in_ca_bundle_is_trusted(authority: trustme.CA, bund
         assert (await store.get("k", etag='"e"')).data == BODY
         part = await store.upload_part("k", "u", 1, [BODY] * 10, checksum=Checksum.NONE, value="")
         assert (part.size, server.requests[-1].body) == (len(BODY) * 10, BODY * 10)
+
+
+async def test_a_scheme_in_capitals_is_the_same_scheme(authority: trustme.CA, bundle: str) -> None:
+    async with secured(certified(authority, "localhost"), ca_bundle=bundle, scheme="HTTPS") as (
+        store,
+        _,
+    ):
+        await store.check_access("")
+        assert (await store.get("k")).data == BODY
 
 
 @pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])

@@ -13,6 +13,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
@@ -22,6 +23,7 @@ from botocore.exceptions import (
     ClientError,
     HTTPClientError,
     NoCredentialsError,
+    ParamValidationError,
     PartialCredentialsError,
     ProfileNotFound,
     ProxyConnectionError,
@@ -78,7 +80,7 @@ async def open_client(options: S3Options) -> AsyncIterator[Client]:
             credentials = await session.get_credentials() if options.sign else None
             # Whoever answers over plain HTTP is not verified, wherever it redirects to: loading the
             # authorities of the environment would only cost time.
-            plain = options.endpoint_url.startswith("http:")
+            plain = urlsplit(options.endpoint_url).scheme == "http"
             authorities = options.ca_bundle
             if not authorities and not plain:
                 authorities = session.get_config_variable("ca_bundle") or os.environ.get(
@@ -95,7 +97,7 @@ async def open_client(options: S3Options) -> AsyncIterator[Client]:
         except (BotoCoreError, ValueError) as error:
             raise _configuration_error(error) from error
         tls = None
-        secure = str(client.meta.endpoint_url).startswith("https:")
+        secure = urlsplit(str(client.meta.endpoint_url)).scheme == "https"
         if secure or authorities:  # one that is named and cannot be read stops plain HTTP too
             tls = _create_tls_context(authorities or get_cert_path(True), options.verify_ssl)
         yield Client(client, credentials, tls if secure else None, options)
@@ -203,6 +205,10 @@ class Client:
         match error:
             case NoCredentialsError() | PartialCredentialsError() | ProfileNotFound():
                 return _configuration_error(error)
+            case ParamValidationError() if "Invalid bucket name" in str(error):
+                return errors.ConfigurationError(
+                    f"{self.bucket!r} is not a valid bucket name", hint="Check --bucket."
+                )
             case RuntimeError():
                 if _EXPIRED not in str(error):
                     raise error
@@ -247,7 +253,7 @@ def _find_proxy(endpoint: str) -> str:
     Raises ConfigurationError for one that is not plain HTTP.
     """
     proxies = get_environ_proxies(endpoint)
-    kind, separator, _ = proxies.get(endpoint.partition(":")[0], "").partition("://")
+    kind, separator, _ = proxies.get(urlsplit(endpoint).scheme, "").partition("://")
     if separator and kind != "http":
         raise errors.ConfigurationError(
             f"the proxy {kind}://... is not supported",
