@@ -113,6 +113,7 @@ async def test_outputs_that_no_longer_match_are_left_and_reported_and_all_others
         ("data/t_2", "PlanStale"),
         ("data/t_3", "PlanStale"),
     ]
+    assert all(" 1 output of the saved plan cannot " in found.message for found in report.failures)
     assert records_in(contents(bucket)) == records
     left = set(auditor.sources(bucket.objects))
     assert {f"data/t_2_{n}-{n}.jsonl.gz" for n in range(3)} <= left

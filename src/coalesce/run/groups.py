@@ -162,12 +162,11 @@ class GroupQueue:
             self.account.count_group(outcome, group, plan, Why.LEASED)
             return
         if unmatched:
-            outcome.failures.append(
-                PlanStale(
-                    f"{group.id}: {unmatched} outputs of the saved plan no longer match the bucket",
-                    key=group.id.prefix,
-                )
+            outputs = "1 output" if unmatched == 1 else f"{unmatched:,} outputs"
+            message = (
+                f"{group.id}: {outputs} of the saved plan cannot be joined as planned any more"
             )
+            outcome.failures.append(PlanStale(message, key=group.id.prefix))
         self.account.count_group(outcome, group, plan, self._rest(outcome))
 
     def _rest(self, outcome: GroupOutcome) -> Why:
