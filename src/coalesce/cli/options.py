@@ -91,10 +91,6 @@ class Group:
         options = (replace(o, hidden=o.hidden or o.name in names) for o in self.options)
         return replace(self, options=tuple(options))
 
-    def plus(self, *options: Option) -> Group:
-        """With these options before the others."""
-        return replace(self, options=options + self.options)
-
     def _check(self, names: Iterable[str]) -> None:
         if unknown := set(names) - {option.name for option in self.options}:
             raise KeyError(f"{self.title} has no {sorted(unknown)}")

@@ -73,17 +73,6 @@ class Shard:
         match = _FIRST_GROUP.search(key)
         return match is not None and self.owns(key[: match.end()])
 
-    def within(self, other: Shard) -> bool:
-        """Whether everything that this shard owns is owned by the other too."""
-        if other == Shard() or self == other:
-            return True
-        return (
-            not self.plan
-            and not other.plan
-            and self.count % other.count == 0
-            and self.index % other.count == other.index
-        )
-
     def meets(self, other: Shard) -> bool:
         """Whether a key may be owned by both shards.
 
