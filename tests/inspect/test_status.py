@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from coalesce.errors import AccessDenied
 from coalesce.inspect.status import read_status
 from coalesce.report.report import PATH_LIST_LIMIT
 from coalesce.run.pipeline import Run
@@ -103,6 +104,21 @@ async def test_a_damaged_record_is_told_and_the_rest_shown() -> None:
         status.exit_code,
         [failure.code for failure in status.failures],
     ) == (8, 4, ["RecordDamaged"])
+
+
+async def test_a_record_that_may_not_be_read_is_told_and_the_rest_shown() -> None:
+    bucket = filled(2)
+    bucket.store("_coalesce/groups/data/t_0", b"a record")
+    store = MemoryStore(bucket)
+
+    async def before(request: Request) -> None:
+        if request.operation == "GetObject":
+            raise AccessDenied(f"{request.key}: 403 AccessDenied", key=request.key)
+
+    store.before = before
+    status = await read_status(store, settings())
+    assert [failure.key for failure in status.failures] == ["_coalesce/groups/data/t_0"]
+    assert (status.exit_code, status.sources.count) == (1, 8)
 
 
 async def test_a_path_list_over_the_limit_is_shown_as_such() -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from coalesce import __version__
-from coalesce.errors import CoalesceError, NotImplementedByStore, RecordDamaged
+from coalesce.errors import CoalesceError, NotImplementedByStore, RecordDamaged, StorageError
 from coalesce.exits import exit_code_of, worst
 from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import Group, GroupId
@@ -101,8 +101,8 @@ class Status(BaseModel):
 async def read_status(store: ObjectStore, settings: Settings) -> Status:
     """The state of a scope: what lies there, what is unfinished, and what a run would change.
 
-    What one failed listing or one damaged record would have shown is missing, and named among the
-    failures; the exit code is that of the worst.
+    What one failed listing or one record that cannot be read would have shown is missing, and named
+    among the failures; the exit code is that of the worst.
 
     Args:
         store: the bucket; nothing is written to it.
@@ -164,7 +164,7 @@ class _StatusBuilder:
         for key in found.records:
             try:
                 held = await HeldRecord.read(self._store, state, key)
-            except RecordDamaged as error:
+            except (RecordDamaged, StorageError) as error:
                 self.add_failure(error)
                 continue
             if held is not None:
