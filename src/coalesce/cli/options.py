@@ -149,8 +149,8 @@ SCOPE = Group(
         ),
         Option(
             ("--shard",),
-            "only the groups of shard I of N, counted from 0; AWS Batch array jobs and Kubernetes"
-            " Indexed Jobs set it by themselves",
+            "only the groups of shard I of N, counted from 0; set by itself in AWS Batch array"
+            " jobs, and in Kubernetes Indexed Jobs that set COALESCE_SHARDS to N",
             "I/N",
         ),
     ),
