@@ -43,6 +43,7 @@ class AiohttpPool:
         bodiless: bool = False,
         limit: int | None = None,
         repeatable: bool = True,
+        may_trickle: bool = False,
     ) -> Answer:
         """One request, one answer."""
         line, headers = head
