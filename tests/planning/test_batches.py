@@ -214,6 +214,44 @@ def test_a_batch_is_planned_again_around_any_of_its_sources_never_across_one(
         assert piece.digest == planning.digest(piece.sources)
 
 
+def test_no_output_covers_a_source_that_a_later_run_may_join() -> None:
+    """An archived, a large, a left out or a young one; an empty one holds nothing to be joined."""
+    kept = {
+        20: source(20, 29)._replace(modified=1e9),
+        40: source(40, 49)._replace(storage_class="GLACIER"),
+        60: source(60, 69, 10**9),
+        80: source(80, 89),
+    }
+    sources = [kept.get(n) or source(n, n + 9) for n in range(0, 120, 10)]
+    sources[-1] = sources[-1]._replace(size=0)
+    made = plan(sources, Limits(exclude=("*_80-89*",)))
+    assert [[each.first for each in batch.sources] for batch in made.batches] == [
+        [0, 10],
+        [90, 100],
+    ]
+    sources[-2], sources[-1] = sources[-2]._replace(size=0), source(110, 119)
+    (_, last) = plan(sources, Limits(exclude=("*_80-89*",))).batches
+    assert [each.first for each in last.sources] == [90, 110]
+
+
+@given(sources_by_offset(), LIMITS, st.data())
+def test_a_kept_source_is_covered_only_by_one_that_holds_its_offsets_itself(
+    sources: list[Source], limits: Limits, data: st.DataObject
+) -> None:
+    """Whichever sources are too young this time."""
+    young = data.draw(st.lists(st.sampled_from(sources), unique=True))
+    aged = [each._replace(modified=1e9) if each in young else each for each in sources]
+    for batch in plan(aged, limits).batches:
+        parsed = layout("corporate").parse(batch.output)
+        assert parsed is not None
+        for each in young:
+            if parsed.first <= each.first and each.last <= parsed.last:
+                assert any(
+                    joined.first <= each.first and each.last <= joined.last
+                    for joined in batch.sources
+                )
+
+
 @given(sources_by_offset())
 def test_a_batch_of_which_nothing_can_be_joined_becomes_nothing(sources: list[Source]) -> None:
     batch = one_batch(sources)

@@ -1,5 +1,7 @@
 """Boundaries of plans: at, just below and just above each limit."""
 
+from dataclasses import replace
+
 import pytest
 
 from coalesce.errors import ConfigurationError
@@ -172,11 +174,12 @@ def test_a_forecast_counts_a_head_for_the_type_and_one_for_the_proof() -> None:
 
 
 SAVED = settings(min_age=300, state="elsewhere")
+LIMITS = Limits.of(SAVED)
 
 
 def saved(sources: list[Source], directory: str = "data/") -> PlanFile:
     group = Group(GroupId(directory, "t", 0), tuple(sources), (), NOW)
-    made = planning.plan(group, CORPORATE, Limits.of(SAVED))
+    made = planning.plan(group, CORPORATE, LIMITS)
     assert made.batches
     line = PlannedGroup.of(group, made)
     return PlanFile.of(SAVED, ("data/",), [line], version="1", created="2026-11-22T00:00:00Z")
@@ -197,12 +200,24 @@ def test_a_plan_keeps_its_state_prefix() -> None:
 
 def test_sources_that_were_too_young_for_a_plan_do_not_spoil_it() -> None:
     """A day later they are old enough, and still not part of it."""
-    sources = [source(0, 0), source(1, 1, modified=NOW - 10), source(2, 2)]
-    (line,) = saved(sources).groups
-    later = Group(GROUP, tuple(sources), (), NOW + 86_400)
-    matched, stale = match_plan(later, line, CORPORATE, Limits.of(SAVED))
+    sources = [manifest(f"t_0_{n}-u_1_{n}") for n in range(3)]
+    sources[1] = sources[1]._replace(modified=NOW - 10)
+    limits = Limits(min_age=300)
+    group = Group(GROUP, tuple(sources), (), NOW)
+    line = PlannedGroup.of(group, planning.plan(group, MANIFEST, limits))
+    matched, stale = match_plan(replace(group, listed_at=NOW + 86_400), line, MANIFEST, limits)
     assert [[s.first for s in batch.sources] for batch in matched.batches] == [[0, 2]]
     assert stale == 0
+
+
+@pytest.mark.parametrize(("came", "stale"), [(5, 0), (15, 1), (25, 0)])
+def test_a_plan_is_not_worked_off_across_a_source_that_came_later(came: int, stale: int) -> None:
+    """The output would cover that source, and no run would ever join it."""
+    sources = [source(10, 14), source(20, 24)]
+    (line,) = saved(sources).groups
+    later = (*sources, source(came, came + 4, modified=NOW + 10))
+    matched, found = match_plan(Group(GROUP, later, (), NOW + 86_400), line, CORPORATE, LIMITS)
+    assert (len(matched.batches), found) == (1 - stale, stale)
 
 
 @pytest.mark.parametrize(("left", "stale"), [([0, 1, 2], 1), ([0], 1), ([2], 1), ([], 0)])
@@ -212,7 +227,7 @@ def test_an_output_that_is_there_beside_its_sources_is_not_written_again(
     sources = [source(n, n) for n in range(3)]
     (line,) = saved(sources).groups
     there = Group(GROUP, tuple(sources[n] for n in left), (output(0, 2),), NOW)
-    matched, found = match_plan(there, line, CORPORATE, Limits.of(SAVED))
+    matched, found = match_plan(there, line, CORPORATE, LIMITS)
     assert (matched.batches, found) == ((), stale)
 
 

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from bisect import bisect_right
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 from coalesce.model import Batch, ExistingOutput, Group, GroupId, Kept, Plan, Source, Why
 from coalesce.naming.layouts import Layout
 from coalesce.naming.sources import Sources, offsets_of
 from coalesce.planning.rules import Limits, selected
 from coalesce.storage.limits import ARCHIVED, MAX_OBJECT_BYTES
+
+# Why sources are kept that no later run joins either: a batch may extend across them.
+_NEVER_JOINED = (Why.EMPTY, Why.COVERED)
 
 
 def plan(group: Group, layout: Layout, limits: Limits, taken: Container[str] = ()) -> Plan:
@@ -25,13 +31,13 @@ def plan(group: Group, layout: Layout, limits: Limits, taken: Container[str] = (
         limits: Sources and bytes per output, and which sources to keep.
         taken: Output keys in use besides those that the group lists.
     """
-    sources, kept = choose_sources(group, layout, limits)
+    chosen = choose_sources(group, layout, limits)
     names = _NamesInUse(taken, {output.key for output in group.outputs})
-    batches, single = _plan_batches(group.id, sources, layout, limits, names)
-    excluded = len(group.sources) - len(sources) - len(kept)
-    kept += [Kept(source.key, Why.SINGLE) for source in single]
-    gaps, overlaps = count_gaps(sources) if layout.comparable_offsets else (0, 0)
-    return Plan(group.id, tuple(batches), tuple(kept), gaps, overlaps, excluded)
+    batches, single = _plan_stretches(group.id, chosen.stretches(), layout, limits, names)
+    excluded = len(group.sources) - len(chosen.sources) - len(chosen.kept)
+    kept = (*chosen.kept, *(Kept(source.key, Why.SINGLE) for source in single))
+    gaps, overlaps = count_gaps(chosen.sources) if layout.comparable_offsets else (0, 0)
+    return Plan(group.id, tuple(batches), kept, gaps, overlaps, excluded)
 
 
 def replan(
@@ -68,39 +74,66 @@ def replan(
     if len(places) != len(unusable):
         raise ValueError(f"not all of these are sources of {batch.output!r}")
     names = _NamesInUse(taken, {batch.output})
-    batches: list[Batch] = []
-    single: list[Source] = []
-    begin = 0
-    for end in (*places, len(sources)):
-        made, alone = _plan_batches(group, sources[begin:end], layout, limits, names)
-        batches += made
-        single += alone
-        begin = end + 1
+    edges = pairwise((-1, *places, len(sources)))
+    stretches = (sources[before + 1 : after] for before, after in edges)
+    batches, single = _plan_stretches(group, stretches, layout, limits, names)
     return tuple(batches), tuple(single)
 
 
-def choose_sources(group: Group, layout: Layout, limits: Limits) -> tuple[Sources, list[Kept]]:
-    """Chooses the sources of a group that may be joined.
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The sources of a group that may be joined.
 
-    Returns:
-        These sources by offset, and those that are kept whatever their neighbours are. A source
-        that the user's patterns leave out is in neither.
+    Attributes:
+        sources: By offset.
+        kept: Those that are kept whatever their neighbours are. One that the user's patterns leave
+            out is in neither.
+        borders: The places in `sources`, in order, before which a source is kept that a later run
+            may join. No batch extends across one: its output would cover that source, and no run
+            would ever join it.
     """
+
+    sources: Sources
+    kept: list[Kept]
+    borders: Sequence[int]
+
+    def stretches(self) -> Iterator[Sources]:
+        """Yields the sources between two borders."""
+        for begin, end in pairwise((0, *self.borders, len(self.sources))):
+            if begin < end:
+                yield self.sources[begin:end]
+
+    def between(self, first: int | None, last: int | None) -> Sources:
+        """Returns the sources from place `first` to `last`; none if there are no such places, or if
+        a border lies between them.
+        """
+        if first is None or last is None:
+            return self.sources[:0]
+        crossed = bisect_right(self.borders, first) != bisect_right(self.borders, last)
+        return self.sources[:0] if crossed else self.sources[first : last + 1]
+
+
+def choose_sources(group: Group, layout: Layout, limits: Limits) -> Chosen:
+    """Chooses the sources of a group that may be joined."""
     ordered = Sources.of(group.id.prefix, group.sources).by_offset()
     coverage = _Coverage(group.outputs if layout.comparable_offsets else ())
-    places = array("I")
+    places, borders = array("I"), array("I")
     kept: list[Kept] = []
     for place, source in enumerate(ordered):
         if not selected(source.key, limits):
+            borders.append(len(places))
             continue
         why = reason_to_keep(source, group.listed_at, limits)
         if why is None and coverage.includes(source):
             why = Why.COVERED
         if why is None:
             places.append(place)
-        else:
-            kept.append(Kept(source.key, why))
-    return (ordered if len(places) == len(ordered) else ordered.take(places)), kept
+            continue
+        kept.append(Kept(source.key, why))
+        if why not in _NEVER_JOINED:
+            borders.append(len(places))
+    sources = ordered if len(places) == len(ordered) else ordered.take(places)
+    return Chosen(sources, kept, borders if layout.comparable_offsets else ())
 
 
 def reason_to_keep(source: Source, now: float, limits: Limits) -> Why | None:
@@ -168,6 +201,23 @@ class _Coverage:
         while self._outputs and self._outputs[-1].first <= source.first:
             self._reach = max(self._reach, self._outputs.pop().last)
         return source.last <= self._reach
+
+
+def _plan_stretches(
+    group: GroupId,
+    stretches: Iterable[Sources],
+    layout: Layout,
+    limits: Limits,
+    names: _NamesInUse,
+) -> tuple[list[Batch], list[Source]]:
+    """Plans stretches of ordered sources, of which no batch may extend into the next."""
+    batches: list[Batch] = []
+    single: list[Source] = []
+    for sources in stretches:
+        made, alone = _plan_batches(group, sources, layout, limits, names)
+        batches += made
+        single += alone
+    return batches, single
 
 
 def _plan_batches(

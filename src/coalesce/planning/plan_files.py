@@ -230,24 +230,25 @@ def match_plan(
         with the sources that are kept whatever the plan says; and the number of batches that no
         longer match. A batch that an earlier run of the same plan has joined is in neither.
     """
-    sources, kept = choose_sources(replace(group, listed_at=planned.listed_at), layout, limits)
+    chosen = choose_sources(replace(group, listed_at=planned.listed_at), layout, limits)
     ends = {key for batch in planned.batches for key in (batch.first, batch.last)}
-    places = {source.key: place for place, source in enumerate(sources) if source.key in ends}
+    places = {
+        source.key: place for place, source in enumerate(chosen.sources) if source.key in ends
+    }
     present = {source.key for source in group.sources if source.key in ends}
     outputs = {output.key for output in group.outputs}
     batches: list[Batch] = []
     stale = 0
     for batch in planned.batches:
-        begin, end = places.get(batch.first), places.get(batch.last)
-        run = sources[:0] if begin is None or end is None else sources[begin : end + 1]
+        run = chosen.between(places.get(batch.first), places.get(batch.last))
         exists = batch.output in outputs
         if not exists and digest(run) == batch.digest:
             batches.append(Batch(batch.output, run, sum(run.sizes()), batch.digest))
         elif not exists or batch.first in present or batch.last in present:
             stale += 1
-    excluded = len(group.sources) - len(sources) - len(kept)
+    excluded = len(group.sources) - len(chosen.sources) - len(chosen.kept)
     # One that was young for the plan need not be so any more.
-    still_kept = tuple(entry for entry in kept if entry.why is not Why.YOUNG)
+    still_kept = tuple(entry for entry in chosen.kept if entry.why is not Why.YOUNG)
     return Plan(group.id, tuple(batches), still_kept, excluded=excluded), stale
 
 
