@@ -731,7 +731,9 @@ def test_a_renewal_that_fails_once_costs_nothing(after: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("slow", "ends"), [(1, 60), (2, 75)], ids=["the first write", "the first renewal"]
+    ("slow", "ends"),
+    [(1, 60), (2, 60), (3, 75)],
+    ids=["the first write", "the renewal at once", "the first renewal after that"],
 )
 def test_a_lease_counts_from_when_it_was_asked_for(slow: int, ends: int) -> None:
     """Its answer takes ten seconds, and later renewals fail: others count from its write."""

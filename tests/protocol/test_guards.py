@@ -356,6 +356,7 @@ async def test_a_live_runs_group_is_left_to_it(monkeypatch: pytest.MonkeyPatch) 
                 sleep=renewed,
                 create_task=lambda job: asyncio.create_task(_never(job)),
                 gather=asyncio.gather,
+                timeout=asyncio.timeout,
             ),
         )
         report = await new_run(MemoryStore(bucket), chosen).coalesce()

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pytest
@@ -274,8 +274,15 @@ async def test_a_missing_right_to_write_the_state_is_named() -> None:
     assert "--accept-weaker" not in text_of(report)
 
 
-class NoConditions(MemoryStore):
-    """A store that answers 501 to a PUT with a condition."""
+@dataclass
+class Unknowing(MemoryStore):
+    """A store that answers 501 to a PUT with one of these conditions."""
+
+    bucket: MemoryBucket
+    unknown: set[str]
+
+    def __post_init__(self) -> None:
+        super().__init__(self.bucket)
 
     async def put(
         self,
@@ -287,21 +294,45 @@ class NoConditions(MemoryStore):
         content_type: str = "",
         metadata: Mapping[str, str] | None = None,
     ) -> str:
-        if if_none_match or if_match:
+        sent = {"If-None-Match"} if if_none_match else {"If-Match"} if if_match else set()
+        if sent & self.unknown:
             raise errors.NotImplementedByStore("501", key=key, operation="PutObject")
-        return await super().put(key, body, content_type=content_type, metadata=metadata)
+        return await super().put(
+            key,
+            body,
+            if_none_match=if_none_match,
+            if_match=if_match,
+            content_type=content_type,
+            metadata=metadata,
+        )
 
 
-async def test_a_store_that_does_not_know_conditional_writes_is_refused_at_once() -> None:
+@pytest.mark.parametrize("accepted", [[], ["no-exclusion"]])
+@pytest.mark.parametrize(
+    ("unknown", "guarantee"),
+    [
+        ({"If-None-Match", "If-Match"}, "create-only writes (If-None-Match on PutObject)"),
+        ({"If-Match"}, "conditional replacement (If-Match on PutObject)"),
+    ],
+)
+async def test_a_store_that_does_not_know_conditional_writes_is_refused_before_it_is_probed(
+    unknown: set[str], guarantee: str, accepted: list[str]
+) -> None:
+    """No mode is offered for it: no run could keep its lease there."""
     bucket = one_group(5)
     before = contents(bucket)
-    store = NoConditions(bucket)
-    report = await night(bucket, store)
+    store, probed = Unknowing(bucket, unknown), []
+
+    async def look(request: Request) -> None:
+        probed.extend([request.key] if "/probe/" in request.key else [])
+
+    store.before = look
+    report = await night(bucket, store, accept_weaker=accepted)
     assert report.exit_code == 10
     assert [failure.code for failure in report.failures] == ["StoreRefused"]
-    assert "create-only writes (If-None-Match on PutObject)" in text_of(report)
-    assert contents(bucket) == before
-    assert store.usage.requests["CreateMultipartUpload"] == 0
+    assert guarantee in text_of(report)
+    assert "--accept-weaker" not in text_of(report)
+    assert (contents(bucket), probed) == (before, [])
 
 
 class NoCreateOnlyComplete(MemoryStore):

@@ -36,6 +36,7 @@ from coalesce.protocol.rights import missing_right
 from coalesce.protocol.state import lease_key
 from coalesce.protocol.writes import write_state
 from coalesce.storage.base import ObjectStore, OpenUpload
+from coalesce.storage.capabilities import CONDITIONAL_PUT, CREATE_ONLY_PUT
 
 # The Date header and LastModified are whole seconds.
 _PRECISION = 1.0
@@ -153,6 +154,7 @@ class Lease:
         self._etag = ""
         self._expiry = SimpleNamespace(value=0.0) if expiry is None else expiry
         self._untidy = False
+        self._period = record.seconds / 4
 
     def check(self) -> None:
         """Raises LeaseLost if the lease is no longer certain to hold."""
@@ -188,17 +190,23 @@ class Lease:
         asked = self._clock()
         self._etag = await self._create()
         self._expiry.value = asked + self._record.seconds
-        renewal = asyncio.create_task(self._keep_renewing())
         try:
-            yield self
+            # A store that does not know the condition must say so before anything else is tried.
+            failure = await self._try_to_renew()
+            if isinstance(failure, NotImplementedByStore):
+                raise self._refusal(CONDITIONAL_PUT) from failure
+            renewal = asyncio.create_task(self._keep_renewing())
+            try:
+                yield self
+            finally:
+                renewal.cancel()
+                await asyncio.gather(renewal, return_exceptions=True)
         except StoreRefused:
             raise  # before anything was begun
         except BaseException:
             self._untidy = True
             raise
         finally:
-            renewal.cancel()
-            await asyncio.gather(renewal, return_exceptions=True)
             await self._give_up()
 
     async def _create(self) -> str:
@@ -206,30 +214,35 @@ class Lease:
         try:
             return await write_state(self._store, self._key, self._body(), if_none_match=True)
         except NotImplementedByStore as error:
-            message = (
-                "this store does not guarantee create-only writes (If-None-Match on PutObject)"
-            )
-            raise StoreRefused(message, key=self._key, hint="Use another store.") from error
+            raise self._refusal(CREATE_ONLY_PUT) from error
         except AccessDenied as error:
             raise missing_right(error, self._key) from error
 
+    def _refusal(self, guarantee: str) -> StoreRefused:
+        message = f"this store does not guarantee {guarantee}"
+        return StoreRefused(message, key=self._key, hint="Use another store.")
+
     async def _keep_renewing(self) -> None:
-        period = self._record.seconds / 4
-        while True:
-            await asyncio.sleep(period)
-            asked = self._clock()
-            renewals = self._record.renewals + 1
-            self._record = self._record.model_copy(update={"renewals": renewals})
-            try:
-                # An answer that does not come must not outlast the lease: the next try may succeed.
-                async with asyncio.timeout(period):
-                    await self._renew()
-            except (PreconditionFailed, NotFound):
-                self._expiry.value = 0.0
-                return
-            except (StorageError, TimeoutError):
-                continue
-            self._expiry.value = asked + self._record.seconds
+        while self._expiry.value:
+            await asyncio.sleep(self._period)
+            await self._try_to_renew()
+
+    async def _try_to_renew(self) -> Exception | None:
+        """One renewal; returns why it failed, if it did. One that was taken away is lost."""
+        asked = self._clock()
+        renewals = self._record.renewals + 1
+        self._record = self._record.model_copy(update={"renewals": renewals})
+        try:
+            # An answer that does not come must not outlast the lease: the next try may succeed.
+            async with asyncio.timeout(self._period):
+                await self._renew()
+        except (PreconditionFailed, NotFound) as error:
+            self._expiry.value = 0.0
+            return error
+        except (StorageError, TimeoutError) as error:
+            return error
+        self._expiry.value = asked + self._record.seconds
+        return None
 
     async def _renew(self) -> None:
         """Raises PreconditionFailed or NotFound if the lease was taken away, StorageError."""

@@ -35,10 +35,11 @@ class Capabilities:
 
 
 CREATE_ONLY_PUT = "create-only writes (If-None-Match on PutObject)"
+CONDITIONAL_PUT = "conditional replacement (If-Match on PutObject)"
 
 _DEMANDS = (
     ("create_only_put", "no-exclusion", CREATE_ONLY_PUT),
-    ("conditional_put", "no-exclusion", "conditional replacement (If-Match on PutObject)"),
+    ("conditional_put", "no-exclusion", CONDITIONAL_PUT),
     ("fence", "no-exclusion", "the finality of aborts (a Complete after one made an object)"),
     (
         "create_only_complete",
