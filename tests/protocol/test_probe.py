@@ -16,8 +16,9 @@ from coalesce.storage.capabilities import Capabilities
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support.buckets import check_finished, contents, filled
-from support.nights import night, one_group, sources_in
+from support.nights import at, night, one_group, output_of, sources_in
 from support.runs import NoLease, new_run
+from support.scenarios import is_entry
 from support.schedules import SEEDS, Tally
 from support.settings import settings
 
@@ -351,6 +352,29 @@ async def test_a_store_that_does_not_know_a_conditional_complete_is_refused_by_i
     assert "create-only outputs (If-None-Match on CompleteMultipartUpload)" in text_of(report)
     assert "--accept-weaker overwrite-race" in text_of(report)
     assert len(sources_in(bucket)) == 5
+
+
+async def test_a_run_that_accepts_a_complete_without_a_condition_sends_none() -> None:
+    """It looks at the name instead, and overwrites nothing that it finds there."""
+    bucket = one_group(5)
+    store = NoCreateOnlyComplete(bucket)
+    report = await night(bucket, store, accept_weaker=["overwrite-race"])
+    assert (report.exit_code, report.store.mode) == (0, "overwrite-race"), report.failures
+    assert [key for key in bucket.objects if not is_entry(key)] == [output_of(5)]
+    bucket.audit.check_quiet()
+
+    bucket = one_group(5)
+    store = NoCreateOnlyComplete(bucket)
+
+    def take() -> None:
+        with bucket.audit.others():
+            bucket.store(output_of(5), b"another's")
+
+    at(store, "UploadPart", "data/", take)
+    report = await night(bucket, store, accept_weaker=["overwrite-race"])
+    assert (report.exit_code, bucket.objects[output_of(5)].data) == (1, b"another's")
+    assert len(sources_in(bucket)) == 5
+    bucket.audit.check()
 
 
 OPERATIONS = [

@@ -117,13 +117,21 @@ async def _send(
     parts: Sequence[UploadedPart],
     expected: Expected,
 ) -> StorageError | None:
-    """Sends Complete; the store's refusal, None for success."""
-    unconditional = not session.rules.capabilities.create_only_complete
-    if unconditional and await session.store.head(batch.output) is not None:
+    """Sends Complete; the store's refusal, None for success.
+
+    Without its condition where the store does not keep it: some answer 501 to it.
+    """
+    create_only = session.rules.capabilities.create_only_complete
+    if not create_only and await session.store.head(batch.output) is not None:
         return PreconditionFailed(f"{batch.output}: exists", key=batch.output)
     try:
         await session.store.complete_upload(
-            batch.output, upload_id, parts, checksum=expected.mode, value=expected.crc64
+            batch.output,
+            upload_id,
+            parts,
+            checksum=expected.mode,
+            value=expected.crc64,
+            create_only=create_only,
         )
     except StorageError as error:
         return error
