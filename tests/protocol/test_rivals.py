@@ -86,7 +86,10 @@ async def test_two_runs_that_keep_their_leases_lose_and_repeat_nothing(
                 lease,
                 "asyncio",
                 SimpleNamespace(
-                    sleep=turns.sleep, create_task=asyncio.create_task, gather=asyncio.gather
+                    sleep=turns.sleep,
+                    create_task=asyncio.create_task,
+                    gather=asyncio.gather,
+                    timeout=asyncio.timeout,
                 ),
             )
             both = [

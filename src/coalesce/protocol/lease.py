@@ -192,6 +192,7 @@ class Lease:
         self._expiry.value = asked + self._record.seconds
         try:
             # A store that does not know the condition must say so before anything else is tried.
+            # The same bytes again: to others that does not look like the sign of life of a renewal.
             failure = await self._try_to_renew()
             if isinstance(failure, NotImplementedByStore):
                 raise self._refusal(CONDITIONAL_PUT) from failure
@@ -225,13 +226,13 @@ class Lease:
     async def _keep_renewing(self) -> None:
         while self._expiry.value:
             await asyncio.sleep(self._period)
+            renewals = self._record.renewals + 1
+            self._record = self._record.model_copy(update={"renewals": renewals})
             await self._try_to_renew()
 
     async def _try_to_renew(self) -> Exception | None:
         """One renewal; returns why it failed, if it did. One that was taken away is lost."""
         asked = self._clock()
-        renewals = self._record.renewals + 1
-        self._record = self._record.model_copy(update={"renewals": renewals})
         try:
             # An answer that does not come must not outlast the lease: the next try may succeed.
             async with asyncio.timeout(self._period):

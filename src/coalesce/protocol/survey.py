@@ -47,6 +47,10 @@ class Ground:
     shard: Shard
     owns: Callable[[str], bool]
 
+    def has(self, group: str) -> bool:
+        """Whether a group, by its name, is one that the run works on."""
+        return group.startswith(self.prefixes) and self.owns(f"{group}_")
+
     def holds(self, rival: Rival) -> bool:
         """Whether another run worked under these roots alone: then this one can clean up after it.
 
@@ -71,20 +75,30 @@ async def survey(store: ObjectStore, state: str, ground: Ground) -> Leftovers:
 
     Keys that end with a slash are folders of somebody's console. Raises StorageError.
     """
+    records = await find_records(store, state, ground)
+    rivals, date = await find_rivals(store, state)
+    return Leftovers(records, rivals, date)
+
+
+async def find_records(store: ObjectStore, state: str, ground: Ground) -> tuple[str, ...]:
+    """The keys of plan records of groups under the roots, the run's own groups first. Raises
+    StorageError.
+    """
     groups = records_prefix(state)
     records: list[str] = []
     async for page in all_pages(store, groups):
         names = (entry.key.removeprefix(groups) for entry in page.objects)
         records += [name for name in names if name.startswith(ground.roots) and name[-1] != "/"]
     records.sort(key=lambda name: not ground.owns(f"{name}_"))
+    return tuple(f"{groups}{name}" for name in records)
+
+
+async def find_rivals(store: ObjectStore, state: str) -> tuple[tuple[Rival, ...], float]:
+    """All leases, and when they were listed, by the store's clock. Raises StorageError."""
     leases: list[ObjectInfo] = []
     date = 0.0
     async for page in all_pages(store, leases_prefix(state)):
         date = date or page.date
         leases += [entry for entry in page.objects if not entry.key.endswith("/")]
     rivals = [await read_rival(store, entry, date) for entry in leases]
-    return Leftovers(
-        records=tuple(f"{groups}{name}" for name in records),
-        rivals=tuple(found for found in rivals if found),
-        date=date,
-    )
+    return tuple(found for found in rivals if found), date

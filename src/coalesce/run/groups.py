@@ -60,7 +60,11 @@ async def list_prefixes(
 class GroupQueue:
     """Brings the groups of a workload through the run: here, or in `workers` if there are any.
 
-    `deferred` are groups that were listed while a plan record stood on them, by the record's key.
+    Attributes:
+        deferred: Groups on which another run's plan record stood when they were listed or begun, by
+            the record's key.
+        refused: Why those could not be begun on which it was not known to stand, by the same key.
+        own: Keys of this run's own plan records that stand.
     """
 
     session: Session
@@ -69,7 +73,8 @@ class GroupQueue:
     stop: Stop
     workers: Workers | None
     deferred: dict[str, ListedGroup] = field(default_factory=dict)
-    unsettled: bool = False  # whether a plan record of this run's own stands
+    refused: dict[str, GroupOwned] = field(default_factory=dict)
+    own: set[str] = field(default_factory=set)
 
     async def work_on_all(self, standing: Collection[str]) -> None:
         """Works on every group in scope; defers those whose plan records are `standing`."""
@@ -91,21 +96,23 @@ class GroupQueue:
     async def work_on_late(self, records: Collection[str]) -> None:
         """Works on deferred groups whose plan records have been settled since."""
         state = self.session.rules.state
-        late = {group_of(state, key): key for key in records}
+        late = {group_of(state, key): key for key in records if key in self.deferred}
 
         def choose(listing: Listing) -> list[Group]:
             for group in (*listing.groups, *listing.outputs_only):
                 if group.id in late and (before := self.deferred.pop(late[group.id], None)):
                     self.account.recount_listed(group.id, before, ListedGroup.of(group))
-            groups = (group for group in listing.groups if group.id in late)
-            return [group for group in groups if self.workload.scope.covers(group.id)]
+            return [group for group in listing.groups if group.id in late]
 
         await self._list_and_work(outermost(group.prefix for group in late), choose)
 
     def count_deferred(self, settlement: Settlement) -> None:
         """Counts the groups that are still deferred, by what became of their plan records."""
         for key, group in self.deferred.items():
-            if key in settlement.owned:
+            refusal = None if key in settlement.unsettled else self.refused.get(key)
+            if refusal is not None:
+                self.account.warn_of_leased_group(refusal)
+            if refusal is not None or key in settlement.owned:
                 self.account.count_idle_group(group.sources, Why.LEASED)
                 continue
             kept = settlement.unsettled.get(key, ())
@@ -147,20 +154,26 @@ class GroupQueue:
             return
         outcome = self.account.new_outcome(str(group.id))
         plan, unmatched = self.workload.plan(group, self.session.rules.limits)
-        self.account.count_plan(plan)
         if plan.batches and not self.stop.try_start_group():
             outcome.kept += plan.kept
+            self.account.count_plan(plan)
             self.account.count_group(outcome, group, plan, Why.STOPPED)
             return
+        key = record_key(self.session.rules.state, group.id)
         try:
             await self._work(group, plan, outcome)
             if outcome.stale and not outcome.unsettled:
                 unmatched = await self._work_again(group.id, outcome, unmatched)
-            self.unsettled |= outcome.unsettled
+            self.own.update([key] if outcome.unsettled else [])
         except GroupOwned as error:
+            if not outcome.outputs and not outcome.failures:
+                self.deferred[key], self.refused[key] = ListedGroup.of(group), error
+                return
             self.account.warn_of_leased_group(error)
+            self.account.count_plan(plan)
             self.account.count_group(outcome, group, plan, Why.LEASED)
             return
+        self.account.count_plan(plan)
         if unmatched:
             outputs = "1 output" if unmatched == 1 else f"{unmatched:,} outputs"
             message = (

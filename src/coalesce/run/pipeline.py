@@ -16,7 +16,15 @@ from coalesce.report.report import Report
 from coalesce.run.dry_run import plan_all
 from coalesce.run.groups import GroupQueue
 from coalesce.run.messages import Assignment
-from coalesce.run.settlement import Rivals, clean_up, clean_up_own, settle, wait_for, watch
+from coalesce.run.settlement import (
+    Rivals,
+    clean_up,
+    clean_up_own,
+    settle,
+    settle_late,
+    wait_for,
+    watch,
+)
 from coalesce.run.start import new_run_id, probe_store
 from coalesce.run.workers import Workers, usage_of_run
 from coalesce.run.workload import Workload
@@ -142,11 +150,16 @@ class Run:
             if join and late:
                 await groups.work_on_late(late)
             found = found.followed_by(last)
+        known = {*found.unsettled, *groups.own}
+        late_found, settled = await settle_late(session, known, ground, account, stop)
+        if join:
+            await groups.work_on_late(settled)
+        found = found.completed_by(late_found, settled)
         if join:
             groups.count_deferred(found)
         else:
             account.count_leased_records(len(found.owned))
-        return not groups.unsettled
+        return not groups.own
 
     async def _report(self, job: Awaitable[None]) -> Report:
         try:

@@ -7,7 +7,7 @@ run works; once it has ended, its records are settled too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -16,8 +16,8 @@ from coalesce.model import Kept
 from coalesce.protocol.lease import Lease, Rival, outlived
 from coalesce.protocol.recovery import recover
 from coalesce.protocol.session import Session
-from coalesce.protocol.state import records_prefix
-from coalesce.protocol.survey import Ground
+from coalesce.protocol.state import lease_key, records_prefix
+from coalesce.protocol.survey import Ground, find_records, find_rivals
 from coalesce.protocol.sweep import sweep, sweep_own
 from coalesce.report.account import Account
 from coalesce.report.report import Became
@@ -46,14 +46,17 @@ class Rivals:
     elsewhere: tuple[Rival, ...] = ()
 
     @classmethod
-    def of(cls, seen: Iterable[Rival], ground: Ground) -> Rivals:
-        """Sorts the leases that a survey of the state prefix has seen."""
+    def of(cls, seen: Iterable[Rival], ground: Ground, own: str = "") -> Rivals:
+        """Sorts the leases that a look at the state prefix has seen. The run's `own`, by its key,
+        counts as one elsewhere.
+        """
         rivals = tuple(seen)
         living = [rival for rival in rivals if rival.remaining > 0]
+        alive = [rival for rival in living if rival.key != own and ground.meets(rival)]
         return cls(
             dead=tuple(rival for rival in rivals if rival.remaining <= 0),
-            alive=tuple(rival for rival in living if ground.meets(rival)),
-            elsewhere=tuple(rival for rival in living if not ground.meets(rival)),
+            alive=tuple(alive),
+            elsewhere=tuple(rival for rival in living if rival not in alive),
         )
 
     @property
@@ -151,6 +154,12 @@ class Settlement:
         unsettled = {**self.unsettled, **last.unsettled}
         return Settlement(last.owned, unsettled, self.failed | last.failed)
 
+    def completed_by(self, late: Settlement, settled: Collection[str]) -> Settlement:
+        """Returns what stands after a last look, which has found these records to be `settled`."""
+        owned = (key for key in self.owned if key not in late.unsettled and key not in settled)
+        unsettled = {**self.unsettled, **late.unsettled}
+        return Settlement(tuple(owned), unsettled, self.failed | late.failed)
+
     @property
     def standing(self) -> frozenset[str]:
         """All of them."""
@@ -185,7 +194,7 @@ async def settle(
             try:
                 left_by = await recover(session, key, living, stop, outcome)
             except GroupOwned as error:
-                if group.startswith(ground.prefixes) and ground.owns(f"{group}_"):
+                if ground.has(group):
                     owned.append(key)
                     if last_try:
                         account.warn_of_leased_group(error)
@@ -204,3 +213,40 @@ async def settle(
         for key in keys:
             tasks.create_task(settle_one(key))
     return Settlement(tuple(owned), unsettled, frozenset(failed))
+
+
+async def settle_late(
+    session: Session, known: Container[str], ground: Ground, account: Account, stop: Stop
+) -> tuple[Settlement, list[str]]:
+    """Looks once more for plan records of this run's groups, and settles those of dead runs: of
+    runs that have begun since the first look, or were alive then.
+
+    `known` are records that stay in any case. Returns what stands, and the keys of the records that
+    were settled. Those of living runs are theirs. A run that is to stop looks for nothing; one that
+    cannot look has a failure.
+    """
+    if stop.stopping:
+        return Settlement(), []
+    try:
+        late, rivals = await _look_again(session, known, ground)
+    except StorageError as error:
+        account.add_failure(error)
+        return Settlement(), []
+    settlement = await settle(session, late, rivals, ground, account, stop)
+    await clean_up(session, ground, rivals, account)
+    return settlement, [key for key in late if key not in settlement.standing]
+
+
+async def _look_again(
+    session: Session, known: Container[str], ground: Ground
+) -> tuple[list[str], Rivals]:
+    """The plan records of this run's groups that are not `known`, and the runs that may own them:
+    none are looked for where there are no such records. Raises StorageError.
+    """
+    state, store = session.rules.state, session.store
+    groups = records_prefix(state)
+    found = await find_records(store, state, ground)
+    late = [key for key in found if key not in known and ground.has(key.removeprefix(groups))]
+    # Leases after records: who has written a record by now has a lease from before it.
+    seen, _ = await find_rivals(store, state) if late else ((), 0.0)
+    return late, Rivals.of(seen, ground, own=lease_key(state, session.rules.run_id))
