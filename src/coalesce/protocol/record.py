@@ -32,7 +32,7 @@ from coalesce.planning.batches import digest
 from coalesce.protocol.lease import Claim
 from coalesce.protocol.state import record_key
 from coalesce.protocol.writes import write_state
-from coalesce.storage.base import Deleted, DeleteResult, ObjectStore
+from coalesce.storage.base import Body, Deleted, DeleteResult, ObjectStore
 from coalesce.storage.capabilities import Capabilities
 
 _CONTENT_TYPE = "application/zlib"
@@ -254,16 +254,13 @@ class HeldRecord:
 
     @classmethod
     async def read(cls, store: ObjectStore, state: str, key: str) -> HeldRecord | None:
-        """The record at a key, None if there is none any more. Raises RecordDamaged, StorageError.
+        """The record at a key, None for none. Raises RecordDamaged, StorageError."""
+        body = await read_record(store, key)
+        return None if body is None else cls.of(store, state, key, body)
 
-        A tombstone is no record.
-        """
-        try:
-            body = await store.get(key)
-        except NotFound:
-            return None
-        if body.data.startswith(_TOMBSTONE):
-            return None
+    @classmethod
+    def of(cls, store: ObjectStore, state: str, key: str, body: Body) -> HeldRecord:
+        """The record in a body that was read at a key. Raises RecordDamaged."""
         return cls(store, state, decode(body.data, key, state), body.etag)
 
     async def rewrite(self, record: PlanRecord) -> bool:
@@ -344,6 +341,18 @@ class HeldRecord:
             return True
         head = await self._store.head(self.key)
         return head is not None and head.etag == self._etag
+
+
+async def read_record(store: ObjectStore, key: str) -> Body | None:
+    """The record at a key as it is stored, None if there is none. Raises StorageError.
+
+    A tombstone is no record.
+    """
+    try:
+        body = await store.get(key)
+    except NotFound:
+        return None
+    return None if body.data.startswith(_TOMBSTONE) else body
 
 
 async def remove_tombstone(

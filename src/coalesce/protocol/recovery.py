@@ -15,12 +15,16 @@ from coalesce.protocol.commit import DIGEST, Committed, prove
 from coalesce.protocol.deletion import delete_sources
 from coalesce.protocol.ledger import read_header, remove_entry
 from coalesce.protocol.outcome import GroupOutcome, committed_output
-from coalesce.protocol.record import HeldRecord, RecordedBatch, remove_tombstone
+from coalesce.protocol.record import HeldRecord, RecordedBatch, read_record, remove_tombstone
 from coalesce.protocol.reproof import expect_from_sources
 from coalesce.protocol.round import settle_record
 from coalesce.protocol.session import Session
 from coalesce.stop import Stop
 from coalesce.storage.base import Head
+
+# Memory for a record that is checked, for each byte of it as it is stored: about 900 bytes for each
+# source, which takes 39 there.
+_MEMORY = 24
 
 
 async def recover(
@@ -29,27 +33,30 @@ async def recover(
     """Settles the record at `key`: outputs that are there lose their sources, the rest is made
     impossible, and the record goes.
 
-    Where `stop` does not let it go on, the record stays. Returns the id of the run that left the
-    record, empty where that is unknown; None if there is no record any more. Raises GroupOwned
-    while that run is among the `alive`, LeaseLost. Everything else is added to the outcome.
+    Its memory is held of that for bodies. Where `stop` does not let it go on, the record stays.
+    Returns the id of the run that left the record, empty where that is unknown; None if there is no
+    record any more. Raises GroupOwned while that run is among the `alive`, LeaseLost. Everything
+    else is added to the outcome.
     """
     left_by = ""
     if not stop.try_continue():
         outcome.unsettled = True
         return left_by
     try:
-        held = await HeldRecord.read(session.store, session.rules.state, key)
-        if held is None:
+        body = await read_record(session.store, key)
+        if body is None:
             run_id = session.rules.run_id
             await remove_tombstone(session.store, key, alive, run_id, session.lease)
             return None
-        left_by = held.record.run_id
-        if held.record.run_id in alive:
-            message = f"{held.record.group}: run {left_by} works on it"
-            raise GroupOwned(message, key=key)
-        # The dead run may have worked with another layout: its names and contents are its own.
-        rules = replace(session.rules, layout=LAYOUTS[held.record.layout])
-        await _Recovery(replace(session, rules=rules), held, stop, outcome).run()
+        async with session.capacity.memory.hold(_MEMORY * len(body.data)):
+            held = HeldRecord.of(session.store, session.rules.state, key, body)
+            left_by = held.record.run_id
+            if left_by in alive:
+                message = f"{held.record.group}: run {left_by} works on it"
+                raise GroupOwned(message, key=key)
+            # The dead run may have worked with another layout: its names and contents are its own.
+            rules = replace(session.rules, layout=LAYOUTS[held.record.layout])
+            await _Recovery(replace(session, rules=rules), held, stop, outcome).run()
     except (GroupOwned, LeaseLost):
         raise
     except CoalesceError as error:
