@@ -219,9 +219,19 @@ RUNNING = Group(
             "MODE",
             repeatable=True,
         ),
-        Option(("--max-groups",), "work on at most N groups", "N"),
-        Option(("--max-bytes",), "join at most this many bytes of sources", "SIZE"),
-        Option(("--max-delete",), "delete at most N sources", "N"),
+        Option(
+            ("--max-groups",),
+            "join at most N groups; what earlier runs left unfinished is not counted",
+            "N",
+        ),
+        Option(
+            ("--max-bytes",),
+            "join at most this many bytes of sources, those of unfinished runs included",
+            "SIZE",
+        ),
+        Option(
+            ("--max-delete",), "delete at most N sources, those of unfinished runs included", "N"
+        ),
         Option(
             ("--deadline",),
             "start no output after this time; this and the other limits end with exit code 12",
