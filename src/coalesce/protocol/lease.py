@@ -184,8 +184,9 @@ class Lease:
     async def hold(self) -> AsyncIterator[Lease]:
         """Holds the lease, and renews it until the block ends.
 
-        Raises PreconditionFailed if another run has the same id; StoreRefused if the store has no
-        conditional writes, ConfigurationError if the right to write is missing; StorageError.
+        Raises PreconditionFailed if another run has the same id, LeaseLost if it was taken away at
+        once; StoreRefused if the store has no conditional writes, ConfigurationError if the right
+        to write is missing; StorageError.
         """
         asked = self._clock()
         self._etag = await self._create()
@@ -196,6 +197,7 @@ class Lease:
             failure = await self._try_to_renew()
             if isinstance(failure, NotImplementedByStore):
                 raise self._refusal(CONDITIONAL_PUT) from failure
+            self.check()  # lost already: then nothing is begun
             renewal = asyncio.create_task(self._keep_renewing())
             try:
                 yield self
