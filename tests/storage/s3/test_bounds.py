@@ -33,8 +33,9 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def flood(head: bytes, piece: bytes) -> AsyncIterator[tuple[S3Store, Server, list[int]]]:
-    """A store whose every GET is answered with this head and then the same piece without end; and
-    how many bytes of pieces it got rid of.
+    """A store whose every GET is answered with this head and then the same piece again and again;
+    and how many bytes of pieces it got rid of. It breaks off after `FLOOD` bytes, which is more
+    than anybody may read.
     """
     sent = [0]
 
@@ -45,9 +46,10 @@ async def flood(head: bytes, piece: bytes) -> AsyncIterator[tuple[S3Store, Serve
                 await peer.send(answer(EMPTY_LISTING))
                 continue
             await peer.send(head)
-            while True:
+            for _ in range(FLOOD // len(piece)):
                 await peer.send(piece)
                 sent[0] += len(piece)
+            return
 
     async with serving(script) as server, open_s3(options(server)) as store:
         yield store, server, sent
@@ -75,6 +77,7 @@ ENDLESS = {
 }
 # What the kernel and asyncio keep of what nobody reads.
 BUFFERED = 16 * 1024**2
+FLOOD = 128 * 1024**2
 
 
 @pytest.mark.parametrize("name", ENDLESS)
