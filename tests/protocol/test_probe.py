@@ -11,7 +11,7 @@ import pytest
 from coalesce import errors
 from coalesce.protocol.probe import probe
 from coalesce.report.report import Report
-from coalesce.storage.base import Body, CreatedUpload, Deleted, DeleteResult, Head
+from coalesce.storage.base import Body, Deleted, DeleteResult, Head
 from coalesce.storage.capabilities import Capabilities
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
@@ -45,6 +45,7 @@ LACKING: dict[str, set[str]] = {
     "delete-if-match delete-many-etag": {"conditional_delete", "conditional_delete_many"},
     "copy-if-match": {"copy_condition"},
     "abort": {"fence"},
+    "upload-metadata": {"upload_metadata"},
     "checksum": set(),
     "full-object-checksum": set(),
 }
@@ -441,24 +442,15 @@ async def test_trouble_at_every_request_is_75(where: str) -> None:
 # --- metadata of uploads: without it no output is ever recognised
 
 
-class DropsMetadata(MemoryStore):
-    async def create_upload(
-        self, key: str, *, checksum: Checksum, metadata: Mapping[str, str], content_type: str = ""
-    ) -> CreatedUpload:
-        return await super().create_upload(
-            key, checksum=checksum, metadata={}, content_type=content_type
-        )
-
-
 async def test_a_store_that_drops_the_metadata_of_uploads_is_refused_and_nothing_is_touched() -> (
     None
 ):
     """It would get one more copy of everything each night."""
-    bucket = one_group(5)
+    bucket = one_group(5, ignores="upload-metadata")
     before = contents(bucket)
     weaker = ["delete-race", "overwrite-race", "no-exclusion"]
     for accepted in ([], weaker):
-        report = await night(bucket, DropsMetadata(bucket), accept_weaker=accepted)
+        report = await night(bucket, accept_weaker=accepted)
         assert report.exit_code == 10
         assert [failure.code for failure in report.failures] == ["StoreRefused"]
         assert "metadata" in text_of(report)
@@ -561,3 +553,26 @@ async def test_when_the_probe_fails_none_of_its_requests_comes_after_the_run() -
     await pause(1000)
     assert report.exit_code == 10
     assert store.usage.requests.total() == sent
+
+
+async def test_a_run_whose_trials_another_run_has_swept_away_accuses_the_store_of_nothing() -> None:
+    """It stood still for longer than its lease, between the two PUTs of which the second has to be
+    refused: now that the first is gone, it is not.
+    """
+    bucket, now = filled(), 0.0
+    store, stands, thaw = MemoryStore(bucket), asyncio.Event(), asyncio.Event()
+
+    async def after(seen: Request) -> None:
+        if seen.key.endswith("/create_only_put-1/put"):
+            stands.set()
+            await thaw.wait()
+
+    store.after = after
+    sleeper = asyncio.create_task(new_run(store, settings(), clock=lambda: now).coalesce())
+    await stands.wait()
+    assert (await night(bucket)).exit_code == 0
+    now += 1000
+    thaw.set()
+    report = await sleeper
+    assert report.exit_code == 75
+    assert "--accept-weaker" not in text_of(report)

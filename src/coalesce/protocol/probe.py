@@ -34,7 +34,7 @@ async def probe(store: ObjectStore, prefix: str, lease: Claim) -> Capabilities:
 
     An upload that may stay open marks the lease untidy. Raises ConfigurationError that names a
     missing right, Unavailable where a guarantee that a run needs can be neither seen nor ruled out,
-    StorageError.
+    LeaseLost where others may have removed what was tried, StorageError.
     """
     prober = _Prober(store, prefix, lease)
     try:
@@ -121,6 +121,8 @@ class _Prober:
                 continue
             finally:
                 await keys.tidy_up()
+            if seen is not Seen.KEPT:
+                self.lease.check()  # once it has ended, others may have removed what was tried
             if seen is not Seen.SEEMS_LACKING:
                 return seen is Seen.KEPT
             doubt = None

@@ -62,7 +62,8 @@ class MemoryBucket:
 
     `ignores` names conditions that the store accepts and forgets: `put-if-none-match`,
     `put-if-match`, `get-if-match`, `complete-if-none-match`, `delete-if-match`, `delete-many-etag`,
-    `copy-if-match`, `abort`, `checksum` (all of them), `full-object-checksum` (that of the whole).
+    `copy-if-match`, `abort`, `checksum` (all of them), `full-object-checksum` (that of the whole);
+    or `upload-metadata`, which it drops.
 
     The methods take the arguments of `ObjectStore` and raise its errors.
     """
@@ -185,9 +186,8 @@ class MemoryBucket:
         """Begins an upload; its id."""
         self.changes += 1
         upload_id = f"upload-{self.changes}"
-        self.uploads[upload_id] = Upload(
-            key, checksum, dict(metadata), content_type, self.changes, self.now
-        )
+        kept = {} if "upload-metadata" in self.ignores else dict(metadata)
+        self.uploads[upload_id] = Upload(key, checksum, kept, content_type, self.changes, self.now)
         return upload_id
 
     def add_part(
