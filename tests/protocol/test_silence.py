@@ -4,8 +4,7 @@ next one.
 
 import asyncio
 import gzip
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -13,6 +12,7 @@ from coalesce import errors
 from coalesce.report.report import Report
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support.buckets import contents
+from support.late import Late
 from support.nights import RECORD, audited, night, one_group, sources_in
 from support.runs import new_run
 from support.scenarios import AuditedBucket, check_settled, corporate, manifests, readable
@@ -21,40 +21,6 @@ from support.settings import settings
 from support.timeless import Timeless
 
 # --- a Complete that goes unanswered and takes effect late
-
-
-class Late(MemoryStore):
-    """The first Complete of an output gets no answer. The store is still at it, so the upload seems
-    to be gone; its effect comes when `land` is called.
-
-    `repeated`: the client itself sends the request again, and hands on the answer to that.
-    """
-
-    repeated = False
-
-    def __init__(self, bucket: MemoryBucket) -> None:
-        super().__init__(bucket)
-        self.under_way: tuple[str, str, Any, Sequence[Any], dict[str, Any]] | None = None
-
-    async def complete_upload(
-        self, key: str, upload_id: str, parts: Sequence[Any], **more: Any
-    ) -> None:
-        if self.under_way is None and key.startswith("data/"):
-            self.under_way = key, upload_id, self.bucket.uploads.pop(upload_id), parts, more
-            if not self.repeated:
-                raise errors.Unavailable("no answer", key=key)
-            try:
-                await super().complete_upload(key, upload_id, parts, **more)
-            except errors.NoSuchUpload as error:
-                error.repeated = True
-                raise
-        await super().complete_upload(key, upload_id, parts, **more)
-
-    async def land(self) -> None:
-        assert self.under_way is not None
-        key, upload_id, upload, parts, more = self.under_way
-        self.bucket.uploads[upload_id] = upload
-        await MemoryStore(self.bucket).complete_upload(key, upload_id, parts, **more)
 
 
 def add_a_source(bucket: AuditedBucket, layout: str) -> None:
