@@ -5,7 +5,7 @@ import gzip
 
 import pytest
 
-from coalesce.errors import BadRequest
+from coalesce.errors import BadRequest, Unavailable
 from coalesce.protocol.probe import probe
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
@@ -160,6 +160,29 @@ async def test_a_store_that_objects_to_the_abort_of_a_completed_upload_can_be_pr
     report = await new_run(Objecting(bucket), settings()).coalesce()
     assert report.exit_code == 0, report.failures
     assert [key for key in bucket.objects if not is_entry(key)] == ["data/t_0_0_5.jsonl.gz"]
+
+
+async def test_no_delete_is_under_way_any_more_when_a_run_has_ended() -> None:
+    """One of several single deletes goes unanswered at once and always, the others take their
+    time.
+    """
+    bucket = ignoring("delete-many-etag")
+    store = MemoryStore(bucket)
+
+    async def before(request: Request) -> None:
+        if request.operation == "DeleteObject" and request.key.startswith("data/"):
+            if request.key == "data/t_0_0-0.jsonl.gz":
+                raise Unavailable("made up", key=request.key)
+            for _ in range(100):
+                await asyncio.sleep(0)
+
+    store.before = before
+    report = await new_run(store, settings()).coalesce()
+    left = set(bucket.objects)
+    for _ in range(500):
+        await asyncio.sleep(0)
+    assert report.exit_code == 75
+    assert set(bucket.objects) == left
 
 
 class Racy(MemoryStore):

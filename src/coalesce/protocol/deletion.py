@@ -155,7 +155,13 @@ async def _delete_once(session: Session, sources: Sequence[Source]) -> list[Dele
 
 
 async def _delete_singly(session: Session, sources: Sequence[Source]) -> list[DeleteResult]:
-    return list(await asyncio.gather(*(_delete_one(session, source) for source in sources)))
+    """Raises the first failure once none of the deletes is under way any more."""
+    deletes = (_delete_one(session, source) for source in sources)
+    results = await asyncio.gather(*deletes, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if isinstance(result, DeleteResult)]
 
 
 async def _delete_one(session: Session, source: Source) -> DeleteResult:
