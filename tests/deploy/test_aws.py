@@ -6,7 +6,6 @@ import datetime as dt
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -385,10 +384,3 @@ def test_the_lifecycle_waits_longer_than_any_run_may_take() -> None:
     assert dt.timedelta(days=days) > 2 * job["RetryStrategy"]["Attempts"] * dt.timedelta(
         seconds=job["Timeout"]["AttemptDurationSeconds"]
     )
-
-
-def test_parameter_files_name_parameters_that_exist() -> None:
-    for path in sorted(Path(AWS.parent.parent / "ci/parameters").glob("*/*.json")):
-        known = template(path.stem if path.stem in TEMPLATES else "location")["Parameters"]
-        given = json.loads(path.read_text())
-        assert not given.keys() - known.keys(), path
