@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from coalesce import errors
 from coalesce.exits import ExitCode
 from coalesce.naming.shards import WHOLE, Shard
 from coalesce.protocol.lease import LeaseRecord, Rival
@@ -15,7 +16,8 @@ from coalesce.run.settlement import Rivals, watch
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support.auditor import Auditor
 from support.buckets import check_finished, contents, data_in, filled, records_in
-from support.scenarios import Killed
+from support.nights import RECORD, one_group
+from support.scenarios import Killed, run
 from support.settings import settings
 from support.timeless import Timeless
 
@@ -179,3 +181,37 @@ def test_a_run_that_crashed_elsewhere_is_named_with_the_command_that_cleans_up()
     (event,) = events
     assert (event["type"], event["key"]) == ("unfinished", "dead")
     assert "`coalesce recover -b b -p a/ -p b/`" in event["hint"]
+
+
+def test_a_group_that_only_its_late_settlement_shows_is_for_the_next_run() -> None:
+    """The listing of the prefix fails while a dead run's lease still holds. The record is settled
+    once it has ended, and the report counts no group that was not seen.
+    """
+    bucket = one_group(5)
+    loop = Timeless(bucket)
+
+    def finish(store: MemoryStore) -> Report | None:
+        return loop.run_until_complete(run(store, settings(), clock=loop.time))
+
+    async def die(_: Request) -> None:
+        if RECORD in bucket.objects:
+            raise Killed
+
+    async def fail(request: Request) -> None:
+        if request.operation == "ListObjectsV2" and request.key == "data/":
+            raise errors.Unavailable("made up", key=request.key)
+
+    dead, unlucky = MemoryStore(bucket), MemoryStore(bucket)
+    dead.before = dead.after = die
+    unlucky.before = fail
+    assert finish(dead) is None
+    bucket.audit.begin()
+    report = finish(unlucky)
+    assert report is not None
+    assert (report.recovered.groups, report.exit_code) == (1, 1)
+    bucket.audit.check_counts(report)
+    report = finish(MemoryStore(bucket))
+    assert report is not None
+    assert (report.exit_code, report.sources.joined) == (0, 5)
+    bucket.audit.check_quiet()
+    loop.close()

@@ -94,7 +94,11 @@ class GroupQueue:
         await self._list_and_work(self.workload.prefixes_to_list, choose)
 
     async def work_on_late(self, records: Collection[str]) -> None:
-        """Works on deferred groups whose plan records have been settled since."""
+        """Works on deferred groups whose plan records have been settled since.
+
+        One that the first listing did not show, because it failed or came too early, is for the
+        next run: it was not counted.
+        """
         state = self.session.rules.state
         late = {group_of(state, key): key for key in records if key in self.deferred}
 
