@@ -165,7 +165,7 @@ class BadRequest(StorageError):
 
 
 class NotImplementedByStore(StorageError):
-    """501: the store does not have this feature."""
+    """501 or 405: the store does not have this feature."""
 
     code = "NotImplemented"
     hint = "The store lacks this feature; `coalesce probe` shows what it supports."

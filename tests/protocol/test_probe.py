@@ -15,7 +15,7 @@ from coalesce.storage.base import Body, Deleted, DeleteResult, Head
 from coalesce.storage.capabilities import Capabilities
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
-from support.buckets import check_finished, contents, filled
+from support.buckets import check_finished, contents, data_in, filled
 from support.nights import at, night, one_group, output_of, sources_in
 from support.runs import NoLease, new_run
 from support.scenarios import is_entry
@@ -353,6 +353,22 @@ async def test_a_store_that_does_not_know_a_conditional_complete_is_refused_by_i
     assert "create-only outputs (If-None-Match on CompleteMultipartUpload)" in text_of(report)
     assert "--accept-weaker overwrite-race" in text_of(report)
     assert len(sources_in(bucket)) == 5
+
+
+class NoAbort(MemoryStore):
+    """A store that answers 405 to AbortMultipartUpload, as s3rver does."""
+
+    async def abort_upload(self, key: str, upload_id: str) -> None:
+        raise errors.NotImplementedByStore("405", key=key, operation="AbortMultipartUpload")
+
+
+async def test_a_store_that_cannot_abort_an_upload_is_refused_by_name() -> None:
+    bucket = one_group(5)
+    before = data_in(contents(bucket))
+    report = await night(bucket, NoAbort(bucket))
+    assert report.exit_code == 10
+    assert "--accept-weaker no-exclusion" in text_of(report)
+    assert data_in(contents(bucket)) == before
 
 
 async def test_a_run_that_accepts_a_complete_without_a_condition_sends_none() -> None:

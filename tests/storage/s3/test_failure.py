@@ -24,7 +24,7 @@ from support.scripted import EMPTY_LISTING, Peer, answer, serving
         (429, "", errors.Throttled),
         (503, "SlowDown", errors.Throttled),
         # a refusal of an unknown kind is still a refusal
-        (405, "MethodNotAllowed", errors.BadRequest),
+        (405, "MethodNotAllowed", errors.NotImplementedByStore),
         (400, "BadDigest", errors.BadRequest),
         (403, "AccessDenied", errors.AccessDenied),
         (400, "ExpiredToken", errors.ConfigurationError),

@@ -45,6 +45,7 @@ _BY_CODE: dict[str, type[errors.StorageError]] = {
 _BY_STATUS: dict[int, type[errors.StorageError]] = {
     403: errors.AccessDenied,
     404: errors.Unavailable,
+    405: errors.NotImplementedByStore,
     408: errors.Unavailable,
     409: errors.Conflict,
     412: errors.PreconditionFailed,
