@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -263,17 +264,30 @@ class Account:
     async def add_failure_of(self, job: Awaitable[None]) -> None:
         """Waits for the run's job, and adds its failure if it ends with one.
 
-        Anything but a CoalesceError is a defect, and is raised.
+        Anything but a CoalesceError is a defect, or a second signal, and is raised.
         """
         try:
             await job
+        except asyncio.CancelledError:
+            self._count_cut_off()
+            raise
         except CoalesceError as error:
             self.add_failure(error)
+            self._count_cut_off()
         except BaseExceptionGroup as errors:
             failure = first_failure(errors)
             if not isinstance(failure, CoalesceError):
                 raise failure from errors
             self.add_failure(failure)
+            self._count_cut_off()
+
+    def _count_cut_off(self) -> None:
+        """Counts what the run was working on, or had not come to, when it was cut off."""
+        sources, groups = self.report.sources, self.report.groups
+        counted = groups.coalesced + groups.left + groups.leased + groups.failed
+        left = sources.seen - sources.joined - sum(sources.left.values())
+        self.report.add_kept(Why.STOPPED, max(0, left))
+        groups.left += max(0, groups.seen - counted)
 
     def close(
         self, usage: ProcessUsage, *, seconds: float, stop_code: int, error_on_nothing: bool

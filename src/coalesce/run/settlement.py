@@ -101,7 +101,7 @@ async def wait_for(
     """
     if not watches:
         return None
-    if not all(task.done() for task in watches):
+    if not all(task.done() for task in watches) and stop.try_continue():
         for rival in rivals.alive:
             account.report_wait(rival)
     while not all(task.done() for task in watches):
