@@ -95,6 +95,23 @@ async def test_a_source_whose_output_is_not_there_is_no_leftover() -> None:
     assert len(status.unfinished) > 0 == status.leftovers
 
 
+@pytest.mark.parametrize("layout", ["corporate", "manifest"])
+async def test_what_is_joined_already_is_neither_kept_nor_joined_again(layout: str) -> None:
+    """Sources of a run with `--no-delete`, which the next run without it deletes."""
+    bucket = filled(2) if layout == "corporate" else filled(0)
+    for n in range(0 if layout == "corporate" else 4):
+        bucket.store(f"data/t_0_{n}0-t_0_{n}9.txt", b"line\n")
+    bucket.now += 1000
+    kept = settings(layout=layout, delete=False)
+    assert (await Run(MemoryStore(bucket), kept).coalesce()).exit_code == 0
+    status = await read_status(MemoryStore(bucket), settings(layout=layout))
+    assert status.leftovers == status.sources.count > 0
+    assert (status.left, [topic.would_join for topic in status.topics]) == ({}, [0])
+    assert (await Run(MemoryStore(bucket), settings(layout=layout)).coalesce()).exit_code == 0
+    after = [key for key in bucket.objects if key.startswith("data/")]
+    assert status.path_list.after == len(",".join(f"s3://b/{key}" for key in after)) + 1
+
+
 async def test_a_damaged_record_is_told_and_the_rest_shown() -> None:
     bucket = filled(2)
     bucket.store("_coalesce/groups/data/t_0", b"damaged")

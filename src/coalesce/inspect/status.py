@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -199,6 +200,8 @@ class _StatusBuilder:
         for totals in (topic, status):
             totals.sources.add(len(group.sources), source_bytes)
             totals.outputs.add(len(group.outputs), output_bytes)
+        if group.id in self._records:
+            group = self._without_leftovers(group)
         plan = planning.plan(group, self.layout, self._limits)
         self._left.update(kept.why.value for kept in plan.kept)
         for batch in plan.batches:
@@ -208,8 +211,17 @@ class _StatusBuilder:
             status.path_list.after -= path_characters(
                 bucket, len(batch.sources), sum(len(source.key) for source in batch.sources)
             )
-        if group.id in self._records:
-            self._unfinished[group.id].leftovers = _count_leftovers(group, self._records[group.id])
+
+    def _without_leftovers(self, group: Group) -> Group:
+        """The group as the next run plans it: it deletes the joined sources first."""
+        gone = _leftovers(group, self._records[group.id])
+        if not gone:
+            return group
+        self._unfinished[group.id].leftovers = len(gone)
+        self._status.path_list.after -= path_characters(
+            self._status.scope.bucket, len(gone), sum(map(len, gone))
+        )
+        return replace(group, sources=[one for one in group.sources if one.key not in gone])
 
     async def count_uploads(self) -> None:
         """Counts the open uploads of outputs."""
@@ -251,7 +263,7 @@ def _lease_of(rival: Rival) -> Lease:
     )
 
 
-def _count_leftovers(group: Group, held: HeldRecord) -> int:
+def _leftovers(group: Group, held: HeldRecord) -> set[str]:
     outputs = {output.key for output in group.outputs}
     joined = {
         source.key
@@ -259,4 +271,4 @@ def _count_leftovers(group: Group, held: HeldRecord) -> int:
         if entry.batch.output in outputs
         for source in entry.batch.sources
     }
-    return sum(source.key in joined for source in group.sources) if joined else 0
+    return {source.key for source in group.sources if source.key in joined} if joined else set()
