@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from coalesce import errors
+from coalesce.cli.output import JsonLines
 from coalesce.exits import ExitCode
 from coalesce.report.report import Report
 from coalesce.run.pipeline import Run
@@ -255,3 +256,9 @@ def test_an_output_has_128_megabytes_by_default(total: int, outputs: int, tmp_pa
     bucket.store("data/t_0_1-1.jsonl.gz", half + bytes(total - 128_000_000), etag='"b"')
     done = invoke(["plan", *JOB], {"b": bucket}, folder=tmp_path)
     assert len([event for event in done.events if event["type"] == "planned"]) == outputs
+
+
+def test_the_time_of_a_log_line_is_utc_and_says_so() -> None:
+    record = logging.LogRecord("coalesce", logging.INFO, "", 0, "text", None, None)
+    record.created = 0.25
+    assert json.loads(JsonLines().format(record))["time"] == "1970-01-01T00:00:00.250+00:00"

@@ -85,6 +85,7 @@ def test_targets_are_bucket_and_prefix() -> None:
     ("target", "said", "hint"),
     [
         ("lake", "'lake' is not an s3:// URL", "Write s3://lake/PREFIX."),
+        ("lake/data", "'lake/data' is not an s3:// URL", "Write s3://lake/data."),
         ("", "'' is not an s3:// URL", "Write s3://BUCKET/PREFIX."),
         ("s3://other/x", "'s3://other/x' is not in the bucket 'b'", "One command works in one"),
     ],

@@ -66,6 +66,33 @@ def test_the_summary_says_what_became_of_groups_and_sources() -> None:
     assert not [line for line in shown if line.startswith("delete ")]
 
 
+def test_the_summary_says_what_was_done_for_earlier_runs() -> None:
+    recovered = {"groups": 18, "outputs": 18, "sources_deleted": 1_180, "unsettled_groups": 2}
+    shown = lines(summary_table(report(recovered=recovered)))
+    assert (
+        "recovered 18 groups of earlier runs settled, 1,180 sources deleted for them,"
+        " 2 groups not settled"
+    ) in shown
+    assert not [line for line in lines(summary_table(report())) if line.startswith("recovered")]
+
+
+def test_a_narrow_terminal_shows_every_topic_whole() -> None:
+    plan = PlanPart.model_validate(
+        {
+            "topics": [{"topic": "database.collection-0"}],
+            "requests": {},
+            "bytes": 0,
+            "cost_usd": 0,
+            "seconds": 0,
+            "memory_bytes": 0,
+        }
+    )
+    text = StringIO()
+    Console(file=text, width=50).print(plan_table(report(plan=plan)))
+    rows = text.getvalue().partition("would be kept")[0].splitlines()
+    assert "".join(row.split("  ")[0] for row in rows).endswith("database.collection-0")
+
+
 def test_a_store_is_not_said_to_keep_more_than_a_run_needs() -> None:
     shown = lines(
         summary_table(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-import typer
-
 from coalesce.cli.options import Values
+from coalesce.cli.output import print_line
 from coalesce.cli.request import DataSetOptions, StoreOptions, parse
 from coalesce.demo.dataset import Shape
 from coalesce.demo.proof import fill
@@ -21,7 +20,7 @@ def write_data_set(values: Values) -> int:
     options = parse(DataSetOptions, values)
     shape = Shape(**options.model_dump(exclude={"bucket"}))
     count = asyncio.run(_write(parse(StoreOptions, values).reach(options.bucket), shape))
-    typer.echo(f"{count:,} objects written under s3://{options.bucket}/{shape.prefix}")
+    print_line(f"{count:,} objects written under s3://{options.bucket}/{shape.prefix}")
     return 0
 
 

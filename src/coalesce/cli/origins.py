@@ -50,9 +50,10 @@ def spell_out(values: Values) -> Values:
     for target in targets if isinstance(targets, list) else ():
         bucket, _, prefix = target.removeprefix("s3://").partition("/")
         if not target.startswith("s3://"):
+            path = target.strip("/")
             raise UsageError(
                 f"{target!r} is not an s3:// URL",
-                hint=f"Write s3://{target.strip('/') or 'BUCKET'}/PREFIX.",
+                hint=f"Write s3://{path if '/' in path else (path or 'BUCKET') + '/PREFIX'}.",
             )
         if plain.setdefault("bucket", bucket) != bucket:
             raise UsageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 import logging
 import os
@@ -24,6 +25,28 @@ _WARNINGS = frozenset({"leased", "unfinished", "waiting"})
 _REFRESH = 0.2
 
 _log = logging.getLogger("coalesce")
+
+
+@contextmanager
+def on_stdout() -> Iterator[None]:
+    """Lets the block write to stdout. Raises ConfigurationError if that takes nothing more."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        _drop_stdout()
+        raise ConfigurationError(f"cannot write to stdout: {reason_of(error)}") from error
+
+
+def print_line(text: str) -> None:
+    """Prints one line on stdout. Raises ConfigurationError if that takes nothing more."""
+    with on_stdout():
+        typer.echo(text)
+
+
+def _drop_stdout() -> None:
+    """The interpreter would try to write what is buffered once more when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +87,7 @@ class Printer:
             sys.stdout.flush()
         except OSError as error:
             self.errors.append(error)
-            # the interpreter would try to write what is buffered once more when it exits
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_stdout()
             _log.error(
                 "cannot write to stdout: %s; continuing; the exit code will be 10", reason_of(error)
             )
@@ -162,7 +184,9 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line of one record; a failure's fields stand in it by their own names."""
         line = {
-            "time": self.formatTime(record),
+            "time": dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(
+                timespec="milliseconds"
+            ),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
-import typer
-
 from coalesce.cli.options import Values
+from coalesce.cli.output import print_line
 from coalesce.cli.refusal import quote
 from coalesce.cli.request import OutputOptions, PolicyOptions, StoreOptions, parse
 from coalesce.errors import UsageError
@@ -41,7 +40,7 @@ def print_policy(values: Values) -> int:
             report=_report_arn(arn, report) if report.startswith("s3://") else "",
             kms_keys=options.kms_key,
         )
-    typer.echo(json.dumps(document, indent=2))
+    print_line(json.dumps(document, indent=2))
     return 0
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 
-import typer
-
 from coalesce.cli.options import Values
+from coalesce.cli.output import print_line
 from coalesce.cli.request import ProbeOptions, StoreOptions, parse
 from coalesce.clock import boottime
 from coalesce.exits import ExitCode
@@ -29,12 +28,12 @@ def try_store(values: Values) -> int:
     seen = asyncio.run(_probe(store.reach(options.bucket), as_directory(options.state)))
     needs = weaker_modes(seen)
     if options.as_json:
-        typer.echo(json.dumps(seen.as_dict() | {"needs": sorted(needs)}))
+        print_line(json.dumps(seen.as_dict() | {"needs": sorted(needs)}))
     else:
         for name, value in seen.as_dict().items():
-            typer.echo(f"{name:24} {value if isinstance(value, str) else 'yes' if value else 'no'}")
+            print_line(f"{name:24} {value if isinstance(value, str) else 'yes' if value else 'no'}")
         for mode, guarantee in needs.items():
-            typer.echo(f"`run` needs --accept-weaker {mode}: the store does not keep {guarantee}")
+            print_line(f"`run` needs --accept-weaker {mode}: the store does not keep {guarantee}")
     return ExitCode.CONFIGURATION if needs else ExitCode.DONE
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 
-import typer
-
 from coalesce.cli.files import check_writable, read_texts, reason_of, write_text
 from coalesce.cli.options import Values
-from coalesce.cli.output import print_failures
+from coalesce.cli.output import on_stdout, print_failures, print_line
 from coalesce.cli.request import OutputOptions, ReportOptions, StoreOptions, parse
 from coalesce.cli.tables import print_table, summary_table
 from coalesce.errors import CoalesceError, ConfigurationError, UsageError
@@ -32,9 +30,10 @@ def merge_reports(values: Values) -> int:
             check_writable(path, option)
     merged = asyncio.run(_merge(options, parse(StoreOptions, values).reach()))
     if output.as_json:
-        typer.echo(json.dumps(merged.as_json()))
+        print_line(json.dumps(merged.as_json()))
     else:
-        print_table(summary_table(merged))
+        with on_stdout():
+            print_table(summary_table(merged))
         print_failures(merged.failures)
     return merged.exit_code
 

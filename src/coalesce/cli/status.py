@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 
-import typer
 from rich.console import Group, RenderableType
 from rich.table import Table
 
 from coalesce.cli.options import Values
-from coalesce.cli.output import print_failures
+from coalesce.cli.output import on_stdout, print_failures, print_line
 from coalesce.cli.request import Request
 from coalesce.cli.tables import Row, kept_rows, pairs, print_table, share_of_limit
 from coalesce.inspect.status import ObjectTotal, Status, read_status
@@ -31,9 +30,10 @@ async def _show(request: Request) -> int:
     async with open_s3(request.store) as store:
         status = await read_status(store, request.settings)
     if request.output.as_json:
-        typer.echo(json.dumps(status.model_dump(mode="json", by_alias=True)))
+        print_line(json.dumps(status.model_dump(mode="json", by_alias=True)))
     else:
-        print_table(status_table(status, request.settings.min_age))
+        with on_stdout():
+            print_table(status_table(status, request.settings.min_age))
         print_failures(status.failures)
     return status.exit_code
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from coalesce.exits import meaning_of
 from coalesce.model import Why
-from coalesce.report.report import Report, StagePart
+from coalesce.report.report import RecoveredPart, Report, StagePart
 from coalesce.settings import format_duration
 
 Row = tuple[str, str]
@@ -31,16 +31,25 @@ _REASONS = {
     Why.EXCLUDED: "left out by --include or --exclude",
     Why.UNPLANNED: "outside what the saved plan still joins; they wait for the next plan",
     Why.LEASED: "in groups that another run works on; run again when it has ended",
-    Why.UNFINISHED: "in groups that an earlier run left unfinished, see the failures",
+    Why.UNFINISHED: "in groups that an earlier run left unfinished: see the failures,"
+    " or run without --no-delete",
     Why.STOPPED: "not reached before the run ended; run again",
     Why.FAILED: "in outputs that failed, see the failures; run again",
 }
 
 
+class _Stdout(Console):
+    """Stdout, whose closed pipe is an error like any other: a job has more to do than to print."""
+
+    def on_broken_pipe(self) -> None:
+        """Raises the BrokenPipeError, where rich would end the process with code 1."""
+        raise
+
+
 def print_table(table: RenderableType) -> None:
     """Prints a table on stdout, as wide as the terminal is. Raises OSError."""
     width = None if sys.stdout.isatty() else _PIPED_WIDTH
-    Console(file=sys.stdout, highlight=False, soft_wrap=True, width=width).print(table)
+    _Stdout(file=sys.stdout, highlight=False, soft_wrap=True, width=width).print(table)
 
 
 def summary_table(report: Report, min_age: float | None = None) -> Table:
@@ -64,6 +73,7 @@ def summary_table(report: Report, min_age: float | None = None) -> Table:
             f"{outputs.written:,} written, {outputs.recovered:,} recovered;"
             f" {outputs.bytes:,} bytes, {outputs.records:,} records",
         ),
+        *_recovered_rows(report.recovered),
         ("offsets", f"{report.offsets.gaps:,} gaps, {report.offsets.overlaps:,} overlaps"),
         *([("path list", _path_list(report))] if report.path_list.before else []),
         (
@@ -87,7 +97,8 @@ def plan_table(report: Report, min_age: float | None = None) -> Table:
     """What a run would do, topic by topic; `min_age` is its --min-age in seconds."""
     assert report.plan is not None
     plan = report.plan
-    table = Table("topic", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("topic", overflow="fold")
     for heading in ("sources", "bytes", "would be joined", "into outputs", "of bytes"):
         table.add_column(heading, justify="right")
     for topic in plan.topics:
@@ -142,6 +153,18 @@ def pairs(rows: Iterable[Row]) -> Table:
 
 def _list_counts(counts: Mapping[str, int]) -> str:
     return "".join(f", {count:,} {name}" for name, count in counts.items() if count)
+
+
+def _recovered_rows(recovered: RecoveredPart) -> list[Row]:
+    """What was done for earlier runs; nothing if there was nothing to do."""
+    if not (recovered.groups or recovered.outputs or recovered.unsettled_groups):
+        return []
+    counts = {
+        "groups of earlier runs settled": recovered.groups,
+        "sources deleted for them": recovered.sources_deleted,
+        "groups not settled": recovered.unsettled_groups,
+    }
+    return [("recovered", _list_counts(counts).removeprefix(", "))]
 
 
 def _stage_rows(stages: Mapping[str, StagePart]) -> list[Row]:

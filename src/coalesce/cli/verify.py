@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from coalesce.cli.options import Values
-from coalesce.cli.output import failure_line
+from coalesce.cli.output import failure_line, on_stdout, print_line
 from coalesce.cli.request import Request, VerifyOptions, parse
 from coalesce.cli.tables import Row, pairs, print_table
 from coalesce.exits import meaning_of
@@ -31,16 +31,17 @@ async def _prove(request: Request, deep: bool) -> int:
 
     def emit(event: dict[str, Any]) -> None:
         if as_json:
-            typer.echo(json.dumps(event))
+            print_line(json.dumps(event))
         elif event["type"] == "failure":
             typer.echo(failure_line(Failure.model_validate(event)), err=True)
 
     async with open_s3(request.store) as store:
         result = await verify(store, request.settings, deep=deep, emit=emit)
     if as_json:
-        typer.echo(json.dumps(result.model_dump(mode="json", by_alias=True)))
+        print_line(json.dumps(result.model_dump(mode="json", by_alias=True)))
     else:
-        print_table(pairs(_rows(result)))
+        with on_stdout():
+            print_table(pairs(_rows(result)))
     return result.exit_code
 
 
