@@ -23,6 +23,7 @@ from pydantic.fields import FieldInfo
 
 from coalesce.naming.shards import WHOLE, Shard
 
+DEFAULT_STATE = "_coalesce/"
 BUCKET_REQUIRED = "--bucket is required: -b NAME, or s3://BUCKET/PREFIX"
 
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
@@ -213,7 +214,7 @@ class Settings(BaseModel):
     """
     shard: Share = WHOLE
 
-    state: str = "_coalesce/"
+    state: str = DEFAULT_STATE
     lease: Seconds = Field(default=60.0, ge=1, le=86_400)
     check: bool = True
     delete: bool = True

@@ -74,6 +74,16 @@ def test_the_summary_says_what_was_done_for_earlier_runs() -> None:
         " 2 groups not settled"
     ) in shown
     assert not [line for line in lines(summary_table(report())) if line.startswith("recovered")]
+    one = {"groups": 1, "sources_deleted": 1}
+    assert "recovered 1 group of earlier runs settled, 1 source deleted for them" in lines(
+        summary_table(report(recovered=one))
+    )
+
+
+def test_one_is_no_plural() -> None:
+    shown = lines(summary_table(report(retries=1, stages={"get": StagePart(requests=1)})))
+    assert "requests 0 ($0.0000 at list price); 1 retry, 0 throttled" in shown
+    assert "get 1 request, 0 ms each" in shown
 
 
 def test_a_narrow_terminal_shows_every_topic_whole() -> None:

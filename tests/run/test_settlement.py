@@ -169,18 +169,20 @@ def test_after_its_deadline_a_run_waits_for_nobody() -> None:
     assert "_coalesce/groups/data/t_0" in bucket.objects
 
 
-def test_a_run_that_crashed_elsewhere_is_named_with_the_command_that_cleans_up() -> None:
+@pytest.mark.parametrize("state", ["_coalesce/", "of its own/"])
+def test_a_run_that_crashed_elsewhere_is_named_with_the_command_that_cleans_up(state: str) -> None:
     bucket = MemoryBucket()
     lease = LeaseRecord(
-        run_id="dead", seconds=0, layout="manifest", prefixes=("a/", "b/"), shard="1/2"
+        run_id="dead", seconds=0, layout="manifest", prefixes=("a/", "b b/"), shard="1/2"
     )
-    key = "_coalesce/runs/dead"
+    key = f"{state}runs/dead"
     bucket.store(key, lease.model_dump_json().encode())
-    report, events = run_on(bucket, MemoryStore(bucket))
+    report, events = run_on(bucket, MemoryStore(bucket), state=state)
     assert (report.exit_code, key in bucket.objects) == (0, True)
     (event,) = events
     assert (event["type"], event["key"]) == ("unfinished", "dead")
-    assert "`coalesce recover -b b -p a/ -p b/`" in event["hint"]
+    more = "" if state == "_coalesce/" else " --state 'of its own/'"
+    assert f"`coalesce recover -b b -p a/ -p 'b b/'{more}`" in event["hint"]
 
 
 def test_a_group_that_only_its_late_settlement_shows_is_for_the_next_run() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coalesce.settings import BUCKET_REQUIRED, format_value
+from coalesce.settings import BUCKET_REQUIRED, Settings, format_value
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -43,7 +43,8 @@ def refusal_of(model: type[BaseModel], error: ErrorDetails) -> str:
     name = str(error["loc"][0])
     option = f"--{name.replace('_', '-')}"
     if kind == "missing":
-        return BUCKET_REQUIRED if name == "bucket" else f"{option} is required"
+        url = name == "bucket" and issubclass(model, Settings)  # no other takes an s3:// URL
+        return BUCKET_REQUIRED if url else f"{option} is required"
     if kind in _BOUNDS:
         bound, words = _BOUNDS[kind]
         return f"{option} {words} {format_value(model.model_fields[name], context[bound])}"

@@ -11,7 +11,7 @@ from rich.table import Table
 from coalesce.cli.options import Values
 from coalesce.cli.output import on_stdout, print_failures, print_line
 from coalesce.cli.request import Request
-from coalesce.cli.tables import Row, kept_rows, pairs, print_table, share_of_limit
+from coalesce.cli.tables import Row, count_of, kept_rows, pairs, print_table, share_of_limit
 from coalesce.inspect.status import ObjectTotal, Status, read_status
 from coalesce.storage.s3 import open_s3
 
@@ -74,10 +74,6 @@ def _total(total: ObjectTotal) -> str:
     return f"{total.count:,}, {total.bytes:,} bytes"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def _unfinished_rows(status: Status) -> list[Row]:
     """What runs left, or still work on; nothing where there is nothing."""
     rows: list[Row] = []
@@ -86,9 +82,9 @@ def _unfinished_rows(status: Status) -> list[Row]:
         rows.append(
             (
                 "unfinished",
-                f"{_count(len(status.unfinished), 'group')} unfinished"
+                f"{count_of(len(status.unfinished), 'group')} unfinished"
                 f" ({active:,} with an active run);"
-                f" {_count(status.leftovers, 'joined object')} still to delete",
+                f" {count_of(status.leftovers, 'joined object')} still to delete",
             )
         )
     if status.leases:

@@ -79,7 +79,8 @@ def summary_table(report: Report, min_age: float | None = None) -> Table:
         (
             "requests",
             f"{sum(report.requests.values()):,} (${report.cost_usd:.4f} at list price);"
-            f" {report.retries:,} retries, {report.throttled:,} throttled",
+            f" {report.retries:,} {'retry' if report.retries == 1 else 'retries'},"
+            f" {report.throttled:,} throttled",
         ),
         *_stage_rows(report.stages),
         (
@@ -143,6 +144,11 @@ def share_of_limit(characters: int, limit: int) -> str:
     return f"{part} of the longest that Hadoop can take"
 
 
+def count_of(number: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def pairs(rows: Iterable[Row]) -> Table:
     """Names and what there is to say of each."""
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -159,12 +165,13 @@ def _recovered_rows(recovered: RecoveredPart) -> list[Row]:
     """What was done for earlier runs; nothing if there was nothing to do."""
     if not (recovered.groups or recovered.outputs or recovered.unsettled_groups):
         return []
-    counts = {
-        "groups of earlier runs settled": recovered.groups,
-        "sources deleted for them": recovered.sources_deleted,
-        "groups not settled": recovered.unsettled_groups,
-    }
-    return [("recovered", _list_counts(counts).removeprefix(", "))]
+    parts = [
+        (recovered.groups, "group", "of earlier runs settled"),
+        (recovered.sources_deleted, "source", "deleted for them"),
+        (recovered.unsettled_groups, "group", "not settled"),
+    ]
+    said = [f"{count_of(number, noun)} {what}" for number, noun, what in parts if number]
+    return [("recovered", ", ".join(said or [f"{count_of(recovered.outputs, 'output')} proven"]))]
 
 
 def _stage_rows(stages: Mapping[str, StagePart]) -> list[Row]:
@@ -172,7 +179,8 @@ def _stage_rows(stages: Mapping[str, StagePart]) -> list[Row]:
     return [
         (
             f"  {name}",
-            f"{stage.requests:,} requests, {stage.seconds / stage.requests * 1000:,.0f} ms each"
+            f"{count_of(stage.requests, 'request')},"
+            f" {stage.seconds / stage.requests * 1000:,.0f} ms each"
             if stage.requests
             else f"{stage.seconds:.1f} s of CPU",
         )

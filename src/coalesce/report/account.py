@@ -7,6 +7,7 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 from coalesce import __version__
@@ -31,7 +32,7 @@ from coalesce.report.report import (
     stages,
 )
 from coalesce.report.usage import ProcessUsage, cpu_seconds
-from coalesce.settings import Settings
+from coalesce.settings import DEFAULT_STATE, Settings
 
 Event = dict[str, Any]
 
@@ -245,7 +246,9 @@ class Account:
         lease = rival.record
         if rival.readable:
             scope = [f"-b {self.report.scope.bucket}"]
-            scope += [f"-p {prefix}" if prefix else "--whole-bucket" for prefix in lease.prefixes]
+            scope += [f"-p {quote(p)}" if p else "--whole-bucket" for p in lease.prefixes]
+            state = rival.key.removesuffix(f"runs/{lease.run_id}")
+            scope += [] if state == DEFAULT_STATE else [f"--state {quote(state)}"]
             message = (
                 f"run {lease.run_id} did not exit cleanly; "
                 "it worked under prefixes that this run does not have"
