@@ -298,7 +298,8 @@ class ObjectStore(Protocol):
     async def delete(self, key: str, *, etag: str = "") -> DeleteResult:
         """DeleteObject, with If-Match if `etag` is given.
 
-        Refusals are results; a lost answer is raised as Unavailable. Without a condition it is sent
+        Refusals are results; a lost answer is raised as Unavailable. What is absent when the
+        request is repeated counts as deleted by an earlier try. Without a condition it is sent
         once: whoever asks has just looked at the object, and has to look again.
         """
         ...
@@ -308,6 +309,6 @@ class ObjectStore(Protocol):
         unconditional.
 
         One result for every target, in their order; a key that the answer does not mention is
-        REFUSED.
+        REFUSED. What is absent when the request is repeated counts as deleted by an earlier try.
         """
         ...

@@ -8,9 +8,15 @@ import pytest
 
 from coalesce import errors
 from coalesce.model import UploadedPart
+from coalesce.storage.base import Deleted
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.s3 import S3Options, S3Store, open_s3
-from support.scripted import Request, answer, serving, store_of
+from support.scripted import EMPTY_LISTING, Peer, Request, answer, refusal, serving, store_of
+
+GONE = (
+    b"<DeleteResult><Error><Key>k</Key><Code>NoSuchKey</Code></Error>"
+    b"<Error><Key>other</Key><Code>PreconditionFailed</Code></Error></DeleteResult>"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -53,3 +59,58 @@ async def test_a_refusal_says_whether_the_request_was_sent_before(
             with pytest.raises(errors.PreconditionFailed) as caught:
                 await ask(store)
     assert (caught.value.repeated, met) == ((True, 2) if first else (False, 1))
+
+
+async def delete(store: S3Store) -> list[Deleted]:
+    return [(await store.delete("k", etag='"e"')).deleted]
+
+
+async def delete_many(store: S3Store) -> list[Deleted]:
+    results = await store.delete_many([("k", '"e"'), ("other", '"e"')])
+    return [result.deleted for result in results]
+
+
+@pytest.mark.parametrize("first", ["a 500", "no answer on a kept connection", ""])
+@pytest.mark.parametrize(
+    ("ask", "last", "others"),
+    [
+        (delete, refusal("404 Not Found", "NoSuchKey"), []),
+        (delete_many, answer(GONE), [Deleted.CHANGED]),
+    ],
+)
+async def test_what_is_absent_when_a_delete_is_repeated_was_deleted_by_it(
+    ask: Callable[[S3Store], Awaitable[list[Deleted]]],
+    last: bytes,
+    others: list[Deleted],
+    first: str,
+) -> None:
+    met = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal met
+        while True:
+            request = await peer.request()
+            deletes = request.method in ("DELETE", "POST")
+            met += deletes
+            if not deletes:
+                await peer.send(answer(EMPTY_LISTING))
+            elif not first or met > 1:
+                await peer.send(last)
+            elif first == "a 500":
+                await peer.send(answer(status="500 Internal Server Error"))
+            else:
+                return
+
+    async with serving(script) as server:
+        options = S3Options(
+            "bucket",
+            endpoint_url=server.url,
+            region="us-east-1",
+            addressing="path",
+            access_key="AK",
+            secret_key="SK",
+        )
+        async with open_s3(options) as store:
+            await store.list_page("p")  # whose connection is kept
+            assert await ask(store) == [Deleted.DONE if first else Deleted.ABSENT, *others]
+    assert met == (2 if first else 1)

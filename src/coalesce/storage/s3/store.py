@@ -347,14 +347,15 @@ class S3Store(ObjectStore):
         async def once() -> Answer:
             headers = {"if-match": etag} if etag else {}
             return await self._sender.send(
-                "DeleteObject", "DELETE", key, headers=headers, repeatable=bool(etag)
+                "DeleteObject", "DELETE", key, headers=headers, repeatable=False
             )
 
         try:
             # Without a condition the caller has to look at the object again before another try.
             await (self._sender.retry(once) if etag else once())
-        except errors.NotFound:
-            return DeleteResult(key, Deleted.ABSENT)
+        except errors.NotFound as error:
+            # What is absent after an unanswered try was deleted by it.
+            return DeleteResult(key, Deleted.DONE if error.repeated else Deleted.ABSENT)
         except errors.PreconditionFailed as error:
             return DeleteResult(key, Deleted.CHANGED, error.code, error.message)
         except (
@@ -368,9 +369,11 @@ class S3Store(ObjectStore):
 
     @override
     async def delete_many(self, targets: Sequence[tuple[str, str]]) -> list[DeleteResult]:
-        body = delete_request(targets)
+        body, tries = delete_request(targets), 0
 
         async def once() -> list[DeleteResult]:
+            nonlocal tries
+            tries += 1
             answer = await self._sender.send(
                 "DeleteObjects",
                 "POST",
@@ -378,10 +381,17 @@ class S3Store(ObjectStore):
                 query={"delete": ""},
                 headers={"content-md5": _md5(body), "content-type": "application/xml"},
                 body=[body],
+                repeatable=False,
             )
             return parse_delete_result(answer.data, targets)
 
-        return await self._sender.retry(once)
+        results = await self._sender.retry(once)
+        if tries == 1:
+            return results
+        return [
+            DeleteResult(result.key, Deleted.DONE) if result.deleted is Deleted.ABSENT else result
+            for result in results
+        ]
 
 
 def _describe(content_type: str, metadata: Mapping[str, str]) -> dict[str, str]:
