@@ -438,6 +438,28 @@ async def test_a_refused_removal_of_a_dead_runs_record_is_reported_too() -> None
     await check_settled(bucket, settings(), readable(contents(bucket)), "allowed")
 
 
+@pytest.mark.parametrize("look", [("GetObject", "_coalesce/ledger/"), ("ListObjectsV2", GROUP)])
+async def test_a_group_that_another_run_has_undone_and_joined_meanwhile_is_no_alarm(
+    look: tuple[str, str],
+) -> None:
+    """Both find the record of a dead run; one has settled it and joined the sources by the time
+    that the other looks which of them are there.
+    """
+    bucket = one_group(5)
+    await dead_run(bucket, "PutObject", "_coalesce/ledger/")
+    reports = []
+
+    async def overtake() -> None:
+        reports.append(await night(bucket))
+
+    slow = at(MemoryStore(bucket), *look, overtake, after=look[0] == "GetObject")
+    reports.append(await night(bucket, slow))
+    assert [(report.exit_code, report.failures) for report in reports] == [(0, []), (0, [])]
+    assert [report.outputs.written for report in reports] == [1, 0]
+    assert unfinished(bucket) == []
+    bucket.audit.check_quiet()
+
+
 # --- stores without conditional deletes: --accept-weaker delete-race
 
 

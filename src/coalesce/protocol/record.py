@@ -278,6 +278,11 @@ class HeldRecord:
         self.record = record
         return True
 
+    async def stands(self) -> bool:
+        """Whether it is there as it was last read or written here. Raises StorageError."""
+        head = await self._store.head(self.key)
+        return head is not None and head.etag == self._etag
+
     async def replace(self, batch: Batch, entries: Sequence[RecordedBatch]) -> bool:
         """Puts other entries in a batch's place; False if the record is not ours any more."""
         async with self._lock:
@@ -339,8 +344,7 @@ class HeldRecord:
             except (PreconditionFailed, NotFound):
                 return False
             return True
-        head = await self._store.head(self.key)
-        return head is not None and head.etag == self._etag
+        return await self.stands()
 
 
 async def read_record(store: ObjectStore, key: str) -> Body | None:

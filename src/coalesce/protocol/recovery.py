@@ -131,7 +131,8 @@ class _Recovery:
     async def _undo(self, entry: RecordedBatch) -> None:
         """Settles a batch whose output can no longer appear.
 
-        Sources that are gone although the output is not there are an alarm: the record stays.
+        Sources that are gone although the output is not there are an alarm: the record stays. If it
+        does not stand any more, another run has undone the batch, and joined its sources anew.
         """
         state, output = self._session.rules.state, entry.batch.output
         header = await read_header(self._session.store, state, output, entry.upload_id)
@@ -140,6 +141,8 @@ class _Recovery:
         present = await self._present(entry.batch)
         gone = sum(source.key not in present for source in entry.batch.sources)
         if gone:
+            if not await self._held.stands():
+                return
             message = f"{output}: is not there, and {gone} of its sources are gone"
             hint = (
                 "Look for deleted versions of both; nothing more of this group is touched while "
