@@ -116,6 +116,23 @@ def test_a_signature_is_botocores_bit_by_bit(
     check(Signer(region), method, base, key, query, headers, keys, now, payload)
 
 
+def test_a_header_is_signed_as_the_bytes_that_are_sent() -> None:
+    """Such as the content type of a source, whatever a producer wrote there."""
+    value = "text/plain; name=ü"
+    headers = {"host": "h", "content-type": value.encode().decode("latin-1")}
+    Signer("us-east-1").sign("POST", "/b/k", "uploads=", headers, KEYS, NOON, EMPTY_SHA256)
+    theirs = botocores(
+        "POST",
+        "http://h/b/k?uploads=",
+        {"content-type": value},
+        KEYS,
+        "us-east-1",
+        NOON,
+        EMPTY_SHA256,
+    )
+    assert headers["authorization"] == theirs["authorization"]
+
+
 def test_one_signer_keeps_no_trace_of_earlier_requests() -> None:
     """Thousands of requests as the job sends them, on one signer, through rotations of keys and
     over several days.

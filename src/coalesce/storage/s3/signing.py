@@ -66,7 +66,7 @@ class Signer:
 
         Their names are lower case, and `host` is among them. `path` and `query` are encoded, the
         query's names in order; `now` is in seconds since the epoch; `payload` is the SHA-256 of the
-        body, in hex, or `UNSIGNED`.
+        body, in hex, or `UNSIGNED`. Raises ValueError for a header that HTTP cannot carry.
         """
         if int(now) != self._second:
             self._second = int(now)
@@ -79,10 +79,12 @@ class Signer:
         names = sorted(headers)
         listed = ";".join(names)
         lines = "\n".join([f"{name}:{' '.join(headers[name].split())}" for name in names])
+        # Header values stand for bytes, one for each character: those are what goes over the wire.
         canonical = f"{method}\n{path}\n{query}\n{lines}\n\n{listed}\n{payload}"
         scope = f"{stamp[:8]}/{self.region}/s3/aws4_request"
         to_sign = (
-            f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+            f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n"
+            f"{hashlib.sha256(canonical.encode('latin-1')).hexdigest()}"
         )
         mac = self._key(keys.secret, stamp[:8]).copy()
         mac.update(to_sign.encode())
