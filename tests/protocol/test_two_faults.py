@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 
 from coalesce.errors import (
+    AccessDenied,
+    BadRequest,
     Conflict,
     LeaseLost,
+    NotImplementedByStore,
     RecordDamaged,
+    StorageError,
     Throttled,
     Unanswered,
     Unavailable,
@@ -18,6 +22,7 @@ from coalesce.errors import (
 from coalesce.planning.plan_files import PlanFile
 from coalesce.protocol.record import HeldRecord, remove_tombstone
 from coalesce.report.report import Report
+from coalesce.storage.base import CreatedUpload, Deleted, DeleteResult
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support.buckets import contents, filled, records_in, unfinished_in
 from support.runs import NoLease, new_run
@@ -220,3 +225,62 @@ async def test_only_a_tombstone_is_cleared_away() -> None:
     bucket.store(RECORD, b"removed")
     await remove_tombstone(MemoryStore(bucket), RECORD, (), "r", NoLease())
     assert RECORD not in bucket.objects
+
+
+class Refusing(MemoryStore):
+    """A store that does not let a plan record be removed."""
+
+    async def delete(self, key: str, *, etag: str = "") -> DeleteResult:
+        if key == RECORD:
+            return DeleteResult(key, Deleted.REFUSED, "AccessDenied", "denied")
+        return await super().delete(key, etag=etag)
+
+
+async def test_every_run_says_that_a_tombstone_cannot_be_removed() -> None:
+    """Nothing can be recorded over it, so no run would ever join its group again."""
+    bucket = filled(1, ignores=NO_DELETES)
+    weaker = {"accept_weaker": ["delete-race"]}
+    reports = [await night(bucket, Refusing(bucket), **weaker) for _ in range(2)]
+    assert [report.exit_code for report in reports] == [1, 1]
+    assert [[failure.key for failure in report.failures] for report in reports] == [[RECORD]] * 2
+    assert reports[1].recovered.unsettled_groups == 1
+    assert (await night(bucket, **weaker)).exit_code == 0
+    assert unfinished_in(bucket.objects) == []
+
+
+class Forgetful(MemoryStore):
+    """The first answer to the creation of an upload at such a key is lost; the client repeats the
+    request, which is refused then.
+    """
+
+    def __init__(self, bucket: MemoryBucket, where: str, refusal: StorageError) -> None:
+        super().__init__(bucket)
+        self.refusals = {where: refusal}
+        refusal.repeated = True
+
+    async def create_upload(self, key: str, **more: Any) -> CreatedUpload:
+        created = await super().create_upload(key, **more)
+        for where in [where for where in self.refusals if where in key]:
+            raise self.refusals.pop(where)
+        return created
+
+
+@pytest.mark.parametrize(
+    ("where", "refusal", "code"),
+    [
+        ("data/", AccessDenied("denied"), 1),
+        ("data/", BadRequest("400"), 1),
+        ("full_object_checksum", BadRequest("400"), 0),
+        ("full_object_checksum", NotImplementedByStore("501"), 0),
+    ],
+)
+async def test_an_upload_whose_creation_was_repeated_and_refused_is_swept(
+    where: str, refusal: StorageError, code: int
+) -> None:
+    bucket = filled(1)
+    report = await night(bucket, Forgetful(bucket, where, refusal))
+    assert report.exit_code == code
+    await night(bucket)
+    assert list(bucket.uploads) == []
+    assert unfinished_in(bucket.objects) == []
+    assert once(bucket)

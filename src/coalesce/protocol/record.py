@@ -307,10 +307,7 @@ class HeldRecord:
             result = await self._delete_buried(lease)
         else:
             return
-        if result.deleted is Deleted.REFUSED:
-            message = f"the plan record {self.key!r} cannot be removed: {result.message}"
-            hint = "Its outputs are proven and its sources deleted. Check s3:DeleteObject on it."
-            raise AccessDenied(message, key=self.key, code=result.code, hint=hint)
+        _check_removed(result)
 
     async def _delete_buried(self, lease: Claim) -> DeleteResult:
         """Deletes what stands in the record's place, without a condition.
@@ -366,8 +363,8 @@ async def remove_tombstone(
 
     Nothing can be created over a tombstone. Of several runs that find it one deletes it: the one
     that puts its own in its place. `run_id` and `lease` are this run's. Raises GroupOwned while the
-    run that left it is among the `alive`, since its delete may be on its way; LeaseLost;
-    StorageError.
+    run that left it is among the `alive`, since its delete may be on its way; AccessDenied if the
+    store refuses; LeaseLost; StorageError.
     """
     try:
         body = await store.get(key)
@@ -380,7 +377,14 @@ async def remove_tombstone(
     except (PreconditionFailed, NotFound):
         return
     lease.check()
-    await store.delete(key)
+    _check_removed(await store.delete(key))
+
+
+def _check_removed(result: DeleteResult) -> None:
+    if result.deleted is Deleted.REFUSED:
+        message = f"the plan record {result.key!r} cannot be removed: {result.message}"
+        hint = "Its outputs are proven and its sources deleted. Check s3:DeleteObject on it."
+        raise AccessDenied(message, key=result.key, code=result.code, hint=hint)
 
 
 def _new_tombstone(run_id: str) -> bytes:

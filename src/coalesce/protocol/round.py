@@ -310,10 +310,9 @@ class GroupWork:
                     metadata=metadata_of(batch, checksum, rules.version),
                     content_type=content_type,
                 )
-            except (AccessDenied, BadRequest):
-                raise
-            except StorageError:
-                session.lease.mark_untidy()  # it may be open, and nobody knows its id
+            except StorageError as error:
+                if error.repeated or not isinstance(error, AccessDenied | BadRequest):
+                    session.lease.mark_untidy()  # it may be open, and nobody knows its id
                 raise
         if created.repeated:
             session.lease.mark_untidy()

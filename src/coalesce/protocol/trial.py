@@ -79,10 +79,10 @@ class Trial:
             created = await self.store.create_upload(
                 key, checksum=checksum, metadata=metadata or {}
             )
-        except (AccessDenied, BadRequest, NotImplementedByStore):
-            raise
-        except StorageError:
-            self.lease.mark_untidy()
+        except StorageError as error:
+            refused = isinstance(error, AccessDenied | BadRequest | NotImplementedByStore)
+            if error.repeated or not refused:
+                self.lease.mark_untidy()
             raise
         if created.repeated:
             self.lease.mark_untidy()
