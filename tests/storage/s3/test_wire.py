@@ -221,6 +221,21 @@ async def test_another_version_is_refused_though_the_server_gave_it() -> None:
             await store.get("k", etag=ETAG)
 
 
+async def test_another_range_of_the_same_length_is_asked_for_again() -> None:
+    wrong, right = (
+        answer(
+            BODY[at : at + 4],
+            "206 Partial Content",
+            etag=ETAG,
+            content_range=f"bytes {at}-{at + 3}/{len(BODY)}",
+        )
+        for at in (0, 2)
+    )
+    async with store_at(store_of(replies(wrong, right))) as (store, server):
+        assert (await store.get("k", etag=ETAG, start=2, length=4)).data == BODY[2:6]
+        assert len(sent(server)) == 2
+
+
 async def test_a_range_that_the_server_ignores_is_no_range() -> None:
     async with store_at(store_of(replies(answer(BODY, etag=ETAG)))) as (store, server):
         with pytest.raises(errors.Unavailable, match="more bytes, not 4"):

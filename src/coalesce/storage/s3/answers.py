@@ -33,11 +33,12 @@ def require(fields: Mapping[str, Any], name: str, operation: str, where: str) ->
     return str(value)
 
 
-def body_of(answer: Answer, key: str, etag: str, length: int | None) -> Body:
-    """The body of a GET under If-Match `etag`, of a range of `length` bytes unless that is None.
+def body_of(answer: Answer, key: str, etag: str, start: int, length: int | None) -> Body:
+    """The body of a GET under If-Match `etag`, of `length` bytes from `start` on unless that is
+    None.
 
-    Raises ConditionIgnored for another ETag, Unavailable for a range of another length, TooLong
-    for an object that is longer than was allowed.
+    Raises ConditionIgnored for another ETag, Unavailable for another range, TooLong for an object
+    that is longer than was allowed.
     """
     found = require(answer.headers, "etag", "GetObject", key)
     if etag and found != etag:
@@ -53,6 +54,15 @@ def body_of(answer: Answer, key: str, etag: str, length: int | None) -> Body:
             key=key,
             operation="GetObject",
         )
+    if length is not None:
+        asked = f"bytes {start}-{start + length - 1}/"
+        given = answer.headers.get("content-range", asked)
+        if not given.startswith(asked):
+            raise errors.Unavailable(
+                f"GetObject {key!r}: the answer is {given!r}, not {asked!r}",
+                key=key,
+                operation="GetObject",
+            )
     if answer.overlong:
         raise errors.TooLong(
             f"GetObject {key!r}: the object is longer than it was listed",

@@ -139,7 +139,7 @@ class S3Store(ObjectStore):
             limit = size if length is None else length
             answer = await self._sender.send("GetObject", "GET", key, headers=headers, limit=limit)
             self.usage.bytes_in += len(answer.data)
-            return body_of(answer, key, etag, length)
+            return body_of(answer, key, etag, start, length)
 
         return await self._sender.retry(once)
 
