@@ -118,3 +118,50 @@ async def test_a_group_whose_record_has_to_stay_is_not_planned_again() -> None:
     assert listings["data/t_0_"] == 0
     assert report.outputs.written == 1
     assert set(SOURCES) <= set(bucket.objects)
+
+
+@pytest.mark.parametrize(
+    ("added", "taken", "seen", "bounds"),
+    [
+        ((8,), (), 9, "0_8"),
+        ((), (5,), 7, "0_7"),
+        ((8, 9), (0, 5), 8, "1_9"),
+        ((), tuple(range(8)), 8, ""),
+    ],
+)
+async def test_what_others_add_or_take_away_before_the_second_listing_is_counted(
+    added: tuple[int, ...], taken: tuple[int, ...], seen: int, bounds: str
+) -> None:
+    """Every source that was seen was either joined or left, and none has failed."""
+    bucket = filled(count=8)
+
+    def act() -> None:
+        bucket.store(SOURCES[3], body("new"))
+        for n in added:
+            bucket.store(f"data/t_0_{n}-{n}.jsonl.gz", body(f"added {n}"))
+        for n in taken:
+            bucket.remove(SOURCES[n])
+
+    report, _ = await run_while(bucket, once(SOURCES[3], act))
+    left = {why: count for why, count in report.sources.left.items() if count}
+    assert (report.exit_code, report.failures) == (0, [])
+    assert (report.sources.seen, report.topics[0].sources) == (seen, seen)
+    if not bounds:
+        assert (report.sources.joined, left) == (0, {"changed": 8})
+        return
+    output = f"data/t_0_{bounds}.jsonl.gz"
+    assert list(data_in(bucket.objects)) == [output]
+    assert (report.sources.joined, left) == (seen, {})
+    assert report.path_list.after == len(f"s3://b/{output},")
+
+
+async def test_what_the_patterns_leave_out_of_the_second_listing_has_not_failed() -> None:
+    bucket = filled(count=8)
+
+    def act() -> None:
+        bucket.store(SOURCES[3], body("new"))
+        bucket.store("data/t_0_8-8.jsonl.gz", body("left out"))
+
+    report, _ = await run_while(bucket, once(SOURCES[3], act), max_files=4, exclude=["*_8-8*"])
+    left = {why: count for why, count in report.sources.left.items() if count}
+    assert (report.sources.seen, report.sources.joined, left) == (9, 8, {"excluded": 1})

@@ -20,6 +20,9 @@ class GroupOutcome:
         on_output: Takes each output as it is proven: a group may take hours.
         outputs: How many there are so far.
         joined: How many sources went into them, and are not kept.
+        gone: How many of their sources are gone.
+        characters: By how many characters the keys of the group have become more.
+        more: How many more sources its second listing has shown than were left of its first.
         kept: Sources that stay, and why.
         failures: What went wrong.
         unsettled: Its plan record stays.
@@ -29,6 +32,9 @@ class GroupOutcome:
     on_output: Callable[[CommittedOutput], None]
     outputs: int = 0
     joined: int = 0
+    gone: int = 0
+    characters: int = 0
+    more: int = 0
     kept: list[Kept] = field(default_factory=list)
     failures: list[CoalesceError] = field(default_factory=list)
     unsettled: bool = False
@@ -38,6 +44,8 @@ class GroupOutcome:
         """Adds an output that is there and proven."""
         self.outputs += 1
         self.joined += output.joined
+        self.gone += output.gone
+        self.characters += len(output.key) - output.freed
         self.kept += output.kept
         self.on_output(output)
 

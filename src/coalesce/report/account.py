@@ -103,6 +103,20 @@ class Account:
         topic.sources += now.sources - before.sources
         topic.bytes += now.bytes - before.bytes
 
+    def recount_stale(self, group: Group, outcome: GroupOutcome, now: Group) -> None:
+        """Counts a group as its second listing shows it; `outcome` is that of its first plan. What
+        others have added meanwhile is seen too, and what they have taken away is not.
+        """
+        first, there = ListedGroup.of(group), {source.key for source in now.sources}
+        before = ListedGroup(
+            first.sources - outcome.gone,
+            sum(source.size for source in group.sources if source.key in there),
+            first.keys + outcome.outputs - outcome.gone,
+            first.key_characters + outcome.characters,
+        )
+        self.recount_listed(now.id, before, ListedGroup.of(now))
+        outcome.more = len(now.sources) - before.sources
+
     def count_plan(self, plan: Plan) -> None:
         """Counts what the plan of a group says of its sources without more being done."""
         self.report.offsets.gaps += plan.gaps
@@ -187,7 +201,7 @@ class Account:
             self.report.add_kept(kept.why)
             self._emit_kept(kept)
         counted = outcome.joined + len(outcome.kept) + plan.excluded
-        self.report.add_kept(rest, max(0, len(group.sources) - counted))
+        self.report.add_kept(rest, max(0, len(group.sources) + outcome.more - counted))
         for error in outcome.failures:
             self.add_failure(error, str(group.id))
         if outcome.failures:

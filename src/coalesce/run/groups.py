@@ -167,7 +167,9 @@ class GroupQueue:
         try:
             await self._work(group, plan, outcome)
             if outcome.stale and not outcome.unsettled:
-                unmatched = await self._work_again(group.id, outcome, unmatched)
+                again = await self._work_again(group, outcome)
+                if again is not None:
+                    unmatched, plan = again[0], replace(plan, excluded=again[1])
             self.own.update([key] if outcome.unsettled else [])
         except GroupOwned as error:
             if not outcome.outputs and not outcome.failures:
@@ -196,20 +198,22 @@ class GroupQueue:
             return Why.STOPPED
         return Why.FAILED if self.workload.planned is None else Why.UNPLANNED
 
-    async def _work_again(self, group: GroupId, outcome: GroupOutcome, unmatched: int) -> int:
+    async def _work_again(self, group: Group, outcome: GroupOutcome) -> tuple[int, int] | None:
         """Lists and plans a group once more, since sources have changed after its first listing.
 
         Only once: sources that change again are for the next run. Completes the outcome, and
-        returns how many outputs of the saved plan do not match, which is `unmatched` so far.
+        returns how many outputs of the saved plan do not match, and how many sources the user's
+        patterns leave out; None if there is nothing more to plan.
         """
-        listed = await self._list_again(group)
+        listed = await self._list_again(group.id)
         if listed is None or not self.stop.try_plan_group():
-            return unmatched
+            return None
         plan, unmatched = self.workload.plan(listed, self.session.rules.limits)
-        second = self.account.new_outcome(str(group))
+        second = self.account.new_outcome(str(group.id))
         await self._work(listed, plan, second)
+        self.account.recount_stale(group, outcome, listed)
         complete_outcome(outcome, second)
-        return unmatched
+        return unmatched, plan.excluded
 
     async def _list_again(self, group: GroupId) -> Group | None:
         found: list[Group] = []
