@@ -19,7 +19,7 @@ from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support.buckets import contents, entries_in, records_in
 from support.nights import RECORD, at, audited, night, one_group, output_of, rewrite, sources_in
-from support.runs import NoLease, new_run
+from support.runs import NoLease, new_run, nobody
 from support.scenarios import is_entry, spoilt, unfinished
 from support.settings import settings
 
@@ -228,7 +228,7 @@ async def test_a_living_record_is_not_cleared_away_as_a_tombstone() -> None:
     store = MemoryStore(bucket)
     held = await HeldRecord.create(store, "_coalesce/", group_record("theirs"))
     before = dict(bucket.objects)
-    await remove_tombstone(store, held.key, (), "ours", NoLease())
+    await remove_tombstone(store, held.key, nobody, "ours", NoLease())
     assert bucket.objects == before
 
 

@@ -2,6 +2,7 @@
 it is what it must be, whatever has happened to the output in between.
 """
 
+import asyncio
 import gzip
 import zlib
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 
 from coalesce.errors import Unavailable
 from coalesce.protocol.record import HeldRecord
+from coalesce.report.report import Report
 from coalesce.storage import checksums
 from coalesce.storage.base import Deleted, DeleteResult
 from coalesce.storage.capabilities import Capabilities
@@ -32,7 +34,7 @@ from support.nights import (
     rewrite,
     sources_in,
 )
-from support.runs import NoLease
+from support.runs import NoLease, new_run
 from support.scenarios import (
     AuditedBucket,
     check_settled,
@@ -457,6 +459,36 @@ async def test_a_group_that_another_run_has_undone_and_joined_meanwhile_is_no_al
     assert [(report.exit_code, report.failures) for report in reports] == [(0, []), (0, [])]
     assert [report.outputs.written for report in reports] == [1, 0]
     assert unfinished(bucket) == []
+    bucket.audit.check_quiet()
+
+
+@pytest.mark.parametrize("stands_at", ["CompleteMultipartUpload", "DeleteObjects"])
+async def test_a_run_that_began_after_the_look_for_leases_keeps_its_group(stands_at: str) -> None:
+    """It has settled the record that both have found, and has put its own in the same place."""
+    bucket = one_group(5)
+    await dead_run(bucket, "PutObject", RECORD)
+    young, go = MemoryStore(bucket), asyncio.Event()
+    stands = asyncio.Event()
+
+    async def stand(request: Request) -> None:
+        if request.operation == stands_at and request.key.startswith("data/"):
+            stands.set()
+            await go.wait()
+
+    young.before = stand
+    tasks: list[asyncio.Task[Report]] = []
+
+    async def begin() -> None:
+        tasks.append(asyncio.create_task(new_run(young, settings(lease=4)).coalesce()))
+        await stands.wait()
+
+    old = await night(bucket, at(MemoryStore(bucket), "GetObject", RECORD, begin), lease=4)
+    go.set()
+    report = await tasks[0]
+    assert (report.exit_code, report.failures) == (0, [])
+    assert (report.outputs.written, report.recovered.groups) == (1, 1)
+    assert (old.recovered.groups, old.recovered.outputs, old.failures) == (0, 0, [])
+    assert (old.groups.leased, old.sources.left["leased"]) == (1, 5)
     bucket.audit.check_quiet()
 
 

@@ -25,7 +25,7 @@ from coalesce.report.report import Report
 from coalesce.storage.base import CreatedUpload, Deleted, DeleteResult
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support.buckets import contents, filled, records_in, unfinished_in
-from support.runs import NoLease, new_run
+from support.runs import NoLease, new_run, nobody
 from support.settings import settings
 from support.timeless import Timeless
 
@@ -185,11 +185,11 @@ async def test_of_two_runs_that_find_a_tombstone_the_slower_removes_no_record() 
 
     async def overtake(request: Request) -> None:
         if request.number == 2:
-            await remove_tombstone(MemoryStore(bucket), RECORD, (), "fast", NoLease())
+            await remove_tombstone(MemoryStore(bucket), RECORD, nobody, "fast", NoLease())
             bucket.store(RECORD, b"a new record")
 
     slow.before = overtake
-    await remove_tombstone(slow, RECORD, (), "slow", NoLease())
+    await remove_tombstone(slow, RECORD, nobody, "slow", NoLease())
     assert bucket.objects[RECORD].data == b"a new record"
 
 
@@ -220,10 +220,10 @@ async def test_a_run_without_its_lease_does_not_delete_what_is_in_its_tombstones
 async def test_only_a_tombstone_is_cleared_away() -> None:
     bucket = MemoryBucket(ignores=NO_DELETES)
     bucket.store(RECORD, b"a new record")
-    await remove_tombstone(MemoryStore(bucket), RECORD, (), "r", NoLease())
+    await remove_tombstone(MemoryStore(bucket), RECORD, nobody, "r", NoLease())
     assert bucket.objects[RECORD].data == b"a new record"
     bucket.store(RECORD, b"removed")
-    await remove_tombstone(MemoryStore(bucket), RECORD, (), "r", NoLease())
+    await remove_tombstone(MemoryStore(bucket), RECORD, nobody, "r", NoLease())
     assert RECORD not in bucket.objects
 
 

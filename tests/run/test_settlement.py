@@ -29,12 +29,20 @@ def rival(run_id: str, remaining: float, *prefixes: str) -> Rival:
     return Rival(f"_coalesce/runs/{run_id}", '"e"', record, remaining, modified=0.0)
 
 
-def test_a_run_waits_for_living_runs_that_work_where_it_works_and_for_no_others() -> None:
+async def test_a_run_waits_for_living_runs_that_work_where_it_works_and_for_no_others() -> None:
     here, elsewhere = rival("a", 9, "data/2026/"), rival("b", 9, "other/")
     dead_here, dead_elsewhere = rival("c", 0, "data/"), rival("d", -5, "other/")
     rivals = Rivals.of([here, elsewhere, dead_here, dead_elsewhere], GROUND)
     assert rivals == Rivals((dead_here, dead_elsewhere), alive=(here,), elsewhere=(elsewhere,))
-    assert rivals.living_ids == {"a", "b"}
+    bucket = MemoryBucket()
+    for began_since in ("c", "e"):
+        bucket.store(f"_coalesce/runs/{began_since}", b"{}")
+    alive = [
+        run_id
+        for run_id in "abcdef"
+        if await rivals.is_alive(MemoryStore(bucket), "_coalesce/", run_id)
+    ]
+    assert alive == ["a", "b", "e"]
 
 
 def test_a_run_whose_lease_has_ended_while_it_was_watched_is_dead() -> None:

@@ -21,6 +21,11 @@ class NoLease:
         self.untidy = True
 
 
+async def nobody(_: str) -> bool:
+    """No run is alive."""
+    return False
+
+
 def new_run(store: MemoryStore, chosen: Settings, *arguments: Any, **more: Any) -> Run:
     """A run whose parts are as small as the bucket allows, in rounds of so many outputs."""
     rounds = getattr(store.bucket, "round_batches", 64)

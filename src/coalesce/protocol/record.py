@@ -10,7 +10,7 @@ import json
 import random
 import uuid
 import zlib
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -357,13 +357,17 @@ async def read_record(store: ObjectStore, key: str) -> Body | None:
 
 
 async def remove_tombstone(
-    store: ObjectStore, key: str, alive: Container[str], run_id: str, lease: Claim
+    store: ObjectStore,
+    key: str,
+    is_alive: Callable[[str], Awaitable[bool]],
+    run_id: str,
+    lease: Claim,
 ) -> None:
     """Removes what is left where a run died that was removing its record, if anything is.
 
     Nothing can be created over a tombstone. Of several runs that find it one deletes it: the one
-    that puts its own in its place. `run_id` and `lease` are this run's. Raises GroupOwned while the
-    run that left it is among the `alive`, since its delete may be on its way; AccessDenied if the
+    that puts its own in its place. `run_id` and `lease` are this run's. Raises GroupOwned if the
+    run that left it, by its id, `is_alive`, since its delete may be on its way; AccessDenied if the
     store refuses; LeaseLost; StorageError.
     """
     try:
@@ -371,7 +375,7 @@ async def remove_tombstone(
         if not body.data.startswith(_TOMBSTONE):
             return
         owner = body.data.removeprefix(_TOMBSTONE).decode(errors="replace").split(" ")[1:2]
-        if owner and owner[0] in alive:
+        if owner and await is_alive(owner[0]):
             raise GroupOwned(f"run {owner[0]} is removing its plan record", key=key)
         await write_state(store, key, _new_tombstone(run_id), if_match=body.etag)
     except (PreconditionFailed, NotFound):

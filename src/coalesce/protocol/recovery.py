@@ -4,7 +4,7 @@ step 2).
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from coalesce.errors import CoalesceError, GroupOwned, IntegrityError, LeaseLost, RecordDamaged
@@ -28,14 +28,18 @@ _MEMORY = 24
 
 
 async def recover(
-    session: Session, key: str, alive: Container[str], stop: Stop, outcome: GroupOutcome
+    session: Session,
+    key: str,
+    is_alive: Callable[[str], Awaitable[bool]],
+    stop: Stop,
+    outcome: GroupOutcome,
 ) -> str | None:
     """Settles the record at `key`: outputs that are there lose their sources, the rest is made
     impossible, and the record goes.
 
     Its memory is held of that for bodies. Where `stop` does not let it go on, the record stays.
     Returns the id of the run that left the record, empty where that is unknown; None if there is no
-    record any more. Raises GroupOwned while that run is among the `alive`, LeaseLost. Everything
+    record any more. Raises GroupOwned if that run, by its id, `is_alive`; LeaseLost. Everything
     else is added to the outcome.
     """
     left_by = ""
@@ -46,12 +50,12 @@ async def recover(
         body = await read_record(session.store, key)
         if body is None:
             run_id = session.rules.run_id
-            await remove_tombstone(session.store, key, alive, run_id, session.lease)
+            await remove_tombstone(session.store, key, is_alive, run_id, session.lease)
             return None
         async with session.capacity.memory.hold(_MEMORY * len(body.data)):
             held = HeldRecord.of(session.store, session.rules.state, key, body)
             left_by = held.record.run_id
-            if left_by in alive:
+            if await is_alive(left_by):
                 message = f"{held.record.group}: run {left_by} works on it"
                 raise GroupOwned(message, key=key)
             # The dead run may have worked with another layout: its names and contents are its own.

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from coalesce.errors import GroupOwned, StorageError
 from coalesce.model import Kept
@@ -59,10 +60,15 @@ class Rivals:
             elsewhere=tuple(rival for rival in living if rival not in alive),
         )
 
-    @property
-    def living_ids(self) -> frozenset[str]:
-        """The ids of all runs whose records must be left alone."""
-        return frozenset(rival.record.run_id for rival in (*self.alive, *self.elsewhere))
+    async def is_alive(self, store: ObjectStore, state: str, run_id: str) -> bool:
+        """Whether the records of a run must be left alone. One that was not seen may have begun
+        since: then its lease is there. Raises StorageError.
+        """
+        if any(rival.record.run_id == run_id for rival in (*self.alive, *self.elsewhere)):
+            return True
+        if any(rival.record.run_id == run_id for rival in self.dead):
+            return False
+        return await store.head(lease_key(state, run_id)) is not None
 
     def after_watch(self, ended: Sequence[bool]) -> Rivals:
         """Returns the rivals after a watch; `ended` says of each of the alive whether it ended."""
@@ -181,7 +187,7 @@ async def settle(
     After the last try there is a warning for each of those whose group is this run's too. Raises an
     exception group that holds LeaseLost.
     """
-    living = rivals.living_ids
+    is_alive = partial(rivals.is_alive, session.store, session.rules.state)
     limiter = asyncio.Semaphore(_CONCURRENCY)
     owned: list[str] = []
     unsettled: dict[str, Sequence[Kept]] = {}
@@ -192,7 +198,7 @@ async def settle(
         outcome = account.new_outcome(group)
         async with limiter:
             try:
-                left_by = await recover(session, key, living, stop, outcome)
+                left_by = await recover(session, key, is_alive, stop, outcome)
             except GroupOwned as error:
                 if ground.has(group):
                     owned.append(key)
