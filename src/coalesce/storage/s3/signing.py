@@ -78,7 +78,7 @@ class Signer:
             headers["x-amz-security-token"] = keys.token
         names = sorted(headers)
         listed = ";".join(names)
-        lines = "\n".join([f"{name}:{' '.join(headers[name].split())}" for name in names])
+        lines = "\n".join([f"{name}:{_collapse(headers[name])}" for name in names])
         # Header values stand for bytes, one for each character: those are what goes over the wire.
         canonical = f"{method}\n{path}\n{query}\n{lines}\n\n{listed}\n{payload}"
         scope = f"{stamp[:8]}/{self.region}/s3/aws4_request"
@@ -100,3 +100,10 @@ class Signer:
                 key = hmac.digest(key, word.encode(), "sha256")
             self._cached_key = ((secret, day), hmac.new(key, digestmod="sha256"))
         return self._cached_key[1]
+
+
+def _collapse(value: str) -> str:
+    """A header's value with one space for each run of ASCII white space."""
+    if value.isascii():
+        return " ".join(value.split())
+    return b" ".join(value.encode("latin-1").split()).decode("latin-1")
