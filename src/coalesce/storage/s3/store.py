@@ -4,8 +4,6 @@ client.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
@@ -30,6 +28,7 @@ from coalesce.storage.s3.answers import body_of, date_of, head_of, require
 from coalesce.storage.s3.client import Client, open_client
 from coalesce.storage.s3.connection import Answer
 from coalesce.storage.s3.failure import access_failure
+from coalesce.storage.s3.headers import content_md5, describe_object
 from coalesce.storage.s3.options import S3Options
 from coalesce.storage.s3.sender import Sender
 from coalesce.storage.s3.signing import encode_path
@@ -181,7 +180,7 @@ class S3Store(ObjectStore):
         content_type: str = "",
         metadata: Mapping[str, str] | None = None,
     ) -> str:
-        headers = _describe(content_type, metadata or {}) | {"content-md5": _md5(body)}
+        headers = describe_object(content_type, metadata or {}) | {"content-md5": content_md5(body)}
         if if_none_match:
             headers["if-none-match"] = "*"
         if if_match:
@@ -200,7 +199,7 @@ class S3Store(ObjectStore):
     async def create_upload(
         self, key: str, *, checksum: Checksum, metadata: Mapping[str, str], content_type: str = ""
     ) -> CreatedUpload:
-        headers = _describe(content_type, metadata)
+        headers = describe_object(content_type, metadata)
         if checksum is not Checksum.NONE:
             full = checksum is Checksum.CRC64NVME
             headers["x-amz-checksum-algorithm"] = checksum.value
@@ -379,7 +378,7 @@ class S3Store(ObjectStore):
                 "POST",
                 None,
                 query={"delete": ""},
-                headers={"content-md5": _md5(body), "content-type": "application/xml"},
+                headers={"content-md5": content_md5(body), "content-type": "application/xml"},
                 body=[body],
                 repeatable=False,
             )
@@ -392,15 +391,3 @@ class S3Store(ObjectStore):
             DeleteResult(result.key, Deleted.DONE) if result.deleted is Deleted.ABSENT else result
             for result in results
         ]
-
-
-def _describe(content_type: str, metadata: Mapping[str, str]) -> dict[str, str]:
-    """The headers that say what an object is."""
-    headers = {f"x-amz-meta-{name}": value for name, value in metadata.items()}
-    # versitygw signs a tab as it is, S3 as a space
-    return headers | ({"content-type": content_type.replace("\t", " ")} if content_type else {})
-
-
-def _md5(body: bytes) -> str:
-    """What stands in Content-MD5 (RFC 1864)."""
-    return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
