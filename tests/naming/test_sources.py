@@ -62,7 +62,21 @@ def test_they_are_ordered_by_first_and_last_offset_and_key(sources: list[Source]
 @given(st.lists(source(), min_size=1, max_size=30), st.data())
 def test_some_of_them_can_be_taken(sources: list[Source], data: st.DataObject) -> None:
     places = data.draw(st.lists(st.integers(0, len(sources) - 1), max_size=10))
-    assert list(Sources.of(PREFIX, sources).take(places)) == [sources[place] for place in places]
+    taken = Sources.of(PREFIX, sources).take(places)
+    assert list(taken) == [sources[place] for place in places]
+    assert list(taken.sizes()) == [sources[place].size for place in places]
+    assert list(taken.offsets()) == [(sources[at].first, sources[at].last) for at in places]
+
+
+def test_names_of_the_same_offsets_are_in_order_whatever_order_they_were_listed_in() -> None:
+    """A saved plan is held against a later listing, source by source."""
+    etag = f'"{"0" * 32}"'
+    sources = [
+        Source(f"{PREFIX}{zeros}3-4.jsonl.gz", 1, etag, 0.0, "STANDARD", 3, 4)
+        for zeros in ("", "00", "0")
+    ]
+    ordered = Sources.of(PREFIX, sources).by_offset()
+    assert list(ordered) == sorted(sources, key=lambda each: each.key)
 
 
 @pytest.mark.parametrize(

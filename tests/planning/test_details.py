@@ -127,10 +127,10 @@ def manifest(name: str) -> Source:
 
 def test_offsets_of_manifests_are_not_compared() -> None:
     """The two of a name may be of different partitions."""
-    sources = tuple(manifest(f"t_0_{n}-u_1_{n}") for n in (5, 6))
+    sources = tuple(manifest(f"t_0_{n}-u_1_{n}") for n in (5, 7))
     outputs = (ExistingOutput("data/t_0_0_u_1_9.txt", 1, 0, 9),)
     made = planning.plan(Group(GROUP, sources, outputs, NOW), MANIFEST, Limits())
-    assert [batch.output for batch in made.batches] == ["data/t_0_5_u_1_6.txt"]
+    assert [batch.output for batch in made.batches] == ["data/t_0_5_u_1_7.txt"]
     assert (made.kept, made.gaps, made.overlaps) == ((), 0, 0)
 
 
@@ -150,6 +150,27 @@ def test_two_outputs_of_a_plan_never_have_one_name() -> None:
         f"{GROUP.prefix}0_09.jsonl.gz",
         f"{GROUP.prefix}0_9.jsonl.gz",
     ]
+
+
+@pytest.mark.parametrize(
+    ("count", "shares"), [(10, [10]), (11, [6, 5]), (12, [6, 6]), (21, [7, 7, 7]), (23, [8, 8, 7])]
+)
+def test_no_output_is_much_smaller_than_the_others(count: int, shares: list[int]) -> None:
+    """A last source alone would be joined with nothing."""
+    made = plan([source(n, n) for n in range(count)], Limits(max_files=10))
+    assert [len(batch.sources) for batch in made.batches] == shares
+    assert made.kept == ()
+
+
+def test_what_is_kept_for_a_reason_is_not_counted_as_excluded() -> None:
+    sources = [source(0, 0), source(1, 1), source(2, 2, size=0), source(3, 3)]
+    made = plan(sources, Limits(exclude=("*_3-3*",)))
+    assert ([kept.why for kept in made.kept], made.excluded) == ([Why.EMPTY], 1)
+
+
+def test_a_source_inside_an_output_is_kept_for_its_own_reason_if_it_has_one() -> None:
+    made = plan([source(2, 3, size=0), source(4, 5)], outputs=(output(0, 9),))
+    assert [kept.why for kept in made.kept] == [Why.EMPTY, Why.COVERED]
 
 
 @pytest.mark.parametrize("count", [249, 250, 251, 500, 501])
@@ -242,3 +263,23 @@ def test_the_same_holds_of_manifests_whose_offsets_cover_nothing() -> None:
     there = Group(GROUP, sources, (ExistingOutput(made.batches[0].output, 1, 5, 6),), NOW)
     matched, stale = match_plan(there, line, MANIFEST, limits)
     assert (matched.batches, stale) == ((), 1)
+
+
+@pytest.mark.parametrize("gone", [0, 3])
+def test_an_output_whose_first_or_last_source_is_gone_is_not_joined_as_planned(gone: int) -> None:
+    sources = [source(n, n) for n in range(4)]
+    group = Group(GROUP, tuple(sources), (), NOW)
+    line = PlannedGroup.of(group, planning.plan(group, CORPORATE, LIMITS))
+    now = replace(group, sources=(*sources[:gone], *sources[gone + 1 :]))
+    matched, stale = match_plan(now, line, CORPORATE, LIMITS)
+    assert (matched.batches, stale) == ((), 1)
+
+
+def test_the_lines_of_a_plan_are_in_the_order_of_their_groups() -> None:
+    """The shares of a plan are told by their places."""
+    groups = [
+        Group(GroupId("data/", "t", n), (source(0, 0), source(1, 1)), (), NOW) for n in (2, 0, 1)
+    ]
+    lines = [PlannedGroup.of(each, planning.plan(each, CORPORATE, LIMITS)) for each in groups]
+    plan = PlanFile.of(SAVED, ("data/",), lines, version="1", created="2026-11-22T00:00:00Z")
+    assert [line.partition for line in plan.groups] == [0, 1, 2]
