@@ -1,9 +1,11 @@
 """What a report says in the rarer cases, and which exit code wins."""
 
 import asyncio
+import json
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +13,8 @@ from coalesce import errors
 from coalesce.exits import ExitCode, exit_code_of, worst
 from coalesce.report import usage
 from coalesce.report.account import Account, new_report
-from coalesce.report.merging import merge
-from coalesce.report.report import MOST_PLAN_RECORDS, Report, cost
+from coalesce.report.merging import load, merge
+from coalesce.report.report import MOST_PLAN_RECORDS, Report, cost, stages
 from coalesce.report.usage import ProcessUsage, usable_cpus
 from coalesce.storage.base import Deleted, DeleteResult
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
@@ -57,6 +59,7 @@ def test_each_failure_has_its_exit_code(error: errors.CoalesceError, code: int) 
         ("CreateMultipartUpload", 5.0),
         ("UploadPart", 5.0),
         ("CompleteMultipartUpload", 5.0),
+        ("ListMultipartUploads", 5.0),
         ("GetObject", 0.4),
         ("HeadObject", 0.4),
         ("DeleteObjects", 0.0),
@@ -161,6 +164,20 @@ def test_a_report_names_the_same_plan_records_in_whatever_order_they_are_settled
     merged = merge([one, other]).recovered
     assert merged.groups == MOST_PLAN_RECORDS + 2 * 200
     assert merged.plan_records == one.recovered.plan_records
+
+
+@pytest.mark.parametrize("order", [["a", "b"], ["b", "a"]])
+def test_records_of_one_group_are_in_the_order_of_the_runs_that_left_them(order: list[str]) -> None:
+    account = Account(new_report("r", settings(), ["data/"]), lambda _: None)
+    for left_by in order:
+        account.count_plan_record(account.new_outcome("data/t_0"), "data/t_0", left_by, "settled")
+    records = account.report.recovered.plan_records
+    assert [record.run_id for record in records] == ["a", "b"]
+
+
+def test_the_check_is_a_stage_without_requests() -> None:
+    check = stages(Counter({"GetObject": 3}), {"GetObject": 1.0}, checking=2.3456)["check"]
+    assert (check.requests, check.seconds) == (0, 2.346)
 
 
 def test_a_run_that_only_finishes_something_has_not_done_nothing() -> None:
@@ -313,3 +330,91 @@ def test_a_report_holds_a_thousand_failures_and_counts_the_others() -> None:
         report.add_failure(errors.Unavailable("made up", key=f"data/{n}"))
     assert (len(report.failures), report.failures_omitted) == (1000, 5)
     assert report.exit_code == ExitCode.TRANSIENT
+
+
+EARLY, LATE = "2026-11-22T02:00:00+00:00", "2026-11-22T04:00:00+00:00"
+
+
+def dealt_with(
+    run_id: str,
+    became: str,
+    *,
+    outputs: int = 0,
+    left_by: str = "dead",
+    bucket: str = "b",
+    started: str = EARLY,
+    shard: str = "0/1",
+) -> Report:
+    """The report of a run that has met one plan record of an earlier run."""
+    counts = {"groups": int(became == "settled"), "unsettled_groups": int(became == "unsettled")}
+    record = {"group": "data/t_0", "run_id": left_by, "outputs": outputs, "became": became}
+    recovered = {**counts, "outputs": outputs, "plan_records": [record]}
+    found = report(run_id, started=started, shard=shard, recovered=recovered)
+    return found.model_copy(update={"scope": found.scope.model_copy(update={"bucket": bucket})})
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_the_first_try_could_not_settle_and_the_second_could_is_settled(turned: bool) -> None:
+    tries = [dealt_with("1", "unsettled"), dealt_with("2", "settled", started=LATE)]
+    merged = merge(tries[::-1] if turned else tries).recovered
+    assert (merged.groups, merged.unsettled_groups) == (1, 0)
+    assert [record.became for record in merged.plan_records] == ["settled"]
+
+
+def test_what_one_shard_has_settled_is_settled_whatever_another_says_later() -> None:
+    shards = [
+        dealt_with("1", "settled", shard="0/2"),
+        dealt_with("2", "unsettled", shard="1/2", started=LATE),
+    ]
+    merged = merge(shards).recovered
+    assert (merged.groups, merged.unsettled_groups) == (1, 0)
+    assert [record.became for record in merged.plan_records] == ["settled"]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_what_nobody_has_settled_the_last_to_end_says_what_became_of_it(turned: bool) -> None:
+    tries = [
+        dealt_with("1", "unsettled", outputs=2),
+        dealt_with("2", "stopped", outputs=1, started=LATE),
+    ]
+    merged = merge(tries[::-1] if turned else tries).recovered
+    assert [(one.became, one.outputs) for one in merged.plan_records] == [("stopped", 2)]
+    assert merged.outputs == 2
+
+
+@pytest.mark.parametrize("other", [{"bucket": "c"}, {"left_by": "another"}])
+def test_plan_records_of_other_buckets_or_runs_are_others(other: dict[str, Any]) -> None:
+    tries = [dealt_with("1", "settled"), dealt_with("2", "settled", started=LATE, **other)]
+    merged = merge(tries).recovered
+    assert (merged.groups, len(merged.plan_records)) == (2, 2)
+
+
+def test_what_failed_is_told_by_the_last_try_also_where_it_is_only_counted() -> None:
+    tries = [report("1", failures_omitted=5), report("2", failures_omitted=2, started=LATE)]
+    assert merge(tries).failures_omitted == 2
+
+
+def test_of_each_topic_the_try_counts_that_saw_the_most_of_it() -> None:
+    first = report("1", topics=[{"topic": "t", "sources": 9, "bytes": 90, "joined": 3}])
+    second = report(
+        "2", started=LATE, topics=[{"topic": "t", "sources": 6, "bytes": 60, "joined": 6}]
+    )
+    (topic,) = merge([second, first]).topics
+    assert (topic.sources, topic.bytes, topic.joined) == (9, 90, 9)
+
+
+def test_stores_and_shards_that_differ_are_not_told_as_one() -> None:
+    shards = [
+        report("1", shard="0/2", store={"mode": "full"}),
+        report("2", shard="1/2", store={"mode": "weaker"}),
+    ]
+    merged = merge(shards)
+    assert (merged.store.mode, merged.scope.shard) == ("full, weaker", "0/1")
+    assert merge(shards[1:]).scope.shard == "1/2"
+
+
+def test_a_report_of_another_schema_is_not_read() -> None:
+    text = json.dumps(report("1").as_json())
+    assert load(text, "r").run_id == "1"
+    with pytest.raises(errors.UsageError):
+        load(text.replace('"schema": 1', '"schema": 2'), "r")

@@ -254,6 +254,8 @@ def test_bars_are_as_long_as_their_numbers() -> None:
     text = render_page(merge([report(topics=topics, path_list={"before": 100, "after": 1})]))
     assert bar_widths(text, "objects by topic before and after") == [480, 240, 120, 120]
     assert bar_widths(text, "path list before and after") == [480, 4.8]
+    kept = render_page(merge([report(path_list={"before": 50, "after": 100})]))  # --no-delete
+    assert bar_widths(kept, "path list before and after") == [240, 480]
 
 
 def test_the_page_writes_a_stores_message_and_our_hint_as_two_sentences() -> None:
@@ -272,7 +274,29 @@ def test_failures_that_a_report_has_no_room_for_are_counted_all_the_same() -> No
 
 def test_the_page_says_which_tries_count_no_more() -> None:
     tries = [report(code=143), report(started="2026-11-22T02:40:00+00:00")]
-    assert "143 (tried again since)" in render_page(merge(tries))
+    page = render_page(merge(tries))
+    assert "143 (tried again since)" in page
+    assert '<tr class="old">' in page
+    assert '<tr class="bad">' not in page
+
+
+def test_the_page_says_of_how_many_topics_it_shows_the_largest() -> None:
+    topics = [TopicPart(topic=f"t{n}", sources=n) for n in range(201)]
+    assert "The 200 largest of 201 topics." in render_page(merge([report(topics=topics)]))
+    assert "largest of" not in render_page(merge([report(topics=topics[1:])]))
+
+
+def test_a_bucket_of_a_report_is_a_name_and_no_markup() -> None:
+    """A report is a file that anybody may have written."""
+    one = report()
+    named = one.model_copy(update={"scope": one.scope.model_copy(update={"bucket": "<img>"})})
+    assert "img" not in Page(render_page(merge([named]))).tags
+
+
+def test_the_page_shows_no_reason_for_which_nothing_was_left() -> None:
+    shown = Page(render_page(merge([report(sources={"left": {"young": 0, "corrupt": 3}})]))).said
+    assert reason_of("corrupt") in shown
+    assert reason_of("young") not in shown
 
 
 def test_every_reason_for_leaving_a_source_is_said_in_words_that_fit_their_column() -> None:
