@@ -196,6 +196,31 @@ async def test_a_group_that_waits_when_the_run_is_stopped_is_not_planned_any_mor
     assert {why: n for why, n in report.sources.left.items() if n} == {"stopped": 4}
 
 
+async def test_of_a_group_that_was_not_begun_any_more_each_source_has_its_own_reason() -> None:
+    bucket = filled(2, 4)
+    bucket.store("data/t_1_7-7.jsonl.gz", b"")
+    report = await Run(MemoryStore(bucket), settings(max_groups=1, exclude=["*_1_0-*"])).coalesce()
+    left = {why: n for why, n in report.sources.left.items() if n}
+    assert left == {"stopped": 3, "excluded": 1, "empty": 1}
+
+
+async def test_sources_of_an_output_that_a_limit_forbids_were_not_reached() -> None:
+    limits = settings(max_files=4, max_delete=4)
+    report = await Run(MemoryStore(filled(1, 8)), limits).coalesce()
+    assert (report.exit_code, report.sources.joined) == (ExitCode.LIMIT, 4)
+    assert {why: n for why, n in report.sources.left.items() if n} == {"stopped": 4}
+
+
+async def test_a_group_for_which_there_was_no_place_in_the_queue_counts_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("coalesce.run.groups._QUEUED", 1)
+    monkeypatch.setattr("coalesce.run.groups._CONCURRENCY", 1)
+    report = await Run(MemoryStore(filled(6)), settings(max_groups=1)).coalesce()
+    assert (report.groups.seen, report.groups.coalesced, report.groups.left) == (6, 1, 5)
+    assert report.sources.seen == report.sources.joined + report.sources.left["stopped"]
+
+
 # --- what a run tells
 
 

@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from coalesce.errors import Archived
+from coalesce.protocol.outcome import GroupOutcome
 from coalesce.report.report import Report
+from coalesce.run.groups import complete_outcome
 from coalesce.run.pipeline import Run
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support.buckets import contents, data_in, filled, records_in, sources
@@ -106,8 +109,26 @@ async def test_a_source_that_changes_all_the_time_costs_no_more_than_one_new_lis
     report, listings = await run_while(bucket, overwrite)
     assert listings["data/t_0_"] == 1
     assert report.exit_code == 0
+    assert {why: n for why, n in report.sources.left.items() if n} == {"changed": 8}
     assert set(SOURCES) <= set(bucket.objects)
     assert not bucket.uploads
+
+
+async def test_a_group_that_is_gone_is_not_taken_for_another_below_its_prefix() -> None:
+    """`t_0_5` is listed with `t_0`, but is not in this run's scope."""
+    bucket = filled(count=8)
+    others = [f"data/t_0_5_{n}-{n}.jsonl.gz" for n in range(3)]
+    for key in others:
+        bucket.store(key, body(key))
+
+    def remove_all() -> None:
+        for key in SOURCES:
+            bucket.remove(key)
+
+    report, listings = await run_while(bucket, once(SOURCES[0], remove_all), partition=[0])
+    assert listings["data/t_0_"] == 1
+    assert set(data_in(bucket.objects)) == set(others)
+    assert (report.outputs.written, report.sources.left["changed"]) == (0, 8)
 
 
 async def test_a_group_whose_record_has_to_stay_is_not_planned_again() -> None:
@@ -165,3 +186,29 @@ async def test_what_the_patterns_leave_out_of_the_second_listing_has_not_failed(
     report, _ = await run_while(bucket, once(SOURCES[3], act), max_files=4, exclude=["*_8-8*"])
     left = {why: count for why, count in report.sources.left.items() if count}
     assert (report.sources.seen, report.sources.joined, left) == (9, 8, {"excluded": 1})
+
+
+def test_a_second_plan_that_met_no_change_leaves_none_to_tell() -> None:
+    first, second = (GroupOutcome(lambda _: None, stale=stale) for stale in (True, False))
+    complete_outcome(first, second)
+    assert not first.stale
+
+
+async def test_what_is_planned_again_does_not_take_the_name_of_an_output_that_was_there() -> None:
+    """Offsets of manifests are not compared, so those sources are joined."""
+    bucket, there = MemoryBucket(), "data/t_0_5_u_1_6.txt"
+    bucket.store(there, b"before\n")
+    for n in (5, 6, 7):
+        bucket.store(f"data/t_0_{n}-u_1_{n}.txt", b"%d\n" % n)
+    bucket.now += 1000
+    store = MemoryStore(bucket)
+
+    async def before(request: Request) -> None:
+        if request.operation == "GetObject" and request.key == "data/t_0_7-u_1_7.txt":
+            raise Archived("made up", key=request.key)
+
+    store.before = before
+    report = await Run(store, settings(layout="manifest")).coalesce()
+    assert [failure.key for failure in report.failures] == ["data/t_0_7-u_1_7.txt"]
+    assert bucket.objects[there].data == b"before\n"
+    assert bucket.objects["data/t_0_5_u_1_06.txt"].data == b"5\n6\n"

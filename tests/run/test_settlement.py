@@ -225,3 +225,36 @@ def test_a_group_that_only_its_late_settlement_shows_is_for_the_next_run() -> No
     assert (report.exit_code, report.sources.joined) == (0, 5)
     bucket.audit.check_quiet()
     loop.close()
+
+
+def test_a_group_whose_record_cannot_be_read_has_failed() -> None:
+    bucket = filled(2)
+    bucket.store("_coalesce/groups/data/t_0", b"damaged")
+    report, _ = run_on(bucket, MemoryStore(bucket))
+    groups = report.groups
+    assert (groups.seen, groups.coalesced, groups.failed, groups.left) == (2, 1, 1, 0)
+
+
+def test_a_run_does_not_look_at_its_own_records_again_when_it_ends() -> None:
+    """Without deletes they all stand."""
+    bucket = filled(2)
+    store, looks = MemoryStore(bucket), list[str]()
+
+    async def before(request: Request) -> None:
+        if request.operation == "GetObject" and request.key.startswith("_coalesce/groups/"):
+            looks.append(request.key)
+
+    store.before = before
+    report, _ = run_on(bucket, store, delete=False)
+    assert (report.exit_code, report.groups.coalesced) == (0, 2)
+    assert "_coalesce/groups/data/t_0" in bucket.objects
+    assert looks == []
+
+
+def test_what_recover_has_settled_after_a_wait_is_nobodys_any_more() -> None:
+    bucket = bucket_with_a_crashed_run(lease=60)
+    with asyncio.Runner(loop_factory=lambda: Timeless(bucket)) as runner:
+        job = Run(MemoryStore(bucket), settings(), clock=runner.get_loop().time)
+        report = runner.run(job.recover())
+    assert "_coalesce/groups/data/t_0" not in bucket.objects
+    assert (report.exit_code, report.groups.leased, report.recovered.groups) == (0, 0, 1)

@@ -60,6 +60,7 @@ groups = st.tuples(paths, segments, st.integers(0, 30))
         ("data/db.core.topic_12_", "data/db.core.topic_12", 6),
         ("a_1_b_0_5-9.jsonl.gz", "a_1", 13),
         ("README", "README", 12),
+        ("x_1_y/t_0_5-9.jsonl.gz", "x_1_y/t_0", 15),
     ],
 )
 def test_the_shard_of_a_group_never_changes(key: str, share: str, of_16: int) -> None:
@@ -104,6 +105,7 @@ def test_shares_of_one_plan_never_meet_and_any_other_cut_may() -> None:
     one, twin, retry = Shard(0, 2, "aa"), Shard(1, 2, "aa"), Shard(0, 2, "aa")
     assert not one.meets(twin)
     assert one.meets(retry)
+    assert one.meets(Shard(1, 3, "aa"))
     assert one.meets(Shard(1, 2, "bb"))
     assert one.meets(Shard(1, 2))
 

@@ -7,6 +7,8 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import fields
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -20,6 +22,7 @@ from coalesce.planning.rules import Limits
 from coalesce.protocol.outcome import GroupOutcome
 from coalesce.protocol.session import GroupRules
 from coalesce.run.messages import Assignment
+from coalesce.run.pipeline import Run
 from coalesce.run.worker_process import OpenStore
 from coalesce.run.workers import Workers
 from coalesce.storage.capabilities import Capabilities
@@ -27,6 +30,7 @@ from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryStore, Request
 from support.buckets import filled
 from support.runs import NoLease
+from support.settings import settings
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs a fork")
 
@@ -171,3 +175,9 @@ def test_what_a_worker_that_died_had_begun_is_left_for_a_run_that_recovers_and_s
         assert outcome.unsettled
 
     assert with_worker(die, deadly).untidy
+
+
+def test_a_run_that_is_to_end_tells_of_the_outputs_of_its_workers() -> None:
+    workers = SimpleNamespace(outputs_in_progress=(2, 3_000_000))
+    run = Run(MemoryStore(filled(0)), settings(), workers=cast(Workers, workers))
+    assert run.in_progress == "finishing 2 outputs (3 MB)"
