@@ -3,6 +3,8 @@
 What is really sent, and what becomes of the answers.
 """
 
+import base64
+import hashlib
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -117,6 +119,7 @@ async def test_what_is_put_is_held_against_its_md5(store: S3Store, server: Serve
     """RFC 1864; a bucket with object lock takes nothing without."""
     server.headers = {"ETag": '"e"'}
     await store.put("k", b"data", content_type="text/plain", metadata={"a": "b"})
+    assert store.usage.bytes_out == 4
     assert server.asked["content-md5"] == "jXd/OF09/siBXSD3SWAm3A=="
     assert (server.asked["content-type"], server.asked["x-amz-meta-a"]) == ("text/plain", "b")
 
@@ -132,13 +135,23 @@ async def test_a_part_carries_its_sum(store: S3Store, server: Server) -> None:
 async def test_a_copied_part_names_the_version_of_its_source(
     store: S3Store, server: Server
 ) -> None:
-    server.body = "<CopyPartResult><ETag>e</ETag></CopyPartResult>"
-    await store.copy_part(
+    sums = "<ChecksumCRC32>x</ChecksumCRC32><ChecksumCRC64NVME>s</ChecksumCRC64NVME>"
+    server.body = f"<CopyPartResult><ETag>e</ETag>{sums}</CopyPartResult>"
+    part = await store.copy_part(
         "k", "u", 1, source="a/ü +", etag='"old"', start=0, length=5, checksum=Checksum.CRC64NVME
     )
+    assert part == UploadedPart(1, 5, "e", "s")
     assert server.asked["x-amz-copy-source"] == "b/a/%C3%BC%20%2B"
     assert server.asked["x-amz-copy-source-if-match"] == '"old"'
     assert server.asked["x-amz-copy-source-range"] == "bytes=0-4"
+
+
+async def test_a_copied_part_without_an_etag_is_none(store: S3Store, server: Server) -> None:
+    server.body = "<CopyPartResult><ChecksumCRC64NVME>s</ChecksumCRC64NVME></CopyPartResult>"
+    with pytest.raises(errors.StorageError, match="no ETag"):
+        await store.copy_part(
+            "k", "u", 1, source="a", etag='"e"', start=0, length=5, checksum=Checksum.CRC64NVME
+        )
 
 
 async def test_a_get_and_a_delete_name_the_version(store: S3Store, server: Server) -> None:
@@ -157,6 +170,29 @@ async def test_a_body_of_another_version_is_refused_though_the_server_gave_it(
     server.headers, server.body = {"ETag": '"new"'}, "data"
     with pytest.raises(errors.PreconditionFailed):
         await store.get("k", etag='"old"')
+
+
+@pytest.mark.parametrize("code", ["NoSuchUpload", "NoSuchKey"])
+async def test_an_upload_that_is_not_there_needs_no_abort(
+    store: S3Store, server: Server, code: str
+) -> None:
+    server.status, server.body = 404, f"<Error><Code>{code}</Code></Error>"
+    await store.abort_upload("k", "u")
+    server.status, server.body = 403, "<Error><Code>AccessDenied</Code></Error>"
+    with pytest.raises(errors.AccessDenied):
+        await store.abort_upload("k", "u")
+
+
+async def test_a_store_that_has_once_had_an_md5_for_an_etag_keeps_being_one(
+    store: S3Store, server: Server
+) -> None:
+    """An object that is encrypted has another."""
+    assert not store.md5_etags
+    server.headers = {"ETag": f'"{hashlib.md5(b"x", usedforsecurity=False).hexdigest()}"'}
+    await store.put("k", b"x")
+    server.headers = {"ETag": '"other"'}
+    await store.put("k", b"x")
+    assert store.md5_etags
 
 
 async def test_only_a_404_is_absence(store: S3Store, server: Server) -> None:
@@ -185,6 +221,8 @@ async def test_a_bulk_delete_names_every_version_and_accounts_for_every_key(
         ("forgotten", Deleted.REFUSED),
     ]
     assert server.sent.replace("&quot;", '"').count("<ETag>") == 4
+    digest = hashlib.md5(server.sent.encode(), usedforsecurity=False).digest()
+    assert server.asked["content-md5"] == base64.b64encode(digest).decode()
     assert "<Quiet>true" not in server.sent
 
 

@@ -29,6 +29,7 @@ from support.scripted import EMPTY_LISTING, Peer, answer, serving
         (403, "AccessDenied", errors.AccessDenied),
         (400, "ExpiredToken", errors.ConfigurationError),
         (404, "NoSuchUpload", errors.NoSuchUpload),
+        (409, "OperationAborted", errors.Conflict),
     ],
 )
 def test_an_answer_is_a_refusal_or_transient_trouble(

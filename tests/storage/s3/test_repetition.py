@@ -114,3 +114,64 @@ async def test_what_is_absent_when_a_delete_is_repeated_was_deleted_by_it(
             await store.list_page("p")  # whose connection is kept
             assert await ask(store) == [Deleted.DONE if first else Deleted.ABSENT, *others]
     assert met == (2 if first else 1)
+
+
+REFUSED = answer(status="412 Precondition Failed")
+CREATED = answer(
+    b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
+)
+
+
+async def after_a_lost_connection(
+    ask: Callable[[S3Store], Awaitable[object]], second: bytes
+) -> object:
+    """What a request sees that goes out on a kept connection, which then closes without an answer:
+    the next try gets `second` for one.
+    """
+    lost = False
+
+    async def script(peer: Peer) -> None:
+        nonlocal lost
+        while True:
+            request = await peer.request()
+            if request.method == "HEAD":
+                await peer.send(answer(ETag='"e"'))
+            elif request.method == "GET":
+                await peer.send(answer(EMPTY_LISTING))
+            elif lost:
+                await peer.send(second)
+            else:
+                lost = True
+                return
+
+    async with serving(script) as server:
+        options = S3Options(
+            "bucket",
+            endpoint_url=server.url,
+            region="us-east-1",
+            addressing="path",
+            access_key="AK",
+            secret_key="SK",
+            attempts=3,
+        )
+        async with open_s3(options) as store:
+            await store.head("k")  # whose connection is kept
+            return await ask(store)
+
+
+@pytest.mark.parametrize("ask", [put, complete])
+async def test_a_try_that_a_kept_connection_has_lost_is_one(
+    ask: Callable[[S3Store], Awaitable[None]],
+) -> None:
+    """It may have taken effect: whoever is refused must not take its own object for a rival's."""
+    with pytest.raises(errors.PreconditionFailed) as caught:
+        await after_a_lost_connection(ask, REFUSED)
+    assert caught.value.repeated
+
+
+async def test_an_upload_that_a_kept_connection_has_lost_may_be_open() -> None:
+    async def create(store: S3Store) -> bool:
+        made = await store.create_upload("k", checksum=Checksum.NONE, metadata={})
+        return made.repeated
+
+    assert await after_a_lost_connection(create, CREATED) is True
