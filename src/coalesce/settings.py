@@ -172,6 +172,7 @@ Bucket = Annotated[str, AfterValidator(check_bucket)]
 Prefix = Annotated[str, AfterValidator(check_prefix)]
 Partition = Annotated[int, AfterValidator(_check_partition)]
 LayoutName = Literal["corporate", "manifest"]
+GzipMode = Literal["single", "members"]
 Weaker = Literal["delete-race", "overwrite-race", "no-exclusion"]
 
 
@@ -217,6 +218,7 @@ class Settings(BaseModel):
     state: str = DEFAULT_STATE
     lease: Seconds = Field(default=60.0, ge=1, le=86_400)
     check: bool = True
+    gzip: GzipMode = "single"
     delete: bool = True
     ledger: bool = True
     accept_weaker: tuple[Weaker, ...] = ()
@@ -226,6 +228,12 @@ class Settings(BaseModel):
     max_delete: int | None = Field(default=None, ge=1)
     deadline: Seconds | None = Field(default=None, gt=0)
     error_on_nothing: bool = False
+
+    @model_validator(mode="after")
+    def _check_gzip(self) -> Settings:
+        if not self.check and self.gzip == "single" and "gzip" in self.model_fields_set:
+            raise ValueError("--gzip single needs the check; with --no-check choose --gzip members")
+        return self
 
     @model_validator(mode="after")
     def _check_prefixes(self) -> Settings:
@@ -246,6 +254,11 @@ class Settings(BaseModel):
                     f"--state {state} and --prefix {prefix} overlap; choose another --state"
                 )
         return self
+
+    @property
+    def gzip_mode(self) -> GzipMode:
+        """How outputs of gzip members are made: without the check, of the members as they are."""
+        return self.gzip if self.check else "members"
 
     @property
     def state_prefix(self) -> str:

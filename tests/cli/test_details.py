@@ -238,7 +238,7 @@ def test_sources_are_young_up_to_the_age(age: str | None, code: int, tmp_path: P
 )
 def test_decimal_and_binary_units_of_size(size: str, limit: int, tmp_path: Path) -> None:
     """Two sources that fill the limit are joined, with a byte more they are not."""
-    words = ["plan", *JOB, "-s", size]
+    words = ["plan", *JOB, "-s", size, "--gzip", "members"]
     for total, outputs in ((limit, 1), (limit + 1, 0)):
         bucket = MemoryBucket()
         bucket.store("data/t_0_0-0.jsonl.gz", b"x" * (limit // 2))
@@ -247,14 +247,21 @@ def test_decimal_and_binary_units_of_size(size: str, limit: int, tmp_path: Path)
         assert len([e for e in done.events if e["type"] == "planned"]) == outputs, total
 
 
-@pytest.mark.parametrize(("total", "outputs"), [(128_000_000, 1), (128_000_001, 0)])
-def test_an_output_has_128_megabytes_by_default(total: int, outputs: int, tmp_path: Path) -> None:
-    """Planned: two sources that fill them; with a byte more they are not joined."""
+@pytest.mark.parametrize(
+    ("mode", "limit"), [("members", 128_000_000), ("single", 128_000_000 * 97 // 100)]
+)
+@pytest.mark.parametrize(("more", "outputs"), [(0, 1), (1, 0)])
+def test_an_output_has_128_megabytes_by_default(
+    mode: str, limit: int, more: int, outputs: int, tmp_path: Path
+) -> None:
+    """Planned: two sources that fill them, or 97% of them where they are deflated again; with a
+    byte more they are not joined.
+    """
     bucket = MemoryBucket()
-    half = bytes(64_000_000)
+    half = bytes(limit // 2)
     bucket.store("data/t_0_0-0.jsonl.gz", half, etag='"a"')
-    bucket.store("data/t_0_1-1.jsonl.gz", half + bytes(total - 128_000_000), etag='"b"')
-    done = invoke(["plan", *JOB], {"b": bucket}, folder=tmp_path)
+    bucket.store("data/t_0_1-1.jsonl.gz", half + bytes(more), etag='"b"')
+    done = invoke(["plan", *JOB, "--gzip", mode], {"b": bucket}, folder=tmp_path)
     assert len([event for event in done.events if event["type"] == "planned"]) == outputs
 
 

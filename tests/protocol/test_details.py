@@ -659,7 +659,7 @@ async def test_objects_and_uploads_of_a_dead_probe_are_removed() -> None:
 
 async def test_a_record_of_version_0_1_is_settled_by_the_rules_of_its_own_layout() -> None:
     bucket = audited(manifests)
-    await dead_run(bucket, "CompleteMultipartUpload", "data/", layout="manifest")
+    await dead_run(bucket, "CompleteMultipartUpload", "data/", layout="manifest", gzip="members")
     as_version_0_1(bucket)
     report = await night(bucket, layout="corporate")
     assert (report.exit_code, report.outputs.recovered, report.outputs.written) == (0, 1, 0)

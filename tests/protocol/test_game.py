@@ -84,6 +84,7 @@ OTHERS = st.sampled_from(
         {"date": "2026-11-22"},
         {"layout": "the other one"},
         {"check": False},
+        {"gzip": "members"},
         {"delete": False},
         {"min_age": 500},
         {"max_groups": 1},
@@ -557,7 +558,7 @@ class Game(RuleBasedStateMachine):
         """
         if "layout" in other:
             other = {"layout": "manifest" if self.gzipped else "corporate"}
-        chosen = Settings.model_validate({**self.settings.model_dump(), **other})
+        chosen = Settings.model_validate({**self.settings.model_dump(exclude_unset=True), **other})
         return chosen.model_copy(update={"check": True}) if self.spoilt else chosen
 
     def client(self, moment: Moment) -> Client:

@@ -23,6 +23,7 @@ from support.nights import (
     night,
     one_group,
     output_of,
+    rewrite,
     sources_in,
 )
 from support.scenarios import (
@@ -86,10 +87,12 @@ def in_ranges(bucket: MemoryBucket) -> None:
 JOBS: dict[str, tuple[Callable[[MemoryBucket], None], dict[str, object]]] = {
     "several outputs": (lambda bucket: corporate(bucket, groups=2, sources=9), {"max_files": 4}),
     "odd sources": (odd, {}),
+    "odd sources, as their members are": (odd, {"gzip": "members"}),
     "around a spoilt source": (spoilt, {}),
     "manifests": (manifests, {"layout": "manifest"}),
     "lines without a last newline": (lines_without_a_newline, {"layout": "manifest"}),
     "sources read in ranges": (in_ranges, {}),
+    "sources read in ranges, as their members are": (in_ranges, {"gzip": "members"}),
     "unchecked": (odd, {"check": False}),
     "copied by the store": (copied, {"check": False}),
 }
@@ -101,7 +104,7 @@ async def joined(name: str) -> tuple[AuditedBucket, dict[str, Any]]:
     bucket = audited(fill)
     if name == "copied by the store":
         bucket.min_part_bytes = 1000
-    if name == "sources read in ranges":
+    if name.startswith("sources read in ranges"):
         bucket.part_bytes = 100
     before = dict(bucket.objects)
     report = await night(bucket, **more)
@@ -131,6 +134,8 @@ async def test_every_output_has_one_entry_whose_header_is_true(name: str) -> Non
         assert (header["size"], header["crc64"]) == (len(held.data), crc64(held.data))
         assert header["mode"].lower() == held.metadata["coalesce-checksum"]
         assert header["version"] == held.metadata["coalesce-version"]
+        mode = "none" if output.endswith(".txt") else JOBS[name][1].get("gzip", "single")
+        assert header["gzip"] == ("members" if "check" in JOBS[name][1] else mode)
         known = [row[4] for row in rows]
         assert header["records"] == (None if None in known else sum(known))
 
@@ -154,18 +159,23 @@ async def test_an_entry_names_every_source_as_it_was_in_the_order_of_the_output(
 
 @pytest.mark.parametrize("name", JOBS)
 async def test_an_entry_says_where_each_source_is_in_the_output(name: str) -> None:
-    """The ranges lie end to end and cover the output; what they hold is what the source held."""
+    """The ranges lie end to end and cover the output, or the text of its one gzip member; what they
+    hold is what the source held.
+    """
     bucket, before = await joined(name)
     for output in outputs_of(bucket):
-        _, rows = read_entry(bucket, output)
+        header, rows = read_entry(bucket, output)
         data, at = bucket.objects[output].data, 0
+        if header["gzip"] == "single":
+            data = gzip.decompress(data)
         for key, _, _, _, _, start, length, _, _ in rows:
             assert start == at
             at += length
             content = content_of(key, before[key].data)
             if content and not content.endswith(b"\n") and name != "unchecked":
                 content += b"\n"
-            assert content_of(key, data[start:at]) == content
+            held = data[start:at]
+            assert (held if header["gzip"] == "single" else content_of(key, held)) == content
         assert at == len(data)
 
 
@@ -360,14 +370,37 @@ async def test_a_spoilt_entry_costs_no_source(how: str) -> None:
     assert f"_coalesce/groups/{GROUP}" in bucket.objects
 
 
-async def test_an_entry_that_somebody_has_removed_is_made_up_for_by_reading_everything() -> None:
-    """A lifecycle rule, say."""
+@pytest.mark.parametrize("mode", ["single", "members"])
+async def test_an_entry_that_somebody_has_removed_is_made_up_for_by_reading_everything(
+    mode: str,
+) -> None:
+    """A lifecycle rule, say. The run that reads has another mode."""
     bucket = one_group(20)
-    await dead_run(bucket, "CompleteMultipartUpload", "data/")
+    await dead_run(bucket, "CompleteMultipartUpload", "data/", gzip=mode)
     with bucket.audit.others():
         for key in entries(bucket):
             bucket.remove(key)
     store = MemoryStore(bucket)
-    report = await night(bucket, store)
+    report = await night(bucket, store, gzip="members" if mode == "single" else "single")
     assert (report.exit_code, report.outputs.recovered, sources_in(bucket)) == (0, 1, [])
     assert store.usage.requests["GetObject"] > 20
+
+
+async def test_without_its_entry_an_output_that_holds_other_text_costs_no_source() -> None:
+    """Whole, of the same length, and with the digest of its plan in its metadata."""
+    for spoil in (
+        lambda text: text.replace(b"3", b"4", 1),
+        lambda text: text + b"more\n",
+        lambda text: text[: text.rindex(b"\n", 0, -1) + 1],
+    ):
+        bucket = one_group(20)
+        await dead_run(bucket, "CompleteMultipartUpload", "data/")
+        before = sources_in(bucket)
+        with bucket.audit.others():
+            for key in entries(bucket):
+                bucket.remove(key)
+            text = gzip.decompress(bucket.objects[output_of(20)].data)
+            assert spoil(text) != text
+            rewrite(bucket, output_of(20), gzip.compress(spoil(text)))
+        report = await night(bucket)
+        assert (report.exit_code, sources_in(bucket)) == (4, before)

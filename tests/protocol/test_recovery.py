@@ -285,7 +285,7 @@ async def test_a_sound_twin_without_a_checksum_is_read_again_and_believed() -> N
 async def completed_by_0_1(fill: Callable[[AuditedBucket], None] | None = None) -> AuditedBucket:
     bucket = audited(fill) if fill else one_group(20)  # type: ignore[arg-type]
     layout = "manifest" if fill is manifests else "corporate"
-    await dead_run(bucket, "CompleteMultipartUpload", "data/", layout=layout)
+    await dead_run(bucket, "CompleteMultipartUpload", "data/", layout=layout, gzip="members")
     as_version_0_1(bucket)
     return bucket
 
@@ -395,7 +395,7 @@ async def test_where_version_0_1_had_deleted_some_sources_and_the_output_is_gone
 
 async def test_what_version_0_1_left_open_is_undone_and_joined() -> None:
     bucket = one_group(20)
-    await dead_run(bucket, "UploadPart", "data/")
+    await dead_run(bucket, "UploadPart", "data/", gzip="members")
     as_version_0_1(bucket)
     report = await night(bucket)
     assert (report.exit_code, report.outputs.written) == (0, 1)

@@ -153,7 +153,7 @@ def test_a_report_names_the_same_plan_records_in_whatever_order_they_are_settled
 
     def settled(order: list[str]) -> Report:
         report = new_report(f"r{order[0]}", settings(), ["data/"])
-        account = Account(report, lambda _: None)
+        account = Account(report, lambda _: None, 1000)
         for name in order:
             account.count_plan_record(account.new_outcome(name), name, "dead", "settled")
         return report
@@ -201,7 +201,7 @@ async def test_a_group_with_nothing_to_join_is_left() -> None:
 def test_exit_11_says_that_every_group_was_leased(leased: int, code: int) -> None:
     report = new_report("r", settings(), ["data/"])
     report.groups.seen, report.groups.leased, report.groups.left = 3, leased, 3 - leased
-    account = Account(report, lambda _: None)
+    account = Account(report, lambda _: None, 1000)
     account.close(ProcessUsage(), seconds=1, stop_code=0, error_on_nothing=False)
     assert report.exit_code == code
 

@@ -307,7 +307,10 @@ async def test_a_body_that_is_longer_than_listed_is_read_again_and_then_left(
 ) -> None:
     spoils = (*[lambda data: data + b"more\n"] * times, whole)[: 2 if times == 1 else 1]
     kept = replace(MD5, store=Longer)
-    await check(kept, body, spoils, joined=times == 1, readings=2)
+    # What was deflated cannot be taken back: once a misread source is found whole, the batch is
+    # read again.
+    readings = 3 if body is zipped and times == 1 else 2
+    await check(kept, body, spoils, joined=times == 1, readings=readings)
 
 
 async def test_many_spoilt_manifests_are_all_found_in_one_reading() -> None:

@@ -165,6 +165,12 @@ BATCHING = Group(
             "join at most this many bytes into one output, such as 128MB or 64MiB",
             "SIZE",
         ),
+        Option(
+            ("--gzip",),
+            "single: deflate again, into one gzip member for each output, which every reader "
+            "reads to its end; members: join the gzip members of the sources as they are",
+            "MODE",
+        ),
         Option(("--min-files",), "write no output for fewer than N sources", "N"),
         Option(
             ("--min-age",),

@@ -36,7 +36,7 @@ def planned_settings(values: Values, plan: PlanFile, today: dt.date) -> Settings
 
     Raises UsageError where the values ask for something else.
     """
-    options = plan.header.options
+    options = {"gzip": "members"} | plan.header.options  # which version 0.1 knew no other of
     chosen = parse(Settings, {**values, **options, "date": "NOT_SET"})
     asked = parse(Settings, {**options, **values})
     other = [

@@ -71,7 +71,8 @@ def summary_table(report: Report, min_age: float | None = None) -> Table:
         (
             "outputs",
             f"{outputs.written:,} written, {outputs.recovered:,} recovered;"
-            f" {outputs.bytes:,} bytes, {outputs.records:,} records",
+            f" {outputs.bytes:,} bytes, {outputs.records:,} records"
+            + (f"; {outputs.oversized:,} larger than --max-size" if outputs.oversized else ""),
         ),
         *_recovered_rows(report.recovered),
         ("offsets", f"{report.offsets.gaps:,} gaps, {report.offsets.overlaps:,} overlaps"),

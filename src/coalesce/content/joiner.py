@@ -11,11 +11,14 @@ class Joiner(Protocol):
     """Takes the body of one source and returns what goes into the output.
 
     Attributes:
+        length: Bytes of the output that it came to so far; where the output is one gzip member, of
+            the output's text.
         records: Records so far; None if the content is not checked.
         content_size: Bytes of the inflated content so far; 0 if it is not checked.
         content_crc64: CRC-64/NVME of the inflated content so far; 0 if it is not checked.
     """
 
+    length: int
     records: int | None
     content_size: int
     content_crc64: int
@@ -46,12 +49,14 @@ class Joiner(Protocol):
 class AsIs(Joiner):
     """Passes bytes on unchecked (`--no-check`)."""
 
+    length = 0
     records: int | None = None
     content_size = 0
     content_crc64 = 0
 
     @override
     def feed(self, data: bytes) -> list[bytes]:
+        self.length += len(data)
         return [data]
 
     @override

@@ -15,6 +15,7 @@ class Lines(Joiner):
     """
 
     def __init__(self, key: str) -> None:
+        self.length = 0
         self.records: int | None = 0
         self.content_size = 0
         self.content_crc64 = 0
@@ -23,6 +24,7 @@ class Lines(Joiner):
 
     @override
     def feed(self, data: bytes) -> list[bytes]:
+        self.length += len(data)
         self.content_size += len(data)
         self.content_crc64 = checksums.crc64([data], self.content_crc64)
         self._lines += data.count(b"\n")
@@ -32,4 +34,7 @@ class Lines(Joiner):
 
     @override
     def finish(self) -> list[bytes]:
-        return [] if self._last == b"\n" else [b"\n"]
+        if self._last == b"\n":
+            return []
+        self.length += 1
+        return [b"\n"]

@@ -33,6 +33,7 @@ class Members(Joiner):
     """
 
     def __init__(self, key: str) -> None:
+        self.length = 0
         self.records: int | None = 0
         self.content_size = 0
         self.content_crc64 = 0
@@ -63,6 +64,7 @@ class Members(Joiner):
                 begin = at
         if self._inflater is not None:
             self._pass_on(data[begin:], output)
+        self.length += sum(map(len, output))
         self.records = self._lines + (self._last != b"\n")
         return output
 
@@ -78,7 +80,10 @@ class Members(Joiner):
             raise ContentError(
                 f"{self._key}: contains no gzip member", key=self._key, code="NotGzip"
             )
-        return [] if self._last == b"\n" else [NEWLINE_MEMBER]
+        if self._last == b"\n":
+            return []
+        self.length += len(NEWLINE_MEMBER)
+        return [NEWLINE_MEMBER]
 
     def _has_header(self, data: bytes, at: int) -> bool:
         """Whether a complete header begins at this byte; False if more bytes are needed.
@@ -100,22 +105,23 @@ class Members(Joiner):
         assert inflater is not None
         try:
             out = inflater.decompress(data, _INFLATE_BYTES)
-            self._count(out)
+            if out:
+                self._count(out)
             while not inflater.eof and (inflater.unconsumed_tail or len(out) == _INFLATE_BYTES):
                 out = inflater.decompress(inflater.unconsumed_tail, _INFLATE_BYTES)
-                self._count(out)
+                if out:
+                    self._count(out)
         except (isal_zlib.error, zlib.error) as error:  # type: ignore[misc]  # its stub says object
             raise self._corrupt(str(error)) from error
         return len(data) - len(inflater.unused_data)
 
     def _count(self, text: bytes) -> None:
         """Counts inflated bytes and records, and continues their checksum."""
-        if text:
-            self._is_empty = False
-            self.content_size += len(text)
-            self.content_crc64 = checksums.crc64([text], self.content_crc64)
-            self._lines += text.count(b"\n")
-            self._last = text[-1:]
+        self._is_empty = False
+        self.content_size += len(text)
+        self.content_crc64 = checksums.crc64([text], self.content_crc64)
+        self._lines += text.count(b"\n")
+        self._last = text[-1:]
 
     def _end_member(self, piece: bytes, output: list[bytes]) -> None:
         self._members += 1

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coalesce.content.deflater import Deflater
 from coalesce.content.joiner import AsIs, Joiner
 from coalesce.content.lines import Lines
 from coalesce.content.members import EMPTY_MEMBER, Members
+from coalesce.content.text import SingleMember
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,16 +18,24 @@ class ContentRules:
     Attributes:
         gzipped: Gzip members; plain lines otherwise.
         check: Whether the content is checked while it is joined.
+        single: Whether an output of gzip members becomes one member; only what is checked does.
     """
 
     gzipped: bool
     check: bool
+    single: bool = False
 
-    def joiner(self, key: str) -> Joiner:
+    def deflater(self) -> Deflater | None:
+        """Returns what deflates the text of one output; None where its bytes stay as they are."""
+        return Deflater() if self.gzipped and self.check and self.single else None
+
+    def joiner(self, key: str, deflater: Deflater | None = None) -> Joiner:
         """Returns a new joiner for one source; its key is for messages."""
         if not self.check:
             return AsIs()
-        return Members(key) if self.gzipped else Lines(key)
+        if not self.gzipped:
+            return Lines(key)
+        return Members(key) if deflater is None else SingleMember(key, deflater)
 
     @property
     def empty_output(self) -> bytes:

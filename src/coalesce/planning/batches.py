@@ -152,13 +152,21 @@ def reason_to_keep(source: Source, now: float, limits: Limits) -> Why | None:
     return None
 
 
-def digest(sources: Iterable[Source]) -> str:
-    """Returns the SHA-256 over the ordered (key, ETag, size) of these sources, in hex."""
-    sha = hashlib.sha256()
+def digest(sources: Iterable[Source], *, single: bool = False) -> str:
+    """Returns the SHA-256 over the ordered (key, ETag, size) of these sources, in hex.
+
+    An output of a `single` gzip member has another one than an output of their own members.
+    """
+    sha = hashlib.sha256(b"single;" if single else b"")
     for source in sources:
         key, etag = source.key.encode(), source.etag.encode()
         sha.update(b"%d:%b%d:%b%d;" % (len(key), key, len(etag), etag, source.size))
     return sha.hexdigest()
+
+
+def is_single(batch: Batch) -> bool:
+    """Whether the output of a batch is one gzip member, by the batch's digest."""
+    return batch.digest == digest(batch.sources, single=True)
 
 
 def count_gaps(sources: Iterable[Source]) -> tuple[int, int]:
@@ -238,7 +246,7 @@ def _plan_batches(
             single += run
             continue
         names.add(key)
-        batches.append(Batch(key, run, sum(sizes[begin:end]), digest(run)))
+        batches.append(Batch(key, run, sum(sizes[begin:end]), digest(run, single=limits.single)))
     return batches, single
 
 

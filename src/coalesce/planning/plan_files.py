@@ -36,6 +36,7 @@ _OPTIONS = frozenset(
         "max_size",
         "min_files",
         "min_age",
+        "gzip",
         "state",
     }
 )
@@ -157,7 +158,7 @@ class PlanFile:
             schema=1,
             version=version,
             created=created,
-            options=options | {"prefix": list(prefixes)},
+            options=options | {"prefix": list(prefixes), "gzip": settings.gzip_mode},
             groups=len(lines),
             seconds=round(sum(group.seconds for group in lines), 3),
         )
@@ -242,7 +243,7 @@ def match_plan(
     for batch in planned.batches:
         run = chosen.between(places.get(batch.first), places.get(batch.last))
         exists = batch.output in outputs
-        if not exists and digest(run) == batch.digest:
+        if not exists and digest(run, single=limits.single) == batch.digest:
             batches.append(Batch(batch.output, run, sum(run.sizes()), batch.digest))
         elif not exists or batch.first in present or batch.last in present:
             stale += 1

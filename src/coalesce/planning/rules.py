@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from coalesce.model import GroupId
+from coalesce.naming.layouts import LAYOUTS
 from coalesce.settings import Settings
 
 _DEFAULTS = Settings.model_fields
@@ -15,7 +16,8 @@ _DEFAULTS = Settings.model_fields
 class Limits:
     """The rules of a plan: sources and bytes per output, and what is left alone.
 
-    `max_size` is in bytes, `min_age` in seconds. `copy` allows server-side copies.
+    `max_size` is in bytes, `min_age` in seconds. `copy` allows server-side copies; `single` makes
+    one gzip member of each output.
     """
 
     max_files: int = _DEFAULTS["max_files"].default
@@ -25,17 +27,23 @@ class Limits:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     copy: bool = False
+    single: bool = False
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
-        """Returns the limits in a run's settings."""
+        """Returns the limits in a run's settings.
+
+        What is deflated again may come out a little longer: it is planned to 97% of `max_size`.
+        """
+        single = settings.gzip_mode == "single" and LAYOUTS[settings.layout].gzip
         return cls(
             max_files=settings.max_files,
-            max_size=settings.max_size,
+            max_size=settings.max_size * 97 // 100 if single else settings.max_size,
             min_files=settings.min_files,
             min_age=settings.min_age,
             include=settings.include,
             exclude=settings.exclude,
+            single=single,
         )
 
 

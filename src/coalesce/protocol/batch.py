@@ -227,7 +227,7 @@ class BatchWorker:
                         work.batch,
                         lay_out(work.batch.sources, rules.sizes, copy=rules.limits.copy),
                         work.upload_id,
-                        rules=ContentRules(rules.layout.gzip, rules.check),
+                        rules=ContentRules(rules.layout.gzip, rules.check, rules.limits.single),
                         sizes=rules.sizes,
                         checksum=rules.capabilities.checksum,
                         capacity=capacity,

@@ -56,7 +56,7 @@ class EntryHeader(Expected):
     run_id: str
     version: str
     layout: str
-    gzip: Literal["members", "none"]
+    gzip: Literal["single", "members", "none"]
     output: str
     digest: str
     upload_id: str
@@ -97,7 +97,7 @@ async def write_entry(
         run_id=rules.run_id,
         version=rules.version,
         layout=rules.layout.name,
-        gzip="members" if rules.layout.gzip else "none",
+        gzip=("single" if rules.limits.single else "members") if rules.layout.gzip else "none",
         output=batch.output,
         digest=batch.digest,
         upload_id=upload_id,

@@ -28,7 +28,7 @@ from coalesce.errors import (
 from coalesce.model import Batch, GroupId, Source
 from coalesce.naming.layouts import LAYOUTS
 from coalesce.naming.sources import Sources
-from coalesce.planning.batches import digest
+from coalesce.planning.batches import digest, is_single
 from coalesce.protocol.lease import Claim
 from coalesce.protocol.state import record_key
 from coalesce.protocol.writes import write_state
@@ -175,9 +175,14 @@ def decode(data: bytes, key: str, state: str) -> PlanRecord:
         group,
         tuple(_restore_batch(stored, group, batch) for batch in stored.batches),
     )
-    if any(digest(entry.batch.sources) != entry.batch.digest for entry in record.batches):
+    if not all(_has_digest(entry.batch) for entry in record.batches):
         raise RecordDamaged(f"the plan record {key!r} does not have its digest", key=key)
     return record
+
+
+def _has_digest(batch: Batch) -> bool:
+    """Whether its digest is that of its sources, for an output of either kind."""
+    return is_single(batch) or digest(batch.sources) == batch.digest
 
 
 def _restore_batch(record: StoredRecord, group: GroupId, stored: StoredBatch) -> RecordedBatch:

@@ -67,11 +67,13 @@ class ListedGroup:
 class Account:
     """Adds up one run's report, and emits an event for each thing that a user may want to know.
 
-    `group` is a group's name, as `str(GroupId)` gives it.
+    `group` is a group's name, as `str(GroupId)` gives it; `max_size` is what an output should not
+    exceed, in bytes.
     """
 
-    def __init__(self, report: Report, emit: Callable[[Event], None]) -> None:
+    def __init__(self, report: Report, emit: Callable[[Event], None], max_size: int) -> None:
         self.report = report
+        self._max_size = max_size
         self._emit = emit
         self._cpu_before = cpu_seconds()
         self._topics: dict[str, TopicPart] = {}
@@ -341,6 +343,8 @@ class Account:
     def _count_output(self, output: CommittedOutput, group: str) -> None:
         report = self.report
         report.add_output(output)
+        oversized = output.size > self._max_size and not output.recovered
+        report.outputs.oversized += oversized
         if not output.recovered:  # the listing came after the sources of a recovered one were gone
             topic = self._topic(group.rpartition("_")[0].rpartition("/")[2])
             topic.joined += output.joined
@@ -359,6 +363,7 @@ class Account:
                 "first_offset": output.first,
                 "last_offset": output.last,
                 "crc64nvme": output.checksum,
+                "oversized": oversized,
             }
         )
 

@@ -223,6 +223,7 @@ def _merge_outputs(reports: Iterable[Report], recovered: RecoveredPart) -> Outpu
     for report in reports:
         total.written += report.outputs.written
         total.recovered += report.outputs.recovered - report.recovered.outputs
+        total.oversized += report.outputs.oversized
         total.bytes += report.outputs.bytes
         total.records += report.outputs.records
     return total

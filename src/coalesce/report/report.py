@@ -140,9 +140,13 @@ class SourcesPart(_Part):
 
 
 class OutputsPart(_Part):
-    """Outputs written by this run, and those of earlier runs that it recognised."""
+    """Outputs written by this run, and those of earlier runs that it recognised.
+
+    `oversized` ones are larger than `--max-size`: what is deflated again can come out longer.
+    """
 
     written: int = 0
+    oversized: int = 0
     recovered: int = 0
     bytes: int = 0
     records: int = 0

@@ -68,7 +68,8 @@ class Run:
         self._store, self._settings, self._workers = store, settings, workers
         self._clock, self._started_at, self._tune = clock, clock(), tune
         self._workload = Workload.of(settings, planned, dt.datetime.now(dt.UTC).date())
-        self._account = Account(new_report(self.run_id, settings, self._workload.prefixes), emit)
+        report = new_report(self.run_id, settings, self._workload.prefixes)
+        self._account = Account(report, emit, settings.max_size)
         self.report.store.endpoint = endpoint
         self._capacity: Capacity | None = None  # of this process, if it transfers anything
 

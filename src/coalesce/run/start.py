@@ -32,7 +32,7 @@ def report_failure(
 ) -> Report:
     """Returns the report of a run that could not open its bucket."""
     prefixes = settings.prefixes(dt.datetime.now(dt.UTC).date())
-    account = Account(new_report(new_run_id(), settings, prefixes), emit)
+    account = Account(new_report(new_run_id(), settings, prefixes), emit, settings.max_size)
     account.add_failure(error)
     return account.report
 

@@ -32,6 +32,8 @@ class JoinedSources(Sequence[JoinedSource]):
             self._contents.append(_UNKNOWN)
             self._crcs.append(0)
         self._lengths[-1] += length
+        if joiner is not None:
+            self._lengths[-1] = joiner.length
         if joiner is not None and joiner.records is not None:
             self._records[-1] = joiner.records
             self._contents[-1] = joiner.content_size

@@ -101,6 +101,7 @@ class _Transfer:
     _pending: list[bytes] = field(default_factory=list)
     _pending_size: int = 0
     _held: int = 0  # bytes of the window that what is pending holds
+    _awaited: int = 0  # bytes of the window that are held for what is being deflated
 
     async def run(self, tasks: asyncio.TaskGroup, parts: Iterable[Part]) -> TransferredBatch:
         copied = False
@@ -110,6 +111,7 @@ class _Transfer:
                     await self._stream(tasks, spans)
                 case Copy(span) if not self.joiner.unusable:
                     copied = True
+                    self._flush(tasks, self._pending_size)
                     self.sources.add(span, span.length, None)
                     self.parts.append(tasks.create_task(self._copy(span, len(self.parts) + 1)))
         misread = await self.joiner.confirm()
@@ -117,9 +119,10 @@ class _Transfer:
             raise SourcesUnusable(tuple(unusable.values()))
         if misread:
             raise Misread(f"{self.batch.output}: a source was misread")
+        self._append(self.joiner.finish(), 0)
         if not self.size and not self.parts:
             self._append([self.rules.empty_output], 0)
-            self._flush(tasks, self._pending_size)
+        self._flush(tasks, self._pending_size)
         receipts = tuple([await task for task in self.parts])
         return TransferredBatch(
             receipts,
@@ -147,31 +150,34 @@ class _Transfer:
                     not self.joiner.unusable and self._pending_size >= part_size + self.sizes.least
                 ):
                     self._flush(tasks, part_size)
-        if not self.joiner.unusable:
-            self._flush(tasks, self._pending_size)
 
     def _take(self, read: Read, join: Join) -> None:
         """Adds what a read came to; nothing any more once a source is unusable."""
         if self.joiner.unusable:
-            self.window.release(read.span.length + self._held)
-            self._pending, self._pending_size, self._held = [], 0, 0
+            self.window.release(read.span.length + self._held + self._awaited)
+            self._pending, self._pending_size, self._held, self._awaited = [], 0, 0, 0
             return
-        self._append(join.pieces, read.span.length)
-        self.sources.add(read.span, sum(map(len, join.pieces)), join.joiner)
+        added = self._append(join.pieces, read.span.length)
+        self.sources.add(read.span, added, join.joiner)
 
-    def _append(self, pieces: list[bytes], length: int) -> None:
-        """Adds what `length` bytes of a source came to.
+    def _append(self, pieces: list[bytes], length: int) -> int:
+        """Adds what `length` bytes of a source came to, and returns how many bytes that are.
 
-        Bytes that were left out are the window's again.
+        What is held for bytes that were left out is the window's again; a deflater may still have
+        some of them.
         """
         self.crc = checksums.crc64(pieces, self.crc)
         self._pending += pieces
         added = sum(map(len, pieces))
         self._pending_size += added
         self.size += added
-        held = min(length, added)
-        self.window.release(length - held)
+        held = min(self._awaited + length, added)
         self._held += held
+        self._awaited += length - held
+        spared = max(0, self._awaited - self.joiner.delayed_bytes)
+        self._awaited -= spared
+        self.window.release(spared)
+        return added
 
     def _flush(self, tasks: asyncio.TaskGroup, size: int) -> None:
         """Sends the first `size` bytes of what is pending as a part."""

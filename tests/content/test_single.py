@@ -1,0 +1,94 @@
+"""One gzip member of the members of many sources: what every reader reads to its end."""
+
+import gzip
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coalesce.content.deflater import Deflater
+from coalesce.content.rules import ContentRules
+from coalesce.content.text import SingleMember, Text
+from coalesce.errors import ContentError
+from coalesce.storage import checksums
+
+SINGLE = ContentRules(gzipped=True, check=True, single=True)
+
+# A source: the texts of its members.
+TEXTS = st.lists(st.binary(max_size=40), min_size=1, max_size=4)
+
+
+def ended(text: bytes) -> bytes:
+    return text + b"\n" if text and not text.endswith(b"\n") else text
+
+
+def members_in(data: bytes) -> int:
+    """How many gzip members stand one behind the other, and nothing behind the last."""
+    count = 0
+    while data:
+        inflater = zlib.decompressobj(31)
+        inflater.decompress(data)
+        assert inflater.eof
+        data, count = inflater.unused_data, count + 1
+    return count
+
+
+def feed(joiner: Text, data: bytes, step: int) -> bytes:
+    pieces = [p for at in range(0, len(data), step) for p in joiner.feed(data[at : at + step])]
+    return b"".join([*pieces, *joiner.finish()])
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=4), st.integers(1, 60))
+def test_whatever_the_sources_are_the_output_is_one_member_of_all_their_text(
+    sources: list[list[bytes]], step: int
+) -> None:
+    """However their bodies arrive; and each source knows its text, records and place."""
+    deflater = SINGLE.deflater()
+    assert deflater is not None
+    output, texts = b"", []
+    for source in sources:
+        joiner = SINGLE.joiner("k", deflater)
+        assert isinstance(joiner, SingleMember)
+        output += feed(joiner, b"".join(map(gzip.compress, source)), step)
+        text = b"".join(source)
+        texts.append(ended(text))
+        assert joiner.length == len(ended(text))
+        assert (joiner.content_size, joiner.content_crc64) == (len(text), checksums.crc64([text]))
+        assert joiner.records == ended(text).count(b"\n")
+    output += deflater.finish()
+    assert gzip.decompress(output) == b"".join(texts)
+    assert members_in(output) == 1
+
+
+@given(TEXTS, st.integers(1, 60))
+def test_the_text_of_a_source_is_taken_out_whole(texts: list[bytes], step: int) -> None:
+    joiner = Text("k")
+    text = feed(joiner, b"".join(map(gzip.compress, texts)), step)
+    assert text == ended(b"".join(texts))
+    assert joiner.length == len(text)
+
+
+def test_sources_without_text_make_one_empty_member() -> None:
+    deflater = Deflater()
+    joiner = SingleMember("k", deflater)
+    output = feed(joiner, gzip.compress(b"") * 3, 1000) + deflater.finish()
+    assert (gzip.decompress(output), members_in(output)) == (b"", 1)
+
+
+@pytest.mark.parametrize("spoil", [lambda b: b[:-1], lambda b: b + b"\0" * 20, lambda b: b + b"x"])
+def test_a_source_that_is_not_whole_is_refused_in_this_mode_too(spoil) -> None:  # type: ignore[no-untyped-def]
+    joiner = SingleMember("k", Deflater())
+    with pytest.raises(ContentError):
+        feed(joiner, spoil(gzip.compress(b'{"a": 1}\n')), 1000)
+
+
+def test_a_member_says_nothing_of_a_time_or_a_file() -> None:
+    """So that the same sources make the same bytes."""
+    header = Deflater().finish()[:10]
+    assert header[3:8] == bytes(5)
+
+
+@pytest.mark.parametrize(("gzipped", "check"), [(False, True), (True, False), (False, False)])
+def test_text_and_what_is_not_checked_stays_as_it_is(gzipped: bool, check: bool) -> None:
+    assert ContentRules(gzipped, check, single=True).deflater() is None
