@@ -13,7 +13,7 @@ FLY_UTILITY_TARGET ?= utility
 PARTITION ?= -1
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo test test-servers mutants acceptance rehearsal layers image test-image test-deploy update-pipeline update-corporate-storage-coalescer-pipeline lint docs types fmt check bench bench-quick clean
+.PHONY: help bootstrap demo test test-servers test-readers mutants acceptance rehearsal layers image test-image test-deploy update-pipeline update-corporate-storage-coalescer-pipeline lint docs types fmt check bench bench-quick clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test: $(READY) ## Run the tests
 
 test-servers: $(READY) ## Run contract, command, end-to-end, kill and fault tests on real S3 servers, installed and cached: SERVERS="minio s3rver"
 	.venv/bin/python ci/test_servers.py $(SERVERS)
+
+test-readers: $(READY) ## Read outputs with the gzip reader of the JDK over a slow connection: one member, and joined members; needs java
+	COALESCE_TEST_READERS=1 .venv/bin/pytest -q tests/readers
 
 acceptance: $(READY) ## Join 20,000 generated objects of each layout on real S3 servers, with and without kill -9, and compare every record
 	set -e; for server in $(SERVERS); do .venv/bin/python ci/with_server.py $$server .venv/bin/python ci/acceptance.py $(ARGS); done
