@@ -17,6 +17,7 @@ OURS = "coalesce run"
 NO_CHECK = "coalesce run --no-check"
 TRANSFER = "coalesce run --no-check --no-delete"
 TWO = "coalesce run --processes 2"
+MEMBERS = "coalesce run --gzip members"
 AIOHTTP = "coalesce run, aiohttp"
 UVLOOP = "coalesce run, uvloop"
 AIOHTTP_TRANSFER = "coalesce run --no-check --no-delete, aiohttp"
@@ -121,6 +122,7 @@ CONTESTANTS = {
     for contestant in (
         Contestant(OURS, _coalesce()),
         Contestant(TWO, _coalesce("--processes", "2")),
+        Contestant(MEMBERS, _coalesce("--gzip", "members")),
         Contestant(NO_CHECK, _coalesce("--no-check")),
         Contestant(TRANSFER, _coalesce("--no-check", "--no-delete"), deletes=False),
         Contestant(UVLOOP, _coalesce(program=_OVER_UVLOOP)),

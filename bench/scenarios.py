@@ -10,6 +10,7 @@ from bench.contestants import (
     AIOHTTP_TRANSFER,
     BOTO3,
     FLOOR,
+    MEMBERS,
     NO_CHECK,
     OBSTORE,
     OBSTORE_UVLOOP,
@@ -50,6 +51,7 @@ class Scenario:
 _ALL = (
     OURS,
     TWO,
+    MEMBERS,
     NO_CHECK,
     TRANSFER,
     BOTO3,
@@ -60,7 +62,7 @@ _ALL = (
     RCLONE,
     FLOOR,
 )
-_MAIN = (OURS, NO_CHECK, TRANSFER, BOTO3, S5CMD, OBSTORE, OBSTORE_UVLOOP, FLOOR)
+_MAIN = (OURS, MEMBERS, NO_CHECK, TRANSFER, BOTO3, S5CMD, OBSTORE, OBSTORE_UVLOOP, FLOOR)
 
 FULL = (
     Scenario("100KB", "100 KB, HTTP", Fill(10_000, 100_000), _ALL),

@@ -175,14 +175,10 @@ def decode(data: bytes, key: str, state: str) -> PlanRecord:
         group,
         tuple(_restore_batch(stored, group, batch) for batch in stored.batches),
     )
-    if not all(_has_digest(entry.batch) for entry in record.batches):
+    batches = [entry.batch for entry in record.batches]
+    if not all(is_single(batch) or digest(batch.sources) == batch.digest for batch in batches):
         raise RecordDamaged(f"the plan record {key!r} does not have its digest", key=key)
     return record
-
-
-def _has_digest(batch: Batch) -> bool:
-    """Whether its digest is that of its sources, for an output of either kind."""
-    return is_single(batch) or digest(batch.sources) == batch.digest
 
 
 def _restore_batch(record: StoredRecord, group: GroupId, stored: StoredBatch) -> RecordedBatch:
