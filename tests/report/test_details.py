@@ -168,7 +168,7 @@ def test_a_report_names_the_same_plan_records_in_whatever_order_they_are_settled
 
 @pytest.mark.parametrize("order", [["a", "b"], ["b", "a"]])
 def test_records_of_one_group_are_in_the_order_of_the_runs_that_left_them(order: list[str]) -> None:
-    account = Account(new_report("r", settings(), ["data/"]), lambda _: None)
+    account = Account(new_report("r", settings(), ["data/"]), lambda _: None, 1000)
     for left_by in order:
         account.count_plan_record(account.new_outcome("data/t_0"), "data/t_0", left_by, "settled")
     records = account.report.recovered.plan_records
