@@ -1,6 +1,8 @@
 """One gzip member of the members of many sources: what every reader reads to its end."""
 
+import base64
 import gzip
+import random
 import zlib
 
 import pytest
@@ -74,6 +76,18 @@ def test_sources_without_text_make_one_empty_member() -> None:
     joiner = SingleMember("k", deflater)
     output = feed(joiner, gzip.compress(b"") * 3, 1000) + deflater.finish()
     assert (gzip.decompress(output), members_in(output)) == (b"", 1)
+
+
+@pytest.mark.parametrize("length", [1000, 4000, 12_000])
+def test_text_that_repeats_itself_from_afar_is_not_many_times_as_long(length: int) -> None:
+    """Such as the schema in each record of a change stream, with a member of its own before."""
+    rng = random.Random(1)
+    schema = base64.b64encode(rng.randbytes(length)).decode()
+    rows = (f'{{"id":{rng.randrange(10**9)},"schema":"{schema}"}}\n' for _ in range(200))
+    body = gzip.compress("".join(rows).encode(), mtime=0)
+    deflater = Deflater()
+    output = feed(SingleMember("k", deflater), body, 2**20) + deflater.finish()
+    assert len(output) < 1.5 * len(body)
 
 
 @pytest.mark.parametrize("spoil", [lambda b: b[:-1], lambda b: b + b"\0" * 20, lambda b: b + b"x"])
