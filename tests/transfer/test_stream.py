@@ -52,6 +52,7 @@ async def send(
     copy: bool = False,
     check: bool = False,
     window: int = 0,
+    single: bool = False,
 ) -> list[int]:
     """Makes an output of the sources, and returns the sizes of its parts."""
     batch = Batch(OUTPUT, sources, sum(source.size for source in sources), "")
@@ -62,7 +63,7 @@ async def send(
             batch,
             lay_out(sources, sizes, copy=copy),
             created.upload_id,
-            rules=ContentRules(gzipped=True, check=check),
+            rules=ContentRules(gzipped=True, check=check, single=single),
             sizes=sizes,
             checksum=Checksum.CRC64NVME,
             capacity=Capacity.of(0, 2**20, lambda: 0),
@@ -141,6 +142,33 @@ async def test_no_more_bytes_are_in_memory_than_the_window_holds(ahead: int) -> 
     store.upload_part = upload  # type: ignore[method-assign]
     await send(store, sources, sizes, window=window)
     assert window - 37 < most <= window
+
+
+async def test_what_is_deflated_again_waits_for_its_parts_if_it_is_much_longer() -> None:
+    """What an output has more than its sources is not in their window: it may be a part's bytes."""
+    text = b"a" * 2_000_000 + b"\n"
+    bodies = [gzip.compress(text, 9, mtime=0)] * 200
+    store, sources = stored(bodies, min_part_bytes=1)
+    sizes = PartSizes(usual=40_000, least=50)
+    window = 256 * 1024 + 3 * sizes.usual + sizes.least
+    upload_part = store.upload_part
+    most = held = 0
+
+    async def upload(output: str, upload_id: str, number: int, pieces: list[bytes], **more: Any):  # type: ignore[no-untyped-def]
+        nonlocal most, held
+        size = sum(map(len, pieces))
+        held += size
+        most = max(most, held)
+        await asyncio.sleep(0.05)
+        part = await upload_part(output, upload_id, number, pieces, **more)
+        held -= size
+        return part
+
+    store.upload_part = upload  # type: ignore[method-assign]
+    await send(store, sources, sizes, check=True, single=True, window=window)
+    assert len(body_of(store)) > 1.5 * sum(map(len, bodies))
+    assert most <= window + sizes.usual
+    assert gzip.decompress(body_of(store)) == text * 200
 
 
 async def test_sources_that_hold_nothing_do_not_fill_the_memory() -> None:

@@ -66,8 +66,9 @@ async def transfer(
     Raises SourcesUnusable, Misread, StorageError.
     """
     joiner = SourceJoiner(store, capacity, rules, sizes.usual)
+    longer = Budget(sizes.usual)
     job = _Transfer(
-        store, batch, upload_id, rules, sizes, checksum, capacity, Budget(window), joiner
+        store, batch, upload_id, rules, sizes, checksum, capacity, Budget(window), longer, joiner
     )
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -93,6 +94,7 @@ class _Transfer:
     checksum: Checksum
     capacity: Capacity
     window: Budget
+    longer: Budget  # for bytes of parts on their way that are more than the window holds for them
     joiner: SourceJoiner
     crc: int = 0
     size: int = 0
@@ -149,7 +151,8 @@ class _Transfer:
                 while (
                     not self.joiner.unusable and self._pending_size >= part_size + self.sizes.least
                 ):
-                    self._flush(tasks, part_size)
+                    more = (self._pending_size - self._held) * part_size // self._pending_size
+                    self._flush(tasks, part_size, await self.longer.acquire(more))
 
     def _take(self, read: Read, join: Join) -> None:
         """Adds what a read came to; nothing any more once a source is unusable."""
@@ -179,8 +182,10 @@ class _Transfer:
         self.window.release(spared)
         return added
 
-    def _flush(self, tasks: asyncio.TaskGroup, size: int) -> None:
-        """Sends the first `size` bytes of what is pending as a part."""
+    def _flush(self, tasks: asyncio.TaskGroup, size: int, more: int = 0) -> None:
+        """Sends the first `size` bytes of what is pending as a part, for which `more` is held
+        besides the window.
+        """
         if not self._pending_size:
             self.window.release(self._held)
             self._held = 0
@@ -190,9 +195,9 @@ class _Transfer:
         self._pending_size -= size
         self._held -= held
         number = len(self.parts) + 1
-        self.parts.append(tasks.create_task(self._upload(number, chosen, held)))
+        self.parts.append(tasks.create_task(self._upload(number, chosen, held, more)))
 
-    async def _upload(self, number: int, pieces: list[bytes], held: int) -> UploadedPart:
+    async def _upload(self, number: int, pieces: list[bytes], held: int, more: int) -> UploadedPart:
         value = checksums.part_checksum(pieces, self.checksum)
         async with self.capacity.writes.slot():
             receipt = await self.store.upload_part(
@@ -204,6 +209,7 @@ class _Transfer:
                 value=value,
             )
         self.window.release(held)
+        self.longer.release(more)
         return receipt
 
     async def _copy(self, span: Span, number: int) -> UploadedPart:
