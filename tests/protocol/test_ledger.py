@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -404,3 +405,19 @@ async def test_without_its_entry_an_output_that_holds_other_text_costs_no_source
             rewrite(bucket, output_of(20), gzip.compress(spoil(text)))
         report = await night(bucket)
         assert (report.exit_code, sources_in(bucket)) == (4, before)
+
+
+async def test_without_its_entry_an_output_of_many_sources_is_compared_in_a_few_seconds() -> None:
+    """Its text is many times as long as the output: 40 MB, not to be copied for each source."""
+    bucket = AuditedBucket()
+    body = gzip.compress(b"0123456789\n" * 450, 9, mtime=0)
+    for n in range(8000):
+        bucket.store(f"data/t_0_{n}-{n}.jsonl.gz", body)
+    bucket.now += 1000
+    await dead_run(bucket, "CompleteMultipartUpload", "data/")
+    for key in entries(bucket):
+        bucket.remove(key)
+    begun = time.thread_time()
+    report = await night(bucket)
+    assert (report.exit_code, report.outputs.recovered) == (0, 1)
+    assert time.thread_time() - begun < 5

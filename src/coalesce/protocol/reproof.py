@@ -86,7 +86,8 @@ class _Output:
         self._head = head
         self._text = text
         self._part = _FED_BYTES if text else session.rules.sizes.usual
-        self._held = b""  # what comes from `at` on
+        self._held = b""  # what comes from `at` on, behind `_begin` bytes of what came before
+        self._begin = 0
         self._read = 0
 
     @property
@@ -96,9 +97,9 @@ class _Output:
 
     async def has_more(self) -> bool:
         """Whether anything comes behind what was found last."""
-        while not self._held and self._read < self._head.size:
+        while self._begin == len(self._held) and self._read < self._head.size:
             await self._read_on()
-        return bool(self._held)
+        return self._begin < len(self._held)
 
     def is_placeholder(self, session: Session) -> bool:
         """Whether its sources hold nothing, so that it holds the least that is no empty object."""
@@ -108,26 +109,29 @@ class _Output:
     async def find(self, piece: bytes, *, anywhere: bool) -> bool:
         """Whether the piece comes next, or `anywhere` from here on; moves behind it if so."""
         while True:
-            found = self._held.find(piece) if anywhere else self._starts_with(piece)
+            found = self._held.find(piece, self._begin) if anywhere else self._starts_with(piece)
             if found >= 0:
-                self._drop(found + len(piece))
+                self._drop(found + len(piece) - self._begin)
                 return True
-            if self._read == self._head.size or (not anywhere and len(self._held) >= len(piece)):
+            held = len(self._held) - self._begin
+            if self._read == self._head.size or (not anywhere and held >= len(piece)):
                 return False
             if anywhere:
-                self._drop(max(0, len(self._held) - len(piece) + 1))
+                self._drop(max(0, held - len(piece) + 1))
             await self._read_on()
 
     def _starts_with(self, piece: bytes) -> int:
-        return 0 if self._held.startswith(piece) else -1
+        return self._begin if self._held.startswith(piece, self._begin) else -1
 
     def _drop(self, length: int) -> None:
         self.at += length
-        self._held = self._held[length:]
+        self._begin += length
 
     async def _read_on(self) -> None:
         length = min(self._part, self._head.size - self._read)
         head = self._head
         body = await self._store.get(head.key, etag=head.etag, start=self._read, length=length)
-        self._held += b"".join(self._text.feed(body.data)) if self._text else body.data
+        came = self._text.feed(body.data) if self._text else [body.data]
+        self._held = b"".join([self._held[self._begin :], *came])
+        self._begin = 0
         self._read += length
