@@ -4,6 +4,8 @@ import gc
 import tracemalloc
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coalesce.model import Copy, Group, GroupId, Part, Source, Stream, Why
 from coalesce.naming.layouts import layout
@@ -11,7 +13,7 @@ from coalesce.naming.sources import Sources
 from coalesce.planning.batches import plan
 from coalesce.planning.parts import PART_BYTES, PartSizes, lay_out
 from coalesce.planning.rules import Limits
-from coalesce.storage.limits import MAX_PARTS, MIN_PART_BYTES
+from coalesce.storage.limits import MAX_OBJECT_BYTES, MAX_PART_BYTES, MAX_PARTS, MIN_PART_BYTES
 
 SIZES = PartSizes()
 GROUP = GroupId("corporate/storage/2026/11/22/", "db.core.toDo", 3)
@@ -98,3 +100,11 @@ def test_an_archived_source_takes_as_many_bytes_as_is_documented() -> None:
     assert [kept.why for kept in made.kept[:2]] == [Why.ARCHIVED] * 2
     assert len(made.kept) == count
     assert held / count < 230 - 55
+
+
+@given(st.integers(1, MAX_OBJECT_BYTES // 4))
+def test_an_output_of_one_member_may_be_four_times_as_long_as_its_sources(size: int) -> None:
+    """Deflating again finds less of what repeats itself."""
+    part_bytes = PartSizes().of_output(size, single=True)
+    assert -(-4 * size // part_bytes) <= MAX_PARTS
+    assert part_bytes <= MAX_PART_BYTES

@@ -125,3 +125,22 @@ async def test_sources_of_any_ratio_come_out_whole_in_parts_of_any_size(
     assert records_in(contents(bucket)) == before
     (output,) = data_in(bucket.objects)
     assert members_in(bucket.objects[output].data) == 1
+
+
+def test_a_plan_of_one_member_says_that_it_needs_the_check(tmp_path: Path) -> None:
+    """And a plan of manifests, which are no gzip, does not."""
+    place = ["-b", "b", "-p", "data", "--min-age", "0"]
+    saved = str(tmp_path / "plan.jsonl")
+    assert invoke(["plan", *place, "--save-plan", saved], {"b": five()}, folder=tmp_path).code == 0
+    words = ["run", "-b", "b", "-p", "data", "--plan", saved, "--no-check"]
+    done = invoke(words, {"b": five()}, folder=tmp_path)
+    assert (done.code, "Leave --no-check out" in done.stderr) == (2, True)
+    manifests = MemoryBucket()
+    for n in range(3):
+        manifests.store(f"data/t_0_{n}-t_0_{n}.txt", b"%d\n" % n)
+    manifests.now += 1000
+    words = ["plan", *place, "-a", "--save-plan", saved]
+    assert invoke(words, {"b": manifests}, folder=tmp_path).code == 0
+    words = ["run", "-b", "b", "-p", "data", "-a", "--plan", saved, "--no-check"]
+    done = invoke(words, {"b": manifests}, folder=tmp_path)
+    assert (done.code, len(done.outputs)) == (0, 1)

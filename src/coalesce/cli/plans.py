@@ -37,6 +37,11 @@ def planned_settings(values: Values, plan: PlanFile, today: dt.date) -> Settings
     Raises UsageError where the values ask for something else.
     """
     options = {"gzip": "members"} | plan.header.options  # which version 0.1 knew no other of
+    if options["gzip"] == "single" and values.get("check") is False:
+        raise UsageError(
+            "the plan was made for sources that are checked",
+            hint="Leave --no-check out; or plan again with it.",
+        )
     chosen = parse(Settings, {**values, **options, "date": "NOT_SET"})
     asked = parse(Settings, {**options, **values})
     other = [

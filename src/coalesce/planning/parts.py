@@ -25,13 +25,15 @@ class PartSizes:
     usual: int = PART_BYTES
     least: int = MIN_PART_BYTES
 
-    def of_output(self, size: int) -> int:
+    def of_output(self, size: int, *, single: bool = False) -> int:
         """Returns the bytes of an upload part for sources of `size` bytes in all.
 
         That is the usual, or more if 10,000 such parts are too few. A tenth of the parts is held
-        in reserve, since added newlines make an output longer than its sources.
+        in reserve, since added newlines make an output longer than its sources; three quarters
+        where it is deflated again into a `single` member.
         """
-        return max(self.usual, -(-size // (MAX_PARTS * 9 // 10)))
+        parts = MAX_PARTS // 4 if single else MAX_PARTS * 9 // 10
+        return max(self.usual, -(-size // parts))
 
 
 def lay_out(sources: Sequence[Source], sizes: PartSizes, *, copy: bool) -> tuple[Part, ...]:

@@ -36,7 +36,6 @@ _OPTIONS = frozenset(
         "max_size",
         "min_files",
         "min_age",
-        "gzip",
         "state",
     }
 )
@@ -158,7 +157,7 @@ class PlanFile:
             schema=1,
             version=version,
             created=created,
-            options=options | {"prefix": list(prefixes), "gzip": settings.gzip_mode},
+            options=options | {"prefix": list(prefixes)} | _gzip_option(settings),
             groups=len(lines),
             seconds=round(sum(group.seconds for group in lines), 3),
         )
@@ -251,6 +250,11 @@ def match_plan(
     # One that was young for the plan need not be so any more.
     still_kept = tuple(entry for entry in chosen.kept if entry.why is not Why.YOUNG)
     return Plan(group.id, tuple(batches), still_kept, excluded=excluded), stale
+
+
+def _gzip_option(settings: Settings) -> dict[str, str]:
+    """How outputs are made of gzip members, where the sources are gzip at all."""
+    return {"gzip": settings.gzip_mode} if LAYOUTS[settings.layout].gzip else {}
 
 
 def _hash(header: PlanHeader, lines: Sequence[str]) -> str:

@@ -215,7 +215,9 @@ class BatchWorker:
 
     async def _transfer(self, work: BatchWork) -> Event:
         rules, capacity = self.session.rules, self.session.capacity
-        window = window_bytes(work.batch, capacity.memory.size, rules.sizes)
+        window = window_bytes(
+            work.batch, capacity.memory.size, rules.sizes, single=rules.limits.single
+        )
         work.reads += 1
         async with capacity.memory.hold(window):
             if not self.stop.try_continue():

@@ -21,7 +21,7 @@ from coalesce.transfer.readback import check_output, read_output
 from coalesce.transfer.reads import cut_spans, read_body
 
 # Bytes that are inflated at once: a thousand times as much text at the most.
-_FED_BYTES = 256 * 1024
+_FED_BYTES = 64 * 1024
 
 
 async def expect_from_sources(
@@ -31,8 +31,9 @@ async def expect_from_sources(
     returns what the output is.
 
     If all of them are present the output must hold nothing else; if some were deleted, which was
-    done only after the output had been proven, it must be whole besides. Memory is two parts.
-    Raises IntegrityError if a source is not in it or cannot be read, StorageError.
+    done only after the output had been proven, it must be whole besides. Memory is two parts, or
+    the text of 64 KiB where the output is one gzip member. Raises IntegrityError if a source is not
+    in it or cannot be read, StorageError.
     """
     await check_output(session.store, head, gzipped=session.rules.layout.gzip)
     complete = len(present) == len(batch.sources)

@@ -39,7 +39,7 @@ from coalesce.transfer.reads import RUN_BYTES, Read, cut_spans, read_body
 # and no less time. Whoever has CPUs to spare gives them with more processes.
 _INLINE_BYTES = 2 * RUN_BYTES
 
-# What a deflater keeps back, at the most: measured 70 KB of deflated text, and a margin.
+# What a deflater keeps back, at the most: measured 130 KB, and a margin.
 _DELAYED_BYTES = 256 * 1024
 
 # How often a source is read at most.

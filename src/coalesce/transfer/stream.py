@@ -29,11 +29,11 @@ from coalesce.transfer.limits import Budget, Capacity
 from coalesce.transfer.reads import NOT_AS_LISTED, Read, ReadAhead, not_as_listed
 
 
-def window_bytes(batch: Batch, budget: int, sizes: PartSizes) -> int:
+def window_bytes(batch: Batch, budget: int, sizes: PartSizes, *, single: bool = False) -> int:
     """Bytes of source bodies that one batch may hold: all of a small one; else two parts and a read
     beside them, or a quarter of the budget.
     """
-    part = sizes.of_output(batch.size)
+    part = sizes.of_output(batch.size, single=single)
     return max(1, min(batch.size, max(2 * part + sizes.least + sizes.usual, budget // 4)))
 
 
@@ -140,7 +140,7 @@ class _Transfer:
         What is left for the last part of a stream is never too small for a part that is not the
         upload's last.
         """
-        part_size = self.sizes.of_output(self.batch.size)
+        part_size = self.sizes.of_output(self.batch.size, single=self.rules.single)
         reads = ReadAhead(self.store, self.capacity, self.window, spans, self.sizes.usual)
         async with self.capacity.sources.hold(len(self.batch.sources)) as grant:
             reads.start(tasks, grant)
