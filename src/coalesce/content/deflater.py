@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from isal import isal_zlib
 
-# ISA-L's own scale. At 2 it takes half as long, but does not find what repeats itself from afar: of
-# records that all carry a schema of 4 KB it makes three times what zlib's level 6 makes, and 80
-# times at the worst. At 3 that is 1.1 times, and 3.5 times for one byte that is repeated.
+# ISA-L's own scale. Level 2 takes less time, and finds nothing that repeats itself from further
+# away than a few kilobytes: see docs/evidence/performance.md, "Deflating again".
 _LEVEL = 3
 
 # The wrapper of RFC 1952, with a header that names neither a file nor a time.
