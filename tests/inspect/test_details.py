@@ -57,7 +57,7 @@ async def test_a_dead_runs_group_is_dead_though_another_run_lives() -> None:
 
 async def joined(groups: int = 1) -> MemoryBucket:
     bucket = filled(groups, 2)
-    assert (await new_run(MemoryStore(bucket), settings()).coalesce()).exit_code == 0
+    assert (await new_run(MemoryStore(bucket), settings(gzip="members")).coalesce()).exit_code == 0
     return bucket
 
 

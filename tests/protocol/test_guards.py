@@ -605,11 +605,12 @@ async def test_a_source_that_is_not_what_its_stored_sum_says_stays_where_it_is()
     assert key in bucket.objects
 
 
-async def test_sources_that_hold_nothing_become_an_output_that_holds_nothing() -> None:
+@pytest.mark.parametrize("mode", ["single", "members"])
+async def test_sources_that_hold_nothing_become_an_output_that_holds_nothing(mode: str) -> None:
     bucket = MemoryBucket()
     for n in range(2):
         bucket.store(f"data/t_0_{n}-{n}.jsonl.gz", content.EMPTY_MEMBER)
-    report = await report_of(MemoryStore(bucket))
+    report = await report_of(MemoryStore(bucket), gzip=mode)
     assert (report.exit_code, report.sources.joined) == (0, 2)
     assert gzip.decompress(bucket.objects["data/t_0_0_1.jsonl.gz"].data) == b""
 

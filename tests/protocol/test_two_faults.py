@@ -21,6 +21,7 @@ from coalesce.errors import (
 )
 from coalesce.planning.plan_files import PlanFile
 from coalesce.protocol.record import HeldRecord, remove_tombstone
+from coalesce.protocol.writes import write_state
 from coalesce.report.report import Report
 from coalesce.storage.base import CreatedUpload, Deleted, DeleteResult
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
@@ -90,6 +91,38 @@ async def test_a_record_that_may_be_this_runs_own_is_not_taken_for_another_runs(
     assert (report.exit_code, report.groups.leased, report.groups.failed) == (75, 0, 1)
     assert (await night(bucket)).exit_code == 0
     assert once(bucket)
+
+
+async def test_a_refusal_that_an_earlier_try_may_have_caused_is_none() -> None:
+    """The first try has had effect, its answer is lost, and nothing can be looked at."""
+    store = MemoryStore(MemoryBucket())
+
+    async def lose(request: Request) -> None:
+        if request.operation == "PutObject":
+            store.after = type(store)(store.bucket).after
+            raise Unanswered("no answer", key=request.key)
+
+    async def refuse(request: Request) -> None:
+        if request.operation == "GetObject":
+            raise Unavailable("503", key=request.key)
+
+    store.after, store.before = lose, refuse
+    with pytest.raises(Unavailable, match="503"):
+        await write_state(store, "_coalesce/x", b"ours", if_none_match=True)
+
+
+async def test_a_run_whose_lease_is_taken_away_at_once_tries_nothing() -> None:
+    bucket = filled(2)
+    store, probed = MemoryStore(bucket), []
+
+    async def take_away(request: Request) -> None:
+        if request.operation == "PutObject" and request.key.startswith("_coalesce/runs/"):
+            bucket.remove(request.key)
+        probed.extend([request.key] if "/probe/" in request.key else [])
+
+    store.after = take_away
+    report = await night(bucket, store)
+    assert ([failure.code for failure in report.failures], probed) == ([LeaseLost.code], [])
 
 
 async def test_a_group_whose_name_begins_with_anothers_is_joined_once_by_a_saved_plan() -> None:

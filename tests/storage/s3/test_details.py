@@ -177,21 +177,22 @@ async def test_what_the_general_client_repeats_is_counted(
     status: str, code: str, pauses: list[tuple[float, float]]
 ) -> None:
     busy = refusal(status, code)
-    answers = [busy, busy, answer(b"", etag='"e"')]
+    answers = [busy, busy, answer(b"<ListMultipartUploadsResult/>")]
     async with store_at(store_of(lambda _: answers.pop(0))) as (store, server):
-        assert await store.put("k", b"x") == '"e"'
+        assert await store.list_uploads("p") == []
         assert (len(sent(server)), store.usage.retries) == (3, 2)
-        assert store.usage.requests["PutObject"] == 3
+        assert store.usage.requests["ListMultipartUploads"] == 3
 
 
-async def test_a_write_that_is_throttled_to_the_end_is_counted(
-    pauses: list[tuple[float, float]],
-) -> None:
-    """So that fewer of them are in flight from then on."""
+async def test_what_is_throttled_to_the_end_is_counted(pauses: list[tuple[float, float]]) -> None:
+    """So that fewer requests are in flight from then on."""
     async with store_at(store_of(lambda _: refusal("503 Slow Down", "SlowDown"))) as (store, _):
         with pytest.raises(errors.Throttled):
             await store.put("k", b"x")
         assert store.usage.throttled == 5
+        with pytest.raises(errors.Throttled):
+            await store.list_uploads("p")
+        assert store.usage.throttled == 6
 
 
 async def test_an_empty_part_says_its_length() -> None:

@@ -178,7 +178,6 @@ class Client:
                 answer: dict[str, Any] = await method(**self._common, **arguments)
         except (ClientError, BotoCoreError, OSError, RuntimeError, *_UNREADABLE) as error:
             failure = self._translate(error, operation, where)
-            failure.repeated = _was_repeated(error)
             self.usage.throttled += isinstance(failure, errors.Throttled)
             raise failure from error
         self.usage.retries += answer["ResponseMetadata"].get("RetryAttempts", 0)
@@ -318,10 +317,3 @@ def _refusal(error: ClientError, operation: str, where: str) -> errors.CoalesceE
         message=str(details.get("Message") or ""),
         request_id=str(metadata.get("RequestId", "")),
     )
-
-
-def _was_repeated(error: Exception) -> bool:
-    """Whether a request was sent more than once, as botocore does with one without an answer."""
-    if not isinstance(error, ClientError):
-        return True
-    return bool(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0))
