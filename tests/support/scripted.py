@@ -7,7 +7,10 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from coalesce.storage.s3 import S3Options
 
 EMPTY_LISTING = (
     b"<ListBucketResult><IsTruncated>false</IsTruncated><KeyCount>0</KeyCount></ListBucketResult>"
@@ -96,6 +99,18 @@ class Server:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def options(self, **more: Any) -> S3Options:
+        """How a bucket is reached there, but for what is said otherwise."""
+        return S3Options(
+            "bucket",
+            endpoint_url=self.url,
+            region="us-east-1",
+            addressing="path",
+            access_key="AK",
+            secret_key="SK",
+            **more,
+        )
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ import pytest
 
 from coalesce import errors
 from coalesce.storage.base import Deleted
-from coalesce.storage.s3 import S3Options, S3Store, open_s3
+from coalesce.storage.s3 import S3Store, open_s3
 from support.scripted import Request, answer, refusal, serving, store_of
 
 BARE = answer(b"<html>nothing here</html>", "404 Not Found")
@@ -25,14 +25,7 @@ async def ask(
 ) -> tuple[object, list[str]]:
     """What the store makes of the answers, and the requests that it took."""
     async with serving(store_of(reply)) as server:
-        options = S3Options(
-            "bucket",
-            endpoint_url=server.url,
-            region="us-east-1",
-            addressing="path",
-            access_key="AK",
-            secret_key="SK",
-        )
+        options = server.options()
         async with open_s3(options) as store:
             found = await question(store)
         return found, [request.method for request in server.requests if not request.locates]

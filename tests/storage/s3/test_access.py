@@ -18,14 +18,7 @@ from support.settings import settings
 
 
 def options(server: Server) -> S3Options:
-    return S3Options(
-        "bucket",
-        endpoint_url=server.url,
-        region="us-east-1",
-        addressing="path",
-        access_key="AK",
-        secret_key="SK",
-    )
+    return server.options()
 
 
 LOOKS: dict[str, tuple[Callable[[S3Store], Awaitable[object]], str]] = {

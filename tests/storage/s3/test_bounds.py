@@ -56,15 +56,7 @@ async def flood(head: bytes, piece: bytes) -> AsyncIterator[tuple[S3Store, Serve
 
 
 def options(server: Server) -> S3Options:
-    return S3Options(
-        "bucket",
-        endpoint_url=server.url,
-        region="us-east-1",
-        addressing="path",
-        access_key="AK",
-        secret_key="SK",
-        attempts=2,
-    )
+    return server.options(attempts=2)
 
 
 ENDLESS = {

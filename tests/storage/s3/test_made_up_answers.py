@@ -17,7 +17,7 @@ from coalesce import errors
 from coalesce.model import UploadedPart
 from coalesce.storage.base import Deleted, DeleteResult
 from coalesce.storage.checksums import Checksum
-from coalesce.storage.s3 import S3Options, S3Store, open_s3
+from coalesce.storage.s3 import S3Store, open_s3
 from coalesce.storage.s3 import failure as failures
 from coalesce.storage.s3.failure import failure_of
 from coalesce.storage.s3.xml import parse_delete_result, parse_page
@@ -211,15 +211,7 @@ class Replying:
 
     async def _open(self) -> S3Store:
         server = await self._stack.enter_async_context(serving(store_of(lambda _: self.reply)))
-        options = S3Options(
-            "bucket",
-            endpoint_url=server.url,
-            region="us-east-1",
-            addressing="path",
-            access_key="AK",
-            secret_key="SK",
-            read_timeout=5,
-        )
+        options = server.options(read_timeout=5)
         store = await self._stack.enter_async_context(open_s3(options))
         await store.check_access("")
         return store
@@ -357,14 +349,7 @@ async def test_a_listing_of_uploads_that_repeats_itself_ends() -> None:
         return answer(UPLOADS)
 
     async with serving(store_of(reply)) as server:
-        options = S3Options(
-            "bucket",
-            endpoint_url=server.url,
-            region="us-east-1",
-            addressing="path",
-            access_key="AK",
-            secret_key="SK",
-        )
+        options = server.options()
         async with open_s3(options) as store:
             with pytest.raises(errors.ListingError):
                 await asyncio.wait_for(store.list_uploads("k"), 20)

@@ -10,7 +10,7 @@ from coalesce import errors
 from coalesce.model import UploadedPart
 from coalesce.storage.base import Deleted
 from coalesce.storage.checksums import Checksum
-from coalesce.storage.s3 import S3Options, S3Store, open_s3
+from coalesce.storage.s3 import S3Store, open_s3
 from support.scripted import EMPTY_LISTING, Peer, Request, answer, refusal, serving, store_of
 
 GONE = (
@@ -46,15 +46,7 @@ async def test_a_refusal_says_whether_the_request_was_sent_before(
         return answer(status=first if first and met == 1 else "412 Precondition Failed")
 
     async with serving(store_of(reply)) as server:
-        options = S3Options(
-            "bucket",
-            endpoint_url=server.url,
-            region="us-east-1",
-            addressing="path",
-            access_key="AK",
-            secret_key="SK",
-            attempts=3,
-        )
+        options = server.options(attempts=3)
         async with open_s3(options) as store:
             with pytest.raises(errors.PreconditionFailed) as caught:
                 await ask(store)
@@ -102,14 +94,7 @@ async def test_what_is_absent_when_a_delete_is_repeated_was_deleted_by_it(
                 return
 
     async with serving(script) as server:
-        options = S3Options(
-            "bucket",
-            endpoint_url=server.url,
-            region="us-east-1",
-            addressing="path",
-            access_key="AK",
-            secret_key="SK",
-        )
+        options = server.options()
         async with open_s3(options) as store:
             await store.list_page("p")  # whose connection is kept
             assert await ask(store) == [Deleted.DONE if first else Deleted.ABSENT, *others]
@@ -145,15 +130,7 @@ async def after_a_lost_connection(
                 return
 
     async with serving(script) as server:
-        options = S3Options(
-            "bucket",
-            endpoint_url=server.url,
-            region="us-east-1",
-            addressing="path",
-            access_key="AK",
-            secret_key="SK",
-            attempts=3,
-        )
+        options = server.options(attempts=3)
         async with open_s3(options) as store:
             await store.head("k")  # whose connection is kept
             return await ask(store)
