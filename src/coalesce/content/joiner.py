@@ -13,12 +13,14 @@ class Joiner(Protocol):
     Attributes:
         length: Bytes of the output that it came to so far; where the output is one gzip member, of
             the output's text.
+        left_out: Bytes of the source so far that did not become bytes of the output.
         records: Records so far; None if the content is not checked.
         content_size: Bytes of the inflated content so far; 0 if it is not checked.
         content_crc64: CRC-64/NVME of the inflated content so far; 0 if it is not checked.
     """
 
     length: int
+    left_out: int
     records: int | None
     content_size: int
     content_crc64: int
@@ -49,7 +51,7 @@ class Joiner(Protocol):
 class AsIs(Joiner):
     """Passes bytes on unchecked (`--no-check`)."""
 
-    length = 0
+    length = left_out = 0
     records: int | None = None
     content_size = 0
     content_crc64 = 0

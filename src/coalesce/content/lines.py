@@ -15,7 +15,7 @@ class Lines(Joiner):
     """
 
     def __init__(self, key: str) -> None:
-        self.length = 0
+        self.length = self.left_out = 0
         self.records: int | None = 0
         self.content_size = 0
         self.content_crc64 = 0

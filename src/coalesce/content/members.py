@@ -33,7 +33,7 @@ class Members(Joiner):
     """
 
     def __init__(self, key: str) -> None:
-        self.length = 0
+        self.length = self.left_out = 0
         self.records: int | None = 0
         self.content_size = 0
         self.content_crc64 = 0
@@ -126,6 +126,7 @@ class Members(Joiner):
     def _end_member(self, piece: bytes, output: list[bytes]) -> None:
         self._members += 1
         self._pass_on(piece, output)
+        self.left_out += sum(map(len, self._held))
         self._held.clear()
         self._inflater = None
 

@@ -36,7 +36,9 @@ class PartSizes:
         return max(self.usual, -(-size // parts))
 
 
-def lay_out(sources: Sequence[Source], sizes: PartSizes, *, copy: bool) -> tuple[Part, ...]:
+def lay_out(
+    sources: Sequence[Source], sizes: PartSizes, *, copy: bool, check: bool = False
+) -> tuple[Part, ...]:
     """Lays out the parts of an output.
 
     S3 asks for 5 MiB in every part but the last, so a stream in front of a copy is filled up with
@@ -47,25 +49,28 @@ def lay_out(sources: Sequence[Source], sizes: PartSizes, *, copy: bool) -> tuple
         sizes: How large parts are.
         copy: Whether the store copies the sources that are large enough. Otherwise, and if that
             takes more than 10,000 parts, everything is streamed.
+        check: Whether sources are read even if the store copies them. Then it copies those that are
+            too large for one GET: to copy others would cost more requests than it saves bytes.
 
     Returns:
         Parts that hold every byte of the sources once, in order. A `Stream` may become several
         upload parts, a `Copy` is one.
     """
     if copy:
-        parts = tuple(_lay_out_copies(sources, sizes.least))
+        smallest = sizes.usual + 1 if check else sizes.least
+        parts = tuple(_lay_out_copies(sources, sizes.least, smallest))
         part_bytes = sizes.of_output(sum(source.size for source in sources))
         if sum(_count_uploads(part, part_bytes) for part in parts) <= MAX_PARTS:
             return parts
     return (Stream(WholeSpans(sources)),)
 
 
-def _lay_out_copies(sources: Sequence[Source], least: int) -> Iterator[Part]:
+def _lay_out_copies(sources: Sequence[Source], least: int, smallest: int) -> Iterator[Part]:
     streamed: list[Span] = []
     size = 0
     for source in sources:
         missing = max(0, least - size) if streamed else 0
-        if source.size - missing < least:
+        if source.size < smallest or source.size - missing < least:
             streamed.append(Span(source, 0, source.size))
             size += source.size
             continue

@@ -227,7 +227,12 @@ class BatchWorker:
                     work.transferred = await transfer(
                         self.session.store,
                         work.batch,
-                        lay_out(work.batch.sources, rules.sizes, copy=rules.limits.copy),
+                        lay_out(
+                            work.batch.sources,
+                            rules.sizes,
+                            copy=rules.limits.copy,
+                            check=rules.check,
+                        ),
                         work.upload_id,
                         rules=ContentRules(rules.layout.gzip, rules.check, rules.limits.single),
                         sizes=rules.sizes,

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from coalesce import __version__
 from coalesce.errors import CoalesceError
+from coalesce.planning.rules import Limits
 from coalesce.protocol.lease import Claim
 from coalesce.protocol.probe import probe
 from coalesce.protocol.session import GroupRules
@@ -53,7 +54,7 @@ async def probe_store(
         run_id=report.run_id,
         version=__version__,
         layout=workload.layout,
-        limits=replace(workload.limits, copy=_may_copy(settings, capabilities)),
+        limits=replace(workload.limits, copy=_may_copy(workload.limits, capabilities)),
         capabilities=capabilities,
         check=settings.check,
         delete=settings.delete,
@@ -61,14 +62,14 @@ async def probe_store(
     )
 
 
-def _may_copy(settings: Settings, capabilities: Capabilities) -> bool:
+def _may_copy(limits: Limits, capabilities: Capabilities) -> bool:
     """Decides whether the store may copy sources into outputs by itself.
 
-    Only what need not be checked, if the store copies no other version than the listed one, and
-    if it keeps a checksum of the whole output.
+    Only where outputs have the sources' bytes, if the store copies no other version than the listed
+    one, and if it keeps a checksum of the whole output.
     """
     return (
-        not settings.check
+        not limits.single
         and capabilities.copy_condition
         and capabilities.checksum is Checksum.CRC64NVME
     )

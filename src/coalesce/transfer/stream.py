@@ -5,7 +5,7 @@ in order, in bounded memory.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from coalesce.content.rules import ContentRules
@@ -19,7 +19,7 @@ from coalesce.model import (
     TransferredBatch,
     UploadedPart,
 )
-from coalesce.planning.parts import PartSizes
+from coalesce.planning.parts import PartSizes, lay_out
 from coalesce.storage import checksums
 from coalesce.storage.base import ObjectStore
 from coalesce.storage.checksums import Checksum
@@ -63,25 +63,38 @@ async def transfer(
     memory. Once a source turns out to be unusable nothing more is sent, and the others are only
     checked: so a batch with any number of them costs one reading.
 
+    What the store is to copy, and turns out to need a change, is sent instead, with all the rest.
+
     Raises SourcesUnusable, Misread, StorageError.
     """
-    joiner = SourceJoiner(store, capacity, rules, sizes.usual)
-    longer = Budget(sizes.usual)
-    job = _Transfer(
-        store, batch, upload_id, rules, sizes, checksum, capacity, Budget(window), longer, joiner
-    )
+
+    async def send(parts: Iterable[Part]) -> TransferredBatch:
+        joiner = SourceJoiner(store, capacity, rules, sizes.usual)
+        memory = Budget(window), Budget(sizes.usual)
+        job = _Transfer(store, batch, upload_id, rules, sizes, checksum, capacity, *memory, joiner)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                return await job.run(tasks, parts)
+        except BaseExceptionGroup as failures:
+            failure = first_failure(failures)
+            if isinstance(failure, SourceUnusable):
+                raise SourcesUnusable((failure,)) from failures
+            raise failure from failures
+
     try:
-        async with asyncio.TaskGroup() as tasks:
-            return await job.run(tasks, parts)
-    except BaseExceptionGroup as failures:
-        failure = first_failure(failures)
-        if isinstance(failure, SourceUnusable):
-            raise SourcesUnusable((failure,)) from failures
-        raise failure from failures
+        return await send(parts)
+    except _CannotCopy:
+        return await send(lay_out(batch.sources, sizes, copy=False))
 
 
 class Misread(Exception):
     """A source looked spoilt and is whole when it is read again: the transfer is to be repeated."""
+
+
+class _CannotCopy(Exception):
+    """What the store is to copy does not become the same bytes, or stands behind too small a part:
+    empty members are left out, and newlines added.
+    """
 
 
 @dataclass(slots=True)
@@ -100,22 +113,24 @@ class _Transfer:
     size: int = 0
     sources: JoinedSources = field(default_factory=JoinedSources)
     parts: list[asyncio.Task[UploadedPart]] = field(default_factory=list)
+    _copied: list[Span] = field(default_factory=list)  # of a source that is being checked
     _pending: list[bytes] = field(default_factory=list)
     _pending_size: int = 0
     _held: int = 0  # bytes of the window that what is pending holds
     _awaited: int = 0  # bytes of the window that are held for what is being deflated
 
     async def run(self, tasks: asyncio.TaskGroup, parts: Iterable[Part]) -> TransferredBatch:
-        copied = False
+        unread = False
         for part in parts:
             match part:
                 case Stream(spans):
                     await self._stream(tasks, spans)
-                case Copy(span) if not self.joiner.unusable:
-                    copied = True
-                    self._flush(tasks, self._pending_size)
+                case Copy(span) if self.rules.check:
+                    await self._check_and_copy(tasks, span)
+                case Copy(span):
+                    unread = True
                     self.sources.add(span, span.length, None)
-                    self.parts.append(tasks.create_task(self._copy(span, len(self.parts) + 1)))
+                    self._copy_all(tasks, [span])
         misread = await self.joiner.confirm()
         if unusable := self.joiner.unusable:
             raise SourcesUnusable(tuple(unusable.values()))
@@ -129,7 +144,7 @@ class _Transfer:
         return TransferredBatch(
             receipts,
             sum(receipt.size for receipt in receipts),
-            _combine(receipts) if copied else self.crc,
+            _combine(receipts) if unread else self.crc,
             self.sources.records,
             self.sources,
         )
@@ -141,18 +156,65 @@ class _Transfer:
         upload's last.
         """
         part_size = self.sizes.of_output(self.batch.size, single=self.rules.single)
+
+        async def take(run: list[Read], joins: list[Join]) -> None:
+            for read, join in zip(run, joins, strict=True):
+                self._take(read, join)
+            while not self.joiner.unusable and self._pending_size >= part_size + self.sizes.least:
+                more = (self._pending_size - self._held) * part_size // self._pending_size
+                self._flush(tasks, part_size, await self.longer.acquire(more))
+
+        await self._read(tasks, spans, take)
+
+    async def _check_and_copy(self, tasks: asyncio.TaskGroup, span: Span) -> None:
+        """Reads a span to check it, and lets the store copy it once its source has passed.
+
+        The CRC is of what was read: so the store's own, at Complete, proves its copies.
+        """
+        last = Join()
+
+        async def take(run: list[Read], joins: list[Join]) -> None:
+            nonlocal last
+            for read, join in zip(run, joins, strict=True):
+                self.window.release(read.span.length)
+                if self.joiner.unusable:
+                    continue
+                assert read.body is not None
+                self.crc = checksums.crc64([read.body.data], self.crc)
+                self.sources.add(read.span, read.span.length, join.joiner)
+                last = join
+
+        await self._read(tasks, [span], take)
+        self._copied.append(span)
+        if last.joiner is None:
+            return  # more spans of the source follow, or some source is unusable
+        if last.joiner.left_out:
+            raise _CannotCopy
+        self._copy_all(tasks, self._copied)
+        self._copied = []
+        if last.joiner.length > span.source.size:
+            self._append(last.pieces[-1:], 0)
+
+    async def _read(
+        self,
+        tasks: asyncio.TaskGroup,
+        spans: Iterable[Span],
+        take: Callable[[list[Read], list[Join]], Awaitable[None]],
+    ) -> None:
+        """Reads spans ahead, and hands out in order what they came to."""
         reads = ReadAhead(self.store, self.capacity, self.window, spans, self.sizes.usual)
         async with self.capacity.sources.hold(len(self.batch.sources)) as grant:
             reads.start(tasks, grant)
             while run := await reads.next_run():
-                joins = await self.joiner.join(run)
-                for read, join in zip(run, joins, strict=True):
-                    self._take(read, join)
-                while (
-                    not self.joiner.unusable and self._pending_size >= part_size + self.sizes.least
-                ):
-                    more = (self._pending_size - self._held) * part_size // self._pending_size
-                    self._flush(tasks, part_size, await self.longer.acquire(more))
+                await take(run, await self.joiner.join(run))
+
+    def _copy_all(self, tasks: asyncio.TaskGroup, spans: Sequence[Span]) -> None:
+        """Sends what is pending as a part, and lets the store copy each of the spans as one."""
+        if 0 < self._pending_size < self.sizes.least:
+            raise _CannotCopy
+        self._flush(tasks, self._pending_size)
+        for span in spans:
+            self.parts.append(tasks.create_task(self._copy(span, len(self.parts) + 1)))
 
     def _take(self, read: Read, join: Join) -> None:
         """Adds what a read came to; nothing any more once a source is unusable."""
@@ -231,7 +293,7 @@ class _Transfer:
 
 
 def _combine(receipts: tuple[UploadedPart, ...]) -> int:
-    """The CRC of the whole from those of its parts: copied ones did not come through here."""
+    """The CRC of the whole from those of its parts: some were copied without being read."""
     crc = 0
     for receipt in receipts:
         crc = checksums.combine(crc, checksums.decode(receipt.checksum), receipt.size)
