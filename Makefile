@@ -77,8 +77,9 @@ lint: $(READY) ## Check format, style, layers and the Dockerfile
 	.venv/bin/lint-imports
 	.venv/bin/hadolint Dockerfile
 
-docs: $(READY) ## Write docs/options.md from the commands themselves
+docs: $(READY) ## Write docs/options.md, docs/metrics.md and the dashboards from the program itself
 	.venv/bin/python ci/options.py
+	.venv/bin/python ci/metrics.py
 
 layers: $(READY) ## Check which package may import which
 	.venv/bin/lint-imports

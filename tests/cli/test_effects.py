@@ -127,6 +127,11 @@ def output(words: str, **warned: Any) -> dict[str, Case]:
     }
 
 
+WATCHED = {
+    "metrics_file": Case("m.prom", writes("m.prom"), True),
+    "emf": Case(True, stdout_has('"_aws"'), True),
+    "ping_url": Case("http://127.0.0.1:1/x", stderr_has("cannot call --ping-url"), True),
+}
 OUTPUT = output("-u and -c are accepted, but have no effect", more={"summaries": "3"})
 LEGACY = {
     "summaries": Case("3", stderr_has("no effect"), True),
@@ -156,6 +161,7 @@ RUN = {
     "config": of_other(outputs, ["x_0_0_2"]),
     "save_plan": Case("saved.jsonl", code, 2),
     **OUTPUT,
+    **WATCHED,
     "verbose": Case(True, stdout_has('{"type": "left"'), True, fill=lakes.spoilt),
     **LEGACY,
 }
@@ -185,6 +191,7 @@ PLAN = {
     "config": of_other(planned, ["x_0_0_2"]),
     "save_plan": Case("saved.jsonl", writes("saved.jsonl"), True),
     **OUTPUT,
+    **{name: same(case.value) for name, case in WATCHED.items()},
     "verbose": Case(True, stdout_has('{"type": "left"'), True, more={"min_files": 4}),
     **LEGACY,
 }
@@ -217,6 +224,7 @@ RECOVER = {
     "error_on_nothing": Case(True, code, 3, fill=lakes.empty),
     "config": of_other(settled, 0, fill=lakes.unfinished),
     **output("run ", fill=lakes.unfinished, more={"prefix": ["more"]}),
+    **WATCHED,
     "verbose": same(True),
 }
 

@@ -81,7 +81,14 @@ def run(values: Values) -> int:
     return _work("run", values)
 
 
-@add_command(app, o.SCOPE, o.BATCHING, o.RUNNING.hide(*_NOT_PLANNED), o.STORE, o.OUTPUT)
+@add_command(
+    app,
+    o.SCOPE,
+    o.BATCHING,
+    o.RUNNING.hide(*_NOT_PLANNED),
+    o.STORE,
+    o.OUTPUT.hide("metrics_file", "emf", "ping_url"),
+)
 def plan(values: Values) -> int:
     """Show what `run` would do and what it would cost; writes nothing to the bucket."""
     return _work("plan", values)

@@ -8,6 +8,7 @@ import aiofiles
 
 from coalesce.errors import ConfigurationError
 from coalesce.listing.pages import all_pages
+from coalesce.report.report import Report
 from coalesce.storage.s3 import S3Options, open_s3
 
 _REMOTE = "s3://"
@@ -84,6 +85,15 @@ def check_writable(path: str, option: str) -> None:
         raise ConfigurationError(f"cannot write {path!r}: no folder {str(folder)!r}", hint=hint)
     if Path(path).is_dir():
         raise ConfigurationError(f"cannot write {path!r}: it is a folder", hint=hint)
+
+
+def report_path(pattern: str, report: Report) -> str:
+    """Where a run writes: `{shard}` and `{run_id}` in the path let the shards of one job write each
+    its own.
+    """
+    return pattern.replace("{shard}", report.scope.shard.replace("/", "-of-")).replace(
+        "{run_id}", report.run_id
+    )
 
 
 def _names_many(url: str) -> bool:

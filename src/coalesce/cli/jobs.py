@@ -13,6 +13,7 @@ from functools import partial
 from typing import Literal
 
 from coalesce.cli.files import check_writable
+from coalesce.cli.monitoring import Monitoring
 from coalesce.cli.options import Values
 from coalesce.cli.output import Printer, set_up_log, write_report
 from coalesce.cli.plans import planned_settings, read_plan, save_plan
@@ -56,6 +57,8 @@ class Job:
             name = "plan"
         if output.report:
             check_writable(output.report, "--report")
+        if output.metrics_file:
+            check_writable(output.metrics_file, "--metrics-file")
         if options.save_plan:
             check_writable(options.save_plan, "--save-plan")
         if options.plan and name != "run":
@@ -99,12 +102,14 @@ def run_job(name: JobName, values: Values) -> int:
 async def _execute(job: Job, workers: Workers | None) -> int:
     """Runs the job, and delivers its report whatever comes of it."""
     request, printer = job.request, Printer.of(job.request.output)
+    watched = job.name != "plan"
+    monitoring = Monitoring.of(request.output, request.settings) if watched else None
     async with AsyncExitStack() as stack:
         try:
             store = await stack.enter_async_context(open_s3(request.store))
         except CoalesceError as error:
             report = report_failure(request.settings, error, printer.emit)
-            return await _deliver(report, request, printer)
+            return await _deliver(report, request, printer, monitoring)
         run = Run(
             store,
             request.settings,
@@ -114,16 +119,21 @@ async def _execute(job: Job, workers: Workers | None) -> int:
             workers=workers,
         )
         try:
-            await run_until_stopped(run, _JOBS[job.name], printer)
+            async with monitoring.watch(run.report) if monitoring else nullcontext():
+                await run_until_stopped(run, _JOBS[job.name], printer)
             if job.save_plan and not run.report.exit_code:
                 await save_plan(job.save_plan, run, request.settings, request.store)
         finally:
-            code = await _deliver(run.report, request, printer)
+            code = await _deliver(run.report, request, printer, monitoring)
     return code
 
 
-async def _deliver(report: Report, request: Request, printer: Printer) -> int:
-    """Prints and writes the report; its exit code, or a worse one if either cannot be written."""
+async def _deliver(
+    report: Report, request: Request, printer: Printer, monitoring: Monitoring | None
+) -> int:
+    """Prints and writes the report and the metrics; its exit code, or a worse one if any of them
+    cannot be written.
+    """
     printer.summary(report, request.settings.min_age)
     codes = [report.exit_code]
     if printer.errors:
@@ -131,6 +141,12 @@ async def _deliver(report: Report, request: Request, printer: Printer) -> int:
     try:
         if request.output.report:
             await write_report(report, request.output.report, request.store)
+    except CoalesceError as error:
+        _log.error("%s. %s", error.message, error.hint)
+        codes.append(exit_code_of(error))
+    try:
+        if monitoring:
+            await monitoring.end(report, worst(*codes))
     except CoalesceError as error:
         _log.error("%s. %s", error.message, error.hint)
         codes.append(exit_code_of(error))

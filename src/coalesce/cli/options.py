@@ -280,6 +280,19 @@ OUTPUT = Group(
             "FILE",
         ),
         Option(
+            ("--metrics-file",),
+            "write the run's metrics to this file for Prometheus, at the end and while it runs;"
+            " {shard} is filled in",
+            "FILE",
+        ),
+        Option(("--emf",), "print the run's metrics as one line for CloudWatch on stdout"),
+        Option(
+            ("--ping-url",),
+            "call URL/start, then URL, or URL/EXIT_CODE if that is not 0; a call that fails does"
+            " not fail the run",
+            "URL",
+        ),
+        Option(
             ("--save-plan",),
             "write the plan to this file or s3:// URL, for `run --plan`",
             "FILE",
@@ -300,7 +313,8 @@ OUTPUT = Group(
         Option(("--no-progress",), "show no progress bar on a terminal"),
         Option(
             ("--stats-interval",),
-            "interval between progress lines where there is no progress bar",
+            "interval between progress lines where there is no progress bar, and between writes of"
+            " the metrics file",
             "DURATION",
         ),
     ),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import typer
 
-from coalesce.cli.files import reason_of, write_text
+from coalesce.cli.files import reason_of, report_path, write_text
 from coalesce.cli.request import OutputOptions
 from coalesce.errors import CoalesceError, ConfigurationError
 from coalesce.report.account import Event
@@ -216,15 +216,6 @@ def print_failures(failures: Iterable[Failure]) -> None:
     """One line on stderr for each."""
     for failure in failures:
         typer.echo(failure_line(failure), err=True)
-
-
-def report_path(pattern: str, report: Report) -> str:
-    """Where a report goes: `{shard}` and `{run_id}` in the path let the shards of one job write
-    each its own.
-    """
-    return pattern.replace("{shard}", report.scope.shard.replace("/", "-of-")).replace(
-        "{run_id}", report.run_id
-    )
 
 
 async def write_report(report: Report, path: str, options: S3Options) -> None:

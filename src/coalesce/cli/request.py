@@ -65,10 +65,27 @@ class StoreOptions(Options):
         )
 
 
+def _check_metrics_file(path: str) -> str:
+    if path.startswith("s3://"):
+        raise ValueError("takes a file: Prometheus collects it from a folder of this machine")
+    return path
+
+
+def _check_ping_url(url: str) -> str:
+    if url and not url.startswith(("http://", "https://")):
+        raise ValueError("not a URL that begins with https:// or http://")
+    return url
+
+
 class OutputOptions(Options):
-    """What goes to stdout, to stderr and into the report. `report` is empty for none."""
+    """What goes to stdout, to stderr, into the report and to those who watch. `report`,
+    `metrics_file` and `ping_url` are empty for none.
+    """
 
     report: str = ""
+    metrics_file: Annotated[str, AfterValidator(_check_metrics_file)] = ""
+    emf: bool = False
+    ping_url: Annotated[str, AfterValidator(_check_ping_url)] = ""
     output: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "text", "json"] = "auto"
