@@ -42,8 +42,8 @@ test: $(READY) ## Run the tests
 test-servers: $(READY) ## Run contract, command, end-to-end, kill and fault tests on real S3 servers, installed and cached: SERVERS="minio s3rver"
 	.venv/bin/python ci/test_servers.py $(SERVERS)
 
-test-readers: $(READY) ## Read outputs with the gzip reader of the JDK over a slow connection: one member, and joined members; needs java
-	COALESCE_TEST_READERS=1 .venv/bin/pytest -q tests/readers
+test-readers: $(READY) ## Read outputs of both modes with the JDK, the AWS SDK, Hadoop and Spark over a slow connection; needs java, and mvn for all but the first
+	COALESCE_TEST_READERS=1 .venv/bin/pytest -q -rs tests/readers
 
 acceptance: $(READY) ## Join 20,000 generated objects of each layout on real S3 servers, with and without kill -9, and compare every record
 	set -e; for server in $(SERVERS); do .venv/bin/python ci/with_server.py $$server .venv/bin/python ci/acceptance.py $(ARGS); done

@@ -4,18 +4,20 @@ import java.net.URL;
 import java.nio.charset.StandardCharsets;
 import java.util.zip.GZIPInputStream;
 
-/** Counts the lines of a gzip object as a reader does that wraps a network stream. */
-public class Count {
+/** Counts the lines of gzip objects as a reader does that wraps the JDK's own network stream. */
+public class Jdk {
     public static void main(String[] arguments) throws Exception {
-        for (String address : arguments) {
+        for (int n = 2; n < arguments.length; n++) {
+            URL url = new URL(arguments[0] + "/" + arguments[1] + "/" + arguments[n]);
             long lines = 0;
             try (BufferedReader reader = new BufferedReader(new InputStreamReader(
-                    new GZIPInputStream(new URL(address).openStream()), StandardCharsets.UTF_8))) {
+                    new GZIPInputStream(url.openStream()), StandardCharsets.UTF_8))) {
                 while (reader.readLine() != null) {
                     lines++;
                 }
             }
-            System.out.println(lines);
+            System.out.println("counted\tGZIPInputStream over URL.openStream\t"
+                    + arguments[n] + "\t" + lines);
         }
     }
 }
