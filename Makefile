@@ -77,9 +77,10 @@ lint: $(READY) ## Check format, style, layers and the Dockerfile
 	.venv/bin/lint-imports
 	.venv/bin/hadolint Dockerfile
 
-docs: $(READY) ## Write docs/options.md, docs/metrics.md and the dashboards from the program itself
+docs: $(READY) ## Write docs/options.md, docs/metrics.md, the tables of docs/scale.md and the dashboards from the program itself
 	.venv/bin/python ci/options.py
 	.venv/bin/python ci/metrics.py
+	.venv/bin/python -m bench.scale
 
 layers: $(READY) ## Check which package may import which
 	.venv/bin/lint-imports
@@ -93,7 +94,7 @@ fmt: $(READY) ## Format and mend what can be mended
 
 check: lint types test ## Everything that must hold before a commit
 
-bench: $(BENCH_READY) ## Measure beside every rival, and write the tables and the chart of docs/performance.md (about 55 minutes)
+bench: $(BENCH_READY) ## Measure beside every rival, and write the tables and the chart of docs/performance.md (about 45 minutes on 2 quiet cores; ARGS=--resume goes on with one that was cut short)
 	.venv/bin/python -m bench $(ARGS)
 
 bench-quick: $(BENCH_READY) ## The same with fewer contestants and less data, only printed (about 4 minutes)

@@ -2,8 +2,9 @@
 
 Every contestant is a whole process, start-up included, on the same data in a server that runs
 apart; its requests are counted by the server, and what it left in the bucket is proven. Rounds are
-interleaved, figures are medians (least-greatest). A whole run writes `docs/performance.md` and its
-chart.
+interleaved, figures are medians (least-greatest). A whole bench writes `docs/performance.md`, its
+chart and `docs/evidence/performance-figures.md`, again after each scenario. Its figures are in
+`.bench.jsonl` as soon as they are measured: `--resume` goes on from there.
 """
 
 from __future__ import annotations
@@ -11,20 +12,47 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
-from bench.aims import Figures
 from bench.chart import drawn
 from bench.measure import compared, listing, start_up
-from bench.page import rendered, written
-from bench.scenarios import FULL, LISTED, LISTED_QUICK, QUICK, TRANSPORT
+from bench.page import expected, figures, written
+from bench.results import Results
+from bench.scenarios import FULL, LISTED, LISTED_QUICK, QUICK, TRANSPORT, Scenario, changed
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+KEPT = ROOT / ".bench.jsonl"
 
 
 def main() -> None:
     """Measures, prints or writes."""
+    arguments = _parser().parse_args()
+    whole = not (arguments.quick or arguments.only or arguments.objects)
+    chosen = list(_chosen(arguments))
+    if whole and not arguments.resume:
+        KEPT.unlink(missing_ok=True)
+    everything = [scenario for scenarios in chosen for scenario in scenarios]
+    results = Results.of_file(KEPT, everything) if whole else Results()
+    with tempfile.TemporaryDirectory() as name:
+        if "start" not in results.figures:
+            start_up(results, Path(name))
+        for n, scenarios in enumerate(chosen):
+            folder = Path(name, str(n))
+            folder.mkdir()
+            compared(scenarios, results, folder)
+            if whole:
+                _write(results)
+        if not arguments.only and "listing" not in results.figures:
+            fill, rounds = (LISTED_QUICK, 1) if arguments.quick else (LISTED, 3)
+            listing(fill, rounds, results, Path(name))
+    if whole:
+        _write(results)
+    print(expected(results), figures(results), sep="\n\n")
+    if not whole:
+        print("The aims speak of a whole bench; with fewer sources start-up weighs more.")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description=__doc__,
@@ -36,42 +64,34 @@ def main() -> None:
     parser.add_argument(
         "--only",
         action="append",
-        choices=[scenario.name for scenario in (*FULL, *TRANSPORT)],
+        choices=[scenario.name for scenarios in (*FULL, *TRANSPORT) for scenario in scenarios],
         metavar="SCENARIO",
-        help="this scenario; repeatable; only printed",
+        help="this scenario, and those it is compared with; repeatable; only printed",
     )
-    parser.add_argument("--rounds", type=int, help="of every scenario, instead of its own number")
-    arguments = parser.parse_args()
-    scenarios = [
-        replace(scenario, rounds=arguments.rounds or scenario.rounds)
-        for scenario in (
-            QUICK if arguments.quick else (*FULL, *TRANSPORT) if arguments.only else FULL
-        )
-        if not arguments.only or scenario.name in arguments.only
+    parser.add_argument("--objects", type=int, help="instead of each scenario's own number")
+    parser.add_argument("--rounds", type=int, help="instead of each scenario's own number")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with a bench that was cut short"
+    )
+    return parser
+
+
+def _chosen(arguments: argparse.Namespace) -> list[tuple[Scenario, ...]]:
+    """The scenarios that are measured together."""
+    known = QUICK if arguments.quick else (*FULL, *TRANSPORT) if arguments.only else FULL
+    chosen = [
+        changed(scenarios, arguments.objects, arguments.rounds)
+        for scenarios in known
+        if not arguments.only or {scenario.name for scenario in scenarios} & {*arguments.only}
     ]
     if shutil.which("go") is None:
-        scenarios = [scenario for scenario in scenarios if scenario.server == "standin"]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        start = start_up(folder)
-        pages = (
-            {}
-            if arguments.only
-            else listing(
-                LISTED_QUICK if arguments.quick else LISTED,
-                arguments.rounds or (1 if arguments.quick else 3),
-                folder,
-            )
-        )
-        figures = Figures({}, pages, start)
-        for scenario in scenarios:
-            figures.results[scenario.name] = compared(scenario, folder)
-            if not (arguments.quick or arguments.only):
-                written(DOCS / "performance.md", figures)
-                (DOCS / "performance.svg").write_text(drawn(figures.results), "utf-8")
-    print(rendered(figures))
-    if arguments.quick:
-        print("The aims speak of 10,000 sources; with fewer of them start-up weighs more.")
+        chosen = [scenarios for scenarios in chosen if scenarios[0].server == "standin"]
+    return chosen
+
+
+def _write(results: Results) -> None:
+    written(ROOT / "docs", results)
+    (ROOT / "docs" / "performance.svg").write_text(drawn(results.results), "utf-8")
 
 
 if __name__ == "__main__":

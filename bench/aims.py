@@ -2,183 +2,183 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
-from bench.contestants import BOTO3, NO_CHECK, OBSTORE, ORIGINAL, OURS, S5CMD, TRANSFER, TWO
-from bench.measure import Result
+from bench.contestants import (
+    BOTO3,
+    MEMBERS,
+    NO_CHECK,
+    OBSTORE_UVLOOP,
+    ONE,
+    OURS,
+    S5CMD,
+    TRANSFER,
+    TWO,
+)
+from bench.results import Results
+
+Figure = Callable[[Results], float | None]
+At = tuple[str, str]
+"""A scenario and a contestant."""
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """All that was measured."""
+def middle(results: Results, at: At, measure: str) -> float | None:
+    """The median of a measure of `Result`; None where it was not taken."""
+    scenario, name = at
+    result = results.results.get(scenario)
+    if result is None or not result.runs.get(name):
+        return None
+    of: Callable[[str], list[float]] = getattr(result, measure)
+    return median(of(name))
 
-    results: dict[str, Result]
-    listing: Mapping[str, list[float]]
-    start: Mapping[str, list[float]]
 
-    def times(self, scenario: str, measure: str, rival: str, ours: str = OURS) -> float | None:
-        """How many times ours a rival's median is; None where one of them was not measured."""
-        result = self.results.get(scenario)
-        if result is None or not (result.runs.get(rival) and result.runs.get(ours)):
-            return None
-        of: Callable[[str], list[float]] = getattr(result, measure)
-        return median(of(rival)) / median(of(ours))
+def times(measure: str, one: At, other: At) -> Figure:
+    """How many times the other's median the one's is."""
 
-    def listing_times(self) -> float | None:
-        """How many times ours botocore's CPU per page is."""
-        return (
-            median(self.listing["botocore"]) / median(self.listing["coalesce"])
-            if self.listing
-            else None
-        )
+    def figure(results: Results) -> float | None:
+        above, below = middle(results, one, measure), middle(results, other, measure)
+        return above / below if above is not None and below else None
 
-    def rate(self, scenario: str, name: str) -> float | None:
-        """Sources a second over the whole run."""
-        result = self.results.get(scenario)
-        return (
-            result.scenario.fill.objects / median(result.wall(name))
-            if result and result.runs.get(name)
-            else None
-        )
+    return figure
 
-    def bytes_per_source(self) -> float | None:
-        """Bytes of peak memory that each listed source adds, from 5,000 to 1,000,000 in one
-        group.
-        """
-        few, many = self.results.get("scale-5000-1"), self.results.get("scale-1000000-1")
-        if few is None or many is None or not (few.runs.get(OURS) and many.runs.get(OURS)):
-            return None
-        return (
-            (median(many.peak(OURS)) - median(few.peak(OURS)))
-            * 2**20
-            / (many.scenario.fill.objects - few.scenario.fill.objects)
-        )
 
-    def slope(self) -> float | None:
-        """CPU for each source where there are 1,000,000, as a multiple of that where there are
-        100,000.
-        """
-        few, many = self.results.get("scale-100000-1"), self.results.get("scale-1000000-1")
-        return (
-            median(many.cpu(OURS)) / median(few.cpu(OURS))
-            if few and many and few.runs.get(OURS) and many.runs.get(OURS)
-            else None
-        )
+def rival(measure: str, scenario: str, name: str, ours: str) -> Figure:
+    """How many times ours a rival's median is."""
+    return times(measure, (scenario, name), (scenario, ours))
 
-    def growth(self) -> float | None:
-        """Our peak memory for outputs of 500 MB, as a multiple of that for outputs of 128 MB."""
-        large, usual = self.results.get("500MB-output"), self.results.get("100KB")
-        return (
-            median(large.peak(OURS)) / median(usual.peak(OURS))
-            if large and usual and large.runs.get(OURS) and usual.runs.get(OURS)
-            else None
-        )
+
+def rate(scenario: str, name: str) -> Figure:
+    """Sources a second over the whole run."""
+
+    def figure(results: Results) -> float | None:
+        wall = middle(results, (scenario, name), "wall")
+        return results.results[scenario].scenario.fill.objects / wall if wall else None
+
+    return figure
+
+
+def largest(results: Results) -> float | None:
+    """MiB of memory at the peak of the largest of all our processes."""
+    peaks = [
+        peak
+        for result in results.results.values()
+        for name in result.runs
+        if name.startswith("coalesce")
+        for peak in result.largest(name)
+    ]
+    return max(peaks, default=None)
+
+
+def bytes_per_source(name: str) -> Figure:
+    """Bytes of peak memory that each listed source adds, from 5,000 to 1,000,000 in one group."""
+
+    def figure(results: Results) -> float | None:
+        few = middle(results, ("scale-5000-1", name), "peak")
+        many = middle(results, ("scale-1000000-1", name), "peak")
+        return (many - few) * 2**20 / 995_000 if few is not None and many is not None else None
+
+    return figure
+
+
+def first_request(results: Results) -> float | None:
+    """CPU seconds before the first request."""
+    values = results.figures.get("start", {}).get("first request")
+    return median(values) if values else None
 
 
 @dataclass(frozen=True, slots=True)
 class Aim:
     """`least` is what the figure has to come to; `most` what it may come to."""
 
-    against: str
     what: str
-    figure: Callable[[Figures], float | None]
+    figure: Figure
     least: float = 0.0
     most: float = 0.0
-    unit: str = "x"
+    unit: str = ""
 
-    def row(self, figures: Figures) -> tuple[str, str, str, str, str]:
-        """Against whom, what, the aim, what was reached, and a verdict."""
-        against, reached = self.against.replace("|", "\\|"), self.figure(figures)
-        aim = f">= {self.least:g}{self.unit}" if self.least else f"<= {self.most:g}{self.unit}"
+    def row(self, results: Results) -> tuple[str, str, str, str]:
+        """What, the aim, what was reached, and a verdict."""
+        reached = self.figure(results)
+        aim = f">= {self.least:,g}{self.unit}" if self.least else f"<= {self.most:,g}{self.unit}"
         if reached is None:
-            return against, self.what, aim, "-", "not measured"
+            return self.what, aim, "-", "not measured"
         met = reached >= self.least if self.least else reached <= self.most
-        return (
-            against,
-            self.what,
-            aim,
-            f"{reached:,.0f}{self.unit}" if reached >= 100 else f"{reached:.2f}{self.unit}",
-            "reached" if met else "not reached",
-        )
+        shown = f"{reached:,.0f}" if reached >= 100 else f"{reached:.2f}"
+        return self.what, aim, f"{shown}{self.unit}", "reached" if met else "**not reached**"
+
+
+def _both(what: str, one: str, other: str, *, least: tuple[float, float]) -> tuple[Aim, Aim]:
+    """CPU for 100 KB over HTTP and over TLS."""
+    return tuple(
+        Aim(f"{what}, 100 KB, {way}, CPU", rival("cpu", scenario, one, other), bound)
+        for way, scenario, bound in zip(("HTTP", "TLS"), ("100KB", "100KB-TLS"), least, strict=True)
+    )  # type: ignore[return-value]
 
 
 AIMS = (
-    Aim(BOTO3, "CPU, whole job, 100 KB, HTTP", lambda f: f.times("100KB", "cpu", BOTO3), 5),
-    Aim(BOTO3, "CPU, whole job, 100 KB, TLS", lambda f: f.times("100KB-TLS", "cpu", BOTO3), 4),
+    Aim("`single` / `members`, 100 KB, HTTP, CPU", rival("cpu", "100KB", ONE, MEMBERS), most=1.45),
     Aim(
-        BOTO3,
-        "CPU, `--no-check`, 100 KB, HTTP",
-        lambda f: f.times("100KB", "cpu", BOTO3, NO_CHECK),
-        8,
+        "`single` / `members`, 100 KB, HTTP, wall, one process",
+        rival("wall", "100KB", ONE, MEMBERS),
+        most=1.2,
     ),
     Aim(
-        BOTO3,
-        "CPU, `--no-check`, 100 KB, TLS",
-        lambda f: f.times("100KB-TLS", "cpu", BOTO3, NO_CHECK),
+        "TLS / HTTP, 100 KB, whole job, CPU",
+        times("cpu", ("100KB-TLS", ONE), ("100KB", ONE)),
+        most=1.15,
+    ),
+    Aim(
+        "TLS / HTTP, 100 KB, `--no-check`, CPU",
+        times("cpu", ("100KB-TLS", NO_CHECK), ("100KB", NO_CHECK)),
+        most=1.3,
+    ),
+    Aim(
+        "default / `--processes 1`, one group, 20 ms, wall",
+        rival("wall", "one-group-20ms", OURS, ONE),
+        most=0.65,
+    ),
+    *_both("boto3 / `members`", BOTO3, MEMBERS, least=(4.5, 4)),
+    Aim("boto3 / `single`, 100 KB, HTTP, CPU", rival("cpu", "100KB", BOTO3, ONE), 3),
+    Aim(
+        "boto3 / `single`, 100 KB, HTTP, wall, two processes",
+        rival("wall", "100KB", BOTO3, TWO),
         6,
     ),
-    Aim(BOTO3, "CPU, whole job, 10 KB, HTTP", lambda f: f.times("10KB", "cpu", BOTO3), 10),
-    Aim(BOTO3, "wall, 100 KB, HTTP, one process", lambda f: f.times("100KB", "wall", BOTO3), 4),
-    Aim(
-        BOTO3,
-        "wall, 100 KB, HTTP, two processes",
-        lambda f: f.times("100KB", "wall", BOTO3, TWO),
-        7,
+    Aim("boto3 / `single`, 10 KB, HTTP, CPU", rival("cpu", "10KB", BOTO3, ONE), 9),
+    *_both("`s5cmd cat \\| s5cmd pipe` / `members`", S5CMD, MEMBERS, least=(1.8, 1.8)),
+    *_both(
+        "obstore on uvloop / `--gzip members --no-check --no-delete`",
+        OBSTORE_UVLOOP,
+        TRANSFER,
+        least=(1.5, 1.2),
     ),
+    Aim("boto3 / `members`, 1 MB, HTTP, CPU", rival("cpu", "1MB", BOTO3, MEMBERS), 1.5),
+    Aim("boto3 / `members`, 1 GiB, HTTP, CPU", rival("cpu", "1GiB", BOTO3, MEMBERS), 1.5),
+    Aim("CPU before the first request", first_request, most=0.4, unit=" s"),
+    Aim("sources a second, 100 KB, 30 ms, whole run, two processes", rate("100KB-30ms", TWO), 2200),
     Aim(
-        BOTO3,
-        "peak memory, an output of 500 MB",
-        lambda f: f.times("500MB-output", "peak", BOTO3),
-        8,
+        "1% of GETs at 3 s / none, 30 ms, wall",
+        times("wall", ("100KB-tails", OURS), ("100KB-30ms", OURS)),
+        most=1.3,
     ),
-    Aim("itself", "peak memory, outputs of 500 MB against 128 MB", Figures.growth, most=1.15),
+    Aim("peak memory of any process of ours", largest, most=256, unit=" MiB"),
     Aim(
-        "itself",
-        "peak memory for each of 1,000,000 sources in one directory",
-        Figures.bytes_per_source,
+        "peak memory for each of 1,000,000 sources in one directory, `single`",
+        bytes_per_source(ONE),
         most=100,
         unit=" bytes",
     ),
-    Aim("itself", "CPU for each of 1,000,000 sources against 100,000", Figures.slope, most=1.1),
-    Aim(S5CMD, "CPU, whole job, 100 KB, HTTP", lambda f: f.times("100KB", "cpu", S5CMD), 2.2),
-    Aim(S5CMD, "CPU, whole job, 100 KB, TLS", lambda f: f.times("100KB-TLS", "cpu", S5CMD), 3),
     Aim(
-        S5CMD,
-        "CPU, `--no-check`, 100 KB, HTTP",
-        lambda f: f.times("100KB", "cpu", S5CMD, NO_CHECK),
-        4,
-    ),
-    Aim(S5CMD, "wall, 100 KB, no latency", lambda f: f.times("100KB", "wall", S5CMD), 2),
-    Aim(S5CMD, "wall, 100 KB, 30 ms latency", lambda f: f.times("100KB-30ms", "wall", S5CMD), 5),
-    Aim(
-        OBSTORE,
-        "CPU, transfer alone, 100 KB, HTTP",
-        lambda f: f.times("100KB", "cpu", OBSTORE, TRANSFER),
-        1,
-    ),
-    Aim("botocore's paginator", "CPU per page of 1,000 keys", Figures.listing_times, 8),
-    Aim(ORIGINAL, "CPU, whole job, 100 KB", lambda f: f.times("original", "cpu", ORIGINAL), 80),
-    Aim(
-        "S3 itself",
-        "100 KB sources a second, 30 ms latency, two processes, the whole run",
-        lambda f: f.rate("100KB-30ms", TWO),
-        4000,
-        unit="",
+        "the same, `members`",
+        bytes_per_source(MEMBERS),
+        most=100,
+        unit=" bytes",
     ),
     Aim(
-        "start-up",
-        "`coalesce --help`, wall",
-        lambda f: median(f.start["help"]),
-        most=0.25,
-        unit=" s",
-    ),
-    Aim(
-        "start-up",
-        "CPU before the first request",
-        lambda f: median(f.start["first request"]),
-        most=0.6,
-        unit=" s",
+        "CPU for each of 1,000,000 sources / of 100,000",
+        times("cpu", ("scale-1000000-1", ONE), ("scale-100000-1", ONE)),
+        most=1.1,
     ),
 )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from statistics import median
 from xml.sax.saxutils import escape
 
-from bench.measure import Result
+from bench.results import Result
 
 WIDTH, LABEL, BAR, STEP, TOP = 860, 250, 14, 22, 34
 STYLE = """
@@ -21,9 +21,10 @@ text { fill: #e6edf3; } .ours { fill: #3bc9db; } .other { fill: #5c636a; } }
 """
 
 PANELS: tuple[tuple[str, str, Callable[[Result], Callable[[str], list[float]]], str], ...] = (
-    ("10KB", "CPU per source of 10 KB, ms", lambda result: result.cpu, ".3f"),
-    ("100KB", "CPU per source of 100 KB, ms", lambda result: result.cpu, ".3f"),
     ("100KB-TLS", "CPU per source of 100 KB over TLS, ms", lambda result: result.cpu, ".3f"),
+    ("10KB-TLS", "CPU per source of 10 KB over TLS, ms", lambda result: result.cpu, ".3f"),
+    ("1MB-TLS", "CPU per source of 1 MB over TLS, ms", lambda result: result.cpu, ".3f"),
+    ("100KB", "CPU per source of 100 KB over HTTP, ms", lambda result: result.cpu, ".3f"),
     (
         "100KB-30ms",
         "wall time for 10,000 sources of 100 KB, 30 ms latency, s",
@@ -38,7 +39,7 @@ def drawn(results: Mapping[str, Result]) -> str:
     rows: list[str] = []
     y = 0
     for name, title, measure, form in PANELS:
-        if name in results:
+        if name in results and results[name].runs:
             y = _panel(rows, y, title, results[name], measure(results[name]), form)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y + 10}" role="img">\n'

@@ -14,13 +14,14 @@ from bench.records import Fill, stems
 from bench.site import BUCKET, Site
 
 OURS = "coalesce run"
-NO_CHECK = "coalesce run --no-check"
-TRANSFER = "coalesce run --no-check --no-delete"
-TWO = "coalesce run --processes 2"
-MEMBERS = "coalesce run --gzip members"
-AIOHTTP = "coalesce run, aiohttp"
-UVLOOP = "coalesce run, uvloop"
-AIOHTTP_TRANSFER = "coalesce run --no-check --no-delete, aiohttp"
+ONE = "coalesce, 1 process"
+TWO = "coalesce, 2 processes"
+MEMBERS = "coalesce, members"
+NO_CHECK = "coalesce, members, no check"
+TRANSFER = "coalesce, members, transfer"
+AIOHTTP = "coalesce, 1 process, aiohttp"
+UVLOOP = "coalesce, 1 process, uvloop"
+AIOHTTP_TRANSFER = "coalesce, members, transfer, aiohttp"
 BOTO3 = "boto3, 16 threads"
 AIOBOTOCORE = "aiobotocore"
 S5CMD = "s5cmd cat | s5cmd pipe"
@@ -31,6 +32,9 @@ ORIGINAL = "the original's algorithm"
 FLOOR = "the floor"
 
 BIN = Path(sys.executable).parent
+_ONE = ("--processes", "1")
+_MEMBERS = ("--gzip", "members")
+_TRANSFER = (*_MEMBERS, "--no-check", "--no-delete")
 _OVER_AIOHTTP = (sys.executable, "-m", "bench.over_aiohttp")
 _OVER_UVLOOP = (sys.executable, "-m", "bench.over_uvloop")
 
@@ -121,15 +125,16 @@ CONTESTANTS = {
     contestant.name: contestant
     for contestant in (
         Contestant(OURS, _coalesce()),
+        Contestant(ONE, _coalesce(*_ONE)),
         Contestant(TWO, _coalesce("--processes", "2")),
-        Contestant(MEMBERS, _coalesce("--gzip", "members")),
-        Contestant(NO_CHECK, _coalesce("--no-check")),
-        Contestant(TRANSFER, _coalesce("--no-check", "--no-delete"), deletes=False),
-        Contestant(UVLOOP, _coalesce(program=_OVER_UVLOOP)),
-        Contestant(AIOHTTP, _coalesce(program=_OVER_AIOHTTP)),
+        Contestant(MEMBERS, _coalesce(*_ONE, *_MEMBERS)),
+        Contestant(NO_CHECK, _coalesce(*_ONE, *_MEMBERS, "--no-check")),
+        Contestant(TRANSFER, _coalesce(*_ONE, *_TRANSFER), deletes=False),
+        Contestant(UVLOOP, _coalesce(*_ONE, program=_OVER_UVLOOP)),
+        Contestant(AIOHTTP, _coalesce(*_ONE, program=_OVER_AIOHTTP)),
         Contestant(
             AIOHTTP_TRANSFER,
-            _coalesce("--no-check", "--no-delete", program=_OVER_AIOHTTP),
+            _coalesce(*_ONE, *_TRANSFER, program=_OVER_AIOHTTP),
             deletes=False,
         ),
         Contestant(BOTO3, _script("boto3_threads")),

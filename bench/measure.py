@@ -5,104 +5,70 @@ bucket is compared with what was there.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from bench.contestants import BIN, CONTESTANTS, Contestant
-from bench.process import Cost, Failed, cpu_until_connected, measured
+from bench.process import Failed, cpu_until_connected, measured
+from bench.real import real
 from bench.records import Fill
+from bench.results import Results, Run
 from bench.scenarios import Scenario
-from bench.site import BUCKET, Asked, Site, real, standin
+from bench.site import BUCKET, Site, standin
 
 HELP_RUNS = 5
-CPUS = os.cpu_count() or 1
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run of a contestant, and what the server was asked for in it."""
+def compared(scenarios: tuple[Scenario, ...], results: Results, folder: Path) -> None:
+    """All rounds of scenarios that are to be compared with one another: their rounds take turns.
 
-    cost: Cost
-    asked: Asked
-
-
-@dataclass(slots=True)
-class Result:
-    """All runs of a scenario by contestant; `skipped` says why one has none."""
-
-    scenario: Scenario
-    runs: dict[str, list[Run]] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
-
-    def values(self, name: str, of: Callable[[Run], float]) -> list[float]:
-        """One figure of all its runs."""
-        return [of(run) for run in self.runs.get(name, ())]
-
-    def cpu(self, name: str) -> list[float]:
-        """CPU milliseconds per source."""
-        return self.values(name, lambda run: run.cost.cpu * 1000 / self.scenario.fill.objects)
-
-    def wall(self, name: str) -> list[float]:
-        """Seconds."""
-        return self.values(name, lambda run: run.cost.wall)
-
-    def peak(self, name: str) -> list[float]:
-        """MiB of memory at the peak."""
-        return self.values(name, lambda run: run.cost.peak / 2**20)
-
-    def requests(self, name: str) -> list[float]:
-        """Requests per source."""
-        return self.values(
-            name, lambda run: sum(run.asked.requests.values()) / self.scenario.fill.objects
-        )
-
-    def server(self, name: str) -> list[float]:
-        """The server's own CPU milliseconds per source."""
-        return self.values(name, lambda run: run.asked.cpu * 1000 / self.scenario.fill.objects)
-
-    def foreign(self) -> float:
-        """The greatest share of the machine's CPUs that something else took during a run: what a
-        contestant and the server did not use of what was used.
-        """
-        runs = [run for runs in self.runs.values() for run in runs]
-        return max(
-            (run.cost.machine - run.cost.cpu - run.asked.cpu) / run.cost.wall / CPUS for run in runs
-        )
+    Raises RuntimeError where a record is missing or doubled.
+    """
+    with ExitStack() as stack:
+        sites = {
+            scenario.name: stack.enter_context(_opened(scenario, folder / scenario.name))
+            for scenario in scenarios
+            if not results.of(scenario).is_whole()
+        }
+        before = {}
+        for name, site in sites.items():
+            site.reset()
+            before[name] = site.digest()
+        for number, scenario, name in _turns(scenarios):
+            if not results.of(scenario).is_due(name, number):
+                continue
+            try:
+                run = _run(CONTESTANTS[name], scenario, sites[scenario.name], before[scenario.name])
+            except Failed as failure:
+                results.add_skipped(scenario, name, str(failure))
+                _say(f"{scenario.name} {name}: left out: {failure}")
+                continue
+            results.add_run(scenario, name, run)
+            _say(
+                f"{scenario.name} round {number + 1} {name}: {run.cost.wall:.1f} s, "
+                f"CPU {run.cost.cpu:.1f} s, {run.cost.peak // 2**20} MiB"
+            )
 
 
-def compared(scenario: Scenario, folder: Path) -> Result:
-    """All rounds of a scenario. Raises RuntimeError where a record is missing or doubled."""
-    result = Result(scenario)
-    with _opened(scenario, folder) as site:
-        site.reset()
-        before = site.digest()
-        for number in range(scenario.rounds):
-            for name in scenario.names:
-                if name in result.skipped or (number and name in scenario.once):
-                    continue
-                try:
-                    run = _run(CONTESTANTS[name], scenario, site, before)
-                except Failed as failure:
-                    result.skipped[name] = str(failure)
-                    _say(f"{scenario.name} {name}: left out: {failure}")
-                    continue
-                result.runs.setdefault(name, []).append(run)
-                _say(
-                    f"{scenario.name} round {number + 1} {name}: {run.cost.wall:.1f} s, "
-                    f"CPU {run.cost.cpu:.1f} s, {run.cost.peak // 2**20} MiB"
-                )
-    return result
+def _turns(scenarios: tuple[Scenario, ...]) -> Iterator[tuple[int, Scenario, str]]:
+    """Round after round, contestant after contestant, one scenario after another."""
+    for number in range(max(scenario.rounds for scenario in scenarios)):
+        for name in dict.fromkeys(name for scenario in scenarios for name in scenario.names):
+            for scenario in scenarios:
+                if name in scenario.names:
+                    yield number, scenario, name
 
 
 def _opened(scenario: Scenario, folder: Path) -> AbstractContextManager[Site]:
-    if scenario.server == "standin":
-        return standin(scenario.fill, folder, tls=scenario.tls, latency=scenario.latency)
-    return real(scenario.server, scenario.fill)
+    if scenario.server != "standin":
+        return real(scenario.server, scenario.fill)
+    folder.mkdir()
+    return standin(
+        scenario.fill, folder, tls=scenario.tls, latency=scenario.latency, slow=scenario.slow
+    )
 
 
 def _run(contestant: Contestant, scenario: Scenario, site: Site, before: dict[str, int]) -> Run:
@@ -122,54 +88,34 @@ def _run(contestant: Contestant, scenario: Scenario, site: Site, before: dict[st
     return run
 
 
-def listing(fill: Fill, rounds: int, folder: Path) -> dict[str, list[float]]:
+def listing(fill: Fill, rounds: int, results: Results, folder: Path) -> None:
     """CPU milliseconds per page of 1,000 keys, by whose listing it is."""
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[float]] = {"coalesce": [], "botocore": []}
     with standin(fill, folder) as site:
         for _ in range(rounds):
-            for who in ("coalesce", "botocore"):
+            for who, spent in found.items():
+                command = [sys.executable, "-m", "bench.listing", who]
                 said = json.loads(
-                    measured(
-                        [
-                            sys.executable,
-                            "-m",
-                            "bench.listing",
-                            who,
-                            site.endpoint,
-                            BUCKET,
-                            fill.prefix,
-                        ],
-                        site.environment,
-                    ).said
+                    measured([*command, site.endpoint, BUCKET, fill.prefix], site.environment).said
                 )
                 if said["keys"] != fill.objects:
                     raise RuntimeError(f"{who} listed {said['keys']} keys of {fill.objects}")
-                found.setdefault(who, []).append(said["cpu_seconds"] * 1e6 / fill.objects)
-                _say(f"listing {who}: {found[who][-1]:.1f} ms CPU per page")
-    return found
+                spent.append(said["cpu_seconds"] * 1e6 / fill.objects)
+                _say(f"listing {who}: {spent[-1]:.1f} ms CPU per page")
+    for who, spent in found.items():
+        results.add_figures("listing", who, spent)
 
 
-def start_up(folder: Path) -> dict[str, list[float]]:
+def start_up(results: Results, folder: Path) -> None:
     """Seconds: `coalesce --help`, wall; and CPU before the first request of a run."""
     with standin(Fill(1), folder) as site:
         tool = str(BIN / "coalesce")
-        command = [
-            tool,
-            "run",
-            "-b",
-            BUCKET,
-            "-p",
-            "data",
-            "--endpoint-url",
-            "http://127.0.0.1:{port}",
-            "-q",
-        ]
-        return {
-            "help": [measured([tool, "--help"], site.environment).wall for _ in range(HELP_RUNS)],
-            "first request": [
-                cpu_until_connected(command, site.environment) for _ in range(HELP_RUNS)
-            ],
-        }
+        command = [tool, "run", "-b", BUCKET, "-p", "data", "-q"]
+        command += ["--endpoint-url", "http://127.0.0.1:{port}"]
+        shown = [measured([tool, "--help"], site.environment).wall for _ in range(HELP_RUNS)]
+        begun = [cpu_until_connected(command, site.environment) for _ in range(HELP_RUNS)]
+    results.add_figures("start", "help", shown)
+    results.add_figures("start", "first request", begun)
 
 
 def _say(line: str) -> None:

@@ -1,4 +1,6 @@
-"""The measured part of `docs/performance.md`: Markdown between two markers."""
+"""The measured parts of two pages: what a user wants to know stands in `docs/performance.md`; aims
+and every figure in `docs/evidence/performance-figures.md`.
+"""
 
 from __future__ import annotations
 
@@ -10,47 +12,78 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-from bench.aims import AIMS, Figures
-from bench.contestants import BIN, CONTESTANTS, OURS
-from bench.measure import Result
+from bench.aims import AIMS, middle
+from bench.contestants import BIN, CONTESTANTS, ONE
+from bench.markdown import between, dollars, duration, spread
+from bench.model import estimate
+from bench.results import Result, Results
 
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+VCPUS = (1, 4, 16)
+MODELLED = (1_000_000, 100_000_000)
+EXPECTED = ("10KB-TLS", "100KB-TLS", "1MB-TLS")
 
 
-def written(page: Path, figures: Figures) -> None:
+def written(docs: Path, results: Results) -> None:
     """Puts the figures in the place of the last ones."""
-    text = page.read_text("utf-8")
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    page.write_text(f"{head}{BEGIN}\n\n{rendered(figures)}\n{END}{tail}", "utf-8")
+    pages = (("performance.md", expected), ("evidence/performance-figures.md", figures))
+    for name, rendered in pages:
+        page = docs / name
+        page.write_text(between(page.read_text("utf-8"), rendered(results)), "utf-8")
 
 
-def rendered(figures: Figures) -> str:
-    """Everything as Markdown."""
+def expected(results: Results) -> str:
+    """What a job of so many objects takes: the table that a user looks for."""
+    times = " | ".join(f"{count} vCPU" for count in VCPUS)
     lines = [
-        "![CPU per source and wall time, by program](performance.svg)",
-        "",
-        machine(),
-        "",
-        "### Aims",
-        "",
-        *aims(figures),
-        "",
+        f"| sources | size | {times} | cost | memory, {' / '.join(map(str, VCPUS))} vCPU |",
+        f"|---:|---:|{'---:|' * len(VCPUS)}---:|---:|",
     ]
-    for result in figures.results.values():
-        lines += [f"### {result.scenario.title}", "", *scenario(result), ""]
-    if figures.listing:
-        lines += ["### Listing and start-up", "", "| | |", "|---|---:|"]
-        lines += [
-            f"| CPU per page of 1,000 keys, {who}, ms | {spread(values)} |"
-            for who, values in figures.listing.items()
-        ]
-        lines += [f"| `coalesce --help`, wall, s | {spread(figures.start['help'])} |"]
-        lines += [
-            f"| CPU before the first request, s | {spread(figures.start['first request'])} |",
-            "",
-        ]
+    for name in EXPECTED:
+        if middle(results, (name, ONE), "wall") is not None:
+            lines += _expected(results, name)
+    return "\n".join([*lines, "", "![CPU per source and wall time](performance.svg)"])
+
+
+def _expected(results: Results, name: str) -> Iterator[str]:
+    fill = results.results[name].scenario.fill
+    wall, cpu = (middle(results, (name, ONE), of) or 0.0 for of in ("wall", "cpu"))
+    peak = middle(results, (name, ONE), "peak") or 0.0
+    size = f"{fill.bytes // 1000:,} KB"
+    for objects in (fill.objects, *MODELLED):
+        found = [estimate(objects, fill.bytes, count, cpu / 1000) for count in VCPUS]
+        times = [f"~{duration(one.seconds)}" for one in found]
+        memory = [_memory(one.memory_bytes) for one in found]
+        if objects == fill.objects:
+            times[0], memory[0] = f"**{duration(wall)}**", f"**{peak:.0f} MiB**"
+        usd = dollars(found[0].request_usd + found[0].compute_usd)
+        yield f"| {objects:,} | {size} | {' | '.join(times)} | {usd} | {' / '.join(memory)} |"
+
+
+def _memory(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"
+
+
+def figures(results: Results) -> str:
+    """Aims, and everything that was measured."""
+    lines = [machine(), "", "## Aims", "", *aims(results), ""]
+    for result in results.results.values():
+        if result.runs:
+            lines += [f"## {result.scenario.title}", "", *scenario(result), ""]
+    if results.figures:
+        lines += ["## Listing and start-up", "", "| | |", "|---|---:|", *_others(results)]
     return "\n".join(lines)
+
+
+def _others(results: Results) -> Iterator[str]:
+    for who, values in results.figures.get("listing", {}).items():
+        yield f"| CPU per page of 1,000 keys, {who}, ms | {spread(values)} |"
+    start = results.figures.get("start", {})
+    for name, words in (
+        ("help", "`coalesce --help`, wall, s"),
+        ("first request", "CPU before the first request, s"),
+    ):
+        if name in start:
+            yield f"| {words} | {spread(start[name])} |"
 
 
 def machine() -> str:
@@ -78,12 +111,12 @@ def machine() -> str:
     )
 
 
-def aims(figures: Figures) -> Iterator[str]:
+def aims(results: Results) -> Iterator[str]:
     """The table of aims."""
-    yield "| against | measure | aim | this run | |"
-    yield "|---|---|---:|---:|---|"
+    yield "| measure | aim | measured | |"
+    yield "|---|---:|---:|---|"
     for aim in AIMS:
-        yield f"| {' | '.join(aim.row(figures))} |"
+        yield f"| {' | '.join(aim.row(results))} |"
 
 
 def scenario(result: Result) -> Iterator[str]:
@@ -99,11 +132,13 @@ def scenario(result: Result) -> Iterator[str]:
         "of the machine's CPUs during a run."
     )
     yield ""
+    base = ONE if ONE in result.runs else next(iter(result.runs))
     yield (
-        "| | job | CPU ms per source | wall s | peak MiB | requests per source | "
-        "server's CPU ms per source | CPU, times `coalesce run` | wall, times |"
+        "| | job | CPU ms per source | wall s | peak MiB | of the largest process | "
+        "requests per source | server's CPU ms per source | "
+        f"CPU, times that of {base} | wall, times |"
     )
-    yield "|---|---|---:|---:|---:|---:|---:|---:|---:|"
+    yield "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|"
     for name in result.runs:
         requests = f"{median(result.requests(name)):.3f}" if any(result.requests(name)) else "-"
         server = f"{median(result.server(name)):.3f}" if any(result.server(name)) else "-"
@@ -113,22 +148,10 @@ def scenario(result: Result) -> Iterator[str]:
             spread(result.cpu(name), 3),
             spread(result.wall(name)),
             spread(result.peak(name), 0),
+            spread(result.largest(name), 0),
         ]
-        ratios = [
-            f"{median(of(name)) / median(of(OURS)):.2f}" if result.runs.get(OURS) else "-"
-            for of in (result.cpu, result.wall)
-        ]
+        ratios = [f"{median(of(name)) / median(of(base)):.2f}" for of in (result.cpu, result.wall)]
         yield f"| {' | '.join([*cells, requests, server, *ratios])} |"
     for name, why in result.skipped.items():
         yield ""
         yield f"{name} was left out: {' '.join(why.split())[:200]}"
-
-
-def spread(values: list[float], digits: int = 2) -> str:
-    """The median; with several values the least and the greatest too."""
-    middle = f"{median(values):.{digits}f}"
-    return (
-        middle
-        if len(values) == 1
-        else f"{middle} ({min(values):.{digits}f}-{max(values):.{digits}f})"
-    )

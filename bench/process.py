@@ -30,13 +30,14 @@ class Failed(Exception):
 @dataclass(frozen=True, slots=True)
 class Cost:
     """Of one run: seconds, CPU seconds (user and system), those of the whole machine, bytes of
-    memory at the peak, and what was written to stdout.
+    memory at the peak, those of the largest process, and what was written to stdout.
     """
 
     wall: float
     cpu: float
     machine: float
     peak: int
+    largest: int
     said: str
 
 
@@ -58,20 +59,22 @@ def measured(command: list[str], environment: Mapping[str, str]) -> Cost:
         said, complained = out.read().decode(errors="replace"), err.read().decode(errors="replace")
     if process.returncode:
         raise Failed(process.returncode, complained or said)
-    return Cost(wall, usage.ru_utime + usage.ru_stime, machine, memory.peak, said)
+    return Cost(wall, usage.ru_utime + usage.ru_stime, machine, memory.peak, memory.largest, said)
 
 
 class _Memory(threading.Thread):
-    """The greatest sum of the high-water marks of the processes that are alive at once."""
+    """The greatest sum of the high-water marks of the processes that are alive at once, and the
+    highest of them.
+    """
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
-        self.peak = 0
+        self.peak = self.largest = 0
         self._pid = pid
 
     def run(self) -> None:
-        while total := sum(map(_high_water, family(self._pid))):
-            self.peak = max(self.peak, total)
+        while any(marks := list(map(_high_water, family(self._pid)))):
+            self.peak, self.largest = max(self.peak, sum(marks)), max(self.largest, *marks)
             time.sleep(SAMPLE_SECONDS)
 
 

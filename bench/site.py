@@ -11,22 +11,17 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import boto3
-import obstore
 import trustme
-from ci.with_server import running
-from obstore.store import S3Store
 
-from bench.process import process_cpu
-from bench.records import Digest, Fill, objects
+from bench.records import Fill
 
 BUCKET = "bench"
+SLOW_SECONDS = 3.0  # of an answer that S3 gives late
 KEYS = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
@@ -35,7 +30,7 @@ KEYS = {
 }
 
 # Modules are compiled once, as on any machine where a program is installed, and not at every start.
-_AROUND = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+AROUND = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 NOTHING_ELSE = {
     "AWS_EC2_METADATA_DISABLED": "true",
@@ -79,7 +74,7 @@ class Standin:
     def __init__(self, endpoint: str, fill: Fill, ca: str) -> None:
         self.endpoint = endpoint
         trust = {"AWS_CA_BUNDLE": ca, "SSL_CERT_FILE": ca} if ca else {}
-        self.environment = _AROUND | KEYS | NOTHING_ELSE | trust
+        self.environment = AROUND | KEYS | NOTHING_ELSE | trust
         self._fill = fill
         self._trust = ssl.create_default_context(cafile=ca) if ca else None
 
@@ -106,14 +101,18 @@ class Standin:
 
 @contextmanager
 def standin(
-    fill: Fill, folder: Path, *, tls: bool = False, latency: float = 0.0
+    fill: Fill, folder: Path, *, tls: bool = False, latency: float = 0.0, slow: float = 0.0
 ) -> Iterator[Standin]:
-    """A stand-in with that data; certificates go to the folder, latency is in milliseconds."""
+    """A stand-in with that data; certificates go to the folder, latency is in milliseconds, and
+    `slow` is the share of GETs that take three seconds.
+    """
     options = [
         "--fill",
         ",".join(f"{name}={getattr(fill, name)}" for name in Fill.__slots__),
         "--latency",
         str(latency),
+        "--slow-gets",
+        f"{slow},{SLOW_SECONDS}",
         "--cheap-etags",
     ]
     ca = ""
@@ -139,64 +138,3 @@ def standin(
     finally:
         process.terminate()
         process.wait(30)
-
-
-class Real:
-    """A real server, filled and read by obstore: neither by the stand-in's code nor by what is
-    measured.
-    """
-
-    def __init__(self, endpoint: str, fill: Fill, variables: dict[str, str], pid: int) -> None:
-        self.endpoint = endpoint
-        self.environment = _AROUND | KEYS | NOTHING_ELSE | variables
-        self._fill = fill
-        self._pid, self._cpu = pid, 0.0
-        self._store = S3Store(
-            BUCKET,
-            endpoint=endpoint,
-            region="us-east-1",
-            access_key_id=variables["AWS_ACCESS_KEY_ID"],
-            secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
-            virtual_hosted_style_request=False,
-            client_options={"allow_http": True},
-        )
-
-    def _keys(self) -> list[str]:
-        return [
-            entry["path"]
-            for page in obstore.list(self._store, prefix=self._fill.prefix)
-            for entry in page
-        ]
-
-    def reset(self) -> None:
-        """See `Site`."""
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda key: obstore.delete(self._store, key), self._keys()))
-            list(pool.map(lambda found: obstore.put(self._store, *found), objects(self._fill)))
-        self._cpu = process_cpu(self._pid)
-
-    def asked(self) -> Asked:
-        """See `Site`: it counts no requests."""
-        return Asked({}, process_cpu(self._pid) - self._cpu)
-
-    def digest(self) -> dict[str, int]:
-        """See `Site`."""
-        digest = Digest()
-        for key in self._keys():
-            digest.add(bytes(obstore.get(self._store, key).bytes()))
-        return digest.as_dict()
-
-
-@contextmanager
-def real(name: str, fill: Fill) -> Iterator[Real]:
-    """A real server of `ci/with_server.py` with that data."""
-    with running(name) as (variables, pid):
-        site = Real(variables["COALESCE_TEST_ENDPOINT"], fill, variables, pid)
-        keys = {
-            "aws_access_key_id": variables["AWS_ACCESS_KEY_ID"],
-            "aws_secret_access_key": variables["AWS_SECRET_ACCESS_KEY"],
-        }
-        boto3.client(
-            "s3", endpoint_url=site.endpoint, region_name="us-east-1", **keys
-        ).create_bucket(Bucket=BUCKET)
-        yield site

@@ -41,6 +41,12 @@ def main() -> None:
         "--latency-spread", metavar="MEDIAN,P99", help="log-normal, in ms, instead of --latency"
     )
     parser.add_argument(
+        "--slow-gets",
+        metavar="SHARE,SECONDS",
+        default="0,0",
+        help="so many of the GETs of objects take so long: 0.01,3",
+    )
+    parser.add_argument(
         "--fill",
         action="append",
         type=Fill.parse,
@@ -56,6 +62,7 @@ def main() -> None:
         if arguments.latency_spread
         else Latency(arguments.latency / 1000)
     )
+    latency.slow, latency.slow_seconds = map(float, arguments.slow_gets.split(","))
     bucket = Bucket(filled(arguments.fill), cheap_etags=arguments.cheap_etags)
     control = Control(
         Service({arguments.bucket: bucket}, cheap_etags=arguments.cheap_etags), arguments.bucket

@@ -87,7 +87,7 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(
         self,
         answer: Callable[[Request], Answer],
-        delay: Callable[[], float],
+        delay: Callable[[Request], float],
         preamble: Callable[[], bytes],
     ) -> None:
         self._answer, self._delay, self._preamble = answer, delay, preamble
@@ -170,7 +170,8 @@ class Connection(asyncio.BufferedProtocol):
             self._serve()
 
     def _serve(self) -> None:
-        delay = self._delay()
+        assert self._request is not None
+        delay = self._delay(self._request)
         if delay:
             asyncio.get_running_loop().call_later(delay, self._finish)
         else:
