@@ -23,9 +23,10 @@ DELETES_PER_SECOND = 3500
 VCPU_HOUR_USD = 0.04048
 GB_HOUR_USD = 0.004445
 
-# Memory of a process, of its share of --memory, and of each source that is listed and not yet done.
-PROCESS_BYTES = 100 * 2**20
-BODIES_BYTES = 32 * 2**20
+# The default of --memory, the least that a process gets of it, and what each source takes that is
+# listed and not yet done.
+BODIES_BYTES = 128 * 2**20
+LEAST_BODIES_BYTES = 32 * 2**20
 SOURCE_BYTES = 92
 
 
@@ -38,8 +39,8 @@ class Estimate:
         cpu_seconds: Of all processes together.
         work_seconds: The time that this takes on the CPUs.
         store_seconds: The least time in which S3 answers that many requests.
-        request_usd: For the requests.
         memory_bytes: Of all processes together, with all sources in one group: the most.
+        request_usd: For the requests.
         compute_usd: For the CPUs and this memory.
     """
 
@@ -75,14 +76,14 @@ def estimate(
     """
     each = max(1, min(objects, OUTPUT_BYTES // size))
     outputs = -(-objects // each)
-    one = forecast([_one_output(each, size)], 0).requests
-    requests = {name: count * outputs for name, count in one.items()}
-    requests["GetObject"] = one["GetObject"] // each * objects
+    one = forecast([_one_output(each, size)], max(BODIES_BYTES // vcpus, LEAST_BODIES_BYTES))
+    requests = {name: count * outputs for name, count in one.requests.items()}
+    requests["GetObject"] = one.requests["GetObject"] // each * objects
     requests["ListObjectsV2"] = -(-objects // PAGE_KEYS)
     cpu = objects * source_seconds
     gets = requests["GetObject"] + requests["HeadObject"]
     store = max(gets / GETS_PER_SECOND, objects / DELETES_PER_SECOND) / prefixes
-    memory = vcpus * PROCESS_BYTES + max(4, vcpus) * BODIES_BYTES + objects * SOURCE_BYTES
+    memory = vcpus * one.memory + objects * SOURCE_BYTES
     hour_usd = vcpus * VCPU_HOUR_USD + memory / 1e9 * GB_HOUR_USD
     return Estimate(
         outputs,
