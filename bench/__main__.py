@@ -18,7 +18,16 @@ from bench.chart import drawn
 from bench.measure import compared, listing, start_up
 from bench.page import expected, figures, written
 from bench.results import Results
-from bench.scenarios import FULL, LISTED, LISTED_QUICK, QUICK, TRANSPORT, Scenario, changed
+from bench.scenarios import (
+    FULL,
+    LISTED,
+    LISTED_QUICK,
+    QUICK,
+    TOGETHER,
+    TRANSPORT,
+    Scenario,
+    changed,
+)
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / ".bench.jsonl"
@@ -31,8 +40,7 @@ def main() -> None:
     chosen = list(_chosen(arguments))
     if whole and not arguments.resume:
         KEPT.unlink(missing_ok=True)
-    everything = [scenario for scenarios in chosen for scenario in scenarios]
-    results = Results.of_file(KEPT, everything) if whole else Results()
+    results = Results.of_file(KEPT, FULL) if whole else Results()
     with tempfile.TemporaryDirectory() as name:
         if "start" not in results.figures:
             start_up(results, Path(name))
@@ -64,11 +72,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only",
         action="append",
-        choices=[scenario.name for scenarios in (*FULL, *TRANSPORT) for scenario in scenarios],
+        choices=[scenario.name for scenarios in (*TOGETHER, *TRANSPORT) for scenario in scenarios],
         metavar="SCENARIO",
         help="this scenario, and those it is compared with; repeatable; only printed",
     )
-    parser.add_argument("--objects", type=int, help="instead of each scenario's own number")
+    parser.add_argument(
+        "--objects", type=int, help="instead of each scenario's own number; only printed"
+    )
     parser.add_argument("--rounds", type=int, help="instead of each scenario's own number")
     parser.add_argument(
         "--resume", action="store_true", help="go on with a bench that was cut short"
@@ -78,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _chosen(arguments: argparse.Namespace) -> list[tuple[Scenario, ...]]:
     """The scenarios that are measured together."""
-    known = QUICK if arguments.quick else (*FULL, *TRANSPORT) if arguments.only else FULL
+    known = QUICK if arguments.quick else (*TOGETHER, *TRANSPORT) if arguments.only else TOGETHER
     chosen = [
         changed(scenarios, arguments.objects, arguments.rounds)
         for scenarios in known

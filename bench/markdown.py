@@ -36,3 +36,8 @@ def duration(seconds: float) -> str:
 def dollars(usd: float) -> str:
     """With cents below a hundred."""
     return f"${usd:,.2f}" if usd < 100 else f"${usd:,.0f}"
+
+
+def size(count: int) -> str:
+    """Of an object, in KB or MB."""
+    return f"{count // 10**6} MB" if count >= 10**6 else f"{count // 1000} KB"

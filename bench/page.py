@@ -14,7 +14,7 @@ from statistics import median
 
 from bench.aims import AIMS, middle
 from bench.contestants import BIN, CONTESTANTS, ONE
-from bench.markdown import between, dollars, duration, spread
+from bench.markdown import between, dollars, duration, size, spread
 from bench.model import estimate
 from bench.results import Result, Results
 
@@ -48,15 +48,17 @@ def _expected(results: Results, name: str) -> Iterator[str]:
     fill = results.results[name].scenario.fill
     wall, cpu = (middle(results, (name, ONE), of) or 0.0 for of in ("wall", "cpu"))
     peak = middle(results, (name, ONE), "peak") or 0.0
-    size = f"{fill.bytes // 1000:,} KB"
     for objects in (fill.objects, *MODELLED):
         found = [estimate(objects, fill.bytes, count, cpu / 1000) for count in VCPUS]
         times = [f"~{duration(one.seconds)}" for one in found]
         memory = [_memory(one.memory_bytes) for one in found]
         if objects == fill.objects:
-            times[0], memory[0] = f"**{duration(wall)}**", f"**{peak:.0f} MiB**"
+            nothing = ["-"] * (len(VCPUS) - 1)
+            times = [f"**{duration(wall)}**", *nothing]
+            memory = [f"**{peak:.0f} MiB**", *nothing]
         usd = dollars(found[0].request_usd + found[0].compute_usd)
-        yield f"| {objects:,} | {size} | {' | '.join(times)} | {usd} | {' / '.join(memory)} |"
+        cells = [f"{objects:,}", size(fill.bytes), *times, usd, " / ".join(memory)]
+        yield f"| {' | '.join(cells)} |"
 
 
 def _memory(size: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.markdown import between, dollars, duration
+from bench.markdown import size as in_words
 from bench.model import Estimate, estimate
 from coalesce.planning.forecast import work_seconds
 
@@ -73,7 +74,7 @@ def _sizes() -> Iterator[str]:
     for size in (1_000, 10_000, 100_000, 1_000_000):
         found = _of(10**6, size=size)
         both = found.request_usd + found.compute_usd
-        cells = [f"{size // 1000:,} KB", duration(found.seconds)]
+        cells = [in_words(size), duration(found.seconds)]
         cells += [dollars(usd) for usd in (found.request_usd, found.compute_usd, both)]
         yield f"| {' | '.join(cells)} |"
 

@@ -92,7 +92,8 @@ def _many(objects: int, groups: int, *names: str) -> tuple[Scenario]:
     return (Scenario(f"scale-{objects}-{groups}", title, Fill(objects, 300, groups), names, 1),)
 
 
-FULL: tuple[tuple[Scenario, ...], ...] = (
+# What is compared with one another is measured together, in turns.
+TOGETHER: tuple[tuple[Scenario, ...], ...] = (
     _over_tls(_KB100),
     _over_tls(_KB10),
     _over_tls(_MB1),
@@ -152,6 +153,8 @@ FULL: tuple[tuple[Scenario, ...], ...] = (
     ),
 )
 
+FULL = tuple(scenario for scenarios in TOGETHER for scenario in scenarios)
+
 _TRANSPORTS = (ONE, UVLOOP, AIOHTTP, TRANSFER, AIOHTTP_TRANSFER)
 TRANSPORT = tuple(
     _over_tls(
@@ -183,10 +186,10 @@ def changed(
 
 _SHORT = (OURS, ONE, TWO, MEMBERS, NO_CHECK, TRANSFER, BOTO3, S5CMD, OBSTORE_UVLOOP)
 QUICK = (
-    changed(FULL[0], 2_000, 1, _SHORT),
-    changed(FULL[1], 2_000, 1, (ONE, MEMBERS, BOTO3)),
-    changed(FULL[3], 2_000, 1),
-    changed(FULL[4], 1_000, 1, (OURS, TWO)),
+    changed(TOGETHER[0], 2_000, 1, _SHORT),
+    changed(TOGETHER[1], 2_000, 1, (ONE, MEMBERS, BOTO3)),
+    changed(TOGETHER[3], 2_000, 1),
+    changed(TOGETHER[4], 1_000, 1, (OURS, TWO)),
 )
 LISTED = Fill(100_000, 300, 100)
 LISTED_QUICK = replace(LISTED, objects=20_000)
