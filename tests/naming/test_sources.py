@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coalesce.model import Source
-from coalesce.naming.sources import Sources, SourcesBuilder
+from coalesce.naming.sources import Places, Sources, SourcesBuilder
 
 PREFIX = "a/db.core.t_3_"
-OFFSETS = st.integers(0, 2**63 - 1)
+OFFSETS = st.integers(0, 3) | st.integers(0, 2**63 - 1)
 ETAGS = st.one_of(
     st.binary(min_size=16, max_size=16).map(lambda b: f'"{b.hex()}"'),
     st.builds(
@@ -49,6 +49,14 @@ def test_what_is_packed_comes_out_as_it_was(sources: list[Source]) -> None:
     assert list(packed.sizes()) == [each.size for each in sources]
     assert [packed[n] for n in range(len(sources))] == sources
     assert list(packed[1:-1]) == sources[1:-1]
+
+
+@given(st.lists(source(), max_size=30, unique_by=lambda each: each.key), source())
+def test_each_is_found_at_its_place_by_its_key(sources: list[Source], other: Source) -> None:
+    places = Places(Sources.of(PREFIX, sources))
+    assert [places.find(each.first, each.key) for each in sources] == list(range(len(sources)))
+    if other.key not in [each.key for each in sources]:
+        assert places.find(other.first, other.key) is None
 
 
 @given(st.lists(source(), max_size=30))

@@ -12,7 +12,8 @@ from coalesce.naming.layouts import layout
 from coalesce.planning import batches as planning
 from coalesce.planning.rules import Limits
 from coalesce.protocol.outcome import GroupOutcome
-from coalesce.protocol.record import PlanRecord, RecordedBatch, decode, encode
+from coalesce.protocol.record import PlanRecord, RecordedBatch, encode
+from coalesce.protocol.record_reader import decode
 from coalesce.protocol.round import work_on_group
 from coalesce.protocol.session import GroupRules, Session
 from coalesce.stop import RunLimits, Stop

@@ -5,7 +5,6 @@ in the bucket afterwards, what the report says, and which requests were sent.
 import asyncio
 import gzip
 import json
-import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import fields
 from typing import Any
@@ -30,11 +29,13 @@ from coalesce.naming.shards import WHOLE
 from coalesce.planning import batches as planning
 from coalesce.planning.batches import plan as plan_group
 from coalesce.planning.rules import Limits
-from coalesce.protocol import record as records
+from coalesce.protocol import record_reader
+from coalesce.protocol.held import HeldRecord
 from coalesce.protocol.lease import Lease, LeaseRecord, Rival, outlived
 from coalesce.protocol.outcome import GroupOutcome
 from coalesce.protocol.probe import probe
-from coalesce.protocol.record import HeldRecord, PlanRecord, RecordedBatch, decode, encode
+from coalesce.protocol.record import PlanRecord, RecordedBatch, encode
+from coalesce.protocol.record_reader import decode
 from coalesce.protocol.round import work_on_group
 from coalesce.protocol.session import GroupRules, Session
 from coalesce.protocol.state import lease_key, probe_prefix
@@ -880,13 +881,10 @@ def test_a_record_with_anything_behind_it_is_not_believed() -> None:
         decode(encode(plan_record(source(0), source(1))) + b"\0", KEY, "_coalesce/")
 
 
-def test_a_record_that_would_fill_the_memory_is_not_inflated(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_record_that_would_fill_the_memory_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encode(plan_record(*map(source, range(100))))
-    length = len(zlib.decompress(data))
-    for allowed, read in ((length - 1, False), (length + 1, True)):
-        monkeypatch.setattr(records, "_INFLATED", allowed)
+    for most, read in ((99, False), (100, True)):
+        monkeypatch.setattr(record_reader, "MOST_SOURCES", most)
         if read:
             assert decode(data, KEY, "_coalesce/").run_id == "r"
         else:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import re
 from collections.abc import Callable
 from dataclasses import fields, replace
 from types import SimpleNamespace
@@ -15,8 +16,10 @@ from coalesce.model import Batch, GroupId, Source
 from coalesce.planning import batches as planning
 from coalesce.protocol import lease
 from coalesce.protocol.commit import DIGEST, Committed
+from coalesce.protocol.held import HeldRecord
 from coalesce.protocol.lease import Lease, LeaseRecord
-from coalesce.protocol.record import HeldRecord, PlanRecord, RecordedBatch, decode, encode
+from coalesce.protocol.record import PlanRecord, RecordedBatch, encode
+from coalesce.protocol.record_reader import decode
 from coalesce.protocol.state import lease_key, record_key
 from coalesce.report.report import Report
 from coalesce.storage import checksums
@@ -464,7 +467,11 @@ GROUP = GroupId("data/", "db.core.topic", 0)
 def plan_record(
     *keys: str, output: str = OUTPUT, digest: str = "", run_id: str = "r"
 ) -> PlanRecord:
-    sources = tuple(Source(key, 1, '"e"', 0.0, "STANDARD", 0, 0) for key in keys)
+    sources = tuple(
+        Source(key, 1, '"e"', 0.0, "STANDARD", int(first), int(last))
+        for key in keys
+        for first, last in re.findall(r"_(\d+)[-_](\d+)\.jsonl", key)
+    )
     batch = Batch(output, sources, len(sources), digest or planning.digest(sources))
     return PlanRecord(run_id, "corporate", GROUP, (RecordedBatch(batch, "u"),))
 

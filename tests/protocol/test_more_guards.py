@@ -11,7 +11,8 @@ import pytest
 from coalesce.errors import Conflict, Unavailable
 from coalesce.exits import ExitCode
 from coalesce.model import GroupId
-from coalesce.protocol.record import HeldRecord, PlanRecord, remove_tombstone
+from coalesce.protocol.held import HeldRecord, remove_tombstone
+from coalesce.protocol.record import PlanRecord
 from coalesce.protocol.state import entry_key
 from coalesce.storage.base import Body, CreatedUpload, Deleted, DeleteResult, Head
 from coalesce.storage.capabilities import Capabilities

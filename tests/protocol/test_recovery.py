@@ -11,7 +11,7 @@ from dataclasses import fields, replace
 import pytest
 
 from coalesce.errors import Unavailable
-from coalesce.protocol.record import HeldRecord
+from coalesce.protocol.held import HeldRecord
 from coalesce.report.report import Report
 from coalesce.storage import checksums
 from coalesce.storage.base import Deleted, DeleteResult

@@ -1,14 +1,20 @@
-"""Plan records are recovered side by side, as far as the memory for bodies is enough for."""
+"""Plan records are recovered side by side, as far as the memory for bodies is enough for; each is
+read little by little.
+"""
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from coalesce.protocol import recovery
-from coalesce.storage.memory import MemoryStore, Request
+from coalesce.exits import ExitCode
+from coalesce.protocol import held, ledger, recovery
+from coalesce.storage.base import Body
+from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support.buckets import check_finished, contents, filled, records_in
-from support.nights import dead_run
+from support.nights import RECORD, at, dead_run, night, one_group, output_of, sources_in
 from support.runs import new_run
+from support.scenarios import is_entry
 from support.settings import settings
 
 GROUPS = 8
@@ -45,3 +51,61 @@ async def test_no_more_plan_records_are_in_memory_than_the_budget_has_room_for(
     assert (report.exit_code, report.recovered.groups, most) == (0, GROUPS, at_once)
     assert records_in(contents(bucket)) == before
     check_finished(bucket.objects)
+
+
+class Measuring(MemoryStore):
+    """Notes the longest body under the state prefix that was read of each key."""
+
+    def __init__(self, bucket: MemoryBucket) -> None:
+        super().__init__(bucket)
+        self.longest: dict[str, int] = {}
+
+    async def get(self, key: str, **more: Any) -> Body:
+        body = await super().get(key, **more)
+        self.longest[key] = max(self.longest.get(key, 0), len(body.data))
+        return body
+
+
+@pytest.mark.parametrize("completed", [True, False])
+async def test_a_long_record_and_its_entry_are_never_in_memory_whole(
+    completed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = one_group(60)
+    operation, key = (
+        ("CompleteMultipartUpload", output_of(60))
+        if completed
+        else ("PutObject", "_coalesce/ledger/")
+    )
+    await dead_run(bucket, operation, key)
+    (entry,) = [key for key in bucket.objects if is_entry(key)]
+    monkeypatch.setattr(held, "_READ_AT_ONCE", 200)
+    monkeypatch.setattr(ledger, "_HEADER_BYTES", 1000)
+    assert len(bucket.objects[RECORD].data) > 200
+    assert len(bucket.objects[entry].data) > 1000
+    store = Measuring(bucket)
+    assert (await night(bucket, store)).exit_code == ExitCode.DONE
+    assert (store.longest[RECORD], store.longest[entry]) == (200, 1000)
+    assert sources_in(bucket) == []
+    check_finished(bucket.objects)
+
+
+@pytest.mark.parametrize("what", ["written anew", "removed"])
+async def test_a_long_record_that_others_change_while_it_is_read_is_left_to_them(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = one_group(20)
+    await dead_run(bucket, "CompleteMultipartUpload", output_of(20))
+    monkeypatch.setattr(held, "_READ_AT_ONCE", 200)
+    record = bucket.objects[RECORD]
+
+    def change() -> None:
+        with bucket.audit.others():
+            bucket.remove(RECORD)
+            if what == "written anew":
+                bucket.store(RECORD, record.data + b"x")
+
+    store = at(MemoryStore(bucket), "HeadObject", RECORD, change, after=True)
+    report = await new_run(store, settings()).recover()
+    assert report.exit_code == ExitCode.TRANSIENT
+    assert RECORD in report.failures[0].message
+    assert len(sources_in(bucket)) == 20

@@ -20,7 +20,7 @@ from coalesce.errors import (
     Unavailable,
 )
 from coalesce.planning.plan_files import PlanFile
-from coalesce.protocol.record import HeldRecord, remove_tombstone
+from coalesce.protocol.held import HeldRecord, remove_tombstone
 from coalesce.protocol.writes import write_state
 from coalesce.report.report import Report
 from coalesce.storage.base import CreatedUpload, Deleted, DeleteResult

@@ -10,7 +10,7 @@ import pytest
 
 from coalesce.exits import ExitCode
 from coalesce.protocol.lease import LeaseRecord
-from coalesce.protocol.record import decode
+from coalesce.protocol.record_reader import decode
 from coalesce.protocol.state import lease_key
 from coalesce.report.report import Report
 from coalesce.run.pipeline import Run

@@ -18,8 +18,8 @@ from coalesce.naming.layouts import Layout, layout
 from coalesce.naming.sources import Sources
 from coalesce.planning import batches as planning
 from coalesce.planning.rules import Limits, Scope
+from coalesce.protocol.held import HeldRecord
 from coalesce.protocol.lease import Rival
-from coalesce.protocol.record import HeldRecord
 from coalesce.protocol.survey import Ground, survey
 from coalesce.report.report import Failure, PathListPart, ScopePart, path_characters
 from coalesce.settings import Settings

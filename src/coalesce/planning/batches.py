@@ -152,16 +152,39 @@ def reason_to_keep(source: Source, now: float, limits: Limits) -> Why | None:
     return None
 
 
-def digest(sources: Iterable[Source], *, single: bool = False) -> str:
-    """Returns the SHA-256 over the ordered (key, ETag, size) of these sources, in hex.
+class Digests:
+    """The two digests that a batch may have, of sources that are added in their order.
 
     An output of a `single` gzip member has another one than an output of their own members.
     """
+
+    def __init__(self) -> None:
+        self._plain, self._single = hashlib.sha256(), hashlib.sha256(b"single;")
+
+    def add(self, sources: Iterable[Source]) -> None:
+        """Adds sources behind those that were added before."""
+        for source in sources:
+            row = _digested(source)
+            self._plain.update(row)
+            self._single.update(row)
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in (self._plain.hexdigest(), self._single.hexdigest())
+
+
+def digest(sources: Iterable[Source], *, single: bool = False) -> str:
+    """Returns the SHA-256 over the ordered (key, ETag, size) of these sources, in hex: one of their
+    two `Digests`.
+    """
     sha = hashlib.sha256(b"single;" if single else b"")
     for source in sources:
-        key, etag = source.key.encode(), source.etag.encode()
-        sha.update(b"%d:%b%d:%b%d;" % (len(key), key, len(etag), etag, source.size))
+        sha.update(_digested(source))
     return sha.hexdigest()
+
+
+def _digested(source: Source) -> bytes:
+    key, etag = source.key.encode(), source.etag.encode()
+    return b"%d:%b%d:%b%d;" % (len(key), key, len(etag), etag, source.size)
 
 
 def is_single(batch: Batch) -> bool:

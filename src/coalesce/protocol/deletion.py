@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from coalesce.errors import (
     AccessDenied,
@@ -81,26 +81,52 @@ async def delete_sources(session: Session, committed: Committed) -> Deletion:
     The output is looked at again before every further page of deletes: if it is lost between two of
     them, the sources of the second stay. Raises LeaseLost.
     """
-    results: list[DeleteResult] = []
+    tally, sources = _Tally(), committed.batch.sources
     error: IntegrityError | StorageError | None = None
-    sources = committed.batch.sources
     try:
         for begin in range(0, len(sources), DELETE_PAGE):
             if begin:
                 await _look_again(session, committed)
-            results += await _delete_page(session, sources[begin : begin + DELETE_PAGE])
+            tally.add(await _delete_page(session, sources[begin : begin + DELETE_PAGE]))
     except (IntegrityError, StorageError) as failure:
         error = failure
-    gone = [result for result in results if result.deleted in (Deleted.DONE, Deleted.ABSENT)]
-    return Deletion(
-        deleted=sum(result.deleted is Deleted.DONE for result in gone),
-        gone=len(gone),
-        characters=sum(len(result.key) for result in gone),
-        changed=tuple(r.key for r in results if r.deleted is Deleted.CHANGED),
-        refused=tuple(r for r in results if r.deleted is Deleted.REFUSED),
-        unreached=len(sources) - len(results),
-        error=error,
-    )
+    return tally.total(len(sources), error)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What became of the sources so far. Of those that are gone only the number is held."""
+
+    reached: int = 0
+    deleted: int = 0
+    gone: int = 0
+    characters: int = 0
+    changed: list[str] = field(default_factory=list)
+    refused: list[DeleteResult] = field(default_factory=list)
+
+    def add(self, results: Sequence[DeleteResult]) -> None:
+        self.reached += len(results)
+        for result in results:
+            match result.deleted:
+                case Deleted.CHANGED:
+                    self.changed.append(result.key)
+                case Deleted.REFUSED:
+                    self.refused.append(result)
+                case Deleted.DONE | Deleted.ABSENT:
+                    self.deleted += result.deleted is Deleted.DONE
+                    self.gone += 1
+                    self.characters += len(result.key)
+
+    def total(self, sources: int, error: IntegrityError | StorageError | None) -> Deletion:
+        return Deletion(
+            deleted=self.deleted,
+            gone=self.gone,
+            characters=self.characters,
+            changed=tuple(self.changed),
+            refused=tuple(self.refused),
+            unreached=sources - self.reached,
+            error=error,
+        )
 
 
 async def _look_again(session: Session, committed: Committed) -> None:

@@ -6,6 +6,7 @@ output against its header; the lines make every deletion accountable.
 
 from __future__ import annotations
 
+import io
 import time
 import zlib
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import Annotated, Literal
 from isal import isal_zlib
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from coalesce.errors import NotFound, RecordDamaged
+from coalesce.errors import NotFound, RecordDamaged, TooLong
 from coalesce.model import Batch, TransferredBatch
 from coalesce.protocol.session import GroupRules, Session
 from coalesce.protocol.state import entry_key
@@ -118,11 +119,11 @@ async def read_header(
     """
     key = entry_key(state, output, upload_id)
     try:
-        body = await store.get(key)
+        begin = await _read_begin(store, key)
     except NotFound:
         return None
     try:
-        line = zlib.decompressobj(31).decompress(body.data, _HEADER_BYTES).split(b"\n", 1)[0]
+        line = zlib.decompressobj(31).decompress(begin, _HEADER_BYTES).split(b"\n", 1)[0]
         header = EntryHeader.model_validate_json(line)
         if (header.output, header.upload_id) != (output, upload_id):
             raise ValueError("it is about another upload")
@@ -130,6 +131,15 @@ async def read_header(
         message = f"the ledger entry {key!r} cannot be read: {type(error).__name__}"
         raise RecordDamaged(message, key=key) from error
     return header
+
+
+async def _read_begin(store: ObjectStore, key: str) -> bytes:
+    """The first bytes of an entry, which are the whole of a short one. Raises StorageError."""
+    try:
+        body = await store.get(key, size=_HEADER_BYTES)
+    except TooLong:
+        body = await store.get(key, start=0, length=_HEADER_BYTES)
+    return body.data
 
 
 async def remove_entry(session: Session, output: str, upload_id: str) -> None:
@@ -144,10 +154,11 @@ async def remove_entry(session: Session, output: str, upload_id: str) -> None:
 def _encode(header: EntryHeader, batch: Batch, transferred: TransferredBatch) -> bytes:
     deflater = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, 31)
     lines = _lines(header, batch, transferred)
-    deflated: list[bytes] = []
+    stored = io.BytesIO()
     while text := "".join(islice(lines, _LINES_AT_ONCE)):
-        deflated.append(deflater.compress(text.encode()))
-    return b"".join([*deflated, deflater.flush()])
+        stored.write(deflater.compress(text.encode()))
+    stored.write(deflater.flush())
+    return stored.getvalue()
 
 
 def _lines(header: EntryHeader, batch: Batch, transferred: TransferredBatch) -> Iterator[str]:

@@ -11,20 +11,22 @@ from coalesce.errors import CoalesceError, GroupOwned, IntegrityError, LeaseLost
 from coalesce.listing.pages import all_pages
 from coalesce.model import Batch
 from coalesce.naming.layouts import LAYOUTS
+from coalesce.naming.sources import Places, Sources
 from coalesce.protocol.commit import DIGEST, Committed, prove
 from coalesce.protocol.deletion import delete_sources
+from coalesce.protocol.held import HeldRecord, find_record, remove_tombstone
 from coalesce.protocol.ledger import read_header, remove_entry
 from coalesce.protocol.outcome import GroupOutcome, committed_output
-from coalesce.protocol.record import HeldRecord, RecordedBatch, read_record, remove_tombstone
+from coalesce.protocol.record import RecordedBatch
 from coalesce.protocol.reproof import expect_from_sources
 from coalesce.protocol.round import settle_record
 from coalesce.protocol.session import Session
 from coalesce.stop import Stop
 from coalesce.storage.base import Head
 
-# Memory for a record that is checked, for each byte of it as it is stored: about 900 bytes for each
-# source, which takes 39 there.
-_MEMORY = 24
+# Memory for a record, for each byte of it as it is stored: about 80 bytes for each source, which
+# takes 39 there.
+_MEMORY = 2
 
 
 async def recover(
@@ -47,13 +49,13 @@ async def recover(
         outcome.unsettled = True
         return left_by
     try:
-        body = await read_record(session.store, key)
-        if body is None:
+        stored = await find_record(session.store, key)
+        if stored is None:
             run_id = session.rules.run_id
             await remove_tombstone(session.store, key, is_alive, run_id, session.lease)
             return None
-        async with session.capacity.memory.hold(_MEMORY * len(body.data)):
-            held = HeldRecord.of(session.store, session.rules.state, key, body)
+        async with session.capacity.memory.hold(_MEMORY * stored.size):
+            held = await HeldRecord.of(session.store, session.rules.state, stored)
             left_by = held.record.run_id
             if await is_alive(left_by):
                 message = f"{held.record.group}: run {left_by} works on it"
@@ -142,8 +144,7 @@ class _Recovery:
         header = await read_header(self._session.store, state, output, entry.upload_id)
         if header is None and not entry.may_lack_entry:
             return
-        present = await self._present(entry.batch)
-        gone = sum(source.key not in present for source in entry.batch.sources)
+        gone = (await self._present(entry.batch)).count(0)
         if gone:
             if not await self._held.stands():
                 return
@@ -156,10 +157,15 @@ class _Recovery:
         if header is not None:
             await remove_entry(self._session, output, entry.upload_id)
 
-    async def _present(self, batch: Batch) -> set[str]:
-        """The keys of a batch's sources that are still there."""
-        wanted = {source.key for source in batch.sources}
-        found: set[str] = set()
-        async for page in all_pages(self._session.store, self._held.record.group.prefix):
-            found |= {entry.key for entry in page.objects if entry.key in wanted}
-        return found
+    async def _present(self, batch: Batch) -> bytearray:
+        """Which of a batch's sources are still there: 1 at the place of each, else 0."""
+        group, parse = self._held.record.group, self._session.rules.layout.parse
+        sources = Sources.of(group.prefix, batch.sources)
+        places, present = Places(sources), bytearray(len(sources))
+        async for page in all_pages(self._session.store, group.prefix):
+            for entry in page.objects:
+                name = parse(entry.key)
+                place = places.find(name.first, entry.key) if name else None
+                if place is not None:
+                    present[place] = 1
+        return present

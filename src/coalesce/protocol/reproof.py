@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from coalesce.content.joiner import Joiner
 from coalesce.content.rules import ContentRules
@@ -25,10 +25,10 @@ _FED_BYTES = 64 * 1024
 
 
 async def expect_from_sources(
-    session: Session, batch: Batch, present: set[str], head: Head
+    session: Session, batch: Batch, present: Sequence[int], head: Head
 ) -> Expected:
-    """Finds the sources of a batch that are still `present` in its output, in their order, and
-    returns what the output is.
+    """Finds the sources of a batch that are still `present`, each by its place, in its output, in
+    their order, and returns what the output is.
 
     If all of them are present the output must hold nothing else; if some were deleted, which was
     done only after the output had been proven, it must be whole besides. Memory is two parts, or
@@ -36,11 +36,11 @@ async def expect_from_sources(
     in it or cannot be read, StorageError.
     """
     await check_output(session.store, head, gzipped=session.rules.layout.gzip)
-    complete = len(present) == len(batch.sources)
+    complete = all(present)
     single = is_single(batch)
     output = _Output(session, head, Text(head.key) if single else None)
-    for source in batch.sources:
-        if source.key in present:
+    for source, is_present in zip(batch.sources, present, strict=True):
+        if is_present:
             await _find(session, source, output, anywhere=not complete)
     if complete and await output.has_more() and not output.is_placeholder(session):
         message = f"{head.key}: holds more than its sources"

@@ -30,9 +30,10 @@ from coalesce.planning.batches import replan
 from coalesce.protocol.batch import BatchWork, BatchWorker, State
 from coalesce.protocol.commit import metadata_of
 from coalesce.protocol.deletion import Deletion
+from coalesce.protocol.held import HeldRecord
 from coalesce.protocol.ledger import remove_entry
 from coalesce.protocol.outcome import GroupOutcome, committed_output
-from coalesce.protocol.record import HeldRecord, PlanRecord, RecordedBatch
+from coalesce.protocol.record import PlanRecord, RecordedBatch
 from coalesce.protocol.session import Session
 from coalesce.stop import Stop
 
