@@ -140,6 +140,7 @@ SHAPES = st.dictionaries(st.text(max_size=3), st.lists(VALUES, max_size=4), max_
 
 @given(SHAPES, st.sampled_from([None, 1]), st.lists(st.integers(0, 999), max_size=6))
 @example({"a": [1, 12345]}, None, [8, 12])
+@example({"": [1e300]}, None, [7])
 def test_json_that_comes_in_pieces_is_what_it_is_in_one(
     value: dict[str, list[object]], indent: int | None, places: list[int]
 ) -> None:

@@ -16,6 +16,7 @@ Step = Generator[None, None, T]
 _LONGEST = 64 * 1024
 
 _SPACE = re.compile(r"[ \t\n\r]*")
+_MORE_DIGITS = re.compile(r"[-+.eE0-9]*")  # with which a number may go on
 _parse_value = json.JSONDecoder().raw_decode
 
 
@@ -73,10 +74,10 @@ class JsonText:
             except json.JSONDecodeError:
                 yield from self._wait()  # it may go on
                 continue
-            if end < len(self._text) or self._ended:
+            if self._ended or not _MORE_DIGITS.fullmatch(self._text, end):
                 self._at = end
                 return value
-            yield from self._wait()  # a number may go on
+            yield from self._wait()
 
     def end(self) -> Step[None]:
         """Makes sure that nothing follows."""
