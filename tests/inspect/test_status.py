@@ -112,6 +112,40 @@ async def test_what_is_joined_already_is_neither_kept_nor_joined_again(layout: s
     assert status.path_list.after == len(",".join(f"s3://b/{key}" for key in after)) + 1
 
 
+@pytest.mark.parametrize("layout", ["corporate", "manifest"])
+async def test_a_plan_leaves_out_what_the_run_will_find_joined(layout: str) -> None:
+    """Sources of a run with `--no-delete`, and others that came after it."""
+    bucket = filled(2) if layout == "corporate" else filled(0)
+    for n in range(0 if layout == "corporate" else 4):
+        bucket.store(f"data/t_0_{n}0-t_0_{n}9.txt", b"line\n")
+    bucket.now += 1000
+    kept = settings(layout=layout, delete=False)
+    assert (await Run(MemoryStore(bucket), kept).coalesce()).exit_code == 0
+    joined = sum("-" in key for key in bucket.objects if key.startswith("data/"))
+    for n in (100, 101):
+        name = f"{n}-{n}.jsonl.gz" if layout == "corporate" else f"{n}-t_0_{n}.txt"
+        data = gzip.compress(b"{}\n") if layout == "corporate" else b"line\n"
+        bucket.store(f"data/t_0_{name}", data)
+    bucket.now += 1000
+    planned = await Run(MemoryStore(bucket), settings(layout=layout)).plan()
+    assert planned.plan is not None
+    assert {why: n for why, n in planned.sources.left.items() if n} == {"unfinished": joined}
+    assert sum(topic.joined for topic in planned.plan.topics) == 2
+    report = await Run(MemoryStore(bucket), settings(layout=layout)).coalesce()
+    assert (report.exit_code, report.sources.joined) == (0, 2)
+    assert planned.path_list.after == report.path_list.after
+
+
+async def test_a_plan_tells_of_a_record_that_cannot_be_read() -> None:
+    bucket = filled(2)
+    bucket.store("_coalesce/groups/data/t_0", b"damaged")
+    report = await Run(MemoryStore(bucket), settings()).plan()
+    assert (report.exit_code, [failure.code for failure in report.failures]) == (
+        4,
+        ["RecordDamaged"],
+    )
+
+
 async def test_a_damaged_record_is_told_and_the_rest_shown() -> None:
     bucket = filled(2)
     bucket.store("_coalesce/groups/data/t_0", b"damaged")

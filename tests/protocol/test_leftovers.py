@@ -12,6 +12,7 @@ import pytest
 
 from coalesce.errors import LeaseLost, StorageError, Unavailable
 from coalesce.exits import ExitCode
+from coalesce.inspect.status import read_status
 from coalesce.protocol.lease import Lease, LeaseRecord
 from coalesce.protocol.state import lease_key
 from coalesce.storage.base import Head
@@ -53,6 +54,7 @@ async def test_an_output_that_its_own_run_doubted_costs_no_source_on_a_later_nig
     """Even if it looks right then: somebody has to look."""
     bucket = one_group(4)
     assert (await night(bucket, Longer(bucket))).exit_code == ExitCode.INTEGRITY
+    assert (await read_status(MemoryStore(bucket), settings())).leftovers == 0
     assert (await night(bucket)).exit_code == ExitCode.INTEGRITY
     assert len(sources_in(bucket)) == 4
     assert RECORD in bucket.objects

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from dataclasses import replace
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
 from coalesce import __version__
-from coalesce.errors import CoalesceError, NotImplementedByStore, RecordDamaged, StorageError
+from coalesce.errors import CoalesceError, NotImplementedByStore
 from coalesce.exits import exit_code_of, worst
 from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import Group, GroupId
@@ -18,8 +17,9 @@ from coalesce.naming.layouts import Layout, layout
 from coalesce.naming.sources import Sources
 from coalesce.planning import batches as planning
 from coalesce.planning.rules import Limits, Scope
-from coalesce.protocol.held import HeldRecord
 from coalesce.protocol.lease import Rival
+from coalesce.protocol.leftovers import read_records, without_leftovers
+from coalesce.protocol.record import PlanRecord
 from coalesce.protocol.survey import Ground, survey
 from coalesce.report.report import Failure, PathListPart, ScopePart, path_characters
 from coalesce.settings import Settings
@@ -142,7 +142,7 @@ class _StatusBuilder:
         self._scope = Scope.of(settings)
         self._topics: dict[str, TopicStatus] = {}
         self._left: Counter[str] = Counter()
-        self._records: dict[GroupId, HeldRecord] = {}
+        self._records: dict[GroupId, PlanRecord] = {}
         self._unfinished: dict[GroupId, UnfinishedGroup] = {}
 
     def add_failure(self, error: CoalesceError) -> None:
@@ -162,24 +162,14 @@ class _StatusBuilder:
         found = await survey(self._store, state, ground)
         self._status.leases = [_lease_of(rival) for rival in found.rivals]
         alive = {lease.run_id for lease in self._status.leases if lease.alive}
-        for key in found.records:
-            try:
-                held = await HeldRecord.read(self._store, state, key)
-            except (RecordDamaged, StorageError) as error:
-                self.add_failure(error)
-                continue
-            if held is not None:
-                self._add_record(held, alive)
-
-    def _add_record(self, held: HeldRecord, alive: set[str]) -> None:
-        group, run_id = held.record.group, held.record.run_id
-        self._records[group] = held
-        self._unfinished[group] = UnfinishedGroup(
-            group=str(group),
-            run_id=run_id,
-            alive=run_id in alive,
-            outputs=len(held.record.batches),
-        )
+        self._records = await read_records(self._store, state, found.records, self.add_failure)
+        for group, record in self._records.items():
+            self._unfinished[group] = UnfinishedGroup(
+                group=str(group),
+                run_id=record.run_id,
+                alive=record.run_id in alive,
+                outputs=len(record.batches),
+            )
 
     async def add_listing(self, listing: Listing) -> None:
         """Counts the objects of one piece of the key space."""
@@ -214,14 +204,12 @@ class _StatusBuilder:
 
     def _without_leftovers(self, group: Group) -> Group:
         """The group as the next run plans it: it deletes the joined sources first."""
-        gone = _leftovers(group, self._records[group.id])
-        if not gone:
-            return group
+        planned, gone = without_leftovers(group, self._records[group.id])
         self._unfinished[group.id].leftovers = len(gone)
         self._status.path_list.after -= path_characters(
-            self._status.scope.bucket, len(gone), sum(map(len, gone))
+            self._status.scope.bucket, len(gone), sum(len(source.key) for source in gone)
         )
-        return replace(group, sources=[one for one in group.sources if one.key not in gone])
+        return planned
 
     async def count_uploads(self) -> None:
         """Counts the open uploads of outputs."""
@@ -261,14 +249,3 @@ def _lease_of(rival: Rival) -> Lease:
         prefixes=list(record.prefixes),
         shard=record.shard,
     )
-
-
-def _leftovers(group: Group, held: HeldRecord) -> set[str]:
-    outputs = {output.key for output in group.outputs}
-    joined = {
-        source.key
-        for entry in held.record.batches
-        if entry.batch.output in outputs
-        for source in entry.batch.sources
-    }
-    return {source.key for source in group.sources if source.key in joined} if joined else set()

@@ -14,7 +14,7 @@ from coalesce import __version__
 from coalesce.errors import CoalesceError, GroupOwned, first_failure
 from coalesce.exits import ExitCode
 from coalesce.listing.groups import Listing
-from coalesce.model import CommittedOutput, Group, GroupId, Kept, Plan, Why
+from coalesce.model import CommittedOutput, Group, GroupId, Kept, Plan, Source, Why
 from coalesce.naming.sources import Sources
 from coalesce.planning.forecast import Forecast
 from coalesce.protocol.lease import Rival
@@ -150,6 +150,15 @@ class Account:
             )
         if not plan.batches:
             self.report.groups.left += 1
+
+    def count_leftovers(self, joined: Sequence[Source]) -> None:
+        """Counts sources that a run would delete before it plans, as joined by an earlier one."""
+        self.report.path_list.after -= self._characters(
+            len(joined), sum(len(source.key) for source in joined)
+        )
+        self.report.add_kept(Why.UNFINISHED, len(joined))
+        for source in joined:
+            self._emit_kept(Kept(source.key, Why.UNFINISHED))
 
     def add_forecast(self, forecast: Forecast) -> None:
         """Adds what a dry run expects of the real one, with all topics counted so far."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from coalesce.errors import StorageError
 from coalesce.listing.groups import Listing
-from coalesce.model import Plan
+from coalesce.model import GroupId, Plan
 from coalesce.planning import batches
 from coalesce.planning.forecast import forecast
 from coalesce.planning.plan_files import PlannedGroup
+from coalesce.protocol.leftovers import read_records, without_leftovers
+from coalesce.protocol.record import PlanRecord
+from coalesce.protocol.state import records_prefix
+from coalesce.protocol.survey import find_records
 from coalesce.report.account import Account
 from coalesce.run.groups import list_prefixes
 from coalesce.run.workload import Workload
@@ -19,15 +24,20 @@ async def plan_all(
 ) -> list[PlannedGroup]:
     """Plans every group in scope, and forecasts what the run would cost.
 
-    Returns the groups that have anything to join, in no order.
+    What earlier runs have joined and not deleted is not planned: the run deletes it first. Returns
+    the groups that have anything to join, in no order.
     """
     plans: list[Plan] = []
     planned: list[PlannedGroup] = []
+    records = await _find_records(store, workload, account)
 
     async def plan_listing(listing: Listing) -> None:
         groups = workload.groups_in_scope(listing)
         account.count_listing(listing, groups)
         for group in groups:
+            if group.id in records:
+                group, joined = without_leftovers(group, records[group.id])
+                account.count_leftovers(joined)
             plan = batches.plan(group, workload.layout, workload.limits)
             plans.append(plan)
             account.count_dry_run(group, plan)
@@ -37,3 +47,18 @@ async def plan_all(
     await list_prefixes(store, workload, workload.prefixes, account, stop, plan_listing)
     account.add_forecast(forecast(plans, workload.settings.memory))
     return planned
+
+
+async def _find_records(
+    store: ObjectStore, workload: Workload, account: Account
+) -> dict[GroupId, PlanRecord]:
+    """The plan records of this run's groups. Those that cannot be found or read are failures."""
+    state, ground = workload.settings.state_prefix, workload.ground
+    groups = records_prefix(state)
+    try:
+        found = await find_records(store, state, ground)
+    except StorageError as error:
+        account.add_failure(error)
+        return {}
+    own = [key for key in found if ground.has(key.removeprefix(groups))]
+    return await read_records(store, state, own, account.add_failure)

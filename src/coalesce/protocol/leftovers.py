@@ -1,0 +1,48 @@
+"""Sources that are there still, although the output that they were joined into is there too: the
+next run that deletes takes them away before it plans anything.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from coalesce.errors import CoalesceError, RecordDamaged, StorageError
+from coalesce.model import Group, GroupId
+from coalesce.naming.sources import Places, Sources, SourcesBuilder
+from coalesce.protocol.held import HeldRecord
+from coalesce.protocol.record import PlanRecord
+from coalesce.storage.base import ObjectStore
+
+
+async def read_records(
+    store: ObjectStore, state: str, keys: Iterable[str], on_failure: Callable[[CoalesceError], None]
+) -> dict[GroupId, PlanRecord]:
+    """The plan records at these keys; of each that cannot be read `on_failure` is told."""
+    records: dict[GroupId, PlanRecord] = {}
+    for key in keys:
+        try:
+            held = await HeldRecord.read(store, state, key)
+        except (RecordDamaged, StorageError) as error:
+            on_failure(error)
+            continue
+        if held is not None:
+            records[held.record.group] = held.record
+    return records
+
+
+def without_leftovers(group: Group, record: PlanRecord) -> tuple[Group, Sources]:
+    """The group as the next run plans it, and the sources that this run deletes before."""
+    outputs = {output.key for output in group.outputs}
+    joined = SourcesBuilder(group.id.prefix)
+    for entry in record.batches:
+        if entry.batch.output in outputs and not entry.doubted:
+            for source in entry.batch.sources:
+                joined.add(source)
+    sources, places = Sources.of(group.id.prefix, group.sources), Places(joined.added(0))
+    stay, gone = array("I"), array("I")
+    for place, source in enumerate(sources):
+        found = places.find(source.first, source.key)
+        (stay if found is None else gone).append(place)
+    return replace(group, sources=sources.take(stay)), sources.take(gone)
