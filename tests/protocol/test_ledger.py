@@ -16,6 +16,8 @@ from awscrt import checksums
 
 from coalesce import errors
 from coalesce.content.members import EMPTY_MEMBER
+from coalesce.exits import ExitCode
+from coalesce.storage.base import Deleted, DeleteResult
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support.nights import (
     GROUP,
@@ -294,6 +296,42 @@ async def test_the_entry_of_an_upload_that_a_concurrent_change_made_useless_goes
     assert (await night(bucket, store)).exit_code == 0
     assert refused == 2
     assert len(entries(bucket)) == 1
+    bucket.audit.check_quiet()
+
+
+class KeepsEntries(MemoryStore):
+    """The role may not delete ledger entries."""
+
+    conflicts = 0  # how many Completes meet a concurrent change
+
+    async def delete(self, key: str, *, etag: str = "") -> DeleteResult:
+        if is_entry(key):
+            return DeleteResult(key, Deleted.REFUSED, "AccessDenied", "not allowed")
+        return await super().delete(key, etag=etag)
+
+    async def complete_upload(self, key: str, *arguments: Any, **more: Any) -> None:
+        if self.conflicts and key == output_of(20):
+            self.conflicts -= 1
+            raise errors.Conflict("made up", key=key)
+        await super().complete_upload(key, *arguments, **more)
+
+
+@pytest.mark.parametrize("way", ["no ledger", "a dead run's upload", "a concurrent change"])
+async def test_an_entry_that_the_store_does_not_let_go_is_told_and_holds_up_nothing(
+    way: str,
+) -> None:
+    bucket = one_group(20)
+    if way == "a dead run's upload":
+        await dead_run(bucket, "PutObject", "_coalesce/ledger/")
+    store = KeepsEntries(bucket)
+    store.conflicts = way == "a concurrent change"
+    report = await night(bucket, store, ledger=way != "no ledger")
+    (failure,) = report.failures
+    assert (report.exit_code, failure.code) == (ExitCode.FAILED, "AccessDenied")
+    assert failure.key in entries(bucket)
+    assert failure.key in failure.message
+    assert (report.outputs.written, sources_in(bucket), unfinished(bucket)) == (1, [], [])
+    assert (await night(bucket)).exit_code == ExitCode.DONE
     bucket.audit.check_quiet()
 
 

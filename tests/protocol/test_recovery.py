@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 import pytest
 
 from coalesce.errors import Unavailable
+from coalesce.exits import ExitCode
 from coalesce.protocol.held import HeldRecord
 from coalesce.report.report import Report
 from coalesce.storage import checksums
@@ -364,6 +365,19 @@ async def test_where_version_0_1_had_deleted_some_sources_the_others_are_found_i
     some_deleted(bucket)
     report = await night(bucket)
     assert (report.exit_code, report.outputs.recovered, sources_in(bucket)) == (0, 1, [])
+    bucket.audit.check_quiet()
+
+
+async def test_a_source_that_another_run_deletes_while_it_is_compared_is_no_alarm() -> None:
+    """It has proven the output, and deletes what is in it."""
+    bucket = await completed_by_0_1()
+    source = f"{GROUP}_70-79.jsonl.gz"
+    store = at(MemoryStore(bucket), "GetObject", source, lambda: bucket.remove(source))
+    report = await night(bucket, store)
+    assert (report.exit_code, len(sources_in(bucket))) == (ExitCode.TRANSIENT, 19)
+    assert source in report.failures[0].message
+    report = await night(bucket)
+    assert (report.exit_code, sources_in(bucket)) == (0, [])
     bucket.audit.check_quiet()
 
 

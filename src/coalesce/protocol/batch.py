@@ -156,7 +156,8 @@ def next_step(state: State, event: Event) -> State:
 class BatchWork:
     """A batch on its way, and what is known of it so far.
 
-    `error` is why it failed, if it did; `unusable` are the sources that cannot be joined.
+    `error` is why it failed, if it did; `refusal` is the store's, to remove its ledger entry;
+    `unusable` are the sources that cannot be joined.
     `unanswered` says that a Complete was sent and no answer came, or came only to its repetition.
     """
 
@@ -169,6 +170,7 @@ class BatchWork:
     deletion: Deletion | None = None
     unusable: tuple[SourceUnusable, ...] = ()
     error: CoalesceError | None = None
+    refusal: CoalesceError | None = None
     unanswered: bool = False
     reads: int = 0
     completes: int = 0
@@ -314,7 +316,7 @@ class BatchWorker:
         try:
             await self.session.store.abort_upload(work.batch.output, work.upload_id)
             if work.expected is not None:
-                await remove_entry(self.session, work.batch.output, work.upload_id)
+                work.refusal = await remove_entry(self.session, work.batch.output, work.upload_id)
         except StorageError as error:
             work.error = work.error or error
             return Event.UNKNOWN

@@ -17,17 +17,18 @@ from typing import Annotated, Literal
 from isal import isal_zlib
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from coalesce.errors import NotFound, RecordDamaged, TooLong
+from coalesce.errors import AccessDenied, NotFound, RecordDamaged, TooLong
 from coalesce.model import Batch, TransferredBatch
 from coalesce.protocol.session import GroupRules, Session
 from coalesce.protocol.state import entry_key
 from coalesce.protocol.writes import write_state
 from coalesce.storage import checksums
-from coalesce.storage.base import ObjectStore
+from coalesce.storage.base import Deleted, ObjectStore
 from coalesce.storage.checksums import Checksum
 
 _CONTENT_TYPE = "application/gzip"
 _HEADER_BYTES = 64 * 1024
+_STAYS = "Nothing depends on it, and no later run removes it. Check s3:DeleteObject on it."
 
 # ISA-L's highest level takes a third of the CPU of zlib's 6 here, and as many bytes; with lines
 # deflated one by one it would take half.
@@ -142,13 +143,22 @@ async def _read_begin(store: ObjectStore, key: str) -> bytes:
     return body.data
 
 
-async def remove_entry(session: Session, output: str, upload_id: str) -> None:
-    """Removes the entry of an upload, if there is one. Raises StorageError."""
+async def remove_entry(session: Session, output: str, upload_id: str) -> AccessDenied | None:
+    """Removes the entry of an upload, if there is one.
+
+    Returns the store's refusal, for the report: nothing else waits for it, since buckets may keep
+    their ledger from being deleted. Raises StorageError.
+    """
     key = entry_key(session.rules.state, output, upload_id)
     head = await session.store.head(key)
-    if head is not None:
-        conditional = session.rules.capabilities.conditional_delete
-        await session.store.delete(key, etag=head.etag if conditional else "")
+    if head is None:
+        return None
+    conditional = session.rules.capabilities.conditional_delete
+    result = await session.store.delete(key, etag=head.etag if conditional else "")
+    if result.deleted is not Deleted.REFUSED:
+        return None
+    message = f"the ledger entry {key!r} cannot be removed: {result.message}"
+    return AccessDenied(message, key=key, code=result.code, hint=_STAYS)
 
 
 def _encode(header: EntryHeader, batch: Batch, transferred: TransferredBatch) -> bytes:

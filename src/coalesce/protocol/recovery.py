@@ -90,7 +90,7 @@ class _Recovery:
                 self._outcome.failures.append(error)
                 self._outcome.unsettled = True
         if not self._outcome.unsettled:
-            await settle_record(self._session, self._held)
+            await settle_record(self._session, self._held, self._outcome)
 
     async def _settle(self, entry: RecordedBatch) -> None:
         """Deletes the sources of an output that is there, or makes sure that it never will be.
@@ -155,7 +155,8 @@ class _Recovery:
             )
             raise IntegrityError(message, key=output, code="OutputLost", hint=hint)
         if header is not None:
-            await remove_entry(self._session, output, entry.upload_id)
+            refusal = await remove_entry(self._session, output, entry.upload_id)
+            self._outcome.failures += [refusal] if refusal else []
 
     async def _present(self, batch: Batch) -> bytearray:
         """Which of a batch's sources are still there: 1 at the place of each, else 0."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from coalesce.content.joiner import Joiner
 from coalesce.content.rules import ContentRules
 from coalesce.content.text import Text
-from coalesce.errors import ContentError, IntegrityError, SourceUnusable
+from coalesce.errors import ContentError, IntegrityError, SourceUnusable, Unavailable
 from coalesce.model import Batch, Source, Span
 from coalesce.planning.batches import is_single
 from coalesce.protocol.ledger import Expected
@@ -22,6 +22,7 @@ from coalesce.transfer.reads import cut_spans, read_body
 
 # Bytes that are inflated at once: a thousand times as much text at the most.
 _FED_BYTES = 64 * 1024
+_DELETED = "Another run seems to be settling this group; run again."
 
 
 async def expect_from_sources(
@@ -33,7 +34,7 @@ async def expect_from_sources(
     If all of them are present the output must hold nothing else; if some were deleted, which was
     done only after the output had been proven, it must be whole besides. Memory is two parts, or
     the text of 64 KiB where the output is one gzip member. Raises IntegrityError if a source is not
-    in it or cannot be read, StorageError.
+    in it or cannot be read, Unavailable if one is deleted meanwhile, StorageError.
     """
     await check_output(session.store, head, gzipped=session.rules.layout.gzip)
     complete = all(present)
@@ -59,6 +60,9 @@ async def _find(session: Session, source: Source, output: _Output, *, anywhere: 
                 raise IntegrityError(message, key=output.key)
             anywhere = False
     except (ContentError, SourceUnusable) as error:
+        if await session.store.head(source.key) is None:
+            message = f"{source.key}: was deleted while {output.key} was compared with it"
+            raise Unavailable(message, key=source.key, hint=_DELETED) from error
         message = f"{output.key}: cannot be compared: {error.message}"
         raise IntegrityError(message, key=output.key) from error
 

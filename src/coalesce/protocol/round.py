@@ -67,13 +67,14 @@ async def work_on_group(
         outcome.failures.append(CoalesceError(message, code="Defect", hint=hint))
 
 
-async def settle_record(session: Session, held: HeldRecord) -> None:
+async def settle_record(session: Session, held: HeldRecord, outcome: GroupOutcome) -> None:
     """Removes a record of whose batches nothing is left to do, and their ledger entries if the run
     keeps none. Raises StorageError.
     """
     if not session.rules.ledger:
         for entry in held.record.batches:
-            await remove_entry(session, entry.batch.output, entry.upload_id)
+            refusal = await remove_entry(session, entry.batch.output, entry.upload_id)
+            outcome.failures += [refusal] if refusal else []
     await held.remove(session.rules.capabilities, session.rules.run_id, session.lease)
 
 
@@ -154,6 +155,8 @@ class GroupWork:
             self.outcome.add(committed_output(work.committed, work.deletion, records=records))
             if work.deletion is not None and work.deletion.gone > work.deletion.deleted:
                 await self._look_for_rival(work, work.deletion)
+        if work.refusal is not None:
+            self.outcome.failures.append(work.refusal)
         match work.state:
             case State.DOUBTED:
                 self._fail(work)
@@ -269,7 +272,7 @@ class GroupWork:
         """Removes the record of a round of which nothing is left to do."""
         assert self.held is not None
         try:
-            await settle_record(self.session, self.held)
+            await settle_record(self.session, self.held, self.outcome)
         except StorageError as error:
             self.outcome.unsettled = True
             self.outcome.failures.append(error)
