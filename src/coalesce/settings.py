@@ -242,6 +242,11 @@ class Settings(BaseModel):
             raise ValueError(
                 "--prefix is required: -p PREFIX, s3://BUCKET/PREFIX, or --whole-bucket"
             )
+        if self.whole_bucket and any(self.prefix):
+            (first, *_) = filter(None, self.prefix)
+            raise ValueError(
+                f"--whole-bucket and --prefix {first} contradict each other; leave one of them out"
+            )
         if not self.whole_bucket and not all(self.prefix):
             raise ValueError(
                 "an empty --prefix is the whole bucket; add --whole-bucket if you mean that"

@@ -70,6 +70,16 @@ def test_what_is_wrong_with_an_option_is_said_in_plain_words(words: str, said: s
         ("run", "--bucket is required: -b NAME, or s3://BUCKET/PREFIX"),
         ("run -b b", "--prefix is required: -p PREFIX, s3://BUCKET/PREFIX, or --whole-bucket"),
         ("run s3://b", "an empty --prefix is the whole bucket; add --whole-bucket if you mean"),
+        (
+            "run -b b -p a --whole-bucket",
+            "--whole-bucket and --prefix a contradict each other; leave one of them out",
+        ),
+        ("run s3://b/a --whole-bucket", "--whole-bucket and --prefix a contradict each other"),
+        (
+            "run -b b -p a -a --layout corporate",
+            "--manifests and --layout corporate contradict each other",
+        ),
+        ("plan -b b -p a -m --processes 4", "--multiprocessor and --processes 4 contradict"),
         ("probe", "--bucket is required. See `coalesce probe --help`"),
         ("generate", "--bucket is required. See `coalesce generate --help`"),
         ("generate -b b --gaps 2", "--gaps must be at most 1"),

@@ -40,12 +40,18 @@ def gather(typed: Values, environment: Values, file: Values, scheduler: Values) 
 def spell_out(values: Values) -> Values:
     """The same values, with settings in the place of options that stand for others.
 
-    Raises UsageError for targets that are no URLs, or of more than one bucket.
+    Raises UsageError for targets that are no URLs, or of more than one bucket, and for an option
+    that contradicts what another one stands for.
     """
     plain = {name: value for name, value in values.items() if name not in _SHORTHANDS}
     for name, (setting, value) in _SHORTHANDS.items():
         if values.get(name):
-            plain[setting] = value
+            given = plain.setdefault(setting, value)
+            if str(given) != str(value):
+                raise UsageError(
+                    f"{_option(name)} and {_option(setting)} {given} contradict each other",
+                    hint=f"{_option(name)} is {_option(setting)} {value}; leave one of them out.",
+                )
     targets = plain.pop("targets", ())
     for target in targets if isinstance(targets, list) else ():
         bucket, _, prefix = target.removeprefix("s3://").partition("/")
@@ -70,6 +76,11 @@ _SHORTHANDS: dict[str, tuple[str, object]] = {
     "multiprocessor": ("processes", 0),
     "no_delete": ("delete", False),
 }
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
 
 # Variables of this project's own tests and tools; the process that is tested inherits them.
 _TESTS = "COALESCE_TEST_"
