@@ -319,3 +319,40 @@ async def test_after_a_failed_transfer_the_next_batch_gets_all_of_the_capacity()
             window=120,
         )
     assert capacity.sources.free == capacity.sources.size
+
+
+async def test_while_a_batch_waits_for_its_last_answer_the_next_one_is_read() -> None:
+    """However many sources each of them has."""
+    bodies = [gzip.compress(b"%d\n" % n, mtime=0) for n in range(40)]
+    store, sources = stored(bodies, min_part_bytes=1)
+    sizes, capacity = PartSizes(usual=200, least=1), Capacity.of(4, 2**20, lambda: 0)
+    last_is_asked_for, second_is_read = asyncio.Event(), asyncio.Event()
+
+    async def hold(request: Request) -> None:
+        if request.operation == "GetObject" and request.key == key_of(19):
+            last_is_asked_for.set()
+            await second_is_read.wait()
+
+    async def send_half(half: tuple[Source, ...]) -> None:
+        batch = Batch(OUTPUT, half, sum(source.size for source in half), "")
+        created = await store.create_upload(OUTPUT, checksum=Checksum.NONE, metadata={})
+        await transfer(
+            store,
+            batch,
+            lay_out(half, sizes, copy=False),
+            created.upload_id,
+            rules=ContentRules(gzipped=True, check=False),
+            sizes=sizes,
+            checksum=Checksum.NONE,
+            capacity=capacity,
+            window=batch.size,
+        )
+
+    store.before = hold
+    async with asyncio.timeout(HANGS):
+        first = asyncio.create_task(send_half(sources[:20]))
+        await last_is_asked_for.wait()
+        await send_half(sources[20:])
+        assert not first.done()
+        second_is_read.set()
+        await first

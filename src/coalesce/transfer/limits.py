@@ -202,8 +202,9 @@ class Capacity:
     """What all groups of a run share.
 
     `reads` and `writes` are requests in flight; `memory` is for bodies, in bytes. `sources` are
-    those that batches may be about to read: a batch is read before the next but one begins, rather
-    than all at once at the end. `recorded` are those in plan records that this run holds in memory.
+    those that batches may be about to read, each at most half of them: a batch is read before the
+    next but one begins, rather than all at once at the end, and the next while its last answers are
+    awaited. `recorded` are those in plan records that this run holds in memory.
     """
 
     reads: Limiter
@@ -221,7 +222,7 @@ class Capacity:
         return cls(
             Limiter(reads, throttled),
             Limiter(Level(highest=_WRITES), throttled),
-            Budget(2 * (concurrency or _HIGHEST // 2)),
+            Budget(2 * (concurrency or _HIGHEST)),
             Budget(_RECORDED),
             Budget(memory),
         )

@@ -203,7 +203,8 @@ class _Transfer:
     ) -> None:
         """Reads spans ahead, and hands out in order what they came to."""
         reads = ReadAhead(self.store, self.capacity, self.window, spans, self.sizes.usual)
-        async with self.capacity.sources.hold(len(self.batch.sources)) as grant:
+        ahead = min(len(self.batch.sources), self.capacity.sources.size // 2)
+        async with self.capacity.sources.hold(ahead) as grant:
             reads.start(tasks, grant)
             while run := await reads.next_run():
                 await take(run, await self.joiner.join(run))
