@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -465,10 +465,7 @@ async def test_plans_in_memory_are_bounded_by_their_sources(held: int, most: int
         await asyncio.sleep(0)
 
     store.after = after
-    unbounded = Capacity.of(0, 2**20, lambda: 0)
-    capacity = Capacity(
-        unbounded.reads, unbounded.writes, unbounded.sources, Budget(held), unbounded.memory
-    )
+    capacity = replace(Capacity.of(0, 2**20, lambda: 0), recorded=Budget(held))
     found: list[Any] = []
 
     async def take(listing: Any) -> None:

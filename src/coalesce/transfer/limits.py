@@ -1,14 +1,16 @@
-"""How much may be under way at once: requests in flight, which find their own level, and bytes in
-memory, which have a fixed one.
+"""How much may be under way at once: requests in flight, which find their own level, requests that
+are sent a second time, and bytes in memory, which have a fixed one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from statistics import median
 
 _START = 16
 _HIGHEST = 256
@@ -25,6 +27,22 @@ _FALL = 0.7
 # The quickest round is forgotten little by little: objects of another size, or another time of day,
 # take longer.
 _FORGET = 1.02
+
+# A GET is slow after so many seconds, and so many times the median of those before it. S3's own
+# advice is to send a small one again after 2 s (S3 User Guide, "Performance guidelines"). That is
+# for whoever waits for one object; here each slow one holds up a window of a few hundred.
+_SLOW_SECONDS = 0.25
+_SLOW_TIMES = 5.0
+_REMEMBERED = 128
+
+# One GET in so many is sent a second time at most; what was not used is saved up for so many.
+_HEDGED_IN = 50
+_SAVED_HEDGES = 64
+
+# What takes long for a longer body may be its length. Together the bodies that are asked for twice
+# have no more than so many bytes, beside what the memory of the run holds for them.
+_HEDGED_BYTES = 1024**2
+_ALL_HEDGED_BYTES = 8 * _HEDGED_BYTES
 
 
 class Level:
@@ -88,14 +106,19 @@ class Limiter:
         self._busy = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def acquire(self) -> float:
-        """Waits for a slot; returns when it was acquired, by the loop's clock in seconds."""
+    async def acquire(self, *, ahead: bool = False) -> float:
+        """Waits for a slot, `ahead` of all that wait already or behind them; returns when it was
+        acquired, by the loop's clock in seconds.
+        """
         loop = asyncio.get_running_loop()
         if self._busy < self.level.limit and not self._waiting:
             self._busy += 1
             return loop.time()
         turn = loop.create_future()
-        self._waiting.append(turn)
+        if ahead:
+            self._waiting.appendleft(turn)
+        else:
+            self._waiting.append(turn)
         try:
             await turn
         except asyncio.CancelledError:
@@ -105,12 +128,18 @@ class Limiter:
             raise
         return loop.time()
 
-    def release(self, acquired: float) -> None:
-        """Gives back a slot that was acquired at this time."""
+    def release(self, acquired: float, *, given_up: bool = False) -> float:
+        """Gives back a slot that was acquired at this time; returns for how long it was held.
+
+        That a request was `given_up` for another one says nothing of how many the store bears.
+        """
         self._busy -= 1
-        refused, self._seen = self._throttled() > self._seen, self._throttled()
-        self.level.answered(asyncio.get_running_loop().time() - acquired, throttled=refused)
+        seconds = asyncio.get_running_loop().time() - acquired
+        if not given_up:
+            refused, self._seen = self._throttled() > self._seen, self._throttled()
+            self.level.answered(seconds, throttled=refused)
         self._serve()
+        return seconds
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
@@ -127,6 +156,49 @@ class Limiter:
             if not turn.done():
                 self._busy += 1
                 turn.set_result(None)
+
+
+class Hedging:
+    """Which GETs are sent a second time, so that the first of two answers counts.
+
+    Those that are slow beside the others, as long as they are few: a store that is slow as a whole,
+    or has asked for less, is not asked for more. `throttled` counts what it has refused so far.
+    """
+
+    def __init__(self, throttled: Callable[[], int]) -> None:
+        self._throttled = throttled
+        self._seen = throttled()
+        self._recent: deque[float] = deque(maxlen=_REMEMBERED)
+        self._credit = 0  # GETs that were answered and that no hedge has been paid with
+        self._bytes = 0
+
+    def answered(self, seconds: float) -> None:
+        """One GET has ended after `seconds`, or was given up then for its hedge."""
+        self._recent.append(seconds)
+        if self._credit < _HEDGED_IN * _SAVED_HEDGES:
+            self._credit += 1
+
+    def slow_after(self) -> float:
+        """After how many seconds a GET is slow; infinite while none may be hedged."""
+        if self._credit < _HEDGED_IN:
+            return math.inf
+        return max(_SLOW_SECONDS, _SLOW_TIMES * median(self._recent))
+
+    def try_hedge(self, size: int) -> bool:
+        """Whether a slow GET of so many bytes is sent a second time; if so, `end` has to follow."""
+        if self._throttled() > self._seen:
+            self._seen, self._credit = self._throttled(), 0
+        if self._credit < _HEDGED_IN or size > _HEDGED_BYTES:
+            return False
+        if self._bytes + size > _ALL_HEDGED_BYTES:
+            return False
+        self._credit -= _HEDGED_IN
+        self._bytes += size
+        return True
+
+    def end(self, size: int) -> None:
+        """The second GET of so many bytes has ended."""
+        self._bytes -= size
 
 
 class Budget:
@@ -201,14 +273,16 @@ class Grant:
 class Capacity:
     """What all groups of a run share.
 
-    `reads` and `writes` are requests in flight; `memory` is for bodies, in bytes. `sources` are
-    those that batches may be about to read, each at most half of them: a batch is read before the
-    next but one begins, rather than all at once at the end, and the next while its last answers are
-    awaited. `recorded` are those in plan records that this run holds in memory.
+    `reads` and `writes` are requests in flight, and `hedging` says which reads are sent twice;
+    `memory` is for bodies, in bytes. `sources` are those that batches may be about to read, each at
+    most half of them: a batch is read before the next but one begins, rather than all at once at
+    the end, and the next while its last answers are awaited. `recorded` are those in plan records
+    that this run holds in memory.
     """
 
     reads: Limiter
     writes: Limiter
+    hedging: Hedging
     sources: Budget
     recorded: Budget
     memory: Budget
@@ -222,6 +296,7 @@ class Capacity:
         return cls(
             Limiter(reads, throttled),
             Limiter(Level(highest=_WRITES), throttled),
+            Hedging(throttled),
             Budget(2 * (concurrency or _HIGHEST)),
             Budget(_RECORDED),
             Budget(memory),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from coalesce.errors import (
     Archived,
+    CoalesceError,
     ContentError,
     NotFound,
     PreconditionFailed,
@@ -26,6 +28,9 @@ RUN_BYTES = 1024**2
 # Readers of one batch: each has one source on its way. How many of them may ask at once is for the
 # limiter to say.
 _READERS = 256
+
+# How often slow GETs are looked for.
+_LOOK_SECONDS = 0.05
 
 
 @dataclass(slots=True)
@@ -56,10 +61,9 @@ class ReadAhead:
         spans: Iterable[Span],
         part_bytes: int,
     ) -> None:
-        self._store = store
-        self._capacity = capacity
         self._window = window
         self._spans = enumerate(cut_spans(spans, part_bytes))
+        self._reader = HedgedReader(store, capacity)
         self._done: dict[int, Read] = {}
         self._next = 0
         self._readers = 0
@@ -104,19 +108,112 @@ class ReadAhead:
 
     async def _read_span(self, span: Span) -> Read:
         """A source that changed ends the batch at once; any other is left to its turn."""
-        acquired = await self._capacity.reads.acquire()
         try:
-            return Read(span, await read_body(self._store, span))
+            return Read(span, await self._reader.read(span))
         except SourceUnusable as error:
             if error.why is Why.CHANGED:
                 raise
             return Read(span, None, error)
-        finally:
-            self._capacity.reads.release(acquired)
 
     def _wake(self) -> None:
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
+
+
+@dataclass(slots=True, eq=False)
+class _Get:
+    """A GET on its way. `hedge` sends it again, `body` is the answer to that if it came first."""
+
+    span: Span
+    task: asyncio.Task[Any]
+    sent: float
+    hedge: asyncio.Task[None] | None = None
+    body: Body | None = None
+
+
+class HedgedReader:
+    """Reads spans. A GET that is slow beside the others is sent a second time, and the first answer
+    counts. Both name the version that was listed, so either is right.
+
+    A timer looks for slow ones: a task or a time-out for each GET would cost far more.
+    """
+
+    def __init__(self, store: ObjectStore, capacity: Capacity) -> None:
+        self._store = store
+        self._reads = capacity.reads
+        self._hedging = capacity.hedging
+        self._pending: dict[_Get, None] = {}  # in the order of sending
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def read(self, span: Span) -> Body:
+        """As `read_body`, once there is a slot. If both GETs fail, the first one's error counts."""
+        task = asyncio.current_task()
+        assert task is not None
+        get = _Get(span, task, await self._reads.acquire())
+        self._pending[get] = None
+        if self._timer is None:
+            self._look_later()
+        try:
+            return await read_body(self._store, span)
+        except asyncio.CancelledError:
+            if get.body is None or task.uncancel():
+                raise
+            return get.body
+        except CoalesceError:
+            if get.hedge is None:
+                raise
+            self._end(get)  # the other one may wait for this slot
+            await asyncio.wait([get.hedge])
+            if get.body is None:
+                raise
+            return get.body
+        finally:
+            self._end(get)
+            if get.hedge is not None:
+                get.hedge.cancel()
+                await asyncio.wait([get.hedge])
+                self._hedging.end(span.length)
+
+    def _end(self, get: _Get) -> None:
+        """Gives back the slot of the first GET, if it still has one."""
+        if get in self._pending:
+            del self._pending[get]
+            seconds = self._reads.release(get.sent, given_up=get.body is not None)
+            self._hedging.answered(seconds)
+
+    async def _send_again(self, get: _Get) -> None:
+        """Whoever waits for the first answer is interrupted, which ends its request, if it is still
+        at that.
+        """
+        try:
+            acquired = await self._reads.acquire(ahead=True)
+            body = None
+            try:
+                body = await read_body(self._store, get.span)
+            finally:
+                self._reads.release(acquired, given_up=body is None)
+        except CoalesceError:
+            return
+        get.body = body
+        if get in self._pending:
+            get.task.cancel()
+
+    def _look_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """Sends again what is slow and may be sent again, the oldest first."""
+        self._timer = None
+        if not self._pending:
+            return
+        loop = asyncio.get_running_loop()
+        slow_since = loop.time() - self._hedging.slow_after()
+        for get in self._pending:
+            if get.sent > slow_since:
+                break
+            if get.hedge is None and self._hedging.try_hedge(get.span.length):
+                get.hedge = loop.create_task(self._send_again(get))
+        self._look_later()
 
 
 async def read_body(store: ObjectStore, span: Span) -> Body:
