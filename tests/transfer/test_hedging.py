@@ -118,6 +118,18 @@ def test_a_body_of_more_than_a_mebibyte_is_never_asked_for_twice() -> None:
     assert after(500).try_hedge(MIB)
 
 
+def test_one_of_fifty_answered_gets_may_be_sent_twice() -> None:
+    hedging = after(149)
+    assert [hedging.try_hedge(10) for _ in range(3)] == [True, True, False]
+
+
+def test_bodies_that_are_asked_for_twice_have_8_mib_together() -> None:
+    hedging = after(5000)
+    assert sum(hedging.try_hedge(MIB) for _ in range(20)) == 8
+    hedging.end(MIB)
+    assert hedging.try_hedge(MIB)
+
+
 def test_what_was_saved_up_is_64_requests_at_most() -> None:
     hedging = after(1_000_000)
     assert sum(hedging.try_hedge(10) for _ in range(100)) == 64
@@ -314,6 +326,29 @@ def test_a_batch_that_is_given_up_leaves_neither_request_behind(at: float) -> No
         await scene.all_is_given_back()
 
     in_virtual_time(scene.bucket, give_up)
+
+
+def test_a_batch_that_is_given_up_when_the_second_answer_comes_is_given_up() -> None:
+    scene = Scene()
+
+    async def give_up() -> None:
+        reader = HedgedReader(scene.store, scene.capacity)
+        task = asyncio.create_task(reader.read(Span(scene.source, 0, 4)))
+
+        async def before(_: Request) -> None:
+            scene.sent += 1
+            if scene.sent == 1:
+                await asyncio.sleep(3)
+            else:
+                task.cancel()
+
+        scene.store.before = before
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await scene.all_is_given_back()
+
+    in_virtual_time(scene.bucket, give_up)
+    assert scene.sent == 2
 
 
 def test_an_answer_that_comes_while_it_is_looked_for_leaves_nothing_behind() -> None:
