@@ -36,7 +36,8 @@ def in_virtual_time(bucket: MemoryBucket, job: Callable[[], Awaitable[T]]) -> tu
 
     async def timed() -> tuple[T, float]:
         began = asyncio.get_running_loop().time()
-        return await job(), asyncio.get_running_loop().time() - began
+        async with asyncio.timeout(3600):  # who waits for ever fails at once
+            return await job(), asyncio.get_running_loop().time() - began
 
     with asyncio.Runner(loop_factory=lambda: Timeless(bucket)) as runner:
         return runner.run(timed())
