@@ -29,7 +29,8 @@ class Latency:
 
     def __call__(self, request: Request) -> float:
         """That of the answer to a request."""
-        of_object = request.method == "GET" and "?" not in request.target
+        target = request.target
+        of_object = request.method == "GET" and "?" not in target and target[:3] != "/-/"
         if of_object and self.slow and self._chance.random() < self.slow:
             return self.slow_seconds
         return (
