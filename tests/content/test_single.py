@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coalesce.content.deflater import Deflater
+from coalesce.content.deflater import (
+    CHOICE_BYTES,
+    PIECE_BYTES,
+    QUICK,
+    THOROUGH,
+    Deflater,
+    level_for,
+)
 from coalesce.content.rules import ContentRules
 from coalesce.content.text import SingleMember, Text
 from coalesce.errors import ContentError
@@ -88,6 +95,60 @@ def test_text_that_repeats_itself_from_afar_is_not_many_times_as_long(length: in
     deflater = Deflater()
     output = feed(SingleMember("k", deflater), body, 2**20) + deflater.finish()
     assert len(output) < 1.5 * len(body)
+
+
+def encrypted(length: int, seed: int = 1) -> bytes:
+    """What a payload that is encrypted looks like: nothing in it repeats itself."""
+    return base64.b64encode(random.Random(seed).randbytes(length))[:length]
+
+
+def with_schema(length: int, schema_bytes: int = 4000) -> bytes:
+    """Records that say little new, each with the same schema in it."""
+    schema, rng = encrypted(schema_bytes), random.Random(2)
+    rows = (b'{"id":%d,"s":"%s"}\n' % (rng.randrange(10**9), schema) for _ in range(length))
+    return b"".join(row for row, _ in zip(rows, range(0, length, schema_bytes), strict=False))[
+        :length
+    ]
+
+
+def test_text_in_which_nothing_repeats_itself_is_deflated_in_less_time() -> None:
+    assert level_for(encrypted(PIECE_BYTES)) == QUICK
+    assert level_for(random.Random(1).randbytes(PIECE_BYTES)) == QUICK
+
+
+@pytest.mark.parametrize("schema_bytes", [1000, 4000, 12_000, 20_000])
+def test_text_that_the_quick_level_makes_longer_is_deflated_thoroughly(schema_bytes: int) -> None:
+    assert level_for(with_schema(PIECE_BYTES, schema_bytes)) == THOROUGH
+
+
+KINDS = {
+    "encrypted": encrypted(PIECE_BYTES),
+    "with a schema": with_schema(PIECE_BYTES),
+    "incompressible": random.Random(1).randbytes(PIECE_BYTES),
+    "empty": b"",
+    "short": b"{}\n",
+}
+
+
+@given(st.lists(st.sampled_from(sorted(KINDS)), max_size=30))
+def test_a_member_of_text_of_any_kinds_inflates_to_all_of_it(names: list[str]) -> None:
+    """Whatever levels it is deflated at."""
+    deflater = Deflater()
+    output = b"".join([*(deflater.deflate(KINDS[name]) for name in names), deflater.finish()])
+    assert gzip.decompress(output) == b"".join(KINDS[name] for name in names)
+    assert members_in(output) == 1
+
+
+@pytest.mark.parametrize("first", ["encrypted", "with a schema"])
+def test_text_that_becomes_of_another_kind_is_soon_deflated_at_its_own_level(first: str) -> None:
+    (second,) = {"encrypted", "with a schema"} - {first}
+    pieces = CHOICE_BYTES // PIECE_BYTES
+    names = [first] * (pieces - 1) + [second] * (3 * pieces)
+    deflater = Deflater()
+    lengths = [len(deflater.deflate(KINDS[name])) for name in names]
+    alone = Deflater()
+    expected = [len(alone.deflate(KINDS[second])) for _ in range(pieces)]
+    assert sum(lengths[-pieces:]) < 1.05 * sum(expected)
 
 
 @pytest.mark.parametrize("spoil", [lambda b: b[:-1], lambda b: b + b"\0" * 20, lambda b: b + b"x"])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import zlib
 
-from isal import isal_zlib
+from isal import igzip_lib
 from typing_extensions import override
 
 from coalesce.content.joiner import Joiner
@@ -40,7 +39,7 @@ class Members(Joiner):
         self._key = key
         self._lines = 0
         self._last = b"\n"
-        self._inflater: isal_zlib.Decompress | None = None
+        self._inflater: igzip_lib.IgzipDecompressor | None = None
         self._partial_header = b""
         self._held: list[bytes] = []  # the current member's bytes while it is empty so far
         self._is_empty = True
@@ -56,7 +55,8 @@ class Members(Joiner):
                 if not self._has_header(data, at):
                     self._partial_header = data[at:]
                     break
-                self._inflater, self._is_empty = isal_zlib.decompressobj(wbits=31), True
+                self._inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
+                self._is_empty = True
                 begin = at
             at += self._inflate(data[at : at + _SLICE_BYTES])
             if self._inflater.eof:
@@ -107,11 +107,11 @@ class Members(Joiner):
             out = inflater.decompress(data, _INFLATE_BYTES)
             if out:
                 self._count(out)
-            while not inflater.eof and (inflater.unconsumed_tail or len(out) == _INFLATE_BYTES):
-                out = inflater.decompress(inflater.unconsumed_tail, _INFLATE_BYTES)
+            while not inflater.eof and (len(out) == _INFLATE_BYTES or not inflater.needs_input):
+                out = inflater.decompress(b"", _INFLATE_BYTES)
                 if out:
                     self._count(out)
-        except (isal_zlib.error, zlib.error) as error:  # type: ignore[misc]  # its stub says object
+        except igzip_lib.error as error:  # type: ignore[misc]  # its stub says object
             raise self._corrupt(str(error)) from error
         return len(data) - len(inflater.unused_data)
 

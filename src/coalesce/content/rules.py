@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coalesce.content.deflater import Deflater
+from coalesce.content.deflater import Deflater, TakesText
 from coalesce.content.joiner import AsIs, Joiner
 from coalesce.content.lines import Lines
 from coalesce.content.members import EMPTY_MEMBER, Members
@@ -29,7 +29,7 @@ class ContentRules:
         """Returns what deflates the text of one output; None where its bytes stay as they are."""
         return Deflater() if self.gzipped and self.check and self.single else None
 
-    def joiner(self, key: str, deflater: Deflater | None = None) -> Joiner:
+    def joiner(self, key: str, deflater: TakesText | None = None) -> Joiner:
         """Returns a new joiner for one source; its key is for messages."""
         if not self.check:
             return AsIs()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing_extensions import override
 
-from coalesce.content.deflater import Deflater
+from coalesce.content.deflater import TakesText
 from coalesce.content.members import Members
 
 
@@ -48,7 +48,7 @@ class Text(Members):
 class SingleMember(Text):
     """Hands the text to the `deflater` of the output, and returns what that has ready."""
 
-    def __init__(self, key: str, deflater: Deflater) -> None:
+    def __init__(self, key: str, deflater: TakesText) -> None:
         super().__init__(key)
         self._deflater = deflater
 

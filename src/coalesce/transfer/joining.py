@@ -31,6 +31,7 @@ from coalesce.errors import ContentError, SourceUnusable
 from coalesce.model import Source, Span, Why
 from coalesce.storage.base import Body, ObjectStore
 from coalesce.storage.checksums import is_md5
+from coalesce.transfer.deflating import DeflaterThread
 from coalesce.transfer.limits import Capacity
 from coalesce.transfer.reads import RUN_BYTES, Read, cut_spans, read_body
 
@@ -106,7 +107,8 @@ class SourceJoiner:
         self._read_bytes = read_bytes
         self._partly: PartlyRead | None = None
         self._unsure: list[tuple[Source, Join]] = []  # read in ranges, to be read again
-        self._deflater = rules.deflater()
+        deflater = rules.deflater()
+        self._deflater = DeflaterThread(deflater) if deflater else None
         # Reads again: what the deflater has taken in cannot be taken back.
         self._reader = (
             SourceJoiner(store, capacity, replace(rules, single=False), read_bytes)
@@ -118,6 +120,8 @@ class SourceJoiner:
     async def join(self, run: list[Read]) -> list[Join]:
         """What becomes of some bodies. Raises StorageError, SourceUnusable for a changed source."""
         inline = not self._rules.check or sum(read.size for read in run) < _INLINE_BYTES
+        if self._deflater:
+            await self._deflater.until_almost_done()
         joins, seconds = self._join(run) if inline else await asyncio.to_thread(self._join, run)
         self._store.usage.checking += seconds
         await self._read_doubtful(run, joins)
@@ -150,9 +154,13 @@ class SourceJoiner:
         """How many bytes of sources may have come to nothing yet, and will."""
         return _DELAYED_BYTES if self._deflater else 0
 
-    def finish(self) -> list[bytes]:
+    async def finish(self) -> list[bytes]:
         """The last bytes of the output."""
-        return [self._deflater.finish()] if self._deflater else []
+        if self._deflater is None:
+            return []
+        rest = await self._deflater.finish()
+        self._store.usage.checking += self._deflater.seconds
+        return [rest]
 
     def _join(self, run: list[Read]) -> tuple[list[Join], float]:
         """Joins all of them; and the CPU seconds that it took."""

@@ -136,7 +136,7 @@ class _Transfer:
             raise SourcesUnusable(tuple(unusable.values()))
         if misread:
             raise Misread(f"{self.batch.output}: a source was misread")
-        self._append(self.joiner.finish(), 0)
+        self._append(await self.joiner.finish(), 0)
         if not self.size and not self.parts:
             self._append([self.rules.empty_output], 0)
         self._flush(tasks, self._pending_size)

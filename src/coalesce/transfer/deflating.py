@@ -1,0 +1,83 @@
+"""Deflates the text of outputs beside the event loop.
+
+A thread that is given a megabyte at a time works for milliseconds without the interpreter, and asks
+for it ten times. So the loop can read and inflate the next bodies meanwhile: see
+docs/evidence/performance.md, "Deflating again".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from typing_extensions import override
+
+from coalesce.content.deflater import PIECE_BYTES, Deflater, TakesText
+
+# One thread for all outputs of a process. It works on what it is given in that order.
+_THREAD = ThreadPoolExecutor(1, "deflater")
+
+# How many pieces of text all outputs together may have given to it. Whoever has one more to give
+# waits for a place, and the event loop with it: only sources that inflate many times over make so
+# much text at once.
+_PLACES = threading.BoundedSemaphore(4)
+
+
+class DeflaterThread(TakesText):
+    """Collects the text of one output, and gives it to its deflater in large pieces, in order.
+
+    Attributes:
+        seconds: CPU seconds of deflating so far.
+    """
+
+    def __init__(self, deflater: Deflater) -> None:
+        self.seconds = 0.0
+        self._deflater = deflater
+        self._texts: list[bytes] = []
+        self._size = 0
+        self._pieces: deque[Future[bytes]] = deque()
+
+    @override
+    def deflate(self, text: bytes) -> bytes:
+        self._texts.append(text)
+        self._size += len(text)
+        if self._size >= PIECE_BYTES:
+            texts, self._texts, self._size = self._texts, [], 0
+            _PLACES.acquire()
+            self._pieces.append(_THREAD.submit(self._deflate_piece, texts))
+        return self._take_ready()
+
+    async def until_almost_done(self) -> None:
+        """Waits until one piece is left to be deflated, so that there is room for more."""
+        while len(self._pieces) > 1 and not self._pieces[-2].done():
+            await asyncio.wrap_future(self._pieces[-2])
+
+    async def finish(self) -> bytes:
+        """The rest of the member."""
+        if self._pieces:
+            await asyncio.wrap_future(self._pieces[-1])
+        ready = self._take_ready()
+        return ready + self._measured(self._texts) + self._deflater.finish()
+
+    def _deflate_piece(self, texts: list[bytes]) -> bytes:
+        try:
+            return self._measured(texts)
+        finally:
+            _PLACES.release()
+
+    def _measured(self, texts: list[bytes]) -> bytes:
+        begun = time.thread_time()
+        text = b"".join(texts)
+        texts.clear()
+        ready = self._deflater.deflate(text)
+        self.seconds += time.thread_time() - begun
+        return ready
+
+    def _take_ready(self) -> bytes:
+        ready = []
+        while self._pieces and self._pieces[0].done():
+            ready.append(self._pieces.popleft().result())
+        return b"".join(ready)

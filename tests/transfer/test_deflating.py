@@ -1,0 +1,85 @@
+"""Text that is deflated beside the event loop, in order and in bounded memory."""
+
+import asyncio
+import gzip
+
+import pytest
+from typing_extensions import override
+
+from coalesce.content.deflater import PIECE_BYTES, Deflater
+from coalesce.transfer.deflating import DeflaterThread
+
+
+def text_of(n: int, length: int) -> bytes:
+    line = b"%d\n" % n
+    return (line * (length // len(line) + 1))[:length]
+
+
+@pytest.mark.parametrize("length", [0, 1, PIECE_BYTES // 3, PIECE_BYTES - 1, PIECE_BYTES])
+async def test_whatever_its_pieces_are_a_member_has_all_text_in_order(length: int) -> None:
+    thread = DeflaterThread(Deflater())
+    output = b""
+    for n in range(20):
+        await thread.until_almost_done()
+        output += thread.deflate(text_of(n, length))
+    output += await thread.finish()
+    assert gzip.decompress(output) == b"".join(text_of(n, length) for n in range(20))
+
+
+async def test_outputs_that_are_deflated_at_once_do_not_mix() -> None:
+    async def member(n: int) -> bytes:
+        thread = DeflaterThread(Deflater())
+        output = b""
+        for _ in range(5):
+            await thread.until_almost_done()
+            output += thread.deflate(text_of(n, PIECE_BYTES))
+        return output + await thread.finish()
+
+    members = await asyncio.gather(*map(member, range(6)))
+    assert [gzip.decompress(m) for m in members] == [text_of(n, PIECE_BYTES) * 5 for n in range(6)]
+
+
+class Counted(Deflater):
+    """Counts the pieces that it was given, and how many there were at most that it has not yet
+    begun.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given = self.begun = self.most = 0
+
+    @override
+    def deflate(self, text: bytes) -> bytes:
+        self.begun += 1
+        self.most = max(self.most, self.given - self.begun)
+        return super().deflate(text)
+
+
+async def test_text_that_comes_faster_than_it_is_deflated_does_not_fill_the_memory() -> None:
+    """Such as that of sources which inflate many times over: whoever has more of it waits."""
+    counted = Counted()
+    thread = DeflaterThread(counted)
+    output = b""
+    for counted.given in range(1, 31):
+        output += thread.deflate(text_of(1, PIECE_BYTES))
+    output += await thread.finish()
+    assert gzip.decompress(output) == text_of(1, PIECE_BYTES) * 30
+    assert counted.most <= 5
+
+
+class Broken(Deflater):
+    @override
+    def deflate(self, text: bytes) -> bytes:
+        raise MemoryError
+
+
+async def test_a_piece_that_cannot_be_deflated_fails_its_output_and_no_other() -> None:
+    broken = DeflaterThread(Broken())
+    with pytest.raises(MemoryError):
+        for _ in range(10):
+            broken.deflate(text_of(1, PIECE_BYTES))
+            await broken.until_almost_done()
+    thread = DeflaterThread(Deflater())
+    output = b"".join([thread.deflate(text_of(1, PIECE_BYTES)) for _ in range(9)])
+    output += await thread.finish()
+    assert gzip.decompress(output) == text_of(1, PIECE_BYTES) * 9
