@@ -8,6 +8,7 @@ from isal import igzip_lib
 from typing_extensions import override
 
 from coalesce.content.joiner import Joiner
+from coalesce.content.lines import count_newlines
 from coalesce.errors import ContentError
 from coalesce.storage import checksums
 
@@ -120,7 +121,7 @@ class Members(Joiner):
         self._is_empty = False
         self.content_size += len(text)
         self.content_crc64 = checksums.crc64([text], self.content_crc64)
-        self._lines += text.count(b"\n")
+        self._lines += count_newlines(text)
         self._last = text[-1:]
 
     def _end_member(self, piece: bytes, output: list[bytes]) -> None:
