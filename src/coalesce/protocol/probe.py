@@ -8,7 +8,6 @@ cut bodies are neither, and are tried again.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from coalesce.errors import (
 )
 from coalesce.protocol.lease import Claim
 from coalesce.protocol.rights import missing_right
+from coalesce.protocol.together import all_of
 from coalesce.protocol.trial import Seen, Trial
 from coalesce.storage.base import ObjectStore
 from coalesce.storage.capabilities import Capabilities
@@ -43,15 +43,6 @@ async def probe(store: ObjectStore, prefix: str, lease: Claim) -> Capabilities:
         raise missing_right(error, prefix) from error
 
 
-async def _wait_for_all(*trials: Awaitable[bool]) -> list[bool]:
-    """What all have seen. Raises the first failure once every one of them has tidied up."""
-    seen = await asyncio.gather(*trials, return_exceptions=True)
-    for result in seen:
-        if isinstance(result, BaseException):
-            raise result
-    return [result for result in seen if isinstance(result, bool)]
-
-
 @dataclass(slots=True)
 class _Prober:
     store: ObjectStore
@@ -59,17 +50,19 @@ class _Prober:
     lease: Claim
 
     async def run(self) -> Capabilities:
-        put, replace, get, complete, metadata, fence, one, many, copy, full = await _wait_for_all(
-            self._need("create-only PutObject", Trial.create_only_put),
-            self._need("conditional PutObject", Trial.conditional_put),
-            self._want(Trial.conditional_get),
-            self._need("create-only Complete", Trial.create_only_complete),
-            self._need("metadata of uploads", Trial.upload_metadata),
-            self._need("the end of aborted uploads", Trial.fence),
-            self._want(Trial.conditional_delete),
-            self._want(Trial.conditional_delete_many),
-            self._want(Trial.copy_condition),
-            self._want(Trial.full_object_checksum),
+        put, replace, get, complete, metadata, fence, one, many, copy, full = await all_of(
+            [
+                self._need("create-only PutObject", Trial.create_only_put),
+                self._need("conditional PutObject", Trial.conditional_put),
+                self._want(Trial.conditional_get),
+                self._need("create-only Complete", Trial.create_only_complete),
+                self._need("metadata of uploads", Trial.upload_metadata),
+                self._need("the end of aborted uploads", Trial.fence),
+                self._want(Trial.conditional_delete),
+                self._want(Trial.conditional_delete_many),
+                self._want(Trial.copy_condition),
+                self._want(Trial.full_object_checksum),
+            ]
         )
         if not (one or many):
             one = await self._need("conditional deletes", Trial.conditional_delete)

@@ -10,6 +10,7 @@ from coalesce.model import ObjectInfo
 from coalesce.naming.shards import Shard
 from coalesce.protocol.lease import Rival, read_rival
 from coalesce.protocol.state import leases_prefix, records_prefix
+from coalesce.protocol.together import all_of, both
 from coalesce.storage.base import ObjectStore
 
 
@@ -75,8 +76,11 @@ async def survey(store: ObjectStore, state: str, ground: Ground) -> Leftovers:
 
     Keys that end with a slash are folders of somebody's console. Raises StorageError.
     """
-    records = await find_records(store, state, ground)
-    rivals, date = await find_rivals(store, state)
+    # A run whose record is listed may have taken its lease after the leases were listed:
+    # `Rivals.is_alive` then looks for that lease.
+    records, (rivals, date) = await both(
+        find_records(store, state, ground), find_rivals(store, state)
+    )
     return Leftovers(records, rivals, date)
 
 
@@ -100,5 +104,5 @@ async def find_rivals(store: ObjectStore, state: str) -> tuple[tuple[Rival, ...]
     async for page in all_pages(store, leases_prefix(state)):
         date = date or page.date
         leases += [entry for entry in page.objects if not entry.key.endswith("/")]
-    rivals = [await read_rival(store, entry, date) for entry in leases]
+    rivals = await all_of(read_rival(store, entry, date) for entry in leases)
     return tuple(found for found in rivals if found), date

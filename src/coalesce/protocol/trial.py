@@ -19,6 +19,7 @@ from coalesce.errors import (
 )
 from coalesce.model import UploadedPart
 from coalesce.protocol.lease import Claim
+from coalesce.protocol.together import all_of, both
 from coalesce.storage import checksums
 from coalesce.storage.base import Deleted, DeleteResult, ObjectStore, OpenUpload
 from coalesce.storage.checksums import Checksum
@@ -166,15 +167,8 @@ class Trial:
         return Seen.LACKING if found == lost else Seen.SEEMS_LACKING
 
     async def _win(self, racers: list[Awaitable[object]]) -> int:
-        """How many of some requests, of which one alone may succeed, do.
-
-        None of them is still under way at the end: it would come after what tidies up.
-        """
-        refused = await asyncio.gather(*map(self._is_refused, racers), return_exceptions=True)
-        for result in refused:
-            if isinstance(result, BaseException):
-                raise result
-        return refused.count(False)
+        """How many of some requests, of which one alone may succeed, do."""
+        return (await all_of(map(self._is_refused, racers))).count(False)
 
     async def create_only_put(self) -> Seen:
         """If-None-Match on PutObject, and of several at once one alone wins."""
@@ -211,13 +205,15 @@ class Trial:
 
     async def create_only_complete(self) -> Seen:
         """If-None-Match on Complete, and of several at once one alone wins."""
-        key, upload, part = await self._upload("complete", b"second")
-        await self.store.put(key, b"first")
+        taken = self._key("complete")
+        uploads = [("complete", b"second"), *(("race", b"%d" % n) for n in range(_RACERS))]
+        _, ((key, upload, part), *racers) = await both(
+            self.store.put(taken, b"first"), all_of(self._upload(*each) for each in uploads)
+        )
         if not await self._is_refused(self._complete(key, upload, part)):
             return Seen.LACKING
         if (seen := await self._compare(key, b"first", b"second")) is not Seen.KEPT:
             return seen
-        racers = [await self._upload("race", b"%d" % n) for n in range(_RACERS)]
         won = await self._win([self._complete(*racer) for racer in racers])
         if won > 1:
             return Seen.LACKING
@@ -279,9 +275,8 @@ class Trial:
     async def conditional_delete_many(self) -> Seen:
         """An ETag for each key of DeleteObjects."""
         changed, same = self._key("changed"), self._key("same")
-        old = await self.store.put(changed, b"first")
+        old, etag = await all_of([self.store.put(changed, b"first"), self.store.put(same, b"same")])
         await self.store.put(changed, b"second")
-        etag = await self.store.put(same, b"same")
         try:
             results = await self.store.delete_many([(changed, old), (same, etag)])
         except (BadRequest, NotImplementedByStore):
@@ -322,21 +317,25 @@ class Trial:
 
     async def full_object_checksum(self) -> Seen:
         """A wrong CRC64NVME of the whole refused, and the right one accepted."""
-        values = {data: checksums.encode(checksums.crc64([data])) for data in (b"right", b"wrong")}
-        mode = Checksum.CRC64NVME
         try:
-            for name in (b"wrong", b"right"):
-                key, upload, part = await self._upload(name.decode(), b"right", mode)
-                request = self.store.complete_upload(
-                    key, upload, [part], checksum=mode, value=values[name], create_only=False
-                )
-                if await self._is_refused(request) is (name == b"right"):
-                    return Seen.LACKING
-                if (await self._data(key) is None) is (name == b"right"):
-                    return Seen.LACKING
+            kept = await all_of(self._heeds_sum_of(data) for data in (b"wrong", b"right"))
         except (BadRequest, NotImplementedByStore):
             return Seen.LACKING
-        return Seen.KEPT
+        return Seen.KEPT if all(kept) else Seen.LACKING
+
+    async def _heeds_sum_of(self, data: bytes) -> bool:
+        """Whether an upload of b"right" is completed with the sum of `data` if that is its own, and
+        refused otherwise.
+        """
+        mode, right = Checksum.CRC64NVME, data == b"right"
+        key, upload, part = await self._upload(data.decode(), b"right", mode)
+        value = checksums.encode(checksums.crc64([data]))
+        request = self.store.complete_upload(
+            key, upload, [part], checksum=mode, value=value, create_only=False
+        )
+        if await self._is_refused(request) is right:
+            return False
+        return (await self._data(key) is None) is not right
 
     async def composite_checksum(self) -> Seen:
         """A wrong CRC32 of a part refused, and HEAD shows that of all parts."""
