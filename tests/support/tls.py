@@ -1,6 +1,5 @@
 """Certificates of an authority that only the tests know, and names that resolve to this machine."""
 
-import asyncio
 import socket
 import ssl
 
@@ -8,6 +7,7 @@ import pytest
 import trustme
 
 from coalesce.storage.s3.connection import Connection
+from coalesce.storage.s3.tls import TLSTransport
 
 
 def certified(authority: trustme.CA, *names: str) -> ssl.SSLContext:
@@ -26,8 +26,8 @@ def local_names(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     )
 
 
-def tls_buffer(connection: Connection) -> int:
-    """The size of the buffer that TLS sets aside for a connection, in bytes."""
-    protocol = connection.transport._ssl_protocol  # type: ignore[attr-defined]
-    assert isinstance(protocol, asyncio.BufferedProtocol)
-    return len(protocol.get_buffer(-1))
+def tls_buffer(connection: Connection) -> memoryview:
+    """What the bytes of a TLS connection are read into."""
+    transport = connection.transport
+    assert isinstance(transport, TLSTransport)
+    return transport.get_buffer(-1)

@@ -4,6 +4,7 @@ Every cut, every way to end an answer, and a peer that breaks the rules.
 """
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
@@ -41,14 +42,17 @@ def opened() -> tuple[Connection, memoryview]:
 
 
 def feed(connection: Connection, buffer: memoryview, data: bytes) -> None:
-    for start in range(0, len(data), len(buffer)):
-        piece = data[start : start + len(buffer)]
-        buffer[: len(piece)] = piece
+    while data:
+        room = connection.get_buffer(-1)
+        piece, data = data[: len(room)], data[len(room) :]
+        room[: len(piece)] = piece
         connection.buffer_updated(len(piece))
 
 
-async def ask(connection: Connection, *, bodiless: bool = False) -> asyncio.Task[Answer]:
-    task = asyncio.create_task(connection.exchange(GET, (), bodiless=bodiless))
+async def ask(
+    connection: Connection, *, bodiless: bool = False, limit: int | None = None
+) -> asyncio.Task[Answer]:
+    task = asyncio.create_task(connection.exchange(GET, (), bodiless=bodiless, limit=limit))
     await asyncio.sleep(0)
     return task
 
@@ -127,8 +131,11 @@ WHOLE = {
 }
 
 
+@pytest.mark.parametrize("limit", [None, 10])
 @pytest.mark.parametrize("name", WHOLE)
-async def test_an_answer_is_the_same_wherever_its_bytes_are_cut(name: str) -> None:
+async def test_an_answer_is_the_same_wherever_its_bytes_are_cut(
+    name: str, limit: int | None
+) -> None:
     data, bodiless, expected, kept = WHOLE[name]
     cuts: list[list[bytes]] = [[data[:n], data[n:]] for n in range(1, len(data))] + [
         [data[n : n + 1] for n in range(len(data))],
@@ -136,7 +143,7 @@ async def test_an_answer_is_the_same_wherever_its_bytes_are_cut(name: str) -> No
     ]
     for pieces in cuts:
         connection, buffer = opened()
-        task = await ask(connection, bodiless=bodiless)
+        task = await ask(connection, bodiless=bodiless, limit=None if bodiless else limit)
         for piece in pieces[:-1]:
             feed(connection, buffer, piece)
             assert not task.done() or bodiless
@@ -151,14 +158,17 @@ async def test_an_answer_is_the_same_wherever_its_bytes_are_cut(name: str) -> No
             assert (await second).data == b"one", pieces
 
 
+@pytest.mark.parametrize("limit", [None, 10])
 @pytest.mark.parametrize(
     "name", [name for name, (_, bodiless, _, _) in WHOLE.items() if not bodiless]
 )
-async def test_an_answer_that_ends_early_is_none_wherever_it_ends(name: str) -> None:
+async def test_an_answer_that_ends_early_is_none_wherever_it_ends(
+    name: str, limit: int | None
+) -> None:
     data = WHOLE[name][0]
     for n in range(len(data)):
         connection, buffer = opened()
-        task = await ask(connection)
+        task = await ask(connection, limit=limit)
         feed(connection, buffer, data[:n])
         connection.eof_received()
         connection.connection_lost(None)
@@ -602,10 +612,55 @@ async def test_a_refusal_before_the_body_is_sent_counts_and_ends_the_connection(
         ended.set()
 
 
-async def test_large_answers_are_read_whole() -> None:
+def test_a_body_of_many_reads_is_in_memory_once_and_no_longer_than_it_is_wanted() -> None:
+    """In no pieces, and not with the connection that it came over."""
+    size = 20_000_000
+
+    async def read() -> None:
+        connection, buffer = opened()
+        task = await ask(connection, limit=size)
+        piece = bytes(50_000)
+        feed(connection, buffer, b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+        for _ in range(size // len(piece)):
+            feed(connection, buffer, piece)
+        assert len((await task).data) == size
+        assert tracemalloc.get_traced_memory()[1] < size * 1.05
+        del task
+        await asyncio.sleep(0)  # the loop, too, forgets the task
+        assert connection.usable
+        assert tracemalloc.get_traced_memory()[0] < size / 20
+
+    tracemalloc.start()
+    try:
+        asyncio.run(read())
+    finally:
+        tracemalloc.stop()
+
+
+async def test_no_memory_is_set_aside_for_a_length_that_nobody_has_bounded() -> None:
+    connection, buffer = opened()
+    task = await ask(connection)
+    feed(connection, buffer, b"HTTP/1.1 200 OK\r\ncontent-length: 900000000000000\r\n\r\n")
+    feed(connection, buffer, b"x" * 100_000)
+    connection.connection_lost(None)
+    with pytest.raises(BrokenConnection, match="was closed"):
+        await task
+
+
+async def test_a_length_in_an_announcement_is_not_that_of_the_answer() -> None:
+    connection, buffer = opened()
+    task = await ask(connection, limit=100)
+    feed(connection, buffer, b"HTTP/1.1 103 Early Hints\r\ncontent-length: 9\r\n\r\n")
+    feed(connection, buffer, answer(b"hello"))
+    assert (await task).data == b"hello"
+    assert connection.usable
+
+
+@pytest.mark.parametrize("limit", [None, 100 * 100_003])
+async def test_large_answers_are_read_whole(limit: int | None) -> None:
     body = b"".join(pieces(100, 100_003))
     async with pooled(in_turn(answer(body))) as (pool, server):
-        found = await asyncio.gather(*[pool.request(GET) for _ in range(6)])
+        found = await asyncio.gather(*[pool.request(GET, limit=limit) for _ in range(6)])
         assert all(one.data == body for one in found)
         assert server.connections == 6
 

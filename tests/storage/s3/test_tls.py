@@ -197,21 +197,14 @@ async def test_virtual_host_addressing_checks_the_name_of_the_bucket(
             await store.check_access("")
 
 
-def test_importing_the_package_leaves_asyncio_as_it_is() -> None:
-    """Other TLS connections of the process keep the buffers that asyncio gives them."""
-    program = (
-        "from asyncio.sslproto import SSLProtocol; before = dict(vars(SSLProtocol)); "
-        "import coalesce.cli, coalesce.storage.s3; assert dict(vars(SSLProtocol)) == before"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True)
-
-
-async def test_a_connection_sets_64_kib_aside(authority: trustme.CA, bundle: str) -> None:
+async def test_connections_share_what_tls_reads_into(authority: trustme.CA, bundle: str) -> None:
     async with secured(certified(authority, "localhost"), ca_bundle=bundle) as (store, _):
-        await store.get("k")
+        await store.check_access("")
+        await asyncio.gather(*[store.get("k") for _ in range(5)])
         assert store._wire._pool is not None
-        (connection,) = store._wire._pool._all
-        assert tls_buffer(connection) == 64 * 1024
+        buffers = [tls_buffer(connection).obj for connection in store._wire._pool._all]
+        assert len(buffers) == 5
+        assert {id(buffer) for buffer in buffers} == {id(buffers[0])}
 
 
 async def eager(peer: Peer) -> None:
@@ -281,8 +274,9 @@ async def test_a_connection_that_closes_before_tls_is_up_is_none(when: str, bund
             transport.abort()
             await asyncio.sleep(0)
         context = ssl.create_default_context(cafile=bundle)
-        connection = Connection(memoryview(bytearray(1024)), loop)
-        task = asyncio.create_task(start_tls(transport, connection, context, "localhost"))
+        buffer = memoryview(bytearray(1024))
+        connection = Connection(buffer, loop)
+        task = asyncio.create_task(start_tls(transport, connection, context, "localhost", buffer))
         await asyncio.sleep(0)
         transport.abort()
         with pytest.raises(ConnectionResetError, match=when):

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from io import BytesIO
 from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -29,6 +30,9 @@ REFUSAL_BYTES = 1024**2
 # ended too: a byte now and then would hold a request for ever. Bytes per second; a body of 8 MiB
 # may take more than two hours.
 SLOWEST_ANSWER = 1024
+
+
+_NOTHING = memoryview(b"")
 
 
 class BrokenConnection(OSError):
@@ -57,7 +61,8 @@ class Connection(asyncio.BufferedProtocol):
     """One connection. llhttp calls the `on_` methods while it is fed.
 
     `buffer` takes one read from the socket. All connections of a loop can share it: it is filled
-    and emptied within one callback.
+    and emptied within one callback. A body that takes more than one read is read into its own
+    memory, without llhttp, as soon as its length is known.
     """
 
     def __init__(self, buffer: memoryview, loop: asyncio.AbstractEventLoop) -> None:
@@ -72,6 +77,9 @@ class Connection(asyncio.BufferedProtocol):
         self._answer = Answer()
         self._fields: list[tuple[bytes, bytes]] = []
         self._pieces: list[bytes] = []
+        self._body: BytesIO | None = None  # once it is read into its own memory
+        self._rest = _NOTHING  # what is missing of it
+        self._announced = 0  # the length of the body, where that is known and bounded
         self._answer_bytes = 0  # since the request went out
         self._body_bytes = 0
         self._most_body_bytes = math.inf
@@ -87,7 +95,7 @@ class Connection(asyncio.BufferedProtocol):
 
     @override
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
+        return self._rest or self._buffer
 
     @override
     def buffer_updated(self, nbytes: int) -> None:
@@ -96,6 +104,12 @@ class Connection(asyncio.BufferedProtocol):
             return
         self.active_at = self._loop.time()
         self._answer_bytes += nbytes
+        if self._rest:
+            filled, self._rest = self._rest, self._rest[nbytes:]
+            filled.release()
+            if not self._rest:
+                self._complete()
+            return
         try:
             self._parser.feed_data(self._buffer[:nbytes])
         except (HttpParserError, HttpParserUpgrade) as error:
@@ -105,6 +119,8 @@ class Connection(asyncio.BufferedProtocol):
             self.fail("the server sent more than the answer")
         elif self._answer_bytes > HEAD_BYTES and self._answer.status < 200:
             self.fail(f"the head of the answer has no end within {self._answer_bytes} bytes")
+        elif self._announced > self._body_bytes and not self._is_idle:
+            self._take_over()
 
     @override
     def eof_received(self) -> bool:
@@ -131,7 +147,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._is_idle:
             raise HttpParserError("an answer without a request")
         self._answer, self._pieces, self._fields = Answer(), [], []
-        self._body_bytes = 0
+        self._body_bytes = self._announced = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, or one trailer, which comes too late to be one (RFC 9110, 6.5.1)."""
@@ -148,9 +164,11 @@ class Connection(asyncio.BufferedProtocol):
             return
         if status >= 300:
             self._most_body_bytes = REFUSAL_BYTES
-        announced = self._answer.headers.get("content-length", "0")  # llhttp has checked it
-        if int(announced) > self._most_body_bytes:
+        announced = int(self._answer.headers.get("content-length", "0"))  # llhttp has checked it
+        if announced > self._most_body_bytes:
             self._end_overlong()
+        elif status >= 200 and self._most_body_bytes < math.inf:
+            self._announced = announced
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body, without the framing of chunks."""
@@ -255,14 +273,28 @@ class Connection(asyncio.BufferedProtocol):
             return
         answer = self._answer
         answer.data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        if self._body is not None:
+            self._rest.release()
+            answer.data = self._body.getvalue()
         if not self._parser.should_keep_alive() or self._drain is not None:
             self.usable = False
-        if self._bodiless:
+        if self._bodiless or self._body is not None:
             # llhttp waits for the body that the head announces, so the next answer gets a parser of
             # its own.
             self._parser = HttpResponseParser(self)
         self._answer, self._pieces, self._answer_bytes = Answer(), [], 0
+        self._body, self._rest = None, _NOTHING
         self._pending.set_result(answer)
+
+    def _take_over(self) -> None:
+        """Has the rest of the body read into its own memory.
+
+        BytesIO hands it out as bytes, in CPython without a copy if no view of it is left.
+        """
+        self._body = BytesIO(bytes(self._announced))
+        with self._body.getbuffer() as view:
+            view[: self._body_bytes] = b"".join(self._pieces)
+            self._pieces, self._rest = [], view[self._body_bytes :]
 
     def _end_overlong(self) -> None:
         """Ends the connection, and the request with the head of its answer."""

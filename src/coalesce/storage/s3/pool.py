@@ -27,6 +27,7 @@ class Pool:
         self._stall = stall
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(_READ_BYTES))
+        self._sealed = memoryview(bytearray(_READ_BYTES if origin.tls else 0))
         self._free = asyncio.Semaphore(limit)  # whoever waits is served in order
         self._idle: list[Connection] = []
         self._all: set[Connection] = set()
@@ -124,7 +125,7 @@ class Pool:
             if origin.proxy:
                 await self._open_tunnel(plain)
             connection = Connection(self._buffer, self._loop)
-            await start_tls(plain.transport, connection, origin.tls, origin.host)
+            await start_tls(plain.transport, connection, origin.tls, origin.host, self._sealed)
         except BaseException:
             plain.close()
             raise
