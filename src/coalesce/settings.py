@@ -209,7 +209,7 @@ class Settings(BaseModel):
         memory / processes + 100 MiB + 92 bytes x sources that are listed and not yet done
 
     whatever the sizes of sources and outputs. The 100 MiB are Python, its libraries and the
-    connections; TLS takes 80 MiB more. A source whose ETag is no MD5 takes more than 92 bytes; one
+    connections; TLS takes 50 MiB more. A source whose ETag is no MD5 takes more than 92 bytes; one
     in a plan record that is recovered takes 66, of this budget as far as it goes.
     Measured, with the default of 128 MiB: 135 MiB (`python -m bench --only 100KB`, 10,000 sources)
     and 174 MiB (`python -m bench --only scale-1000000-1`, a million). See docs/performance.md.
