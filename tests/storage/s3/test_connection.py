@@ -7,6 +7,7 @@ import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from pickle import PickleBuffer
 
 import pytest
 
@@ -635,6 +636,20 @@ def test_a_body_of_many_reads_is_in_memory_once_and_no_longer_than_it_is_wanted(
         asyncio.run(read())
     finally:
         tracemalloc.stop()
+
+
+async def test_a_loop_may_hold_what_it_has_filled() -> None:
+    """As uvloop does, until the connection has seen it."""
+    connection, buffer = opened()
+    task = await ask(connection, limit=9)
+    feed(connection, buffer, b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc")
+    for piece in (b"def", b"ghi"):
+        room = connection.get_buffer(-1)
+        with PickleBuffer(room).raw() as held:
+            held[:3] = piece
+            connection.buffer_updated(3)
+    assert (await task).data == b"abcdefghi"
+    assert connection.usable
 
 
 async def test_no_memory_is_set_aside_for_a_length_that_nobody_has_bounded() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from io import BytesIO
@@ -106,7 +107,8 @@ class Connection(asyncio.BufferedProtocol):
         self._answer_bytes += nbytes
         if self._rest:
             filled, self._rest = self._rest, self._rest[nbytes:]
-            filled.release()
+            with suppress(BufferError):  # uvloop holds it still; then the body is copied once
+                filled.release()
             if not self._rest:
                 self._complete()
             return
