@@ -106,9 +106,7 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
             if not self._is_up:
                 self._incoming.write(data)
                 self._advance_handshake()
-                data = data[
-                    :0
-                ]  # what may have come behind the handshake is to be read all the same
+                data = data[:0]  # what came behind the handshake is there already
             if self._is_up and self._decrypt(data):
                 self._connection.eof_received()
                 self.abort()
