@@ -185,6 +185,20 @@ class ContentError(CoalesceError):
     hint = "The source was kept. Repair it or move it away, then run again."
 
 
+class AttributesDiffer(CoalesceError):
+    """A source says something else of itself than its neighbours, and is not joined with them."""
+
+    code = "AttributesDiffer"
+    hint = "Leave --strict-attributes out to join it all the same."
+
+
+class AttributesTooLarge(CoalesceError):
+    """An output was to say more of itself than S3 allows."""
+
+    code = "AttributesTooLarge"
+    hint = "The sources were kept."
+
+
 class SourceChanged(CoalesceError):
     """A source is no longer the version that was listed."""
 
@@ -201,11 +215,12 @@ class SourceUnusable(CoalesceError):
         source: The source.
         why: The reason under which the report counts it.
         cause: The failure that showed it.
+        kind: What it has in common with others that it may be joined with, if it is not spoilt.
     """
 
     code = "SourceUnusable"
 
-    def __init__(self, source: Source, why: Why, cause: CoalesceError) -> None:
+    def __init__(self, source: Source, why: Why, cause: CoalesceError, kind: str = "") -> None:
         super().__init__(
             cause.message,
             key=source.key,
@@ -217,10 +232,11 @@ class SourceUnusable(CoalesceError):
         self.source = source
         self.why = why
         self.cause = cause
+        self.kind = kind
 
     @override
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.source, self.why, self.cause)
+        return type(self), (self.source, self.why, self.cause, self.kind)
 
 
 class IntegrityError(CoalesceError):

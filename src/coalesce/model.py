@@ -6,8 +6,8 @@ Those that exist by the million are named tuples: they are made in a third of a 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, overload
 
 
@@ -110,6 +110,7 @@ class Why(enum.StrEnum):
     LEASED = "leased"  # their group is another run's
     UNFINISHED = "unfinished"  # an earlier run's plan record stands on their group
     STOPPED = "stopped"  # the run ended before their turn
+    ATTRIBUTES = "attributes"  # their neighbours say something else of themselves
     FAILED = "failed"  # with the output that they were to be joined into
 
 
@@ -227,6 +228,23 @@ class UploadedPart:
     checksum: str
 
 
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """What sources of one output say of themselves that its first one does not.
+
+    Attributes:
+        sources: How many say something else where the user did not choose what the output says.
+        example: What one of them says, in words; empty if there is none.
+        noted: By key, what a source says otherwise, as JSON.
+        unnoted: How many more say something else; what they say was too much to keep.
+    """
+
+    sources: int = 0
+    example: str = ""
+    noted: Mapping[str, str] = field(default_factory=dict)
+    unnoted: int = 0
+
+
 class JoinedSource(NamedTuple):
     """What one source gave to its output: `length` bytes there.
 
@@ -249,6 +267,7 @@ class TransferredBatch:
             any, combined from the parts' checksums.
         records: Records in the batch; None if the content was not checked.
         sources: What each source gave to the output, in order.
+        differences: What sources say of themselves that the first does not.
     """
 
     parts: tuple[UploadedPart, ...]
@@ -256,6 +275,7 @@ class TransferredBatch:
     crc64: int
     records: int | None
     sources: Sequence[JoinedSource] = ()
+    differences: Differences = field(default_factory=Differences)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +295,9 @@ class CommittedOutput:
         kept: Sources whose deletion failed or that have changed.
         recovered: Whether an earlier run had written it.
         unreached: How many were still to be deleted when the deletes failed.
+        differing: How many of its sources say of themselves what the output does not.
+        not_kept: What the output was to say and does not, in words; empty if it says all.
+        example: What one of these sources says, in words.
     """
 
     key: str
@@ -290,6 +313,9 @@ class CommittedOutput:
     kept: tuple[Kept, ...]
     recovered: bool = False
     unreached: int = 0
+    differing: int = 0
+    not_kept: str = ""
+    example: str = ""
 
     @property
     def joined(self) -> int:

@@ -22,8 +22,10 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from coalesce.naming.shards import WHOLE, Shard
+from coalesce.storage.attributes import parse_metadata, parse_tags
 
 DEFAULT_STATE = "_coalesce/"
+TAKE_SOURCES, LEAVE_OUT = "source", "none"  # of the attributes of outputs
 BUCKET_REQUIRED = "--bucket is required: -b NAME, or s3://BUCKET/PREFIX"
 
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
@@ -154,6 +156,21 @@ def _drop_all(partitions: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(number for number in partitions if number != -1)
 
 
+def _check_header(text: str) -> str:
+    if not (text.strip() and text.isascii() and text.isprintable()):
+        raise ValueError("not a header's value; write printable ASCII, or source, or none")
+    return text
+
+
+def _check_pairs(parse: Callable[[str], object]) -> AfterValidator:
+    def check(text: str) -> str:
+        if text not in (TAKE_SOURCES, LEAVE_OUT):
+            parse(text)
+        return text
+
+    return AfterValidator(check)
+
+
 @dataclass(frozen=True, slots=True)
 class Unit:
     """Says of a field in what unit its numbers are written."""
@@ -173,6 +190,25 @@ Prefix = Annotated[str, AfterValidator(check_prefix)]
 Partition = Annotated[int, AfterValidator(_check_partition)]
 LayoutName = Literal["corporate", "manifest"]
 GzipMode = Literal["single", "members"]
+StorageClass = Literal[
+    "source",
+    "none",
+    "STANDARD",
+    "REDUCED_REDUNDANCY",
+    "STANDARD_IA",
+    "ONEZONE_IA",
+    "INTELLIGENT_TIERING",
+    "GLACIER",
+    "DEEP_ARCHIVE",
+    "OUTPOSTS",
+    "GLACIER_IR",
+    "SNOW",
+    "EXPRESS_ONEZONE",
+]
+Encryption = Literal["source", "none", "AES256", "aws:kms", "aws:kms:dsse"]
+Header = Annotated[str, AfterValidator(_check_header)]
+Metadata = Annotated[str, _check_pairs(parse_metadata)]
+Tags = Annotated[str, _check_pairs(parse_tags)]
 Weaker = Literal["delete-race", "overwrite-race", "no-exclusion"]
 
 
@@ -216,6 +252,15 @@ class Settings(BaseModel):
     """
     shard: Share = WHOLE
 
+    storage_class: StorageClass = "source"
+    sse: Encryption = "source"
+    sse_kms_key_id: Header = "source"
+    tags: Tags = "source"
+    metadata: Metadata = "source"
+    content_type: Header = "source"
+    content_encoding: Header = "source"
+    strict_attributes: bool = False
+
     state: str = DEFAULT_STATE
     lease: Seconds = Field(default=60.0, ge=1, le=86_400)
     check: bool = True
@@ -234,6 +279,13 @@ class Settings(BaseModel):
     def _check_gzip(self) -> Settings:
         if not self.check and self.gzip == "single" and "gzip" in self.model_fields_set:
             raise ValueError("--gzip single needs the check; with --no-check choose --gzip members")
+        return self
+
+    @model_validator(mode="after")
+    def _check_encryption(self) -> Settings:
+        named = self.sse_kms_key_id not in (TAKE_SOURCES, LEAVE_OUT)
+        if named and not self.sse.startswith("aws:kms"):
+            raise ValueError("--sse-kms-key-id needs --sse aws:kms or aws:kms:dsse")
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,8 @@ import pytest
 
 from coalesce.cli.app import COMMANDS
 from coalesce.cli.options import STORE
+from coalesce.storage.attributes import SSE, SSE_KEY
+from coalesce.storage.memory import StoredObject
 from support import lakes
 from support.effects import (
     Case,
@@ -81,6 +83,19 @@ def state_of_whole_bucket(look: Look, seen: object, **more: Any) -> Case:
     return Case("more", look, seen, never=("prefix",), more={"whole_bucket": True}, **more)
 
 
+def in_outputs(name: str, value: object, look: Callable[[StoredObject], object]) -> dict[str, Case]:
+    """An option of what the outputs say, and what each says then."""
+
+    def seen(sight: Sight) -> list[object]:
+        return [look(sight.bucket.objects[key]) for key in sight.outputs]
+
+    return {name: Case(value, seen, [look(MADE[name])] * 2, fill=lakes.described)}
+
+
+def header(name: str) -> Callable[[StoredObject], object]:
+    return lambda stored: stored.attributes.get(name)
+
+
 def same(value: object, **more: Any) -> Case:
     return Case(value, everything, same=True, **more)
 
@@ -88,6 +103,33 @@ def same(value: object, **more: Any) -> Case:
 def of_other(look: Look, seen: object, **more: Any) -> Case:
     """`--config`, with a file that names another bucket."""
     return Case("other.toml", look, seen, instead=("bucket",), **more)
+
+
+MADE = {
+    "sse": StoredObject(b"", "", 0, headers={SSE: "AES256"}),
+    "tags": StoredObject(b"", "", 0, tags={"a": "1", "b": ""}),
+    "metadata": StoredObject(b"", "", 0, {"k": "v"}),
+    "content_type": StoredObject(b"", "", 0, content_type="text/plain"),
+    "content_encoding": StoredObject(b"", "", 0),
+}
+ATTRIBUTES = {
+    "storage_class": Case("none", count(outputs), 1, fill=lakes.described),
+    **in_outputs("sse", "AES256", header(SSE)),
+    "sse_kms_key_id": Case(
+        "alias/other",
+        lambda sight: {header(SSE_KEY)(sight.bucket.objects[key]) for key in sight.outputs},
+        {"alias/other"},
+        fill=lakes.described,
+        more={"sse": "aws:kms"},
+    ),
+    **in_outputs("tags", "a=1,b=", lambda stored: dict(stored.tags)),
+    **in_outputs("metadata", "K=v", lambda stored: stored.metadata.get("k")),
+    **in_outputs("content_type", "text/plain", header("content-type")),
+    **in_outputs("content_encoding", "none", header("content-encoding")),
+    "strict_attributes": Case(
+        True, in_summary("sources", "left", "attributes"), 2, fill=lakes.described
+    ),
+}
 
 
 def lease_seconds(sight: Sight) -> float:
@@ -141,6 +183,7 @@ ONE_TOPIC: dict[str, object] = {"topic": ["t"], "partition": ["0"], "exclude": [
 RUN = {
     **scope(outputs),
     **batching(count(outputs)),
+    **ATTRIBUTES,
     "check": Case(False, code, 0, fill=lakes.spoilt),
     "no_delete": Case(True, sources, 5),
     "ledger": Case(False, entries, 0),
@@ -183,6 +226,8 @@ PLAN = {
     **scope(planned),
     **batching(count(planned)),
     **{name: same(RUN[name].value) for name in NOT_PLANNED},
+    **{name: same(ATTRIBUTES[name].value, more=ATTRIBUTES[name].more) for name in ATTRIBUTES},
+    "storage_class": Case("none", count(planned), 1, fill=lakes.described),
     "plan": Case("plan.jsonl", code, 2),
     "memory": Case("64MiB", in_summary("plan", "memory_bytes"), 164 * 1024**2),
     "state": state_of_whole_bucket(planned, USUAL_OUTPUTS),
@@ -249,6 +294,7 @@ def by_topic(found: list[str]) -> dict[str, int]:
 STATUS = {
     **scope(would_join, by_topic),
     **batching(would_write),
+    "storage_class": Case("none", would_write, 1, fill=lakes.described),
     "state": state_of_whole_bucket(would_join, by_topic(USUAL_OUTPUTS)),
     "config": of_other(would_join, {"x": 3}),
     "output": OUTPUT["output"],

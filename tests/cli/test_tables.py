@@ -187,3 +187,15 @@ def test_a_status_shows_its_totals() -> None:
     total = ObjectTotal(count=1_200, bytes=5_000)
     shown = lines(status_table(Status(scope=SCOPE, sources=total), 300))
     assert "small objects 1,200, 5,000 bytes" in shown
+
+
+def test_the_summary_says_what_differs_in_attributes() -> None:
+    said = {"differing": 1200, "not_kept": 1, "example": "K: content-type is a/b, of the output c"}
+    (line,) = (
+        line for line in lines(summary_table(report(attributes=said))) if "attributes" in line
+    )
+    assert line == (
+        "attributes 1,200 sources unlike their output; 1 output changed by the store;"
+        " such as K: content-type is a/b, of the output c"
+    )
+    assert not [line for line in lines(summary_table(report())) if "attributes" in line]

@@ -189,13 +189,17 @@ def granted(statements: list[dict[str, Any]]) -> set[str]:
 
 
 async def test_the_job_role_has_the_rights_that_a_run_uses_and_no_others(bucket: S3Store) -> None:
-    """By the requests of a real run. Only one that sweeps after a killed run looks for uploads."""
+    """By the requests of a real run. Only one that sweeps after a killed run looks for uploads, and
+    only one that joins sources with tags reads and sets them.
+    """
     await fill(bucket, 2, 3)
     done = coalesce(bucket, *job(bucket, "--output", "json"))
     assert done.returncode == 0, done.stderr
     used = {NEEDED[operation] for operation in summary(done.stdout)["requests"]}
     assert granted(properties("location", "Rights")["PolicyDocument"]["Statement"]) == used | {
-        "s3:ListBucketMultipartUploads"
+        "s3:ListBucketMultipartUploads",
+        "s3:GetObjectTagging",
+        "s3:PutObjectTagging",
     }
 
 

@@ -22,7 +22,7 @@ from support.settings import settings
 async def test_only_open_uploads_of_outputs_are_counted() -> None:
     bucket = filled(1, 2)
     for key in ("data/t_0_0_9.jsonl.gz", "data/t_0_0-9.jsonl.gz", "data/backup.tar", "data/t_0"):
-        bucket.create_upload(key, Checksum.CRC64NVME, {}, "")
+        bucket.create_upload(key, Checksum.CRC64NVME, {})
     status = await read_status(MemoryStore(bucket), settings())
     assert status.uploads == 1
     shards = [await read_status(MemoryStore(bucket), settings(shard=f"{n}/2")) for n in (0, 1)]
@@ -69,7 +69,7 @@ class Disagreeing(MemoryStore):
         if head is None:
             return None
         return Head(
-            head.key, head.size + 1, head.etag, head.metadata, head.content_type, head.checksum
+            head.key, head.size + 1, head.etag, head.metadata, head.attributes, head.checksum
         )
 
 

@@ -29,6 +29,7 @@ RECORD = (
     "upload_part",
     "abort_upload",
     "get",
+    "get_tags",
     "head",
     "list_page",
     "list_uploads",
@@ -38,6 +39,7 @@ ACTIONS = {
     **dict.fromkeys(("put", "complete_upload", "create_upload", "upload_part"), "s3:PutObject"),
     **dict.fromkeys(("delete", "delete_many"), "s3:DeleteObject"),
     **dict.fromkeys(("get", "head"), "s3:GetObject"),
+    "get_tags": "s3:GetObjectTagging",
     "abort_upload": "s3:AbortMultipartUpload",
     "list_page": "s3:ListBucket",
     "list_uploads": "s3:ListBucketMultipartUploads",
@@ -74,6 +76,8 @@ class RecordingStore(MemoryStore):
                 if name == "list_page":
                     context["s3:prefix"] = key
                 self.calls.append((ACTIONS[name], key, context))
+                if "attributes" in options and options["attributes"].tags:
+                    self.calls.append(("s3:PutObjectTagging", key, {}))
             return await found(first, *rest, **options)
 
         return recording
@@ -125,13 +129,16 @@ def print_policy(*arguments: str) -> dict[str, Any]:
 
 async def collect_calls() -> list[Call]:
     """A run with a spoilt source, which is planned around in a second round, and that keeps its
-    sources; one that recovers them; and one that keeps no ledger. Before them a run died between a
-    ledger entry and its output, and another before it had recorded anything.
+    sources, of which some have tags; one that recovers them; and one that keeps no ledger. Before
+    them a run died between a ledger entry and its output, and another before it had recorded
+    anything.
     """
     bucket = filled(3, 5)
     await dead_run(bucket, "PutObject", "_coalesce/ledger/", partition=[0])
     spoilt = "data/t_2_2-2.jsonl.gz"
     bucket.store(spoilt, bucket.objects[spoilt].data[:-4])
+    for n in range(5):
+        bucket.store(f"data/t_1_{n}-{n}.jsonl.gz", gzip.compress(b"{}\n"), tags={"a": "b"})
     bucket.now += 1000
     dead = LeaseRecord(run_id="dead", seconds=0, layout="corporate", prefixes=("data/",))
     bucket.store(lease_key("_coalesce/", dead.run_id), dead.model_dump_json().encode())
@@ -149,7 +156,7 @@ async def collect_calls() -> list[Call]:
 async def test_every_request_of_a_run_is_allowed_by_both_policies() -> None:
     role, bucket = print_policy(), print_policy("--bucket-policy", "--role", ROLE)
     sent = await collect_calls()
-    assert {action for action, _, _ in sent} == set(ACTIONS.values())
+    assert {action for action, _, _ in sent} == {*ACTIONS.values(), "s3:PutObjectTagging"}
     entries = {action for action, key, _ in sent if key.startswith("_coalesce/ledger/")}
     assert entries == {"s3:PutObject", "s3:GetObject", "s3:DeleteObject"}
     assert {call[:2] for call in sent if not allowed(call, role, bucket)} == set()

@@ -3,6 +3,8 @@
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from coalesce.model import Batch, Copy, ExistingOutput, Group, GroupId, Source, Stream, Why
 from coalesce.naming.layouts import layout
+from coalesce.naming.sources import Sources
 from coalesce.planning import batches as planning
 from coalesce.planning.parts import PartSizes, lay_out
 from coalesce.planning.rules import Limits
@@ -285,4 +288,76 @@ def test_a_part_of_a_batch_never_has_the_batchs_name() -> None:
     assert (batch.output, piece.output) == (
         f"{GROUP.prefix}0_99.jsonl.gz",
         f"{GROUP.prefix}0_099.jsonl.gz",
+    )
+
+
+CLASSES = st.lists(
+    st.tuples(st.sampled_from(["STANDARD", "STANDARD_IA", "GLACIER_IR"]), st.integers(1, 60)),
+    max_size=40,
+)
+
+
+@given(CLASSES, st.integers(2, 5), st.integers(2, 4))
+def test_no_batch_mixes_storage_classes(
+    described: list[tuple[str, int]], max_files: int, min_files: int
+) -> None:
+    """Unless the user chose the class of the outputs; and every source is planned once or left."""
+    sources = [
+        source(n, n, size)._replace(storage_class=name) for n, (name, size) in enumerate(described)
+    ]
+    limits = Limits(max_files=max_files, min_files=min_files, max_size=150)
+    made = plan(sources, limits)
+    for batch in made.batches:
+        assert len({one.storage_class for one in batch.sources}) == 1
+    held = [one.key for batch in made.batches for one in batch.sources]
+    assert sorted([*held, *(kept.key for kept in made.kept)]) == sorted(s.key for s in sources)
+    whole = plan([one._replace(storage_class="STANDARD") for one in sources], limits)
+    mixed = plan(sources, replace(limits, one_class=False))
+    assert [batch.output for batch in mixed.batches] == [batch.output for batch in whole.batches]
+
+
+@given(CLASSES)
+def test_runs_of_one_storage_class_are_as_long_as_they_can_be(
+    described: list[tuple[str, int]],
+) -> None:
+    """Also of sources whose keys cannot be packed."""
+    sources = Sources.of(
+        GROUP.prefix,
+        [
+            source(n, n, size)._replace(storage_class=name)
+            if size % 2
+            else source(n, n, size)._replace(storage_class=name, key=f"odd-{n}")
+            for n, (name, size) in enumerate(described)
+        ],
+    )
+    runs = [list(run) for run in sources.by_class()]
+    assert [one for run in runs for one in run] == list(sources)
+    classes = [{one.storage_class for one in run} for run in runs]
+    assert all(len(found) <= 1 for found in classes)
+    assert all(before != after for before, after in pairwise(classes))
+
+
+@given(st.text("abc", max_size=30), st.sets(st.integers(0, 29)))
+def test_a_batch_is_planned_again_with_one_kind_in_each_output(kinds: str, bad: set[int]) -> None:
+    sources = [source(n, n) for n in range(len(kinds))]
+    spoilt = [one for n, one in enumerate(sources) if n in bad]
+    batch = Batch("a/db.core.to-do_x_3_0_99.jsonl.gz", sources, 0, "d")
+    kind_of = {one.key: kind for one, kind in zip(sources, kinds, strict=True) if kind != "a"}
+    made, single = planning.replan(
+        GROUP, batch, spoilt, layout("corporate"), Limits(), set(), kind_of
+    )
+    for piece in made:
+        firsts = [one.first for one in piece.sources]
+        assert firsts == list(range(firsts[0], firsts[-1] + 1))
+        assert len({kinds[n] for n in firsts}) == 1
+    held = [one for piece in made for one in piece.sources]
+    assert sorted([*held, *single, *spoilt]) == sorted(sources)
+    assert sorted(single) == sorted(
+        one
+        for n, one in enumerate(sources)
+        if n not in bad
+        and not any(
+            other in range(len(kinds)) and other not in bad and kinds[other] == kinds[n]
+            for other in (n - 1, n + 1)
+        )
     )

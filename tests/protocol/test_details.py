@@ -605,7 +605,7 @@ async def test_the_lease_of_a_dead_run_goes_only_where_all_of_its_prefixes_are_t
 ) -> None:
     bucket = one_group(4)
     key = leave_lease(bucket, "dead", *prefixes)
-    upload = bucket.create_upload("other/t_0_0_9.jsonl.gz", Checksum.NONE, {}, "")
+    upload = bucket.create_upload("other/t_0_0_9.jsonl.gz", Checksum.NONE, {})
     await night(bucket)
     assert (key in bucket.objects) is not swept
     assert upload in bucket.uploads
@@ -635,7 +635,7 @@ async def test_beside_a_doubtful_output_the_other_outputs_of_its_record_are_sett
 async def test_nothing_is_swept_after_a_dead_run_that_renews_its_lease_meanwhile() -> None:
     bucket = one_group(4)
     key = leave_lease(bucket, "dead", "data/")
-    upload = bucket.create_upload(output_of(9), Checksum.NONE, {}, "")
+    upload = bucket.create_upload(output_of(9), Checksum.NONE, {})
 
     def renew() -> None:
         leave_lease(bucket, "dead", "data/", seconds=60, renewals=1)
@@ -650,7 +650,7 @@ async def test_objects_and_uploads_of_a_dead_probe_are_removed() -> None:
     leave_lease(bucket, "dead", "data/")
     prefix = probe_prefix("_coalesce/", "dead")
     bucket.store(f"{prefix}create_only_put-1/put", b"first")
-    bucket.create_upload(f"{prefix}fence-1/fence", Checksum.NONE, {}, "")
+    bucket.create_upload(f"{prefix}fence-1/fence", Checksum.NONE, {})
     assert (await night(bucket)).exit_code == 0
     assert (bucket.uploads, unfinished(bucket)) == ({}, [])
 

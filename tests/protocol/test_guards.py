@@ -26,8 +26,7 @@ from coalesce.storage import checksums
 from coalesce.storage.base import Body, Head, OpenUpload
 from coalesce.storage.capabilities import Capabilities
 from coalesce.storage.checksums import Checksum
-from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
-from coalesce.storage.memory.bucket import StoredObject
+from coalesce.storage.memory import MemoryBucket, MemoryStore, Request, StoredObject
 from support.nights import at
 from support.runs import NoLease, new_run
 from support.scenarios import (
@@ -66,7 +65,7 @@ class Silent(MemoryStore):
 
     async def head(self, key: str) -> Head | None:
         head = await super().head(key)
-        return head and Head(head.key, head.size, head.etag, head.metadata, head.content_type, {})
+        return head and Head(head.key, head.size, head.etag, head.metadata, head.attributes, {})
 
 
 # --- reading the output back
@@ -105,7 +104,7 @@ async def test_an_output_of_another_length_than_was_sent_costs_no_source(ignores
                 head.size - (key == OUTPUT),
                 head.etag,
                 head.metadata,
-                head.content_type,
+                head.attributes,
                 {},
             )
 

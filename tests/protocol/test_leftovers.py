@@ -134,8 +134,8 @@ async def test_a_run_that_is_told_to_stop_looks_at_no_record_of_a_dead_run() -> 
 async def test_a_sweep_after_a_dead_run_leaves_uploads_that_it_cannot_have_begun(key: str) -> None:
     """A producer may write its sources in parts."""
     bucket = one_group(4)
-    theirs = bucket.create_upload(key, Checksum.NONE, {}, "")
-    own = bucket.create_upload("data/db.core.topic_0_90_99.jsonl.gz", Checksum.NONE, {}, "")
+    theirs = bucket.create_upload(key, Checksum.NONE, {})
+    own = bucket.create_upload("data/db.core.topic_0_90_99.jsonl.gz", Checksum.NONE, {})
     leave_lease(bucket, "dead", 0)
     assert (await night(bucket)).exit_code == 0
     assert theirs in bucket.uploads
@@ -152,7 +152,7 @@ async def test_a_run_that_sweeps_after_itself_leaves_the_uploads_of_a_run_that_h
         if request.operation == "CreateMultipartUpload" and request.key == output_of(4):
             leave_lease(bucket, "new", 60)
             new = "data/db.core.other_0_0_9.jsonl.gz"
-            theirs.append(bucket.create_upload(new, Checksum.NONE, {}, ""))
+            theirs.append(bucket.create_upload(new, Checksum.NONE, {}))
             raise Unavailable("made up", key=request.key)
 
     store.after = after

@@ -197,7 +197,7 @@ class Shortening(MemoryStore):
         head = await super().head(key)
         if head is None or "coalesce-plan" not in head.metadata:
             return head
-        return Head(key, head.size - 1, head.etag, head.metadata, head.content_type, {})
+        return Head(key, head.size - 1, head.etag, head.metadata, head.attributes, {})
 
 
 async def test_an_output_that_was_doubted_once_costs_no_source_later_either() -> None:
@@ -298,7 +298,7 @@ class Silent(MemoryStore):
 
     async def head(self, key: str) -> Head | None:
         head = await super().head(key)
-        return head and Head(key, head.size, head.etag, head.metadata, head.content_type, {})
+        return head and Head(key, head.size, head.etag, head.metadata, head.attributes, {})
 
 
 async def test_what_a_repeated_complete_says_is_no_proof_where_no_sum_is_shown() -> None:

@@ -18,8 +18,7 @@ from coalesce.storage import checksums
 from coalesce.storage.base import Deleted, DeleteResult
 from coalesce.storage.capabilities import Capabilities
 from coalesce.storage.checksums import Checksum
-from coalesce.storage.memory import MemoryStore, Request
-from coalesce.storage.memory.bucket import StoredObject
+from coalesce.storage.memory import MemoryStore, Request, StoredObject
 from support.buckets import contents
 from support.nights import (
     GROUP,
@@ -257,7 +256,9 @@ def twin(bucket: AuditedBucket, change: Callable[[bytes], bytes]) -> Callable[[]
         (upload,) = (held for held in bucket.uploads.values() if held.key == OUTPUT)
         parts = upload.parts.values()
         data = b"".join(part.data if hasattr(part, "data") else part[0] for part in parts)
-        bucket.store(OUTPUT, change(data), upload.metadata, upload.content_type)
+        bucket.store(
+            OUTPUT, change(data), upload.metadata, upload.attributes.headers.get("content-type", "")
+        )
 
     return write
 

@@ -196,17 +196,15 @@ async def test_what_a_run_without_deletes_left_is_counted_by_a_run_without_delet
 # --- no upload is left open
 
 
-async def test_a_look_that_is_refused_does_not_leave_another_batches_upload_open() -> None:
-    """The look at the first source of one batch is refused while the upload of the other is being
-    begun.
-    """
+async def test_an_upload_that_is_refused_does_not_leave_another_batches_upload_open() -> None:
+    """The upload of one batch is refused while that of the other is being begun."""
     bucket = audited(lambda bucket: corporate(bucket, groups=1, sources=6))
     store, begun = MemoryStore(bucket), asyncio.Event()
 
     async def before(request: Request) -> None:
-        if request.operation == "HeadObject" and request.key == f"{GROUP}_30-39.jsonl.gz":
+        if (request.operation, request.key) == ("CreateMultipartUpload", f"{GROUP}_30_59.jsonl.gz"):
             await begun.wait()
-            raise errors.AccessDenied("made up", key=request.key, operation="HeadObject")
+            raise errors.AccessDenied("made up", key=request.key, operation=request.operation)
 
     async def after(request: Request) -> None:
         if request.operation == "CreateMultipartUpload" and request.key.startswith("data/"):

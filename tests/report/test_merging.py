@@ -365,3 +365,24 @@ def test_what_is_no_report_gets_one_line(tmp_path: Path, text: str) -> None:
 def test_a_file_that_is_not_there_gets_one_line(tmp_path: Path) -> None:
     code, out, err = invoke(str(tmp_path / "none.json"))
     assert (code, out, len(err.splitlines())) == (2, "", 1)
+
+
+def test_what_differs_in_the_attributes_of_outputs_adds_up_and_is_shown() -> None:
+    """Each run has written its own outputs, whichever try it was."""
+    merged = merge(
+        [
+            report("0/2"),
+            report("1/2", attributes={"differing": 2, "example": "K: content-type is <a>"}),
+            report(
+                "1/2",
+                started="2026-11-22T04:30:00+00:00",
+                attributes={"differing": 3, "not_kept": 1, "example": "L: other"},
+            ),
+        ]
+    )
+    assert (merged.attributes.differing, merged.attributes.not_kept) == (5, 1)
+    assert merged.attributes.example == "K: content-type is <a>"
+    page = render_page(merged)
+    assert "<h2>Attributes</h2>" in page
+    assert "K: content-type is &lt;a&gt;" in page
+    assert "<h2>Attributes</h2>" not in render_page(merge([report()]))

@@ -35,7 +35,12 @@ async def test_messages_arrive_in_order_and_as_they_were_sent() -> None:
         GroupTask(1, Plan(GroupId("data/", "t", 0), (), (SINGLE,)), frozenset({"taken"})),
         Halt(143),
         Reply(1, ProcessUsage(cpu_seconds=1.5), False, OUTPUT),
-        Reply(1, ProcessUsage(), True, TaskEnd((KEPT,), (failure,), True, True, LeaseLost("over"))),
+        Reply(
+            1,
+            ProcessUsage(),
+            True,
+            TaskEnd((KEPT,), (failure,), True, True, LeaseLost("over"), "unlike"),
+        ),
     ]
     ours, theirs = socket.socketpair()
     _, writer = await asyncio.open_unix_connection(sock=ours)
@@ -45,7 +50,7 @@ async def test_messages_arrive_in_order_and_as_they_were_sent() -> None:
     arrived = [await receive(reader) for _ in sent]
     assert arrived[:3] == sent[:3]
     end = arrived[3].news
-    assert (end.kept, end.unsettled, end.stale) == ((KEPT,), True, True)
+    assert (end.kept, end.unsettled, end.stale, end.unlike) == ((KEPT,), True, True, "unlike")
     assert [(type(error), error.message, error.key) for error in (*end.failures, end.fatal)] == [
         (ContentError, "cut short", "data/t_0_2-2.jsonl.gz"),
         (LeaseLost, "over", ""),

@@ -70,6 +70,24 @@ async def test_a_spoilt_source_is_told_by_whichever_process_met_it(bucket: S3Sto
     assert (await look(bucket))[key] == spoilt
 
 
+@pytest.mark.parametrize("strict", [False, True])
+async def test_attributes_that_differ_are_told_by_whichever_process_met_them(
+    bucket: S3Store, strict: bool
+) -> None:
+    await fill(bucket, 2, 5)
+    key = "data/db.core.topic_1_20-29.jsonl.gz"
+    await bucket.put(key, (await bucket.get(key)).data, content_type="a/b")
+    more = ["--strict-attributes"] if strict else []
+    done = coalesce(bucket, *job(bucket, "--processes", "2", "--output", "json", *more))
+    assert done.returncode == 0, done.stderr
+    said = summary(done.stdout)
+    assert said["attributes"]["differing"] == (0 if strict else 1)
+    assert said["sources"]["left"]["attributes"] == (1 if strict else 0)
+    example = f"{key}: content-type is a/b, of the output application/gzip"
+    assert said["attributes"]["example"] == example
+    assert (key in await look(bucket)) is strict
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -59,6 +59,31 @@ def spoilt() -> MemoryBucket:
 
 
 @cache
+def described() -> MemoryBucket:
+    """A group whose sources say much of themselves; two of its four are of another class, and its
+    last one says something else.
+    """
+    bucket = MemoryBucket()
+    put(bucket, "data/t_0", 4)
+    for n, (key, stored) in enumerate(sorted(bucket.objects.items())):
+        bucket.store(
+            key,
+            stored.data,
+            {"team": "a" if n < 3 else "b"},
+            "application/x-made-up",
+            storage_class="STANDARD_IA" if n < 2 else "STANDARD",
+            headers={
+                "content-encoding": "gzip",
+                "x-amz-server-side-encryption": "aws:kms",
+                "x-amz-server-side-encryption-aws-kms-key-id": "arn:key",
+            },
+            tags={"owner": "x"},
+        )
+    bucket.now += 3600
+    return bucket
+
+
+@cache
 def weak() -> MemoryBucket:
     """The lake in a store that overwrites what a Complete meets."""
     bucket = copy_of(lake())

@@ -8,6 +8,7 @@ from coalesce import errors
 from coalesce.model import UploadedPart
 from coalesce.protocol.probe import probe
 from coalesce.storage import checksums
+from coalesce.storage.attributes import Attributes
 from coalesce.storage.base import Deleted, ObjectStore
 from coalesce.storage.capabilities import Capabilities
 from coalesce.storage.checksums import Checksum
@@ -39,7 +40,10 @@ async def upload(
     store: ObjectStore, key: str, *bodies: bytes, checksum: Checksum = Checksum.NONE
 ) -> tuple[str, list[UploadedPart]]:
     created = await store.create_upload(
-        key, checksum=checksum, metadata={"coalesce-plan": "d"}, content_type="application/gzip"
+        key,
+        checksum=checksum,
+        metadata={"coalesce-plan": "d"},
+        attributes=Attributes({"content-type": "application/gzip"}),
     )
     parts = [
         await store.upload_part(
@@ -147,7 +151,7 @@ async def test_an_upload_becomes_one_object_with_its_metadata(
     )
     head = await store.head("k")
     assert head is not None
-    assert (head.size, head.metadata.get("coalesce-plan"), head.content_type) == (
+    assert (head.size, head.metadata.get("coalesce-plan"), head.attributes.get("content-type")) == (
         len(PART) + 4,
         "d",
         "application/gzip",
@@ -256,3 +260,85 @@ async def test_a_copied_part_is_of_the_version_that_was_asked_for(
         value=checksums.encode(checksums.crc64([PART])),
     )
     assert (await store.get("k")).data == PART
+
+
+DESCRIBED = {
+    "content-type": "application/x-made-up; charset=utf-8",
+    "content-encoding": "gzip",
+    "content-language": "de, en",
+    "content-disposition": 'attachment; filename="a b.gz"',
+    "cache-control": "max-age=5, private",
+    "expires": "Wed, 21 Oct 2026 07:28:00 GMT",
+    "x-amz-meta-team": "a = b; c",
+    "x-amz-server-side-encryption": "AES256",
+}
+
+
+async def put_described(store: ObjectStore, attributes: Attributes) -> None:
+    """Uploads an object that says this of itself; skips where the server refuses it."""
+    try:
+        created = await store.create_upload(
+            "k", checksum=Checksum.NONE, metadata={"coalesce-plan": "d"}, attributes=attributes
+        )
+    except (errors.BadRequest, errors.NotImplementedByStore) as refusal:
+        pytest.skip(f"this server refuses it: {refusal.code}")
+    part = await store.upload_part(
+        "k", created.upload_id, 1, [b"x"], checksum=Checksum.NONE, value=""
+    )
+    await store.complete_upload("k", created.upload_id, [part], checksum=Checksum.NONE)
+
+
+@pytest.mark.parametrize("name", DESCRIBED)
+async def test_an_object_says_of_itself_what_its_upload_said(store: ObjectStore, name: str) -> None:
+    await put_described(store, Attributes({name: DESCRIBED[name]}))
+    head, body = await store.head("k"), await store.get("k")
+    part = await store.get("k", start=0, length=1)
+    assert head is not None
+    assert (head.tags, head.archived) == (0, False)
+    assert head.attributes == body.attributes == part.attributes
+    assert not any(found.startswith("x-amz-meta-coalesce-") for found in body.attributes)
+    if name not in head.attributes:
+        pytest.skip("this server drops it")
+    assert head.attributes[name] == DESCRIBED[name]
+
+
+async def test_a_kms_key_is_named_by_every_answer(store: ObjectStore) -> None:
+    asked = {
+        "x-amz-server-side-encryption": "aws:kms",
+        "x-amz-server-side-encryption-aws-kms-key-id": "arn:aws:kms:us-east-1:0:key/k",
+    }
+    await put_described(store, Attributes(asked))
+    head, body = await store.head("k"), await store.get("k")
+    assert head is not None
+    if "x-amz-server-side-encryption" not in head.attributes:
+        pytest.skip("this server drops it")
+    assert asked.items() <= head.attributes.items()
+    assert asked.items() <= body.attributes.items()
+
+
+async def test_tags_are_counted_and_read_as_they_were_set(store: ObjectStore) -> None:
+    tags = {"owner": "a b+c", "cost/center": "1=2@3", "empty": ""}
+    await put_described(store, Attributes(tags=tags))
+    found = await store.get_tags("k")
+    if not found:
+        pytest.skip("this server drops the tags of an upload")
+    head, body = await store.head("k"), await store.get("k")
+    assert head is not None
+    assert (found, head.tags, body.tags) == (tags, 3, 3)
+
+
+async def test_an_object_without_tags_has_none(store: ObjectStore) -> None:
+    await store.put("k", b"1")
+    assert (await store.get_tags("k"), (await store.get("k")).tags) == ({}, 0)
+    with pytest.raises(errors.NotFound):
+        await store.get_tags("absent")
+
+
+async def test_an_upload_is_listed_with_the_storage_class_that_it_asked_for(
+    store: ObjectStore,
+) -> None:
+    await put_described(store, Attributes(storage_class="STANDARD_IA"))
+    (entry,) = (await store.list_page("k")).objects
+    if entry.storage_class == "STANDARD":
+        pytest.skip("this server knows one storage class")
+    assert entry.storage_class == "STANDARD_IA"

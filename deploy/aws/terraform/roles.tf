@@ -106,6 +106,12 @@ data "aws_iam_policy_document" "job" {
     ]
   }
 
+  statement {
+    sid       = "Tags"
+    actions   = ["s3:GetObjectTagging", "s3:PutObjectTagging"]
+    resources = [local.prefixes[each.key]]
+  }
+
   dynamic "statement" {
     for_each = length(var.kms_key_arns) > 0 ? [var.kms_key_arns] : []
     content {

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from coalesce.cli import options as o
+from coalesce.cli.attribute_options import ATTRIBUTES
 from coalesce.cli.command import COMMANDS, WIDTH, Commands, add_command, version_option
 from coalesce.cli.options import Values
 
@@ -54,6 +55,15 @@ _NOT_PLANNED = (
     "max_delete",
     "deadline",
 )
+_OF_OUTPUTS = (
+    "sse",
+    "sse_kms_key_id",
+    "tags",
+    "metadata",
+    "content_type",
+    "content_encoding",
+    "strict_attributes",
+)
 _NOT_RECOVERED = (
     "check",
     "no_delete",
@@ -73,7 +83,7 @@ def _main(version: bool = version_option()) -> None:
     pass
 
 
-@add_command(app, o.SCOPE, o.BATCHING, o.RUNNING, o.STORE, o.OUTPUT.hide("save_plan"))
+@add_command(app, o.SCOPE, o.BATCHING, ATTRIBUTES, o.RUNNING, o.STORE, o.OUTPUT.hide("save_plan"))
 def run(values: Values) -> int:
     """Join small objects, verify the outputs, delete the sources; finishes interrupted work
     first.
@@ -85,6 +95,7 @@ def run(values: Values) -> int:
     app,
     o.SCOPE,
     o.BATCHING,
+    ATTRIBUTES.hide(*_OF_OUTPUTS),
     o.RUNNING.hide(*_NOT_PLANNED),
     o.STORE,
     o.OUTPUT.hide("metrics_file", "emf", "ping_url"),
@@ -110,6 +121,7 @@ def recover(values: Values) -> int:
     app,
     o.SCOPE,
     o.BATCHING,
+    ATTRIBUTES.only("storage_class"),
     o.RUNNING.only("state", "config"),
     o.STORE,
     o.OUTPUT.only("output"),

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from coalesce.exits import meaning_of
 from coalesce.model import Why
-from coalesce.report.report import RecoveredPart, Report, StagePart
+from coalesce.report.report import AttributesPart, RecoveredPart, Report, StagePart
 from coalesce.settings import format_duration
 
 Row = tuple[str, str]
@@ -34,6 +34,8 @@ _REASONS = {
     Why.UNFINISHED: "in groups that an earlier run left unfinished: see the failures,"
     " or run without --no-delete",
     Why.STOPPED: "not reached before the run ended; run again",
+    Why.ATTRIBUTES: "unlike their neighbours in content type, metadata or tags"
+    " (--strict-attributes)",
     Why.FAILED: "in outputs that failed, see the failures; run again",
 }
 
@@ -76,6 +78,7 @@ def summary_table(report: Report, min_age: float | None = None) -> Table:
         ),
         *_recovered_rows(report.recovered),
         ("offsets", f"{report.offsets.gaps:,} gaps, {report.offsets.overlaps:,} overlaps"),
+        *_attribute_rows(report.attributes),
         *([("path list", _path_list(report))] if report.path_list.before else []),
         (
             "requests",
@@ -173,6 +176,18 @@ def _recovered_rows(recovered: RecoveredPart) -> list[Row]:
     ]
     said = [f"{count_of(number, noun)} {what}" for number, noun, what in parts if number]
     return [("recovered", ", ".join(said or [f"{count_of(recovered.outputs, 'output')} proven"]))]
+
+
+def _attribute_rows(said: AttributesPart) -> list[Row]:
+    """What sources say of themselves and their outputs do not; nothing if all is the same."""
+    parts = []
+    if said.differing:
+        parts.append(f"{count_of(said.differing, 'source')} unlike their output")
+    if said.not_kept:
+        parts.append(f"{count_of(said.not_kept, 'output')} changed by the store")
+    if said.example:
+        parts.append(f"such as {said.example}")
+    return [("attributes", "; ".join(parts))] if parts else []
 
 
 def _stage_rows(stages: Mapping[str, StagePart]) -> list[Row]:

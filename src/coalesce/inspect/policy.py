@@ -10,6 +10,7 @@ from coalesce.protocol.state import ledger_prefix, records_prefix
 Document = dict[str, Any]
 
 _OBJECTS = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"]
+_TAGS = ["s3:GetObjectTagging", "s3:PutObjectTagging"]  # an output has its sources' tags
 _KEYS = ["kms:Decrypt", "kms:GenerateDataKey"]
 
 
@@ -59,6 +60,12 @@ def role_policy(
             "Resource": arn,
         },
         {"Sid": "ReadWriteDelete", "Effect": "Allow", "Action": _OBJECTS, "Resource": resources},
+        {
+            "Sid": "Tags",
+            "Effect": "Allow",
+            "Action": _TAGS,
+            "Resource": [f"{arn}/{prefix}*" for prefix in prefixes],
+        },
     ]
     if report:
         statements.append(

@@ -6,7 +6,7 @@ import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import overload
 
 from typing_extensions import override
@@ -174,6 +174,27 @@ class Sources(Sequence[Source]):
     def sizes(self) -> Iterator[int]:
         """Yields the bytes of each source, without making the sources."""
         return map(self._table.sizes.__getitem__, self._rows)
+
+    def storage_classes(self) -> Iterator[str]:
+        """Yields the storage class of each source, without making packed ones."""
+        table = self._table
+        for row in self._rows:
+            other = table.unpacked.get(row)
+            yield other.storage_class if other else table.templates[table.template_rows[row]][2]
+
+    def by_class(self) -> Iterator[Sources]:
+        """Yields the longest runs of neighbours that have one storage class."""
+        table = self._table
+        classes = {template[2] for template in table.templates}
+        classes |= {source.storage_class for source in table.unpacked.values()}
+        if len(classes) <= 1:
+            yield self
+            return
+        begin = 0
+        for _, alike in groupby(self.storage_classes()):
+            end = begin + sum(1 for _ in alike)
+            yield self[begin:end]
+            begin = end
 
     def by_offset(self) -> Sources:
         """Returns the sources ordered by first offset, last offset and key."""

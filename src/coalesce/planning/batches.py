@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 from array import array
 from bisect import bisect_right
-from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from coalesce.model import Batch, ExistingOutput, Group, GroupId, Kept, Plan, Source, Why
 from coalesce.naming.layouts import Layout
@@ -47,11 +47,13 @@ def replan(
     layout: Layout,
     limits: Limits,
     taken: Container[str],
+    kinds: Mapping[str, str] | None = None,
 ) -> tuple[tuple[Batch, ...], tuple[Source, ...]]:
-    """Plans a batch again around sources that cannot be joined.
+    """Plans a batch again around sources that cannot be joined, and apart from others.
 
     No new batch extends across one of them: an output must not claim offsets that it does not
-    hold. Takes time in proportion to the sources of the batch.
+    hold. Nor does one hold sources of several kinds. Takes time in proportion to the sources of the
+    batch.
 
     Args:
         group: The batch's group.
@@ -61,6 +63,7 @@ def replan(
         limits: Sources and bytes per output.
         taken: Output keys in use. The batch's own key counts as taken, since its upload may still
             be open.
+        kinds: By key, of which kind a source is; those that are not in it are of one kind too.
 
     Returns:
         The new batches in offset order, and the sources that are too few to be joined.
@@ -76,6 +79,8 @@ def replan(
     names = _NamesInUse(taken, {batch.output})
     edges = pairwise((-1, *places, len(sources)))
     stretches = (sources[before + 1 : after] for before, after in edges)
+    if kinds:
+        stretches = (alike for some in stretches for alike in _by_kind(some, kinds))
     batches, single = _plan_stretches(group, stretches, layout, limits, names)
     return tuple(batches), tuple(single)
 
@@ -241,14 +246,28 @@ def _plan_stretches(
     limits: Limits,
     names: _NamesInUse,
 ) -> tuple[list[Batch], list[Source]]:
-    """Plans stretches of ordered sources, of which no batch may extend into the next."""
+    """Plans stretches of ordered sources, of which no batch may extend into the next.
+
+    Nor does one extend into another storage class, where outputs have that of their sources.
+    """
     batches: list[Batch] = []
     single: list[Source] = []
+    if limits.one_class:
+        stretches = (alike for sources in stretches for alike in sources.by_class())
     for sources in stretches:
         made, alone = _plan_batches(group, sources, layout, limits, names)
         batches += made
         single += alone
     return batches, single
+
+
+def _by_kind(sources: Sources, kinds: Mapping[str, str]) -> Iterator[Sources]:
+    """Yields the longest runs of neighbours of one kind."""
+    begin = 0
+    for _, alike in groupby(kinds.get(source.key, "") for source in sources):
+        end = begin + sum(1 for _ in alike)
+        yield sources[begin:end]
+        begin = end
 
 
 def _plan_batches(

@@ -37,6 +37,7 @@ _OPTIONS = frozenset(
         "min_files",
         "min_age",
         "state",
+        "storage_class",
     }
 )
 

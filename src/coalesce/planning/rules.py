@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from coalesce.model import GroupId
 from coalesce.naming.layouts import LAYOUTS
-from coalesce.settings import Settings
+from coalesce.settings import TAKE_SOURCES, Settings
 
 _DEFAULTS = Settings.model_fields
 
@@ -17,7 +17,7 @@ class Limits:
     """The rules of a plan: sources and bytes per output, and what is left alone.
 
     `max_size` is in bytes, `min_age` in seconds. `copy` allows server-side copies; `single` makes
-    one gzip member of each output.
+    one gzip member of each output; `one_class` joins only sources of the same storage class.
     """
 
     max_files: int = _DEFAULTS["max_files"].default
@@ -28,6 +28,7 @@ class Limits:
     exclude: tuple[str, ...] = ()
     copy: bool = False
     single: bool = False
+    one_class: bool = True
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
@@ -44,6 +45,7 @@ class Limits:
             include=settings.include,
             exclude=settings.exclude,
             single=single,
+            one_class=settings.storage_class == TAKE_SOURCES,
         )
 
 

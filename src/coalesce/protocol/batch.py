@@ -46,6 +46,8 @@ from coalesce.protocol.deletion import Deletion, delete_sources
 from coalesce.protocol.ledger import Expected, expect, remove_entry, write_entry
 from coalesce.protocol.session import Session
 from coalesce.stop import Stop
+from coalesce.storage.attributes import Attributes
+from coalesce.transfer.comparison import Comparison
 from coalesce.transfer.stream import Misread, SourcesUnusable, transfer, window_bytes
 
 # How often Complete is sent while nothing is known.
@@ -156,13 +158,14 @@ def next_step(state: State, event: Event) -> State:
 class BatchWork:
     """A batch on its way, and what is known of it so far.
 
-    `error` is why it failed, if it did; `refusal` is the store's, to remove its ledger entry;
-    `unusable` are the sources that cannot be joined.
+    `first` is what its first source says of itself; `error` is why it failed, if it did; `refusal`
+    is the store's, to remove its ledger entry; `unusable` are the sources that cannot be joined.
     `unanswered` says that a Complete was sent and no answer came, or came only to its repetition.
     """
 
     batch: Batch
     upload_id: str
+    first: Attributes
     state: State = State.RECORDED
     transferred: TransferredBatch | None = None
     expected: Expected | None = None
@@ -191,12 +194,12 @@ class BatchWorker:
     session: Session
     stop: Stop
 
-    async def work(self, batch: Batch, upload_id: str) -> BatchWork:
+    async def work(self, batch: Batch, upload_id: str, first: Attributes) -> BatchWork:
         """One batch, from RECORDED to its end.
 
         Raises what ends the whole run: LeaseLost, ConfigurationError.
         """
-        work = BatchWork(batch, upload_id)
+        work = BatchWork(batch, upload_id, first)
         while work.state not in ENDS:
             event = await self._act(work)
             work.way.append(work.state)
@@ -241,6 +244,7 @@ class BatchWorker:
                         checksum=rules.capabilities.checksum,
                         capacity=capacity,
                         window=window,
+                        comparison=Comparison(self.session.store, rules.attributes, work.first),
                     )
             except SourcesUnusable as error:
                 work.unusable = error.sources
@@ -265,7 +269,12 @@ class BatchWorker:
         work.expected = expect(self.session.rules, work.transferred)
         try:
             await write_entry(
-                self.session, work.batch, work.upload_id, work.transferred, work.expected
+                self.session,
+                work.batch,
+                work.upload_id,
+                work.transferred,
+                work.expected,
+                work.first,
             )
         except StorageError as error:
             if isinstance(error, PreconditionFailed):

@@ -36,15 +36,17 @@ _WITNESS = object()
 class Committed:
     """Proof that this process has itself just read the output back and found it to be the batch.
 
-    Made by `prove` alone. `size` is in bytes, `crc64` as S3 spells it.
+    Made by `prove` alone. `size` is in bytes, `crc64` as S3 spells it; `attributes` are the headers
+    that say what the output is.
     """
 
-    __slots__ = ("batch", "crc64", "etag", "size")
+    __slots__ = ("attributes", "batch", "crc64", "etag", "size")
 
     def __init__(self, batch: Batch, head: Head, crc64: str, witness: object) -> None:
         if witness is not _WITNESS:
             raise TypeError("only reading an output back makes a Committed")
         self.batch = batch
+        self.attributes = head.attributes
         self.etag = head.etag
         self.size = head.size
         self.crc64 = crc64

@@ -17,12 +17,14 @@ from typing import Annotated, Literal
 from isal import isal_zlib
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from coalesce.content.attributes import everything
 from coalesce.errors import AccessDenied, NotFound, RecordDamaged, TooLong
 from coalesce.model import Batch, TransferredBatch
 from coalesce.protocol.session import GroupRules, Session
 from coalesce.protocol.state import entry_key
 from coalesce.protocol.writes import write_state
 from coalesce.storage import checksums
+from coalesce.storage.attributes import Attributes
 from coalesce.storage.base import Deleted, ObjectStore
 from coalesce.storage.checksums import Checksum
 
@@ -52,7 +54,12 @@ class Expected(BaseModel):
 
 
 class EntryHeader(Expected):
-    """The first line of an entry. `written` is in seconds since the epoch, by the run's clock."""
+    """The first line of an entry.
+
+    `written` is in seconds since the epoch, by the run's clock. `attributes` is what the first
+    source says of itself; the others say the same, but for what their lines say, and for so many
+    that are `unnoted`.
+    """
 
     schema_version: Literal[1] = 1
     run_id: str
@@ -65,6 +72,8 @@ class EntryHeader(Expected):
     sources: Size
     records: Size | None
     written: float
+    attributes: dict[str, str | dict[str, str] | None] = Field(default_factory=dict)
+    unnoted: Size = 0
 
 
 def expect(rules: GroupRules, transferred: TransferredBatch) -> Expected:
@@ -87,10 +96,11 @@ async def write_entry(
     upload_id: str,
     transferred: TransferredBatch,
     expected: Expected,
+    first: Attributes,
 ) -> None:
     """Writes the entry of an upload that is about to be completed to what is `expected`.
 
-    Raises StorageError.
+    `first` is what its first source says of itself. Raises StorageError.
     """
     rules = session.rules
     key = entry_key(rules.state, batch.output, upload_id)
@@ -106,6 +116,8 @@ async def write_entry(
         sources=len(batch.sources),
         records=transferred.records,
         written=round(time.time(), 3),
+        attributes=everything(first),
+        unnoted=transferred.differences.unnoted,
     )
     body = _encode(header, batch, transferred)
     await write_state(session.store, key, body, if_none_match=True, content_type=_CONTENT_TYPE)
@@ -173,16 +185,18 @@ def _encode(header: EntryHeader, batch: Batch, transferred: TransferredBatch) ->
 
 def _lines(header: EntryHeader, batch: Batch, transferred: TransferredBatch) -> Iterator[str]:
     """A source's line: key, ETag, size, time, records, where it begins in the output and how many
-    bytes it is there, and CRC64NVME and size of its content, if it was looked at.
+    bytes it is there, and CRC64NVME and size of its content, if it was looked at; and what it says
+    of itself that the first one does not.
     """
     yield header.model_dump_json() + "\n"
-    start = 0
+    start, noted = 0, transferred.differences.noted
     for source, fate in zip(batch.sources, transferred.sources, strict=True):
+        says = f",{noted[source.key]}" if source.key in noted else ""
         # Written by hand: `json.dumps` takes two and a half times as long, for each source.
         yield (
             f"[{encode_basestring_ascii(source.key)},{encode_basestring_ascii(source.etag)},"
             f"{source.size},{int(source.modified)},{_number(fate.records)},{start},{fate.length},"
-            f"{_number(fate.crc64)},{_number(fate.content)}]\n"
+            f"{_number(fate.crc64)},{_number(fate.content)}{says}]\n"
         )
         start += fate.length
 

@@ -26,6 +26,7 @@ class GroupOutcome:
         kept: Sources that stay, and why.
         failures: What went wrong.
         unsettled: Its plan record stays.
+        unlike: What one says of itself that is not joined with its neighbours, in words.
         stale: Sources were no longer as they were listed: the group is to be listed again.
     """
 
@@ -39,6 +40,7 @@ class GroupOutcome:
     failures: list[CoalesceError] = field(default_factory=list)
     unsettled: bool = False
     stale: bool = False
+    unlike: str = ""
 
     def add(self, output: CommittedOutput) -> None:
         """Adds an output that is there and proven."""

@@ -13,29 +13,31 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from coalesce.content.attributes import not_kept
 from coalesce.errors import (
-    AccessDenied,
-    BadRequest,
     CoalesceError,
     ConfigurationError,
     GroupOwned,
     IntegrityError,
     LeaseLost,
+    SourceUnusable,
     StorageError,
     first_failure,
 )
 from coalesce.listing.pages import all_pages
-from coalesce.model import Batch, Kept, Plan, Source, Why
+from coalesce.model import Batch, CommittedOutput, Kept, Plan, Why
 from coalesce.planning.batches import replan
 from coalesce.protocol.batch import BatchWork, BatchWorker, State
-from coalesce.protocol.commit import metadata_of
+from coalesce.protocol.commit import Committed
 from coalesce.protocol.deletion import Deletion
 from coalesce.protocol.held import HeldRecord
 from coalesce.protocol.ledger import remove_entry
+from coalesce.protocol.opening import begin_upload, look_at_first
 from coalesce.protocol.outcome import GroupOutcome, committed_output
 from coalesce.protocol.record import PlanRecord, RecordedBatch
 from coalesce.protocol.session import Session
 from coalesce.stop import Stop
+from coalesce.storage.attributes import NO_ATTRIBUTES, Attributes
 
 # How often sources are tried: planned again around those that cannot be joined, which one reading
 # finds all of, or after a concurrent change.
@@ -80,10 +82,13 @@ async def settle_record(session: Session, held: HeldRecord, outcome: GroupOutcom
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """A batch that waits for its round; `tries` counts those that its sources have behind them."""
+    """A batch that waits for its round; `tries` counts those that its sources have behind them,
+    `first` is what its first source says of itself.
+    """
 
     batch: Batch
     tries: int = 0
+    first: Attributes = NO_ATTRIBUTES
 
 
 @dataclass(slots=True)
@@ -128,10 +133,12 @@ class GroupWork:
         return chosen
 
     async def _run_round(self, chosen: Sequence[_Planned]) -> None:
+        chosen = await self._look_at_first(chosen)
+        if not chosen:
+            return
         self.session.lease.check()  # an upload begun without a lease would be swept by nobody
-        batches = [planned.batch for planned in chosen]
-        uploads = await self._create_uploads(batches)
-        await self._record(batches, uploads)
+        uploads = await self._begin_uploads(chosen)
+        await self._record([planned.batch for planned in chosen], uploads)
         worker = BatchWorker(self.session, self.stop)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -145,14 +152,13 @@ class GroupWork:
             await self._settle()
 
     async def _work(self, worker: BatchWorker, planned: _Planned, upload_id: str) -> None:
-        work = await worker.work(planned.batch, upload_id)
+        work = await worker.work(planned.batch, upload_id, planned.first)
         await self._account(work, planned)
 
     async def _account(self, work: BatchWork, planned: _Planned) -> None:
         """Notes what became of a batch, and plans again what is to be planned again."""
         if work.committed is not None:
-            records = work.transferred.records if work.transferred else None
-            self.outcome.add(committed_output(work.committed, work.deletion, records=records))
+            self.outcome.add(self._output_of(work, work.committed))
             if work.deletion is not None and work.deletion.gone > work.deletion.deleted:
                 await self._look_for_rival(work, work.deletion)
         if work.refusal is not None:
@@ -175,6 +181,17 @@ class GroupWork:
                 await self._amend(work, [])
             case State.DROPPED:
                 self._account_dropped(work, planned)
+
+    def _output_of(self, work: BatchWork, committed: Committed) -> CommittedOutput:
+        """What is reported of a batch that this process has sent."""
+        assert work.transferred is not None
+        wanted = self.session.rules.attributes.of_output(work.first)
+        return replace(
+            committed_output(committed, work.deletion, records=work.transferred.records),
+            differing=work.transferred.differences.sources,
+            example=work.transferred.differences.example,
+            not_kept=not_kept(committed.batch.output, wanted, committed.attributes),
+        )
 
     async def _look_for_rival(self, work: BatchWork, deletion: Deletion) -> None:
         """Raises the alarm if sources that were joined here were deleted by somebody else, and
@@ -213,29 +230,39 @@ class GroupWork:
         if work.was(State.STALE):
             self.outcome.stale = True
         elif work.was(State.SPOILT):
-            self._plan_around(work, planned.tries + 1)
+            self._plan_around(work.batch, work.unusable, planned.tries + 1)
         elif work.was(State.CONFLICTED) and planned.tries + 1 < _TRIES:
             self.todo.append(replace(planned, tries=planned.tries + 1))
         elif work.error is not None:
             self._fail(work)
             self.failed |= work.was(State.ABANDONED)
 
-    def _plan_around(self, work: BatchWork, tries: int) -> None:
+    def _plan_around(self, batch: Batch, found: Sequence[SourceUnusable], tries: int) -> None:
         """Plans a batch again without the sources that cannot be joined: never across one of them,
-        never a batch minus one source. After the last try its other sources stay too.
+        never a batch minus one source. Sources that are only unlike the others are joined with
+        their like. After the last try the other sources of the batch stay too.
         """
         rules = self.session.rules
-        unusable = [error.source for error in work.unusable]
-        for error in work.unusable:
+        unlike = {error.source.key: error.kind for error in found if error.why is Why.ATTRIBUTES}
+        spoilt = [error for error in found if error.why is not Why.ATTRIBUTES]
+        for error in spoilt:
             self.outcome.kept.append(Kept(error.source.key, error.why))
             self.outcome.failures.append(error.cause)
+        if unlike and not self.outcome.unlike:
+            self.outcome.unlike = next(e.message for e in found if e.why is Why.ATTRIBUTES)
         if tries == _TRIES:
+            rest = [source.key for source in batch.sources] if not spoilt else unlike
+            self.outcome.kept += [Kept(key, Why.ATTRIBUTES) for key in rest]
             return
+        without = [error.source for error in spoilt]
         pieces, single = replan(
-            self.plan.group, work.batch, unusable, rules.layout, rules.limits, self.taken
+            self.plan.group, batch, without, rules.layout, rules.limits, self.taken, unlike
         )
         self.taken |= {piece.output for piece in pieces}
-        self.outcome.kept += [Kept(source.key, Why.SINGLE) for source in single]
+        why = Why.ATTRIBUTES if unlike and not spoilt else Why.SINGLE
+        self.outcome.kept += [
+            Kept(source.key, Why.ATTRIBUTES if source.key in unlike else why) for source in single
+        ]
         self.todo.extend(_Planned(piece, tries) for piece in pieces)
 
     def _fail(self, work: BatchWork) -> None:
@@ -286,45 +313,45 @@ class GroupWork:
         except StorageError:
             self.outcome.unsettled = True
 
-    async def _create_uploads(self, batches: Sequence[Batch]) -> dict[str, str]:
+    async def _look_at_first(self, chosen: Sequence[_Planned]) -> list[_Planned]:
+        """The batches whose first source can be read, with what it says of itself. The others are
+        planned again around it: there is nothing of them yet.
+        """
+        looks = await asyncio.gather(
+            *(look_at_first(self.session, planned.batch.sources[0]) for planned in chosen),
+            return_exceptions=True,
+        )
+        ready: list[_Planned] = []
+        for planned, look in zip(chosen, looks, strict=True):
+            if isinstance(look, Attributes):
+                ready.append(replace(planned, first=look))
+            elif not isinstance(look, SourceUnusable):
+                raise look
+            elif look.why is Why.CHANGED:
+                self.outcome.stale = True
+            else:
+                self._plan_around(planned.batch, [look], planned.tries + 1)
+        return ready
+
+    async def _begin_uploads(self, chosen: Sequence[_Planned]) -> dict[str, str]:
         """Upload ids by the digest of their batch. No creation is cancelled by another's failure:
         an upload whose id is never learned could be swept by nobody.
         """
-        results = await asyncio.gather(*map(self._create_upload, batches), return_exceptions=True)
+        results = await asyncio.gather(
+            *(begin_upload(self.session, planned.batch, planned.first) for planned in chosen),
+            return_exceptions=True,
+        )
         uploads = {
-            batch.digest: result
-            for batch, result in zip(batches, results, strict=True)
+            planned.batch.digest: result
+            for planned, result in zip(chosen, results, strict=True)
             if isinstance(result, str)
         }
         failures = [result for result in results if isinstance(result, BaseException)]
         if failures:
-            await self._abort([batch for batch in batches if batch.digest in uploads], uploads)
+            batches = [planned.batch for planned in chosen if planned.batch.digest in uploads]
+            await self._abort(batches, uploads)
             raise failures[0]
         return uploads
-
-    async def _create_upload(self, batch: Batch) -> str:
-        session, rules = self.session, self.session.rules
-        async with session.capacity.writes.slot():
-            checksum = rules.capabilities.checksum
-            content_type = await self._content_type(batch.sources[0])
-            try:
-                created = await session.store.create_upload(
-                    batch.output,
-                    checksum=checksum,
-                    metadata=metadata_of(batch, checksum, rules.version),
-                    content_type=content_type,
-                )
-            except StorageError as error:
-                if error.repeated or not isinstance(error, AccessDenied | BadRequest):
-                    session.lease.mark_untidy()  # it may be open, and nobody knows its id
-                raise
-        if created.repeated:
-            session.lease.mark_untidy()
-        return created.upload_id
-
-    async def _content_type(self, source: Source) -> str:
-        head = await self.session.store.head(source.key)
-        return head.content_type if head else ""
 
     async def _abort(self, batches: Sequence[Batch], uploads: dict[str, str]) -> None:
         """Aborts uploads; one that may still be there is for the run that sweeps after this one."""

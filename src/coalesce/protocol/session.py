@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from coalesce.content.attributes import AttributeRules
 from coalesce.naming.layouts import Layout
 from coalesce.planning.parts import PartSizes
 from coalesce.planning.rules import Limits
@@ -31,6 +32,7 @@ class GroupRules:
     check: bool = True
     delete: bool = True
     ledger: bool = True
+    attributes: AttributeRules = field(default_factory=AttributeRules)
     sizes: PartSizes = field(default_factory=PartSizes)
     round_batches: int = 64
     round_sources: int = 25_000

@@ -211,6 +211,7 @@ class Account:
         for kept in outcome.kept:
             self.report.add_kept(kept.why)
             self._emit_kept(kept)
+        self.report.add_unlike(outcome.unlike)
         counted = outcome.joined + len(outcome.kept) + plan.excluded
         self.report.add_kept(rest, max(0, len(group.sources) + outcome.more - counted))
         for error in outcome.failures:

@@ -85,6 +85,7 @@ def render_page(report: MergedReport) -> str:
         _render_section("Objects by topic", _chart_objects(report)),
         _render_section("Bytes by topic", _list_topics(report)),
         _render_section("Small objects left in place, and why", _chart_left(report)),
+        _render_section("Attributes", _list_attributes(report)),
         _render_section("Runs", _chart_seconds(report) + _list_runs(report)),
         _render_section("Stages", _list_stages(report)),
         _render_section("Requests", _list_requests(report)),
@@ -230,6 +231,16 @@ def _chart_left(report: MergedReport) -> str:
         (reason_of(why), float(count), None) for why, count in report.sources.left.items() if count
     ]
     return _render_bars(rows, "", "small objects left in place, by reason")
+
+
+def _list_attributes(report: MergedReport) -> str:
+    said = report.attributes
+    rows = [
+        ("small objects that say something else than their output", said.differing),
+        ("outputs whose store did not keep what they were to say", said.not_kept),
+    ]
+    table = _render_table(("what", "number"), [row for row in rows if row[1]])
+    return table + (f"<p>{escape(said.example)}</p>" if said.example else "")
 
 
 def _chart_seconds(report: MergedReport) -> str:

@@ -14,6 +14,7 @@ from coalesce.errors import UsageError
 from coalesce.exits import ExitCode, worst
 from coalesce.naming.shards import Shard
 from coalesce.report.report import (
+    AttributesPart,
     Failure,
     GroupsPart,
     OffsetsPart,
@@ -122,6 +123,7 @@ def merge(reports: Sequence[Report]) -> MergedReport:
         outputs=_merge_outputs(reports, recovered),
         recovered=recovered,
         offsets=_merge_offsets(attempts),
+        attributes=_merge_attributes(reports),
         path_list=_merge_path_lists(attempts),
         topics=_merge_topics(attempts),
         requests=_merge_requests(reports),
@@ -269,6 +271,15 @@ def _merge_offsets(attempts: Iterable[list[Report]]) -> OffsetsPart:
         total.gaps += runs[0].offsets.gaps
         total.overlaps += runs[0].offsets.overlaps
     return total
+
+
+def _merge_attributes(reports: Sequence[Report]) -> AttributesPart:
+    """Of outputs, which each run has written for itself."""
+    return AttributesPart(
+        differing=sum(report.attributes.differing for report in reports),
+        not_kept=sum(report.attributes.not_kept for report in reports),
+        example=next((r.attributes.example for r in reports if r.attributes.example), ""),
+    )
 
 
 def _merge_path_lists(attempts: Iterable[list[Report]]) -> PathListPart:

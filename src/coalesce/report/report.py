@@ -44,6 +44,7 @@ _REASONS = {
     Why.UNFINISHED: "an earlier run left their group unfinished",
     Why.STOPPED: "the run ended before their turn",
     Why.FAILED: "their output failed",
+    Why.ATTRIBUTES: "attributes unlike their neighbours'",
     Why.CHANGED: "changed or deleted since the listing",
     Why.DELETE_REFUSED: "joined, but the store refused the delete",
 }
@@ -51,7 +52,7 @@ _REASONS = {
 # of small read-backs count as GETs.
 _STAGES = {
     "list": ("ListObjectsV2",),
-    "get": ("GetObject",),
+    "get": ("GetObject", "GetObjectTagging"),
     "check": (),
     "upload": ("UploadPart", "UploadPartCopy"),
     "commit": (
@@ -64,6 +65,7 @@ _STAGES = {
     ),
     "delete": ("DeleteObjects", "DeleteObject"),
 }
+_READS = frozenset({"GetObject", "HeadObject", "GetObjectTagging"})
 _WRITES = frozenset(
     {
         "PutObject",
@@ -192,6 +194,16 @@ class OffsetsPart(_Part):
     overlaps: int = 0
 
 
+class AttributesPart(_Part):
+    """Sources that say something else of themselves than their output, outputs whose store did not
+    keep what they were to say, and the first of either, or of sources left because of it.
+    """
+
+    differing: int = 0
+    not_kept: int = 0
+    example: str = ""
+
+
 class PathListPart(_Part):
     """Characters of the comma-joined list of all paths under the prefixes, against Java's limit."""
 
@@ -284,6 +296,7 @@ class Report(_Part):
     outputs: OutputsPart = Field(default_factory=OutputsPart)
     recovered: RecoveredPart = Field(default_factory=RecoveredPart)
     offsets: OffsetsPart = Field(default_factory=OffsetsPart)
+    attributes: AttributesPart = Field(default_factory=AttributesPart)
     path_list: PathListPart = Field(default_factory=PathListPart)
     topics: list[TopicPart] = Field(default_factory=list)
     requests: dict[str, int] = Field(default_factory=dict)
@@ -314,8 +327,15 @@ class Report(_Part):
         self.outputs.written += 1
         self.outputs.bytes += output.size
         self.outputs.records += output.records or 0
+        self.attributes.differing += output.differing
+        self.attributes.not_kept += bool(output.not_kept)
+        self.add_unlike(output.example or output.not_kept)
         self.sources.joined += output.joined
         self.sources.deleted += output.deleted
+
+    def add_unlike(self, example: str) -> None:
+        """Keeps the first example of attributes that differ."""
+        self.attributes.example = self.attributes.example or example
 
     def add_failure(self, error: CoalesceError, group: str = "") -> Failure:
         """Adds a failure, makes the exit code at least as severe, and returns the failure.
@@ -350,7 +370,7 @@ def reason_of(why: str) -> str:
 def cost(requests: Counter[str]) -> float:
     """US dollars for these requests, by S3 operation, at S3 Standard's list price."""
     writes = sum(count for name, count in requests.items() if name in _WRITES)
-    reads = sum(count for name, count in requests.items() if name in ("GetObject", "HeadObject"))
+    reads = sum(count for name, count in requests.items() if name in _READS)
     return round(writes * _WRITE_USD + reads * _READ_USD, 6)
 
 

@@ -251,3 +251,4 @@ def complete_outcome(outcome: GroupOutcome, second: GroupOutcome) -> None:
         error for error in outcome.failures if (error.code, error.key) not in seen
     ] + second.failures
     outcome.kept = second.kept
+    outcome.unlike = outcome.unlike or second.unlike

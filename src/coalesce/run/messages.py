@@ -78,6 +78,7 @@ class TaskEnd:
     Attributes:
         kept: All sources that stay, those of its committed outputs included.
         stale: Whether the group is to be listed and planned again.
+        unlike: What a source says of itself that is not joined with its neighbours.
         fatal: What ends the whole run; or GroupOwned.
     """
 
@@ -86,6 +87,7 @@ class TaskEnd:
     unsettled: bool
     stale: bool
     fatal: CoalesceError | None
+    unlike: str = ""
 
     @classmethod
     def of(cls, outcome: GroupOutcome, fatal: CoalesceError | None) -> TaskEnd:
@@ -96,6 +98,7 @@ class TaskEnd:
             unsettled=outcome.unsettled,
             stale=outcome.stale,
             fatal=fatal,
+            unlike=outcome.unlike,
         )
 
     def add_to(self, outcome: GroupOutcome) -> None:
@@ -104,6 +107,7 @@ class TaskEnd:
         outcome.failures += self.failures
         outcome.unsettled |= self.unsettled
         outcome.stale |= self.stale
+        outcome.unlike = outcome.unlike or self.unlike
 
 
 @dataclass(frozen=True, slots=True)

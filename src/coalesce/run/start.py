@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from coalesce import __version__
+from coalesce.content.attributes import AttributeRules
 from coalesce.errors import CoalesceError
 from coalesce.planning.rules import Limits
 from coalesce.protocol.lease import Claim
@@ -54,22 +55,25 @@ async def probe_store(
         run_id=report.run_id,
         version=__version__,
         layout=workload.layout,
-        limits=replace(workload.limits, copy=_may_copy(workload.limits, capabilities)),
+        limits=replace(workload.limits, copy=_may_copy(settings, workload.limits, capabilities)),
         capabilities=capabilities,
         check=settings.check,
         delete=settings.delete,
         ledger=settings.ledger,
+        attributes=AttributeRules.of(settings),
     )
 
 
-def _may_copy(limits: Limits, capabilities: Capabilities) -> bool:
+def _may_copy(settings: Settings, limits: Limits, capabilities: Capabilities) -> bool:
     """Decides whether the store may copy sources into outputs by itself.
 
     Only where outputs have the sources' bytes, if the store copies no other version than the listed
-    one, and if it keeps a checksum of the whole output.
+    one, and if it keeps a checksum of the whole output. What is copied unread says nothing of its
+    attributes.
     """
     return (
         not limits.single
+        and (settings.check or not settings.strict_attributes)
         and capabilities.copy_condition
         and capabilities.checksum is Checksum.CRC64NVME
     )

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from coalesce.model import ObjectInfo, UploadedPart
+from coalesce.storage.attributes import NO_ATTRIBUTES, Attributes
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.limits import LIST_PAGE
 
@@ -42,28 +43,34 @@ class Body:
 
     `checksum` maps the names of algorithms to base64 values; it is empty for a range, and for an
     object without a full-object checksum. `kms` says that the object is encrypted under a key of
-    KMS, so that its ETag is no MD5 (S3 API reference, "Object").
+    KMS, so that its ETag is no MD5 (S3 API reference, "Object"). `attributes` are the headers that
+    say what the object is; `tags` is how many tags it has, as far as the caller may know.
     """
 
     data: bytes
     etag: str
     checksum: Mapping[str, str] = field(default_factory=dict)
     kms: bool = False
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    tags: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
     """What HEAD says about an object.
 
-    `checksum` as in `Body`, composite values (`...-N`) included; names of metadata are lower case.
+    `checksum`, `attributes` and `tags` as in `Body`, composite checksums (`...-N`) included; names
+    of metadata are lower case. `archived` says that it has to be restored before it can be read.
     """
 
     key: str
     size: int
     etag: str
     metadata: Mapping[str, str]
-    content_type: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
     checksum: Mapping[str, str] = field(default_factory=dict)
+    tags: int = 0
+    archived: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +214,10 @@ class ObjectStore(Protocol):
         """
         ...
 
+    async def get_tags(self, key: str) -> dict[str, str]:
+        """GetObjectTagging. Raises NotFound, AccessDenied."""
+        ...
+
     async def put(
         self,
         key: str,
@@ -224,9 +235,16 @@ class ObjectStore(Protocol):
         ...
 
     async def create_upload(
-        self, key: str, *, checksum: Checksum, metadata: Mapping[str, str], content_type: str = ""
+        self,
+        key: str,
+        *,
+        checksum: Checksum,
+        metadata: Mapping[str, str],
+        attributes: Attributes = NO_ATTRIBUTES,
     ) -> CreatedUpload:
         """CreateMultipartUpload (CRC64NVME as FULL_OBJECT, CRC32 as COMPOSITE).
+
+        `metadata` is this program's own, besides that among the `attributes`.
 
         After a StorageError that is no refusal an upload may be open whose id nobody knows.
         """

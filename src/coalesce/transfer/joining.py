@@ -170,6 +170,8 @@ class SourceJoiner:
     def _join_read(self, read: Read) -> Join:
         source = read.span.source
         if read.unusable is not None:
+            if read.unusable.why is Why.ATTRIBUTES:  # no reading would tell more of its later spans
+                self.unusable[source.key] = read.unusable
             return Join(unusable=read.unusable)
         if source.key in self.unusable:
             return Join(unusable=self.unusable[source.key])

@@ -20,6 +20,7 @@ from coalesce.errors import (
 )
 from coalesce.model import Source, Span, Why
 from coalesce.storage.base import Body, ObjectStore
+from coalesce.transfer.comparison import Comparison
 from coalesce.transfer.limits import Budget, Capacity, Grant
 
 # Bodies that are looked at in one go, in bytes.
@@ -35,7 +36,7 @@ _LOOK_SECONDS = 0.05
 
 @dataclass(slots=True)
 class Read:
-    """A span and its body, or why its source cannot be read."""
+    """A span and its body; or why its source cannot be read, or is not to be joined."""
 
     span: Span
     body: Body | None
@@ -60,7 +61,10 @@ class ReadAhead:
         window: Budget,
         spans: Iterable[Span],
         part_bytes: int,
+        comparison: Comparison | None,
     ) -> None:
+        self._comparison = comparison
+        self._reads = capacity.reads
         self._window = window
         self._spans = enumerate(cut_spans(spans, part_bytes))
         self._reader = HedgedReader(store, capacity)
@@ -109,11 +113,26 @@ class ReadAhead:
     async def _read_span(self, span: Span) -> Read:
         """A source that changed ends the batch at once; any other is left to its turn."""
         try:
-            return Read(span, await self._reader.read(span))
+            body = await self._reader.read(span)
+            comparison = self._comparison if span.start == 0 else None
+            if comparison is None or comparison.is_same(span.source, body):
+                return Read(span, body)
+            return Read(span, body, await self._look(comparison, span.source, body))
+        except NOT_AS_LISTED as error:  # its tags were asked for
+            raise not_as_listed(span.source, error) from error
         except SourceUnusable as error:
             if error.why is Why.CHANGED:
                 raise
             return Read(span, None, error)
+
+    async def _look(
+        self, comparison: Comparison, source: Source, body: Body
+    ) -> SourceUnusable | None:
+        """What a comparison says of a source; to ask for its tags is one more read."""
+        if not body.tags:
+            return await comparison.look(source, body)
+        async with self._reads.slot():
+            return await comparison.look(source, body)
 
     def _wake(self) -> None:
         if self._news is not None and not self._news.done():

@@ -13,6 +13,7 @@ from coalesce.errors import SourceUnusable, first_failure
 from coalesce.model import (
     Batch,
     Copy,
+    Differences,
     Part,
     Span,
     Stream,
@@ -23,6 +24,7 @@ from coalesce.planning.parts import PartSizes, lay_out
 from coalesce.storage import checksums
 from coalesce.storage.base import ObjectStore
 from coalesce.storage.checksums import Checksum
+from coalesce.transfer.comparison import Comparison
 from coalesce.transfer.joined import JoinedSources
 from coalesce.transfer.joining import Join, SourceJoiner
 from coalesce.transfer.limits import Budget, Capacity
@@ -56,12 +58,14 @@ async def transfer(
     checksum: Checksum,
     capacity: Capacity,
     window: int,
+    comparison: Comparison | None = None,
 ) -> TransferredBatch:
     """Sends all parts of a batch; nothing of it becomes visible.
 
     `window` is the bytes of bodies that it may hold at once, which the caller holds of the run's
-    memory. Once a source turns out to be unusable nothing more is sent, and the others are only
-    checked: so a batch with any number of them costs one reading.
+    memory; with a `comparison`, what sources say of themselves is looked at. Once a source turns
+    out to be unusable nothing more is sent, and the others are only checked: so a batch with any
+    number of them costs one reading.
 
     What the store is to copy, and turns out to need a change, is sent instead, with all the rest.
 
@@ -71,7 +75,10 @@ async def transfer(
     async def send(parts: Iterable[Part]) -> TransferredBatch:
         joiner = SourceJoiner(store, capacity, rules, sizes.usual)
         memory = Budget(window), Budget(sizes.usual)
-        job = _Transfer(store, batch, upload_id, rules, sizes, checksum, capacity, *memory, joiner)
+        fresh = comparison.fresh() if comparison else None
+        job = _Transfer(
+            store, batch, upload_id, rules, sizes, checksum, capacity, *memory, joiner, fresh
+        )
         try:
             async with asyncio.TaskGroup() as tasks:
                 return await job.run(tasks, parts)
@@ -109,6 +116,7 @@ class _Transfer:
     window: Budget
     longer: Budget  # for bytes of parts on their way that are more than the window holds for them
     joiner: SourceJoiner
+    comparison: Comparison | None
     crc: int = 0
     size: int = 0
     sources: JoinedSources = field(default_factory=JoinedSources)
@@ -147,6 +155,7 @@ class _Transfer:
             _combine(receipts) if unread else self.crc,
             self.sources.records,
             self.sources,
+            self.comparison.found if self.comparison else Differences(),
         )
 
     async def _stream(self, tasks: asyncio.TaskGroup, spans: Iterable[Span]) -> None:
@@ -202,7 +211,9 @@ class _Transfer:
         take: Callable[[list[Read], list[Join]], Awaitable[None]],
     ) -> None:
         """Reads spans ahead, and hands out in order what they came to."""
-        reads = ReadAhead(self.store, self.capacity, self.window, spans, self.sizes.usual)
+        reads = ReadAhead(
+            self.store, self.capacity, self.window, spans, self.sizes.usual, self.comparison
+        )
         ahead = min(len(self.batch.sources), self.capacity.sources.size // 2)
         async with self.capacity.sources.hold(ahead) as grant:
             reads.start(tasks, grant)

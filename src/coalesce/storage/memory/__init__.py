@@ -3,7 +3,8 @@
 For tests, which also make it fail, freeze or forget a guarantee.
 """
 
-from coalesce.storage.memory.bucket import MemoryBucket, StoredObject
+from coalesce.storage.memory.bucket import MemoryBucket
+from coalesce.storage.memory.objects import StoredObject
 from coalesce.storage.memory.store import MemoryStore, Request
 
 __all__ = ["MemoryBucket", "MemoryStore", "Request", "StoredObject"]

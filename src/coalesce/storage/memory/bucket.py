@@ -16,44 +16,17 @@ from awscrt import checksums
 
 from coalesce import errors
 from coalesce.model import ObjectInfo, UploadedPart
+from coalesce.storage.attributes import NO_ATTRIBUTES, Attributes
 from coalesce.storage.base import Body, Deleted, DeleteResult, Head, OpenUpload, Page
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.limits import ARCHIVED, MAX_PARTS, MIN_PART_BYTES
-
-
-@dataclass(frozen=True, slots=True)
-class StoredObject:
-    """An object as it lies in the bucket."""
-
-    data: bytes
-    etag: str
-    modified: float
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    content_type: str = "binary/octet-stream"
-    checksum: Mapping[str, str] = field(default_factory=dict)
-    storage_class: str = "STANDARD"
-
-
-@dataclass(frozen=True, slots=True)
-class StoredPart:
-    """A part of an upload; `checksum` is base64 in the upload's algorithm."""
-
-    data: bytes
-    etag: str
-    checksum: str
-
-
-@dataclass(slots=True)
-class Upload:
-    """An open multipart upload; `began` is the bucket's count of changes at its creation."""
-
-    key: str
-    checksum: Checksum
-    metadata: Mapping[str, str]
-    content_type: str
-    began: int
-    initiated: float
-    parts: dict[int, StoredPart] = field(default_factory=dict)
+from coalesce.storage.memory.objects import (
+    DEFAULT_TYPE,
+    StoredObject,
+    StoredPart,
+    Upload,
+    check_attributes,
+)
 
 
 @dataclass(slots=True)
@@ -63,7 +36,7 @@ class MemoryBucket:
     `ignores` names conditions that the store accepts and forgets: `put-if-none-match`,
     `put-if-match`, `get-if-match`, `complete-if-none-match`, `delete-if-match`, `delete-many-etag`,
     `copy-if-match`, `abort`, `checksum` (all of them), `full-object-checksum` (that of the whole);
-    or `upload-metadata`, which it drops.
+    or `upload-metadata` and `attributes`, which it drops.
 
     The methods take the arguments of `ObjectStore` and raise its errors.
     """
@@ -86,20 +59,27 @@ class MemoryBucket:
         etag: str = "",
         checksum: Mapping[str, str] | None = None,
         storage_class: str = "STANDARD",
+        headers: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> str:
         """Puts an object into the bucket unconditionally; its ETag."""
-        etag = etag or _etag(data)
-        self.objects[key] = StoredObject(
+        stored = StoredObject(
             data,
-            etag,
+            etag or _etag(data),
             self.now,
             dict(metadata or {}),
-            content_type or "binary/octet-stream",
+            content_type or DEFAULT_TYPE,
             dict(checksum or {}),
             storage_class,
+            dict(headers or {}),
+            dict(tags or {}),
         )
+        self._keep(key, stored)
+        return stored.etag
+
+    def _keep(self, key: str, stored: StoredObject) -> None:
+        self.objects[key] = stored
         self.changes += 1
-        return etag
 
     def remove(self, key: str) -> None:
         """Takes an object out of the bucket unconditionally."""
@@ -140,10 +120,12 @@ class MemoryBucket:
             raise errors.Archived(f"{key}: archived", key=key)
         if etag and stored.etag != etag:
             raise errors.ConditionIgnored(f"{key}: the answer has another ETag", key=key)
+        data, full = stored.data, {}
         if length is not None:
-            return Body(stored.data[start : start + length], stored.etag)
-        full = {name: value for name, value in stored.checksum.items() if "-" not in value}
-        return Body(stored.data, stored.etag, full)
+            data = data[start : start + length]
+        else:
+            full = {name: value for name, value in stored.checksum.items() if "-" not in value}
+        return Body(data, stored.etag, full, attributes=stored.attributes, tags=len(stored.tags))
 
     def head(self, key: str) -> Head | None:
         """What is known of an object, None for none."""
@@ -155,9 +137,15 @@ class MemoryBucket:
             len(stored.data),
             stored.etag,
             stored.metadata,
-            stored.content_type,
+            stored.attributes,
             stored.checksum,
+            len(stored.tags),
+            stored.storage_class in ARCHIVED,
         )
+
+    def get_tags(self, key: str) -> dict[str, str]:
+        """The tags of an object."""
+        return dict(self._find(key).tags)
 
     def put(
         self,
@@ -181,13 +169,20 @@ class MemoryBucket:
         return self.store(key, body, metadata, content_type)
 
     def create_upload(
-        self, key: str, checksum: Checksum, metadata: Mapping[str, str], content_type: str
+        self,
+        key: str,
+        checksum: Checksum,
+        metadata: Mapping[str, str],
+        attributes: Attributes = NO_ATTRIBUTES,
     ) -> str:
         """Begins an upload; its id."""
+        check_attributes(key, metadata, attributes)
         self.changes += 1
         upload_id = f"upload-{self.changes}"
         kept = {} if "upload-metadata" in self.ignores else dict(metadata)
-        self.uploads[upload_id] = Upload(key, checksum, kept, content_type, self.changes, self.now)
+        if "attributes" in self.ignores:
+            attributes = NO_ATTRIBUTES
+        self.uploads[upload_id] = Upload(key, checksum, kept, attributes, self.changes, self.now)
         return upload_id
 
     def add_part(
@@ -254,7 +249,7 @@ class MemoryBucket:
         ):
             raise errors.BadRequest(f"{key}: does not have its checksum", key=key, code="BadDigest")
         etag = _multipart_etag([part.data for part in chosen])
-        self.store(key, data, upload.metadata, upload.content_type, etag=etag, checksum=checksum)
+        self._keep(key, upload.become(data, etag, checksum, self.now))
         del self.uploads[upload_id]
 
     def _find_part(self, upload: Upload, part: UploadedPart, *, is_last: bool) -> StoredPart:

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from coalesce.errors import TooLong
 from coalesce.model import UploadedPart
+from coalesce.storage.attributes import NO_ATTRIBUTES, Attributes
 from coalesce.storage.base import (
     Body,
     CreatedUpload,
@@ -97,6 +98,10 @@ class MemoryStore(ObjectStore):
         return await self._request("HeadObject", key, lambda: self.bucket.head(key))
 
     @override
+    async def get_tags(self, key: str) -> dict[str, str]:
+        return await self._request("GetObjectTagging", key, lambda: self.bucket.get_tags(key))
+
+    @override
     async def put(
         self,
         key: str,
@@ -125,12 +130,17 @@ class MemoryStore(ObjectStore):
 
     @override
     async def create_upload(
-        self, key: str, *, checksum: Checksum, metadata: Mapping[str, str], content_type: str = ""
+        self,
+        key: str,
+        *,
+        checksum: Checksum,
+        metadata: Mapping[str, str],
+        attributes: Attributes = NO_ATTRIBUTES,
     ) -> CreatedUpload:
         upload_id = await self._request(
             "CreateMultipartUpload",
             key,
-            lambda: self.bucket.create_upload(key, checksum, metadata, content_type),
+            lambda: self.bucket.create_upload(key, checksum, metadata, attributes),
         )
         return CreatedUpload(upload_id)
 

@@ -7,14 +7,15 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from coalesce import errors
+from coalesce.storage.attributes import METADATA, SSE, attributes_in
 from coalesce.storage.base import Body, Head
+from coalesce.storage.limits import ARCHIVED
 from coalesce.storage.s3.connection import Answer
 from coalesce.storage.s3.failure import subject
 
 _CHECKSUM_HEADERS = tuple(
     (name, f"x-amz-checksum-{name.lower()}") for name in ("CRC64NVME", "CRC32", "CRC32C")
 )
-_METADATA = "x-amz-meta-"
 
 
 def require(fields: Mapping[str, Any], name: str, operation: str, where: str) -> str:
@@ -70,8 +71,9 @@ def body_of(answer: Answer, key: str, etag: str, start: int, length: int | None)
             operation="GetObject",
         )
     full = {name: value for name, value in _checksums(answer).items() if "-" not in value}
-    kms = answer.headers.get("x-amz-server-side-encryption", "").startswith("aws:kms")
-    return Body(answer.data, found, full, kms)
+    attributes = attributes_in(answer.headers)
+    kms = attributes.get(SSE, "").startswith("aws:kms")
+    return Body(answer.data, found, full, kms, attributes, _tags(answer))
 
 
 def head_of(answer: Answer, key: str) -> Head:
@@ -84,17 +86,19 @@ def head_of(answer: Answer, key: str) -> Head:
             operation="HeadObject",
         )
     metadata = {
-        name.removeprefix(_METADATA): value
+        name.removeprefix(METADATA): value
         for name, value in headers.items()
-        if name.startswith(_METADATA)
+        if name.startswith(METADATA)
     }
     return Head(
         key,
         int(headers["content-length"]),
         require(headers, "etag", "HeadObject", key),
         metadata,
-        headers.get("content-type", ""),
+        attributes_in(headers),
         _checksums(answer),
+        _tags(answer),
+        _is_archived(headers),
     )
 
 
@@ -111,6 +115,18 @@ def date_of(answer: Answer, prefix: str) -> float:
             key=prefix,
             operation="ListObjectsV2",
         ) from error
+
+
+def _tags(answer: Answer) -> int:
+    """How many tags the object has. S3 says so only to whoever may read them."""
+    count = answer.headers.get("x-amz-tagging-count")
+    return int(count) if count is not None and count.isdecimal() else 0
+
+
+def _is_archived(headers: Mapping[str, str]) -> bool:
+    """Whether an object has to be restored, or is being (API reference, "HeadObject")."""
+    archived = "x-amz-archive-status" in headers or headers.get("x-amz-storage-class") in ARCHIVED
+    return archived and 'ongoing-request="false"' not in headers.get("x-amz-restore", "")
 
 
 def _checksums(answer: Answer) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from coalesce import errors
 from coalesce.model import UploadedPart
+from coalesce.storage.attributes import NO_ATTRIBUTES, Attributes
 from coalesce.storage.base import (
     Body,
     CreatedUpload,
@@ -28,7 +29,7 @@ from coalesce.storage.s3.answers import body_of, date_of, head_of, require
 from coalesce.storage.s3.client import Client, open_client
 from coalesce.storage.s3.connection import Answer
 from coalesce.storage.s3.failure import access_failure
-from coalesce.storage.s3.headers import content_md5, describe_object
+from coalesce.storage.s3.headers import content_md5, describe, describe_complete, describe_upload
 from coalesce.storage.s3.options import S3Options
 from coalesce.storage.s3.sender import Sender
 from coalesce.storage.s3.signing import encode_path
@@ -39,7 +40,10 @@ from coalesce.storage.s3.xml import (
     parse_delete_result,
     parse_page,
     parse_result,
+    parse_tags,
 )
+
+_REFUSALS = (errors.AccessDenied, errors.BadRequest, errors.Conflict, errors.NotImplementedByStore)
 
 
 @asynccontextmanager
@@ -170,6 +174,14 @@ class S3Store(ObjectStore):
         return False
 
     @override
+    async def get_tags(self, key: str) -> dict[str, str]:
+        async def once() -> dict[str, str]:
+            answer = await self._sender.send("GetObjectTagging", "GET", key, query={"tagging": ""})
+            return parse_tags(answer.data, key)
+
+        return await self._sender.retry(once)
+
+    @override
     async def put(
         self,
         key: str,
@@ -180,7 +192,7 @@ class S3Store(ObjectStore):
         content_type: str = "",
         metadata: Mapping[str, str] | None = None,
     ) -> str:
-        headers = describe_object(content_type, metadata or {}) | {"content-md5": content_md5(body)}
+        headers = describe(content_type, metadata or {}) | {"content-md5": content_md5(body)}
         if if_none_match:
             headers["if-none-match"] = "*"
         if if_match:
@@ -197,13 +209,14 @@ class S3Store(ObjectStore):
 
     @override
     async def create_upload(
-        self, key: str, *, checksum: Checksum, metadata: Mapping[str, str], content_type: str = ""
+        self,
+        key: str,
+        *,
+        checksum: Checksum,
+        metadata: Mapping[str, str],
+        attributes: Attributes = NO_ATTRIBUTES,
     ) -> CreatedUpload:
-        headers = describe_object(content_type, metadata)
-        if checksum is not Checksum.NONE:
-            full = checksum is Checksum.CRC64NVME
-            headers["x-amz-checksum-algorithm"] = checksum.value
-            headers["x-amz-checksum-type"] = "FULL_OBJECT" if full else "COMPOSITE"
+        headers = describe_upload(checksum, metadata, attributes)
         operation, tries = "CreateMultipartUpload", 0
 
         async def once() -> str:
@@ -280,11 +293,7 @@ class S3Store(ObjectStore):
         create_only: bool = True,
     ) -> None:
         operation = "CompleteMultipartUpload"
-        headers = {"content-type": "application/xml"}
-        if create_only:
-            headers["if-none-match"] = "*"
-        if checksum is Checksum.CRC64NVME:
-            headers |= {"x-amz-checksum-crc64nvme": value, "x-amz-checksum-type": "FULL_OBJECT"}
+        headers = describe_complete(checksum, value, create_only=create_only)
         body = complete_request(parts, checksum)
 
         async def once() -> None:
@@ -357,12 +366,7 @@ class S3Store(ObjectStore):
             return DeleteResult(key, Deleted.DONE if error.repeated else Deleted.ABSENT)
         except errors.PreconditionFailed as error:
             return DeleteResult(key, Deleted.CHANGED, error.code, error.message)
-        except (
-            errors.AccessDenied,
-            errors.BadRequest,
-            errors.Conflict,
-            errors.NotImplementedByStore,
-        ) as error:
+        except _REFUSALS as error:
             return DeleteResult(key, Deleted.REFUSED, error.code, error.message)
         return DeleteResult(key, Deleted.DONE)
 

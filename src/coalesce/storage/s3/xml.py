@@ -150,6 +150,13 @@ def parse_result(data: bytes, operation: str, key: str) -> dict[str, str]:
     return _fields(_root(data, _RESULTS[operation], operation, key))
 
 
+def parse_tags(data: bytes, key: str) -> dict[str, str]:
+    """The tags of an object. Raises Unavailable for what is no answer that has them."""
+    root = _root(data, "Tagging", "GetObjectTagging", key)
+    tags = (element for child in root for element in child)
+    return {fields.get("Key", ""): fields.get("Value", "") for fields in map(_fields, tags)}
+
+
 def _object(
     element: ElementTree.Element, names: Sequence[str], prefix: str, decode: Callable[[str], str]
 ) -> ObjectInfo:
