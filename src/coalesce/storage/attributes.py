@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 METADATA = "x-amz-meta-"
 SSE = "x-amz-server-side-encryption"
@@ -78,17 +79,23 @@ def attributes_in(headers: Mapping[str, str]) -> dict[str, str]:
     Left out are this program's own metadata, and `aws-chunked` among the content encodings: that
     is how a client sent the object, which some clients store by mistake.
     """
-    found = {
-        name: value
-        for name, value in headers.items()
-        if name in _HEADERS or (name[:_LENGTH] == METADATA and not name.startswith(_OWN))
-    }
-    if "aws-chunked" in found.get("content-encoding", ""):
+    found = {name: headers[name] for name in _describing(tuple(headers))}
+    if "content-encoding" in found and "aws-chunked" in found["content-encoding"]:
         codings = [coding.strip() for coding in found["content-encoding"].split(",")]
         found["content-encoding"] = ", ".join(c for c in codings if c != "aws-chunked")
         if not found["content-encoding"]:
             del found["content-encoding"]
     return found
+
+
+@lru_cache(256)
+def _describing(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of headers that say what an object is; cached, as most answers have the same."""
+    return tuple(
+        name
+        for name in names
+        if name in _HEADERS or (name.startswith(METADATA) and not name.startswith(_OWN))
+    )
 
 
 def metadata_bytes(headers: Mapping[str, str]) -> int:

@@ -73,7 +73,8 @@ def body_of(answer: Answer, key: str, etag: str, start: int, length: int | None)
     full = {name: value for name, value in _checksums(answer).items() if "-" not in value}
     attributes = attributes_in(answer.headers)
     kms = attributes.get(SSE, "").startswith("aws:kms")
-    return Body(answer.data, found, full, kms, attributes, _tags(answer))
+    tags = _tags(answer) if "x-amz-tagging-count" in answer.headers else 0
+    return Body(answer.data, found, full, kms, attributes, tags)
 
 
 def head_of(answer: Answer, key: str) -> Head:
