@@ -31,6 +31,7 @@ BUCKET_REQUIRED = "--bucket is required: -b NAME, or s3://BUCKET/PREFIX"
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 _DURATION = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
+_ENDS_IN_DAY = re.compile(r"/?\d{4}/\d{2}/\d{2}/?$", re.ASCII)
 _DAY = re.compile(r"(\d{4})[-/](\d{2})[-/](\d{2})")
 
 
@@ -132,11 +133,20 @@ def check_bucket(name: str) -> str:
 
 
 def check_prefix(prefix: str) -> str:
-    """The same prefix. Raises ValueError for a URL, under which there are no keys."""
+    """The same prefix. Raises ValueError for a URL, a pattern and a path of a file system, under
+    which there are no keys.
+    """
     if prefix.startswith("s3://"):
         bucket, _, path = prefix.removeprefix("s3://").partition("/")
         raise ValueError(
             f"--prefix takes a path in the bucket: -b {bucket or 'NAME'} -p {path or 'PREFIX'}"
+        )
+    if prefix.startswith("/"):
+        raise ValueError(f"keys do not begin with a slash: -p {prefix.lstrip('/') or 'PREFIX'}")
+    if "*" in prefix or "?" in prefix:
+        fixed = re.split(r"[*?]", prefix)[0].rpartition("/")[0]
+        raise ValueError(
+            f"--prefix is no pattern; for one: -p {fixed or 'PREFIX'} --include '{prefix}'"
         )
     return prefix
 
@@ -310,6 +320,18 @@ class Settings(BaseModel):
             if prefix and (state.startswith(prefix) or prefix.startswith(state)):
                 raise ValueError(
                     f"--state {state} and --prefix {prefix} overlap; choose another --state"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _check_days_of_prefixes(self) -> Settings:
+        if not parse_days(self.date, dt.datetime.now(dt.UTC).date()):
+            return self
+        for prefix in self.prefix:
+            if found := _ENDS_IN_DAY.search(prefix):
+                raise ValueError(
+                    f"--prefix {prefix} ends in a day already, and --date {self.date} would add "
+                    f"another: write -p {prefix[: found.start()] or 'PREFIX'}, or leave out --date"
                 )
         return self
 

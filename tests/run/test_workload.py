@@ -50,7 +50,7 @@ def test_with_a_saved_plan_a_run_lists_and_owns_its_share_of_the_planned_groups(
     assert workload.shard.plan == plan.header.sha256
     other = GroupId("data/", f"t_{own[0].split('_')[1]}", 5)  # listed with the planned group
     groups = tuple(Group(id, (), (), 0.0) for id in [*(workload.planned or ()), other])
-    listed = workload.groups_in_scope(Listing(groups, (), 0, 0, 0, 0))
+    listed = workload.groups_in_scope(Listing("", groups, (), 0, "", 0, 0, 0))
     assert [group.id.prefix for group in listed] == own
 
 
@@ -84,7 +84,7 @@ def test_groups_in_scope_are_those_of_the_chosen_topics_and_partitions() -> None
         for topic in ("a.one", "a.two", "b")
         for partition in range(3)
     )
-    listing = Listing(groups, (), 0, 0, 0, 0)
+    listing = Listing("", groups, (), 0, "", 0, 0, 0)
     workload = Workload.of(settings(topic=["a.*"], partition=[0, 2]), None, TODAY)
     assert [str(group.id) for group in workload.groups_in_scope(listing)] == [
         "data/a.one_0",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import typer
 from rich.console import Group, RenderableType
 from rich.table import Table
 
@@ -35,6 +36,8 @@ async def _show(request: Request) -> int:
         with on_stdout():
             print_table(status_table(status, request.settings.min_age))
         print_failures(status.failures)
+    for warning in status.warnings:
+        typer.echo(f"{warning['message']}. {warning['hint']}", err=True)
     return status.exit_code
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from coalesce import __version__
 from coalesce.errors import CoalesceError, NotImplementedByStore
 from coalesce.exits import exit_code_of, worst
+from coalesce.listing.found import Found, find_neighbours
 from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import Group, GroupId
 from coalesce.naming.layouts import Layout, layout
@@ -22,6 +23,7 @@ from coalesce.protocol.leftovers import read_records, without_leftovers
 from coalesce.protocol.record import PlanRecord
 from coalesce.protocol.survey import Ground, survey
 from coalesce.report.report import Failure, PathListPart, ScopePart, path_characters
+from coalesce.report.warnings import nothing_found
 from coalesce.settings import Settings
 from coalesce.storage.base import ObjectStore
 
@@ -96,6 +98,7 @@ class Status(BaseModel):
     uploads: int | None = None
     leftovers: int = 0
     failures: list[Failure] = Field(default_factory=list)
+    warnings: list[dict[str, str]] = Field(default_factory=list)
     exit_code: int = 0
 
 
@@ -125,6 +128,7 @@ async def read_status(store: ObjectStore, settings: Settings) -> Status:
         on_failure=builder.add_failure,
         shard=settings.shard,
     )
+    await builder.look_around()
     await builder.count_uploads()
     return builder.build()
 
@@ -144,6 +148,7 @@ class _StatusBuilder:
         self._left: Counter[str] = Counter()
         self._records: dict[GroupId, PlanRecord] = {}
         self._unfinished: dict[GroupId, UnfinishedGroup] = {}
+        self._found = Found(set(prefixes))
 
     def add_failure(self, error: CoalesceError) -> None:
         self._status.failures.append(Failure.of(error))
@@ -173,6 +178,7 @@ class _StatusBuilder:
 
     async def add_listing(self, listing: Listing) -> None:
         """Counts the objects of one piece of the key space."""
+        self._found.add(listing)
         status = self._status
         status.other.add(listing.other_keys, listing.other_bytes)
         characters = path_characters(status.scope.bucket, listing.keys, listing.key_characters)
@@ -210,6 +216,15 @@ class _StatusBuilder:
             self._status.scope.bucket, len(gone), sum(len(source.key) for source in gone)
         )
         return planned
+
+    async def look_around(self) -> None:
+        """Warns of prefixes without keys, and of keys that are named otherwise."""
+        settings, found = self._settings, self._found
+        if settings.shard.count > 1:
+            return
+        found.add_failed(failure.key for failure in self._status.failures)
+        neighbours = await find_neighbours(self._store, found, settings.state_prefix)
+        self._status.warnings += nothing_found(settings.bucket, settings.layout, found, neighbours)
 
     async def count_uploads(self) -> None:
         """Counts the open uploads of outputs."""

@@ -35,17 +35,21 @@ class Listing:
     """What one piece of the key space holds, as far as the shard owns it.
 
     Attributes:
+        prefix: What all its keys begin with.
         groups: Groups that have sources; each is complete.
         outputs_only: Groups that have outputs and no sources; each is complete.
         other_keys: Keys that are neither sources nor outputs.
+        other_key: The first of them; empty if there is none.
         other_bytes: Bytes of their objects.
         keys: All keys.
         key_characters: Characters of all keys.
     """
 
+    prefix: str
     groups: tuple[Group, ...]
     outputs_only: tuple[Group, ...]
     other_keys: int
+    other_key: str
     other_bytes: int
     keys: int
     key_characters: int
@@ -55,12 +59,14 @@ class Listing:
 class _ListingBuilder:
     """Sorts the entries of a piece into groups while it is listed."""
 
+    prefix: str
     layout: Layout
     state_prefix: str
     shard: Shard
     date: float = 0.0
     keys: int = 0
     other_keys: int = 0
+    other_key: str = ""
     other_bytes: int = 0
     key_characters: int = 0
     sources: dict[GroupId, SourcesBuilder] = field(default_factory=dict)
@@ -80,6 +86,7 @@ class _ListingBuilder:
         parsed = self.layout.parse(entry.key)
         if parsed is None:
             self.other_keys += 1
+            self.other_key = self.other_key or entry.key
             self.other_bytes += entry.size
         elif parsed.kind == "source":
             builder = self.sources.get(parsed.group)
@@ -103,9 +110,11 @@ class _ListingBuilder:
             if group not in self.sources
         )
         return Listing(
+            self.prefix,
             tuple(groups),
             outputs_only,
             self.other_keys,
+            self.other_key,
             self.other_bytes,
             self.keys,
             self.key_characters,
@@ -220,7 +229,7 @@ async def _list_piece(
     directory whose name happens to end like a group's, which no other shard gets to see.
     """
     owner = WHOLE if _MAY_BE_GROUP.search(prefix) else rules.shard
-    builder, children = _ListingBuilder(rules.layout, rules.state_prefix, owner), set[str]()
+    builder, children = _ListingBuilder(prefix, rules.layout, rules.state_prefix, owner), set[str]()
     first = await read_page(store, prefix, "", None)
     if first.token and (delimiter := _choose_delimiter(prefix, first, rules)):
         with suppress(RepeatedToken):
@@ -230,7 +239,7 @@ async def _list_piece(
                 if not rules.keep_going():
                     break
             return builder, children
-        builder, children = _ListingBuilder(rules.layout, rules.state_prefix, owner), set()
+        builder, children = _ListingBuilder(prefix, rules.layout, rules.state_prefix, owner), set()
     builder.add(first)
     if first.token:
         async for page in all_pages(store, prefix, token=first.token):

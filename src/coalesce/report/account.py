@@ -7,17 +7,15 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from shlex import quote
 from typing import Any
 
 from coalesce import __version__
-from coalesce.errors import CoalesceError, GroupOwned, first_failure
+from coalesce.errors import CoalesceError, first_failure
 from coalesce.exits import ExitCode
 from coalesce.listing.groups import Listing
 from coalesce.model import CommittedOutput, Group, GroupId, Kept, Plan, Source, Why
 from coalesce.naming.sources import Sources
 from coalesce.planning.forecast import Forecast
-from coalesce.protocol.lease import Rival
 from coalesce.protocol.outcome import GroupOutcome
 from coalesce.report.report import (
     Became,
@@ -32,7 +30,7 @@ from coalesce.report.report import (
     stages,
 )
 from coalesce.report.usage import ProcessUsage, cpu_seconds
-from coalesce.settings import DEFAULT_STATE, Settings
+from coalesce.settings import Settings
 
 Event = dict[str, Any]
 
@@ -248,42 +246,9 @@ class Account:
         """Counts plan records of living runs, where no groups are listed."""
         self.report.groups.leased += count
 
-    def report_wait(self, rival: Rival) -> None:
-        """Emits a warning: the run waits for another one's lease to end or to be renewed."""
-        lease = rival.record
-        self._emit(
-            {
-                "type": "waiting",
-                "key": lease.run_id,
-                "message": f"waiting for run {lease.run_id} on {lease.owner or 'an unknown host'}, "
-                f"which holds its lease for up to {rival.remaining:.0f} s",
-                "hint": "Its unfinished groups are taken over once its lease has ended.",
-            }
-        )
-
-    def warn_of_leased_group(self, error: GroupOwned) -> None:
-        """Emits a warning: another run owns a group."""
-        self._emit(
-            {"type": "leased", "key": error.key, "message": error.message, "hint": error.hint}
-        )
-
-    def warn_of_unfinished_run(self, rival: Rival) -> None:
-        """Emits a warning: a run crashed that worked where this one may not clean up."""
-        lease = rival.record
-        if rival.readable:
-            scope = [f"-b {self.report.scope.bucket}"]
-            scope += [f"-p {quote(p)}" if p else "--whole-bucket" for p in lease.prefixes]
-            state = rival.key.removesuffix(f"runs/{lease.run_id}")
-            scope += [] if state == DEFAULT_STATE else [f"--state {quote(state)}"]
-            message = (
-                f"run {lease.run_id} did not exit cleanly; "
-                "it worked under prefixes that this run does not have"
-            )
-            hint = f"Its next run cleans up, or `coalesce recover {' '.join(scope)}`."
-        else:
-            message = f"the lease {rival.key!r} has expired and cannot be read"
-            hint = "Delete it if no run with that id is alive."
-        self._emit({"type": "unfinished", "key": lease.run_id, "message": message, "hint": hint})
+    def warn(self, warning: Event) -> None:
+        """Emits one of the events of `report/warnings`."""
+        self._emit(warning)
 
     def add_failure(self, error: CoalesceError, group: str = "") -> None:
         """Adds the failure of a group or, without one, of a listing or of the whole run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coalesce.errors import StorageError
+from coalesce.listing.found import Found
 from coalesce.listing.groups import Listing
 from coalesce.model import GroupId, Plan
 from coalesce.planning import batches
@@ -13,7 +14,7 @@ from coalesce.protocol.record import PlanRecord
 from coalesce.protocol.state import records_prefix
 from coalesce.protocol.survey import find_records
 from coalesce.report.account import Account
-from coalesce.run.groups import list_prefixes
+from coalesce.run.groups import list_prefixes, warn_of_nothing
 from coalesce.run.workload import Workload
 from coalesce.stop import Stop
 from coalesce.storage.base import ObjectStore
@@ -30,8 +31,10 @@ async def plan_all(
     plans: list[Plan] = []
     planned: list[PlannedGroup] = []
     records = await _find_records(store, workload, account)
+    found = Found(set(workload.prefixes))
 
     async def plan_listing(listing: Listing) -> None:
+        found.add(listing)
         groups = workload.groups_in_scope(listing)
         account.count_listing(listing, groups)
         for group in groups:
@@ -45,6 +48,8 @@ async def plan_all(
                 planned.append(PlannedGroup.of(group, plan))
 
     await list_prefixes(store, workload, workload.prefixes, account, stop, plan_listing)
+    if not stop.stopping:
+        await warn_of_nothing(store, workload, found, account)
     account.add_forecast(forecast(plans, workload.settings.memory))
     return planned
 

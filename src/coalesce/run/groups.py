@@ -11,12 +11,14 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from coalesce.errors import GroupOwned, PlanStale
+from coalesce.listing.found import Found, find_neighbours
 from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import Group, GroupId, Plan, Why
 from coalesce.protocol.outcome import GroupOutcome
 from coalesce.protocol.round import work_on_group
 from coalesce.protocol.session import Session
 from coalesce.protocol.state import group_of, record_key
+from coalesce.report import warnings
 from coalesce.report.account import Account, ListedGroup
 from coalesce.run.settlement import Settlement
 from coalesce.run.workers import Workers
@@ -56,6 +58,22 @@ async def list_prefixes(
     )
 
 
+async def warn_of_nothing(
+    store: ObjectStore, workload: Workload, found: Found, account: Account
+) -> None:
+    """Warns of prefixes without any key, and of keys none of which is named by the layout.
+
+    What other shards see is not known here, nor what a saved plan does not ask for.
+    """
+    if workload.planned is not None or workload.shard.count > 1:
+        return
+    found.add_failed(failure.key for failure in account.report.failures)
+    settings = workload.settings
+    neighbours = await find_neighbours(store, found, settings.state_prefix)
+    for warning in warnings.nothing_found(settings.bucket, settings.layout, found, neighbours):
+        account.warn(warning)
+
+
 @dataclass(slots=True)
 class GroupQueue:
     """Brings the groups of a workload through the run: here, or in `workers` if there are any.
@@ -78,8 +96,10 @@ class GroupQueue:
 
     async def work_on_all(self, standing: Collection[str]) -> None:
         """Works on every group in scope; defers those whose plan records are `standing`."""
+        found = Found(set(self.workload.prefixes))
 
         def choose(listing: Listing) -> list[Group]:
+            found.add(listing)
             groups = self.workload.groups_in_scope(listing)
             self.account.count_listing(listing, groups)
             free: list[Group] = []
@@ -92,6 +112,8 @@ class GroupQueue:
             return free
 
         await self._list_and_work(self.workload.prefixes_to_list, choose)
+        if not self.stop.stopping:
+            await warn_of_nothing(self.session.store, self.workload, found, self.account)
 
     async def work_on_late(self, records: Collection[str]) -> None:
         """Works on deferred groups whose plan records have been settled since.
@@ -115,7 +137,7 @@ class GroupQueue:
         for key, group in self.deferred.items():
             refusal = None if key in settlement.unsettled else self.refused.get(key)
             if refusal is not None:
-                self.account.warn_of_leased_group(refusal)
+                self.account.warn(warnings.leased_group(refusal))
             if refusal is not None or key in settlement.owned:
                 self.account.count_idle_group(group.sources, Why.LEASED)
                 continue
@@ -175,7 +197,7 @@ class GroupQueue:
             if not outcome.outputs and not outcome.failures:
                 self.deferred[key], self.refused[key] = ListedGroup.of(group), error
                 return
-            self.account.warn_of_leased_group(error)
+            self.account.warn(warnings.leased_group(error))
             self.account.count_plan(plan)
             self.account.count_group(outcome, group, plan, Why.LEASED)
             return

@@ -11,6 +11,7 @@ from coalesce.planning.plan_files import PlanFile, PlannedGroup
 from coalesce.protocol.lease import Lease
 from coalesce.protocol.session import GroupRules, Session
 from coalesce.protocol.survey import Leftovers, survey
+from coalesce.report import warnings
 from coalesce.report.account import Account, Event, new_report
 from coalesce.report.report import Report
 from coalesce.run.dry_run import plan_all
@@ -136,7 +137,7 @@ class Run:
         rivals = Rivals.of(leftovers.rivals, ground)
         for rival in rivals.dead:
             if not ground.holds(rival):
-                account.warn_of_unfinished_run(rival)
+                account.warn(warnings.unfinished_run(rival, self._settings.bucket))
         async with watch(session.store, rivals.alive) as watches:
             found = await settle(session, leftovers.records, rivals, ground, account, stop)
             await clean_up(session, ground, rivals, account)

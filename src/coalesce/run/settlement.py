@@ -20,6 +20,7 @@ from coalesce.protocol.session import Session
 from coalesce.protocol.state import lease_key, records_prefix
 from coalesce.protocol.survey import Ground, find_records, find_rivals
 from coalesce.protocol.sweep import sweep, sweep_own
+from coalesce.report import warnings
 from coalesce.report.account import Account
 from coalesce.report.report import Became
 from coalesce.stop import Stop
@@ -109,7 +110,7 @@ async def wait_for(
         return None
     if not all(task.done() for task in watches) and stop.try_continue():
         for rival in rivals.alive:
-            account.report_wait(rival)
+            account.warn(warnings.waiting(rival))
     while not all(task.done() for task in watches):
         if not stop.try_continue():
             return None
@@ -203,7 +204,7 @@ async def settle(
                 if ground.has(group):
                     owned.append(key)
                     if last_try:
-                        account.warn_of_leased_group(error)
+                        account.warn(warnings.leased_group(error))
                 return
         if outcome.unsettled:
             unsettled[key] = outcome.kept

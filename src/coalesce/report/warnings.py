@@ -1,0 +1,74 @@
+"""What a person should know although nothing has failed: events with a message and a hint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from shlex import quote
+
+from coalesce.errors import GroupOwned
+from coalesce.listing.found import Found
+from coalesce.naming.layouts import LAYOUTS
+from coalesce.protocol.lease import Rival
+from coalesce.report.account import Event
+from coalesce.settings import DEFAULT_STATE
+
+
+def waiting(rival: Rival) -> Event:
+    """The run waits for another one's lease to end or to be renewed."""
+    lease = rival.record
+    message = (
+        f"waiting for run {lease.run_id} on {lease.owner or 'an unknown host'}, "
+        f"which holds its lease for up to {rival.remaining:.0f} s"
+    )
+    hint = "Its unfinished groups are taken over once its lease has ended."
+    return _warning("waiting", lease.run_id, message, hint)
+
+
+def leased_group(error: GroupOwned) -> Event:
+    """Another run owns a group."""
+    return _warning("leased", error.key, error.message, error.hint)
+
+
+def unfinished_run(rival: Rival, bucket: str) -> Event:
+    """A run crashed that worked where this one, in the same bucket, may not clean up."""
+    lease = rival.record
+    if not rival.readable:
+        message = f"the lease {rival.key!r} has expired and cannot be read"
+        hint = "Delete it if no run with that id is alive."
+        return _warning("unfinished", lease.run_id, message, hint)
+    scope = [f"-b {bucket}"]
+    scope += [f"-p {quote(p)}" if p else "--whole-bucket" for p in lease.prefixes]
+    state = rival.key.removesuffix(f"runs/{lease.run_id}")
+    scope += [] if state == DEFAULT_STATE else [f"--state {quote(state)}"]
+    message = (
+        f"run {lease.run_id} did not exit cleanly; "
+        "it worked under prefixes that this run does not have"
+    )
+    hint = f"Its next run cleans up, or `coalesce recover {' '.join(scope)}`."
+    return _warning("unfinished", lease.run_id, message, hint)
+
+
+def nothing_found(
+    bucket: str, layout: str, found: Found, neighbours: Mapping[str, Sequence[str]]
+) -> Iterator[Event]:
+    """There is no key under a prefix, or none that is named as the layout says.
+
+    `neighbours` has each prefix without keys, and some under which there are keys.
+    """
+    for prefix, nearby in neighbours.items():
+        hint = f"There is {' and '.join(nearby)}." if nearby else "Check bucket and prefix."
+        yield _warning("empty", prefix, f"no keys under s3://{bucket}/{prefix}", hint)
+    if found.other_keys and not found.fits:
+        fitting = [name for name, other in LAYOUTS.items() if other.parse(found.other_key)]
+        hint = f"A source is called {LAYOUTS[layout].example}."
+        if fitting:
+            hint = f"Its name fits --layout {fitting[0]}."
+        count = found.other_keys
+        keys, fit = (f"{count:,} keys", "fit") if count > 1 else ("1 key", "fits")
+        example = f"for instance {found.other_key!r}"
+        message = f"{keys}, {example}, {fit} no name of the layout {layout}"
+        yield _warning("unparsed", found.other_key, message, hint)
+
+
+def _warning(kind: str, key: str, message: str, hint: str) -> Event:
+    return {"type": kind, "key": key, "message": message, "hint": hint}

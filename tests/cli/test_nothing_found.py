@@ -1,0 +1,121 @@
+"""Nothing that matches is never silent: what is wrong is said, and what to type."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coalesce.listing.found import Found, closest
+from coalesce.storage.memory import MemoryBucket
+from support.invoke import Sight, invoke
+
+COMMANDS = ["run", "plan", "status"]
+
+
+def bucket_with(*keys: str) -> MemoryBucket:
+    bucket = MemoryBucket()
+    for key in keys:
+        bucket.store(key, b"x")
+    bucket.now += 1000
+    return bucket
+
+
+LAKE = ("storage/events/2026/11/24/t_0_0-0.jsonl.gz", "storage/events/2026/11/24/t_0_1-1.jsonl.gz")
+
+
+def said(folder: Path, words: Sequence[str], *keys: str) -> Sight:
+    return invoke(
+        [*words, "-b", "lake", "--min-age", "0"], {"lake": bucket_with(*keys)}, folder=folder
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_prefix_without_keys_is_told_with_what_is_there(command: str, tmp_path: Path) -> None:
+    sight = said(tmp_path, [command, "-p", "storage/eve"], *LAKE)
+    assert sight.code == 0
+    assert "no keys under s3://lake/storage/eve/" in sight.stderr
+    assert "There is storage/events/." in sight.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "nearby"),
+    [
+        (["-p", "storage/events", "-d", "2026-11-25"], "storage/events/2026/11/24/"),
+        (["-p", "no/such/thing/here"], "storage/"),
+        (["-p", "storage/events/2026/11/24/deeper"], "storage/events/2026/11/24/"),
+    ],
+)
+def test_the_nearest_prefix_is_named(words: list[str], nearby: str, tmp_path: Path) -> None:
+    assert f"There is {nearby}." in said(tmp_path, ["run", *words], *LAKE).stderr
+
+
+def test_each_of_several_prefixes_is_looked_at(tmp_path: Path) -> None:
+    sight = said(tmp_path, ["run", "-p", "storage/events", "-p", "strange"], *LAKE)
+    assert "no keys under s3://lake/strange/" in sight.stderr
+    assert "no keys under s3://lake/storage" not in sight.stderr
+
+
+def test_an_empty_bucket_is_told(tmp_path: Path) -> None:
+    assert "no keys under s3://lake/data/" in said(tmp_path, ["run", "-p", "data"]).stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_names_of_another_kind_are_told_with_an_example(command: str, tmp_path: Path) -> None:
+    sight = said(
+        tmp_path, [command, "-p", "data"], "data/data-0001.json.gz", "data/data-0002.json.gz"
+    )
+    assert "2 keys, for instance 'data/data-0001.json.gz', fit no name of" in sight.stderr
+    assert "<topic>_<partition>_<first>-<last>.jsonl.gz" in sight.stderr
+
+
+def test_a_layout_that_fits_is_named(tmp_path: Path) -> None:
+    sight = said(tmp_path, ["run", "-p", "m"], "m/t_0_0-t_0_1.txt", "m/t_0_2-t_0_3.txt")
+    assert "fits --layout manifest" in sight.stderr
+
+
+def test_keys_of_another_kind_beside_sources_are_only_counted(tmp_path: Path) -> None:
+    sight = said(tmp_path, ["run", "-p", "storage"], "storage/events/_SUCCESS", *LAKE)
+    assert "fit" not in sight.stderr
+
+
+def test_a_shard_does_not_speak_for_others(tmp_path: Path) -> None:
+    for shard in ("0/2", "1/2"):
+        assert (
+            "no keys"
+            not in said(tmp_path, ["run", "-p", "storage", "--shard", shard], *LAKE).stderr
+        )
+
+
+def test_what_could_not_be_listed_is_not_called_empty() -> None:
+    found = Found({"a/", "b/"})
+    found.add_failed(["a/deeper/"])
+    assert found.empty == {"b/"}
+
+
+@pytest.mark.parametrize(
+    ("words", "type_this"),
+    [
+        (["-p", "/storage/events"], "-p storage/events"),
+        (["-p", "storage/*/x.gz"], "-p storage --include 'storage/*/x.gz'"),
+        (["s3://lake/storage/*.gz"], "-p storage --include 'storage/*.gz'"),
+        (["-p", "a/2026/11/25", "-d", "today"], "-p a, or leave out --date"),
+    ],
+)
+def test_a_prefix_under_which_nothing_can_be_is_refused(
+    words: list[str], type_this: str, tmp_path: Path
+) -> None:
+    sight = said(tmp_path, ["run", *words], *LAKE)
+    assert sight.code == 2
+    assert type_this in sight.stderr
+    assert sight.requests == []
+
+
+@given(st.text(), st.lists(st.text(min_size=1), max_size=20))
+def test_names_that_are_proposed_are_some_of_those_that_there_are(
+    wanted: str, names: list[str]
+) -> None:
+    found = closest(wanted, names)
+    assert set(found) <= set(names)
+    assert len(found) == min(3, len(names))
