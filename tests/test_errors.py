@@ -20,9 +20,11 @@ SAID = {"key": "k", "code": "C", "request_id": "R", "hint": "Do it.", "operation
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_failure_of_a_worker_reaches_the_main_process_whole(kind: type[CoalesceError]) -> None:
-    error = pickle.loads(pickle.dumps(kind("it failed", **SAID)))
+    sent = kind("it failed", **SAID)
+    sent.repeated = True
+    error = pickle.loads(pickle.dumps(sent))
     assert type(error) is kind
-    assert vars(error) == {"message": "it failed", **SAID}
+    assert vars(error) == {"message": "it failed", **SAID, "repeated": True}
 
 
 def test_an_unusable_source_reaches_the_main_process_with_its_reason() -> None:

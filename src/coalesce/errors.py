@@ -22,9 +22,6 @@ class CoalesceError(Exception):
     code = "Error"
     hint = ""
 
-    # Whether the request was sent more than once: an earlier try may have had effect.
-    repeated = False
-
     def __init__(
         self,
         message: str,
@@ -42,6 +39,8 @@ class CoalesceError(Exception):
         self.request_id = request_id
         self.hint = hint or type(self).hint
         self.operation = operation
+        # Whether the request was sent more than once: an earlier try may have had effect.
+        self.repeated = False
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickles the failure: workers send theirs to the main process."""
@@ -52,6 +51,7 @@ class CoalesceError(Exception):
                 name: getattr(self, name)
                 for name in ("key", "code", "request_id", "hint", "operation")
             },
+            self.repeated,
         )
 
 
@@ -274,6 +274,16 @@ class LeaseLost(CoalesceError):
     hint = "The run stopped before it changed anything else; run again."
 
 
+class WorkerDied(CoalesceError):
+    """A worker process is gone, and what it was working on with it."""
+
+    code = "WorkerDied"
+    hint = (
+        "No record is lost: the next run finishes what was started. "
+        "Did the container run out of memory?"
+    )
+
+
 class RecordDamaged(CoalesceError):
     """A plan record cannot be read, or names keys outside its group."""
 
@@ -284,8 +294,18 @@ class RecordDamaged(CoalesceError):
     )
 
 
-def _rebuild(kind: type[CoalesceError], message: str, more: dict[str, str]) -> CoalesceError:
-    return kind(message, **more)
+def _rebuild(
+    kind: type[CoalesceError], message: str, more: dict[str, str], repeated: bool
+) -> CoalesceError:
+    error = kind(message, **more)
+    error.repeated = repeated
+    return error
+
+
+def defect(error: Exception) -> CoalesceError:
+    """The failure of a part of the work that met an error which nobody expects."""
+    hint = "Please report it with the log."
+    return CoalesceError(f"{type(error).__name__}: {error}", code="Defect", hint=hint)
 
 
 def first_failure(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -246,7 +246,7 @@ class Settings(BaseModel):
     min_age: Seconds = Field(default=300.0, ge=0)
 
     concurrency: int = Field(default=0, ge=0)
-    processes: int = Field(default=1, ge=0)
+    processes: int = Field(default=0, ge=0)
     memory: Bytes = Field(default=128 * 1024**2, ge=32 * 1024**2)
     """The budget for bodies in flight, over all processes together.
 
@@ -254,9 +254,11 @@ class Settings(BaseModel):
 
         memory / processes + 100 MiB + 92 bytes x sources that are listed and not yet done
 
-    whatever the sizes of sources and outputs. The 100 MiB are Python, its libraries and the
-    connections; TLS takes 50 MiB more. A source whose ETag is no MD5 takes more than 92 bytes; one
-    in a plan record that is recovered takes 66, of this budget as far as it goes.
+    whatever the sizes of sources and outputs. With worker processes, the run's own one takes no
+    part of `memory`; it and a worker take 50 bytes more for each source of what the one is handing
+    to the other. The 100 MiB are Python, its libraries and the connections; TLS takes 50 MiB more.
+    A source whose ETag is no MD5 takes more than 92 bytes; one in a plan record that is recovered
+    takes 66, of this budget as far as it goes.
     Measured, with the default of 128 MiB: 135 MiB (`python -m bench --only 100KB`, 10,000 sources)
     and 174 MiB (`python -m bench --only scale-1000000-1`, a million). See docs/performance.md.
     """

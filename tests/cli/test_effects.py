@@ -191,7 +191,7 @@ RUN = {
     "plan": Case("plan.jsonl", outputs, [T1], never=("min_age",)),
     "concurrency": Case(1, lambda sight: sight.most_read, 1),
     "processes": Case(2, processes, [2]),
-    "multiprocessor": Case(True, processes, [3]),
+    "multiprocessor": Case(True, processes, [3], more={"processes": 2}, instead=("processes",)),
     "memory": Case("64MiB", processes, [2], more={"processes": 4}),
     "state": Case("elsewhere", state, True),
     "lease": Case("77s", lease_seconds, 77.0),

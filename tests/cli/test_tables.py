@@ -66,6 +66,12 @@ def test_the_summary_says_what_became_of_groups_and_sources() -> None:
     assert not [line for line in shown if line.startswith("delete ")]
 
 
+@pytest.mark.parametrize(("processes", "words"), [(1, ""), (4, " in 4 worker processes")])
+def test_the_summary_says_how_many_processes_were_at_work(processes: int, words: str) -> None:
+    shown = lines(summary_table(report(processes=processes, seconds=2.5, cpu_seconds=9)))
+    assert f"time 2.5 s, 9.0 s of CPU{words}, peak memory 0 MiB" in shown
+
+
 def test_the_summary_says_what_was_done_for_earlier_runs() -> None:
     recovered = {"groups": 18, "outputs": 18, "sources_deleted": 1_180, "unsettled_groups": 2}
     shown = lines(summary_table(report(recovered=recovered)))

@@ -154,6 +154,7 @@ def test_nothing_is_dropped_whose_output_may_be_there() -> None:
         State.SPOILT,
         State.STALE,
         State.CONFLICTED,
+        State.LOST,
         State.TAKEN,
         State.FENCED,
         State.ABANDONED,

@@ -386,3 +386,7 @@ def test_what_differs_in_the_attributes_of_outputs_adds_up_and_is_shown() -> Non
     assert "<h2>Attributes</h2>" in page
     assert "K: content-type is &lt;a&gt;" in page
     assert "<h2>Attributes</h2>" not in render_page(merge([report()]))
+
+
+def test_a_merged_report_names_the_most_processes_that_any_run_took() -> None:
+    assert merge([report("0/2", processes=2), report("1/2", processes=4)]).processes == 4

@@ -16,6 +16,7 @@ from coalesce.report.report import Report
 from coalesce.run.pipeline import Run
 from coalesce.storage.base import Page
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
+from support.crew import NearCrew
 from support.runs import new_run
 from support.settings import settings
 from support.timeless import Timeless
@@ -96,25 +97,32 @@ BUCKETS = {
 
 
 def timed_run(
-    fill: Callable[[MemoryBucket], None], more: dict[str, object], at: int
+    fill: Callable[[MemoryBucket], None], more: dict[str, object], at: int, workers: int
 ) -> tuple[Report, float]:
-    """A run that is told to stop at its request number `at`; and the seconds that it took then."""
+    """A run that is told to stop at its request number `at`, counted over all its processes; and
+    the seconds that it took then.
+    """
     bucket = Bucket()
     fill(bucket)
     bucket.now += 1000
     loop = Timeless(bucket)
     store = Store(bucket)
-    told = 0.0
+    told, sent = 0.0, 0
 
     async def before(request: Request) -> None:
-        nonlocal told
-        if request.number == at:
+        nonlocal told, sent
+        sent += 1
+        if sent == at:
             told = loop.time()
             run.interrupt(ExitCode.TERMINATED)
         await asyncio.sleep(1)
 
-    store.before = before
-    run: Run = new_run(store, settings(concurrency=4, **more), clock=loop.time)
+    stores = [Store(bucket) for _ in range(workers)]
+    for each in (store, *stores):
+        each.before = before
+    crew = NearCrew(stores, loop.time) if workers else None
+    chosen = settings(concurrency=4 * max(1, workers), processes=workers, **more)
+    run: Run = new_run(store, chosen, clock=loop.time, workers=crew)
     try:
         report = loop.run_until_complete(run.coalesce())
     finally:
@@ -123,12 +131,13 @@ def timed_run(
     return report, ended - told
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("name", BUCKETS)
-def test_a_run_that_is_told_to_stop_ends_within_one_outputs_time(name: str) -> None:
+def test_a_run_that_is_told_to_stop_ends_within_one_outputs_time(name: str, workers: int) -> None:
     fill, more = BUCKETS[name]
     at = 1
     while True:
-        report, seconds = timed_run(fill, more, at)
+        report, seconds = timed_run(fill, more, at, workers)
         if report.exit_code != ExitCode.TERMINATED:
             break  # it had ended before
         assert seconds <= SECONDS, (at, seconds)
@@ -136,10 +145,11 @@ def test_a_run_that_is_told_to_stop_ends_within_one_outputs_time(name: str) -> N
     assert at > 100
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("name", BUCKETS)
-def test_a_run_ends_soon_after_its_deadline(name: str) -> None:
+def test_a_run_ends_soon_after_its_deadline(name: str, workers: int) -> None:
     fill, more = BUCKETS[name]
     for deadline in (1, 15, 40):
-        report, seconds = timed_run(fill, {**more, "deadline": deadline}, at=1)
+        report, seconds = timed_run(fill, {**more, "deadline": deadline}, 1, workers)
         assert report.exit_code in (ExitCode.LIMIT, ExitCode.TERMINATED)
         assert seconds <= deadline + SECONDS, (deadline, seconds)

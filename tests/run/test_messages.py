@@ -10,7 +10,6 @@ from coalesce.model import CommittedOutput, GroupId, Kept, Plan, Why
 from coalesce.protocol.outcome import GroupOutcome
 from coalesce.report.usage import ProcessUsage
 from coalesce.run.messages import GroupTask, Halt, Reply, TaskEnd, receive, send
-from coalesce.run.workers import processes_for
 
 KEPT = Kept("data/t_0_1-1.jsonl.gz", Why.DELETE_REFUSED)
 SINGLE = Kept("data/t_0_9-9.jsonl.gz", Why.SINGLE)
@@ -34,11 +33,12 @@ async def test_messages_arrive_in_order_and_as_they_were_sent() -> None:
     sent = [
         GroupTask(1, Plan(GroupId("data/", "t", 0), (), (SINGLE,)), frozenset({"taken"})),
         Halt(143),
-        Reply(1, ProcessUsage(cpu_seconds=1.5), False, OUTPUT),
+        Reply(1, ProcessUsage(cpu_seconds=1.5), False, 0, OUTPUT),
         Reply(
             1,
             ProcessUsage(),
             True,
+            12,
             TaskEnd((KEPT,), (failure,), True, True, LeaseLost("over"), "unlike"),
         ),
     ]
@@ -74,12 +74,3 @@ def test_a_source_that_a_committed_output_keeps_counts_once() -> None:
         run.add(output)
     end.add_to(run)
     assert (run.kept, run.outputs, run.stale) == ([SINGLE, KEPT], 1, True)
-
-
-@pytest.mark.parametrize(
-    ("wanted", "mebibytes", "processes"), [(4, 1024, 4), (4, 96, 3), (4, 20, 1), (1, 1024, 1)]
-)
-def test_a_run_gets_no_more_processes_than_its_memory_is_enough_for(
-    wanted: int, mebibytes: int, processes: int
-) -> None:
-    assert processes_for(wanted, mebibytes * 1024**2) == processes

@@ -14,8 +14,8 @@ from coalesce.model import Batch, Kept, Source, Why
 from coalesce.protocol.outcome import GroupOutcome
 from coalesce.report.usage import ProcessUsage
 from coalesce.run import worker_process, workers
+from coalesce.run.division import most_processes
 from coalesce.run.messages import Assignment, Reply, TaskEnd, send
-from coalesce.run.workers import processes_for
 from coalesce.stop import RunLimits, Stop
 from coalesce.storage.memory import MemoryStore
 from coalesce.storage.memory.store import Request
@@ -32,8 +32,8 @@ MIB = 1024**2
 async def test_processes_share_the_capacity_of_the_run(
     concurrency: int, processes: int, each: int
 ) -> None:
-    assignment = Assignment(None, concurrency, 128 * MIB)  # type: ignore[arg-type]
-    session = assignment.session(MemoryStore(filled()), NoLease(), processes)
+    assignment = Assignment(None, concurrency, 128 * MIB, processes)  # type: ignore[arg-type]
+    session = assignment.session(MemoryStore(filled()), NoLease())
     assert session.capacity.memory.size == 128 * MIB // processes
     assert session.capacity.reads.level.limit == each
 
@@ -42,7 +42,7 @@ async def test_processes_share_the_capacity_of_the_run(
     ("memory", "most"), [(32 * MIB, 1), (64 * MIB - 1, 1), (64 * MIB, 2), (65 * MIB, 2)]
 )
 def test_there_are_no_more_processes_than_the_memory_is_enough_for(memory: int, most: int) -> None:
-    assert processes_for(8, memory) == most
+    assert most_processes(8, memory) == most
 
 
 def test_a_worker_stops_before_its_next_step_once_the_lease_is_lost() -> None:
@@ -83,9 +83,8 @@ async def heard(*replies: Reply) -> NoLease:
     for reply in replies:
         send(pipe, reply)  # type: ignore[arg-type]
     pipe.reader.feed_eof()
-    handle = workers._WorkerHandle(None, None, (0, 0))  # type: ignore[arg-type]
-    handle.lost = False
-    await handle.listen(pipe.reader, lease)
+    handle = workers._WorkerHandle((), [0, 0], reader=pipe.reader)  # type: ignore[arg-type]
+    await handle.listen(lease, Stop(RunLimits(), lambda: 0.0))
     assert handle.lost
     return lease
 
@@ -102,10 +101,10 @@ class Alive(Pipe):
 @pytest.mark.parametrize("untidy", [False, True])
 async def test_a_run_leaves_its_lease_for_what_a_worker_may_leave(untidy: bool) -> None:
     pipe, lease = Alive(), NoLease()
-    handle = workers._WorkerHandle(None, None, (0, 0))  # type: ignore[arg-type]
+    handle = workers._WorkerHandle((), [0, 0], reader=pipe.reader)  # type: ignore[arg-type]
     end = TaskEnd((), (), False, False, None)
-    send(pipe, Reply(1, ProcessUsage(), untidy, end))  # type: ignore[arg-type]
-    listening = asyncio.create_task(handle.listen(pipe.reader, lease))
+    send(pipe, Reply(1, ProcessUsage(), untidy, 0, end))  # type: ignore[arg-type]
+    listening = asyncio.create_task(handle.listen(lease, Stop(RunLimits(), lambda: 0.0)))
     for _ in range(5):
         await asyncio.sleep(0)
     assert lease.untidy is untidy
@@ -133,8 +132,7 @@ class Stubborn:
 
 def test_a_worker_that_does_not_end_is_killed() -> None:
     process = Stubborn()
-    socket = SimpleNamespace(close=lambda: None)
-    workers._WorkerHandle(process, socket, (0, 0)).end()  # type: ignore[arg-type]
+    workers._WorkerHandle((), [0, 0], process).end()  # type: ignore[arg-type]
     assert process.killed
 
 

@@ -13,9 +13,9 @@ from typing import cast
 import pytest
 
 from coalesce.clock import boottime
-from coalesce.errors import LeaseLost
+from coalesce.errors import CoalesceError, LeaseLost, NoSuchUpload, WorkerDied
 from coalesce.exits import ExitCode
-from coalesce.model import Group, GroupId, Plan
+from coalesce.model import Group, GroupId, Plan, TransferredBatch
 from coalesce.naming.layouts import LAYOUTS, source_of
 from coalesce.planning import batches as planning
 from coalesce.planning.rules import Limits
@@ -25,6 +25,8 @@ from coalesce.run.messages import Assignment
 from coalesce.run.pipeline import Run
 from coalesce.run.worker_process import OpenStore
 from coalesce.run.workers import Workers
+from coalesce.stop import RunLimits, Stop
+from coalesce.storage.attributes import NO_ATTRIBUTES
 from coalesce.storage.capabilities import Capabilities
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryStore, Request
@@ -37,6 +39,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs a fork")
 LAYOUT = LAYOUTS["corporate"]
 GUARANTEES = {f.name: True for f in fields(Capabilities) if f.name != "checksum"}
 KEEPS_ALL = Capabilities(**GUARANTEES, checksum=Checksum.CRC64NVME)  # type: ignore[arg-type]
+RULES = GroupRules("_coalesce/", "r", "1", LAYOUT, Limits(min_age=0), KEEPS_ALL)
+STOP = Stop(RunLimits(), boottime)
 
 
 @pytest.fixture(autouse=True)
@@ -74,16 +78,19 @@ async def deadly() -> AsyncIterator[MemoryStore]:
 
 
 def with_worker(
-    do: Callable[[Workers], Awaitable[None]], open_store: OpenStore = opened
+    do: Callable[[Workers], Awaitable[None]],
+    open_store: OpenStore = opened,
+    stop: Stop | None = None,
 ) -> NoLease:
     """Does something with one worker process that has its assignment; the run's lease, then."""
     lease = NoLease()
-    rules = GroupRules("_coalesce/", "r", "1", LAYOUT, Limits(min_age=0), KEEPS_ALL)
+    stop = stop or Stop(RunLimits(), boottime)
     with Workers(1, open_store) as workers:
         workers.expiry.value = boottime() + 1000
 
         async def run() -> None:
-            async with workers.assigned(Assignment(rules, 1, 2**25), lease):
+            async with workers.assigned(Assignment(RULES, 1, 2**25), lease, stop):
+                workers.take(1)
                 await do(workers)
 
         asyncio.run(run())
@@ -166,6 +173,19 @@ def test_a_worker_begins_nothing_once_the_lease_of_its_run_has_ended() -> None:
     with_worker(outlive)
 
 
+def test_a_worker_begins_nothing_after_the_deadline_of_its_run_which_then_says_why() -> None:
+    now = [0.0]
+    stop = Stop(RunLimits(deadline=5), lambda: now[0])
+    now[0] = 6
+
+    async def be_late(workers: Workers) -> None:
+        after = await outcome_of(workers, 1)
+        assert (after.outputs, after.failures) == (0, [])
+
+    with_worker(be_late, stop=stop)
+    assert stop.code == ExitCode.LIMIT
+
+
 def test_what_a_worker_that_died_had_begun_is_left_for_a_run_that_recovers_and_sweeps() -> None:
     """Its group's record stands, and its run's lease says that uploads may be there too."""
 
@@ -181,3 +201,74 @@ def test_a_run_that_is_to_end_tells_of_the_outputs_of_its_workers() -> None:
     workers = SimpleNamespace(outputs_in_progress=(2, 3_000_000))
     run = Run(MemoryStore(filled(0)), settings(), workers=cast(Workers, workers))
     assert run.in_progress == "finishing 2 outputs (3 MB)"
+
+
+# --- batches of a group that is shared
+
+
+async def transferred(workers: Workers, partition: int) -> TransferredBatch | None:
+    (batch,) = plan(partition).batches
+    return await workers.transfer(batch, "no-such-upload", NO_ATTRIBUTES)
+
+
+def test_what_a_worker_cannot_send_is_told_as_what_it_is() -> None:
+    async def send(workers: Workers) -> None:
+        with pytest.raises(NoSuchUpload) as raised:
+            await transferred(workers, 0)
+        assert raised.value.key.startswith("data/t_0_")
+
+    with_worker(send)
+
+
+def test_an_error_that_nobody_expects_in_a_worker_fails_the_batch() -> None:
+    @asynccontextmanager
+    async def broken() -> AsyncIterator[MemoryStore]:
+        async with opened() as store:
+
+            async def before(request: Request) -> None:
+                raise ZeroDivisionError("oh")
+
+            store.before = before
+            yield store
+
+    async def send(workers: Workers) -> None:
+        with pytest.raises(CoalesceError, match="ZeroDivisionError: oh") as raised:
+            await transferred(workers, 0)
+        assert raised.value.code == "Defect"
+
+    with_worker(send, broken)
+
+
+def test_a_worker_that_is_told_to_stop_sends_no_further_batch() -> None:
+    async def halt(workers: Workers) -> None:
+        workers.halt(ExitCode.TERMINATED)
+        assert await transferred(workers, 0) is None
+
+    with_worker(halt)
+
+
+def test_a_batch_whose_worker_dies_is_told_as_lost() -> None:
+    async def die(workers: Workers) -> None:
+        with pytest.raises(WorkerDied):
+            await transferred(workers, 0)
+        with pytest.raises(WorkerDied):
+            await transferred(workers, 1)
+        assert workers.alive == 0
+
+    assert with_worker(die, deadly).untidy
+
+
+def test_workers_that_are_not_needed_end_at_once() -> None:
+    async def run(workers: Workers) -> None:
+        async with workers.assigned(Assignment(RULES, 1, 2**25), NoLease(), STOP):
+            workers.take(1)
+            for worker in workers._workers[1:]:
+                assert worker.process is not None
+                await asyncio.to_thread(worker.process.join)
+            outcome = GroupOutcome(lambda _: None)
+            await workers.work(plan(0), frozenset(), outcome)
+            assert (outcome.outputs, workers.taken) == (1, 1)
+
+    with Workers(3, opened) as workers:
+        workers.expiry.value = boottime() + 1000
+        asyncio.run(run(workers))

@@ -8,6 +8,7 @@ import json
 import os
 import select
 import signal
+import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -137,6 +138,12 @@ def wait_for(workers: list[int]) -> None:
             os.close(ended)
 
 
+async def begun_with_one_group(bucket: S3Store, *more: str) -> asyncio.subprocess.Process:
+    """The same with one group of many outputs, which both workers share."""
+    await fill(bucket, 1, 240)
+    return await begun(bucket, "-f", "4", *more)
+
+
 async def check_next_run(bucket: S3Store, before: dict[str, bytes], groups: int) -> None:
     held = records_in(await look(bucket))
     assert not records_in(before) - held
@@ -178,3 +185,103 @@ async def test_a_signal_ends_all_processes_and_leaves_nothing_that_the_next_run_
     assert process.returncode == (128 + number if number is signal.SIGTERM else -number)
     wait_for(workers)
     await check_next_run(bucket, before, 40)
+
+
+# --- one group, whose outputs are sent by all workers
+
+
+@pytest.mark.parametrize("doomed", [1, 2])
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+async def test_a_group_that_is_shared_survives_the_death_of_its_workers(
+    bucket: S3Store, doomed: int
+) -> None:
+    """Once none is left, the run's own process sends the rest."""
+    process = await begun_with_one_group(bucket, "--lease", "60s")
+    for worker in children(process.pid)[:doomed]:
+        os.kill(worker, signal.SIGKILL)
+    out, errors = await process.communicate()
+    report = summary(out.decode())
+    assert (process.returncode, report["failures"]) == (0, []), errors
+    assert report["sources"]["deleted"] == 240
+    assert report["processes"] == 2
+    held = await look(bucket)
+    assert sum(records_in(held).values()) == 240
+    assert max(records_in(held).values()) == 1
+    check_finished(held)
+    assert not await bucket.list_uploads("")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+async def test_a_signal_ends_a_run_whose_workers_share_a_group(
+    bucket: S3Store, number: signal.Signals
+) -> None:
+    process = await begun_with_one_group(bucket)
+    workers = children(process.pid)
+    process.send_signal(number)
+    out, _ = await process.communicate()
+    assert process.returncode == (128 + number if number is signal.SIGTERM else -number)
+    wait_for(workers)
+    if number is signal.SIGTERM:
+        report = summary(out.decode())
+        assert report["sources"]["seen"] == report["sources"]["joined"] + sum(
+            report["sources"]["left"].values()
+        )
+        assert not await bucket.list_uploads(""), "it has cleaned up after itself"
+    done = coalesce(bucket, *job(bucket, "--lease", "2s", "-f", "4"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    held = await look(bucket)
+    assert sum(records_in(held).values()) == 240
+    assert max(records_in(held).values()) == 1
+    check_finished(held)
+    assert not await bucket.list_uploads("")
+
+
+@pytest.mark.parametrize(
+    ("limit", "deleted"), [(("--max-delete", "30"), 28), (("--max-groups", "1"), 48)]
+)
+async def test_limits_hold_in_a_group_that_is_shared(
+    bucket: S3Store, limit: tuple[str, str], deleted: int
+) -> None:
+    await fill(bucket, 1, 48)
+    done = coalesce(bucket, *job(bucket, "--processes", "2", "-f", "4", "--output", "json", *limit))
+    report = summary(done.stdout)
+    assert report["sources"]["deleted"] == deleted
+    assert done.returncode == (0 if deleted == 48 else 12)
+    assert not await bucket.list_uploads("")
+
+
+async def test_a_small_job_stays_in_one_process_by_default(bucket: S3Store) -> None:
+    await fill(bucket, 6, 4)
+    done = coalesce(bucket, *job(bucket, "--output", "json"))
+    report = summary(done.stdout)
+    assert (done.returncode, report["processes"]) == (0, 1)
+    assert report["concurrency"]["reads"] == 4
+
+
+def started_anew(bucket: S3Store, *arguments: str) -> subprocess.CompletedProcess[str]:
+    program = (
+        "from functools import partial; import coalesce.cli.jobs as jobs;"
+        "jobs.Workers = partial(jobs.Workers, method='spawn');"
+        "from coalesce.cli import main; main()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env=environment(bucket.endpoint),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+async def test_processes_that_are_started_anew_do_the_same(bucket: S3Store) -> None:
+    """As where they cannot be forked."""
+    await fill(bucket, 2, 12)
+    before = records_in(await look(bucket))
+    done = started_anew(bucket, *job(bucket, "--processes", "2", "-f", "4", "--output", "json"))
+    assert done.returncode == 0, done.stderr
+    report = summary(done.stdout)
+    assert (report["processes"], report["sources"]["deleted"]) == (2, 24)
+    held = await look(bucket)
+    assert records_in(held) == before
+    check_finished(held)

@@ -212,7 +212,7 @@ def watching(sight: Sight, *, terminal: bool) -> Iterator[None]:
             patched.setattr(f"coalesce.cli.{module}.open_s3", opened)
         patched.setattr("coalesce.cli.demo.embedded_server", lambda: nullcontext("memory"))
         patched.setattr("coalesce.cli.jobs.Workers", lambda n, o: _NoWorkers(n, o, sight))
-        patched.setattr("coalesce.run.workers.usable_cpus", lambda: 3)
+        patched.setattr("coalesce.run.division.usable_cpus", lambda: 3)
         patched.setattr("coalesce.cli.output.Printer._bar", bar)
         patched.setattr("typer.testing._NamedTextIOWrapper.isatty", lambda _: terminal)
         patched.setattr("asyncio.sleep", sleep)

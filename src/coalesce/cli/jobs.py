@@ -23,9 +23,10 @@ from coalesce.exits import ExitCode, code_of_signal, exit_code_of, worst
 from coalesce.naming.shards import WHOLE
 from coalesce.planning.plan_files import PlanFile
 from coalesce.report.report import Report
+from coalesce.run.division import most_processes
 from coalesce.run.pipeline import Run
 from coalesce.run.start import report_failure
-from coalesce.run.workers import Workers, processes_for
+from coalesce.run.workers import Workers
 from coalesce.storage.s3 import open_s3
 
 _log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ def run_job(name: JobName, values: Values) -> int:
         _log.warning("-u and -c are accepted, but have no effect any more; leave them out")
     job = Job.of(name, values)
     settings = job.request.settings
-    processes = processes_for(settings.processes, settings.memory) if job.name == "run" else 1
+    processes = most_processes(settings.processes, settings.memory) if job.name == "run" else 1
     with (
         Workers(processes, partial(open_s3, job.request.store))
         if processes > 1

@@ -202,7 +202,8 @@ RUNNING = Group(
         ),
         Option(
             ("--processes",),
-            "number of worker processes; 0 means one for each CPU of this container",
+            "number of worker processes; 0 means one for each CPU of this container, as far as"
+            " memory and work are enough for",
             "N",
         ),
         Option(("--multiprocessor", "-m"), "same as --processes 0"),

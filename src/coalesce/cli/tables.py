@@ -89,8 +89,9 @@ def summary_table(report: Report, min_age: float | None = None) -> Table:
         *_stage_rows(report.stages),
         (
             "time",
-            f"{report.seconds:.1f} s, {report.cpu_seconds:.1f} s of CPU,"
-            f" peak memory {report.peak_rss_bytes // 2**20:,} MiB",
+            f"{report.seconds:.1f} s, {report.cpu_seconds:.1f} s of CPU"
+            + (f" in {report.processes} worker processes" if report.processes > 1 else "")
+            + f", peak memory {report.peak_rss_bytes // 2**20:,} MiB",
         ),
         ("store", _store(report)),
         _exit_code(report),

@@ -71,6 +71,20 @@ class _Table:
         self.etags += bytes.fromhex(digits)
         self.template_rows.append(template or 0)
 
+    def select(self, rows: Sequence[int]) -> _Table:
+        """Returns a table of these rows alone, in this order."""
+        chosen = _Table(self.prefix)
+        for name in ("firsts", "lasts", "sizes", "modified", "template_rows"):
+            column = getattr(self, name)
+            setattr(chosen, name, array(column.typecode, map(column.__getitem__, rows)))
+        chosen.etags = bytearray().join(self.etags[row * 16 : row * 16 + 16] for row in rows)
+        chosen.templates, chosen.template_ids = self.templates, self.template_ids
+        for name in ("other_etags", "unpacked"):
+            if column := getattr(self, name):
+                found = {at: column[row] for at, row in enumerate(rows) if row in column}
+                setattr(chosen, name, found)
+        return chosen
+
     def source(self, row: int) -> Source:
         return next(self.iterate((row,)))
 
@@ -132,6 +146,11 @@ class Sources(Sequence[Source]):
     def __init__(self, table: _Table, rows: range | array[int]) -> None:
         self._table = table
         self._rows = rows
+
+    @override
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickles the sources of this view, and no others of the table."""
+        return type(self), (self._table.select(self._rows), range(len(self)))
 
     @classmethod
     def of(cls, prefix: str, sources: Iterable[Source]) -> Sources:

@@ -12,6 +12,7 @@
 | SPOILT | an upload of sources that cannot be joined | aborted; planned again around them |
 | STALE | an upload of a source that has changed | aborted; the group is listed again |
 | CONFLICTED | an upload that a concurrent change made useless | aborted; planned again |
+| LOST | an upload whose worker died over it | aborted; planned again |
 | TAKEN | another plan's object under the output's name | aborted; a failure is reported |
 | FENCED | nothing: another run aborted the upload | the ledger entry is removed |
 | ABANDONED | an upload that failed, or that the run has no time for | aborted |
@@ -27,6 +28,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from coalesce.content.rules import ContentRules
 from coalesce.errors import (
@@ -38,6 +40,7 @@ from coalesce.errors import (
     PreconditionFailed,
     SourceUnusable,
     StorageError,
+    WorkerDied,
 )
 from coalesce.model import Batch, TransferredBatch, Why
 from coalesce.planning.parts import lay_out
@@ -70,6 +73,7 @@ class State(enum.Enum):
     SPOILT = "spoilt"
     STALE = "stale"
     CONFLICTED = "conflicted"
+    LOST = "lost"
     TAKEN = "taken"
     ABANDONED = "abandoned"
     DROPPED = "dropped"
@@ -87,6 +91,7 @@ class Event(enum.Enum):
     MISREAD = "a source was misread once"
     SPOILT = "some sources cannot be joined"
     CHANGED = "a source is no longer as it was listed"
+    LOST = "the worker that sent the parts died"
     FAILED = "a request failed, and nothing of the output can be visible"
     PROVEN = "the output was read back"
     UNANSWERED = "nothing is there yet, and no answer says why"
@@ -107,6 +112,7 @@ _NEXT = {
         Event.MISREAD: State.RECORDED,
         Event.SPOILT: State.SPOILT,
         Event.CHANGED: State.STALE,
+        Event.LOST: State.LOST,
         Event.FENCED: State.FENCED,
         Event.FAILED: State.ABANDONED,
         Event.STOPPED: State.ABANDONED,
@@ -136,6 +142,7 @@ _NEXT = {
             State.SPOILT,
             State.STALE,
             State.CONFLICTED,
+            State.LOST,
             State.TAKEN,
             State.FENCED,
             State.ABANDONED,
@@ -184,15 +191,55 @@ class BatchWork:
         return state in self.way
 
 
+class Transfer(Protocol):
+    """Sends the parts of batches: in this process, or in another one."""
+
+    async def __call__(
+        self, batch: Batch, upload_id: str, first: Attributes
+    ) -> TransferredBatch | None:
+        """Sends all parts of a batch; None if the run is to stop before it.
+
+        `first` is what its first source says of itself, to which the others are held.
+
+        Raises SourcesUnusable, Misread, StorageError, or WorkerDied.
+        """
+        ...
+
+
+async def transfer_here(
+    session: Session, stop: Stop, batch: Batch, upload_id: str, first: Attributes
+) -> TransferredBatch | None:
+    """Sends all parts of a batch from this process, once it has the memory for that.
+
+    `stop` is asked then, which may be long after the batch's round began: None if it says so.
+    Raises SourcesUnusable, Misread, StorageError.
+    """
+    rules, capacity = session.rules, session.capacity
+    window = window_bytes(batch, capacity.memory.size, rules.sizes, single=rules.limits.single)
+    async with capacity.memory.hold(window):
+        if not stop.try_continue():
+            return None
+        with stop.in_progress(batch):
+            return await transfer(
+                session.store,
+                batch,
+                lay_out(batch.sources, rules.sizes, copy=rules.limits.copy, check=rules.check),
+                upload_id,
+                rules=ContentRules(rules.layout.gzip, rules.check, rules.limits.single),
+                sizes=rules.sizes,
+                checksum=rules.capabilities.checksum,
+                capacity=capacity,
+                window=window,
+                comparison=Comparison(session.store, rules.attributes, first),
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class BatchWorker:
-    """Brings batches of recorded plans to their ends.
-
-    `stop` is asked once a batch holds its memory, which may be long after its round began.
-    """
+    """Brings batches of recorded plans to their ends."""
 
     session: Session
-    stop: Stop
+    transfer: Transfer
 
     async def work(self, batch: Batch, upload_id: str, first: Attributes) -> BatchWork:
         """One batch, from RECORDED to its end.
@@ -219,49 +266,28 @@ class BatchWorker:
         return await self._abort(work)
 
     async def _transfer(self, work: BatchWork) -> Event:
-        rules, capacity = self.session.rules, self.session.capacity
-        window = window_bytes(
-            work.batch, capacity.memory.size, rules.sizes, single=rules.limits.single
-        )
         work.reads += 1
-        async with capacity.memory.hold(window):
-            if not self.stop.try_continue():
-                return Event.STOPPED
-            try:
-                with self.stop.in_progress(work.batch):
-                    work.transferred = await transfer(
-                        self.session.store,
-                        work.batch,
-                        lay_out(
-                            work.batch.sources,
-                            rules.sizes,
-                            copy=rules.limits.copy,
-                            check=rules.check,
-                        ),
-                        work.upload_id,
-                        rules=ContentRules(rules.layout.gzip, rules.check, rules.limits.single),
-                        sizes=rules.sizes,
-                        checksum=rules.capabilities.checksum,
-                        capacity=capacity,
-                        window=window,
-                        comparison=Comparison(self.session.store, rules.attributes, work.first),
-                    )
-            except SourcesUnusable as error:
-                work.unusable = error.sources
-                changed = any(found.why is Why.CHANGED for found in work.unusable)
-                return Event.CHANGED if changed else Event.SPOILT
-            except Misread as error:
-                if work.reads < _READS:
-                    return Event.MISREAD
-                work.error = StorageError(str(error), key=work.batch.output, code="Misread")
-                return Event.FAILED
-            except NoSuchUpload:
-                work.error = _fenced(work.batch)
-                return Event.FENCED
-            except StorageError as error:
-                work.error = error
-                return Event.FAILED
-        return Event.SENT
+        try:
+            work.transferred = await self.transfer(work.batch, work.upload_id, work.first)
+        except SourcesUnusable as error:
+            work.unusable = error.sources
+            changed = any(found.why is Why.CHANGED for found in work.unusable)
+            return Event.CHANGED if changed else Event.SPOILT
+        except Misread as error:
+            if work.reads < _READS:
+                return Event.MISREAD
+            work.error = StorageError(str(error), key=work.batch.output, code="Misread")
+            return Event.FAILED
+        except WorkerDied as error:
+            work.error = error
+            return Event.LOST
+        except NoSuchUpload:
+            work.error = _fenced(work.batch)
+            return Event.FENCED
+        except StorageError as error:
+            work.error = error
+            return Event.FAILED
+        return Event.STOPPED if work.transferred is None else Event.SENT
 
     async def _write_entry(self, work: BatchWork) -> Event:
         assert work.transferred is not None

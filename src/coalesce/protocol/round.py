@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from coalesce.content.attributes import not_kept
 from coalesce.errors import (
@@ -22,12 +23,13 @@ from coalesce.errors import (
     LeaseLost,
     SourceUnusable,
     StorageError,
+    defect,
     first_failure,
 )
 from coalesce.listing.pages import all_pages
 from coalesce.model import Batch, CommittedOutput, Kept, Plan, Why
 from coalesce.planning.batches import replan
-from coalesce.protocol.batch import BatchWork, BatchWorker, State
+from coalesce.protocol.batch import BatchWork, BatchWorker, State, Transfer, transfer_here
 from coalesce.protocol.commit import Committed
 from coalesce.protocol.deletion import Deletion
 from coalesce.protocol.held import HeldRecord
@@ -40,23 +42,29 @@ from coalesce.stop import Stop
 from coalesce.storage.attributes import NO_ATTRIBUTES, Attributes
 
 # How often sources are tried: planned again around those that cannot be joined, which one reading
-# finds all of, or after a concurrent change.
+# finds all of, or after a concurrent change or the death of a worker.
 _TRIES = 3
 
 _log = logging.getLogger(__name__)
 
 
 async def work_on_group(
-    session: Session, plan: Plan, taken: Iterable[str], stop: Stop, outcome: GroupOutcome
+    session: Session,
+    plan: Plan,
+    taken: Iterable[str],
+    stop: Stop,
+    outcome: GroupOutcome,
+    transfer: Transfer | None = None,
 ) -> None:
     """Works on a plan, adding to `outcome` what becomes of it.
 
-    `taken` are names of outputs in use; `stop` is asked before every batch. Raises GroupOwned if
-    another run's record stands on the group; LeaseLost and ConfigurationError, which end the whole
-    run.
+    `taken` are names of outputs in use; `stop` is asked before every batch. Its parts are sent by
+    `transfer`, or from this process. Raises GroupOwned if another run's record stands on the group;
+    LeaseLost and ConfigurationError, which end the whole run.
     """
+    here = partial(transfer_here, session, stop)
     try:
-        await GroupWork(session, plan, set(taken), stop, outcome).run()
+        await GroupWork(session, plan, set(taken), stop, outcome, transfer or here).run()
     except (GroupOwned, LeaseLost, ConfigurationError):
         raise
     except CoalesceError as error:
@@ -64,9 +72,7 @@ async def work_on_group(
     except Exception as error:
         # A defect met in one group must not keep the others from their turn.
         _log.exception("%s", plan.group)
-        hint = "Please report it with the log."
-        message = f"{type(error).__name__}: {error}"
-        outcome.failures.append(CoalesceError(message, code="Defect", hint=hint))
+        outcome.failures.append(defect(error))
 
 
 async def settle_record(session: Session, held: HeldRecord, outcome: GroupOutcome) -> None:
@@ -100,6 +106,7 @@ class GroupWork:
     taken: set[str]
     stop: Stop
     outcome: GroupOutcome
+    transfer: Transfer
     held: HeldRecord | None = None
     todo: deque[_Planned] = field(default_factory=deque)
     dropped: set[str] = field(default_factory=set)  # ids of uploads that came to nothing
@@ -139,7 +146,7 @@ class GroupWork:
         self.session.lease.check()  # an upload begun without a lease would be swept by nobody
         uploads = await self._begin_uploads(chosen)
         await self._record([planned.batch for planned in chosen], uploads)
-        worker = BatchWorker(self.session, self.stop)
+        worker = BatchWorker(self.session, self.transfer)
         try:
             async with asyncio.TaskGroup() as tasks:
                 for planned in chosen:
@@ -231,7 +238,7 @@ class GroupWork:
             self.outcome.stale = True
         elif work.was(State.SPOILT):
             self._plan_around(work.batch, work.unusable, planned.tries + 1)
-        elif work.was(State.CONFLICTED) and planned.tries + 1 < _TRIES:
+        elif _is_useless(work) and planned.tries + 1 < _TRIES:
             self.todo.append(replace(planned, tries=planned.tries + 1))
         elif work.error is not None:
             self._fail(work)
@@ -363,3 +370,10 @@ class GroupWork:
                 self.session.lease.mark_untidy()
 
         await asyncio.gather(*map(abort, batches))
+
+
+def _is_useless(work: BatchWork) -> bool:
+    """Whether it is the upload of a batch that is to be replaced. After the death of a worker too:
+    parts that it has sent may arrive later than others that would take their place.
+    """
+    return work.was(State.CONFLICTED) or work.was(State.LOST)

@@ -130,6 +130,7 @@ def merge(reports: Sequence[Report]) -> MergedReport:
         retries=sum(report.retries for report in reports),
         throttled=sum(report.throttled for report in reports),
         stages=_merge_stages(reports),
+        processes=max(report.processes for report in reports),
         bytes_in=sum(report.bytes_in for report in reports),
         bytes_out=sum(report.bytes_out for report in reports),
         cost_usd=round(sum(report.cost_usd for report in reports), 6),

@@ -247,9 +247,8 @@ class ConcurrencyPart(_Part):
 
 
 class StagePart(_Part):
-    """One kind of work: its requests, and the sum of their seconds.
-
-    Requests overlap, so the seconds of all stages come to more than the run's.
+    """One kind of work: its requests, and the sum of their seconds, which overlap: those of all
+    stages come to more than the run's.
     """
 
     requests: int = 0
@@ -304,6 +303,7 @@ class Report(_Part):
     throttled: int = 0
     stages: dict[str, StagePart] = Field(default_factory=dict)
     concurrency: ConcurrencyPart = Field(default_factory=ConcurrencyPart)
+    processes: int = 1
     bytes_in: int = 0
     bytes_out: int = 0
     cost_usd: float = 0.0

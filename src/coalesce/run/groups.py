@@ -7,24 +7,28 @@ group at a time from it, so a long listing waits for the work and memory stays b
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from coalesce.errors import GroupOwned, PlanStale
 from coalesce.listing.found import Found, find_neighbours
 from coalesce.listing.groups import Listing, list_groups
-from coalesce.model import Group, GroupId, Plan, Why
+from coalesce.model import Batch, Group, GroupId, Plan, TransferredBatch, Why
+from coalesce.protocol.batch import transfer_here
 from coalesce.protocol.outcome import GroupOutcome
 from coalesce.protocol.round import work_on_group
 from coalesce.protocol.session import Session
 from coalesce.protocol.state import group_of, record_key
 from coalesce.report import warnings
 from coalesce.report.account import Account, ListedGroup
+from coalesce.run.division import is_shared, processes_worth, work_of
 from coalesce.run.settlement import Settlement
 from coalesce.run.workers import Workers
 from coalesce.run.workload import Workload
 from coalesce.settings import outermost
 from coalesce.stop import Stop
+from coalesce.storage.attributes import Attributes
 from coalesce.storage.base import ObjectStore
 
 # Groups that are worked on at once, for each process.
@@ -83,6 +87,8 @@ class GroupQueue:
             the record's key.
         refused: Why those could not be begun on which it was not known to stand, by the same key.
         own: Keys of this run's own plan records that stand.
+        work: The work that has been listed, in seconds of CPU.
+        divided: Whether it is decided how many workers are taken.
     """
 
     session: Session
@@ -93,6 +99,8 @@ class GroupQueue:
     deferred: dict[str, ListedGroup] = field(default_factory=dict)
     refused: dict[str, GroupOwned] = field(default_factory=dict)
     own: set[str] = field(default_factory=set)
+    work: float = 0.0
+    divided: bool = False
 
     async def work_on_all(self, standing: Collection[str]) -> None:
         """Works on every group in scope; defers those whose plan records are `standing`."""
@@ -149,20 +157,29 @@ class GroupQueue:
         self, prefixes: tuple[str, ...], choose: Callable[[Listing], list[Group]]
     ) -> None:
         queue: asyncio.Queue[Group | None] = asyncio.Queue(_QUEUED)
-        consumers = _CONCURRENCY * (self.workers.count if self.workers else 1)
+        listed: deque[Group] = deque()
+        consumers: list[asyncio.Task[None]] = []
 
         async def enqueue(listing: Listing) -> None:
             for group in choose(listing):
-                if self.stop.try_plan_group():
-                    await queue.put(group)
-                else:
-                    self.account.count_idle_group(len(group.sources), Why.STOPPED)
+                self.work += work_of(group)
+                listed.append(group)
+            if self._divide(all_listed=False):
+                await hand_on()
+
+        async def hand_on() -> None:
+            missing = _CONCURRENCY * self._processes - len(consumers)
+            consumers.extend(tasks.create_task(consume()) for _ in range(missing))
+            while listed:
+                await queue.put(listed.popleft())
 
         async def produce() -> None:
             await list_prefixes(
                 self.session.store, self.workload, prefixes, self.account, self.stop, enqueue
             )
-            for _ in range(consumers):
+            self._divide(all_listed=True)
+            await hand_on()
+            for _ in consumers:
                 await queue.put(None)
 
         async def consume() -> None:
@@ -171,8 +188,29 @@ class GroupQueue:
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(produce())
-            for _ in range(consumers):
-                tasks.create_task(consume())
+
+    def _divide(self, *, all_listed: bool) -> bool:
+        """Takes as many workers as the work is worth, once that is known; returns whether it is.
+
+        Once and for all: what has begun in this process holds its memory. The work is known once
+        it is worth every process that there may be, or `all_listed`.
+        """
+        if self.workers is None or self.divided:
+            return True
+        if not self.work:
+            return False
+        most = self.workers.most
+        wanted = self.workload.settings.processes
+        worth = most if wanted else processes_worth(self.work, most)
+        self.divided = worth == most or all_listed
+        if self.divided:
+            self.workers.take(worth if worth > 1 else 0)
+        return self.divided
+
+    @property
+    def _processes(self) -> int:
+        """How many processes work on the groups."""
+        return max(1, self.workers.taken if self.workers else 0)
 
     async def _plan_and_work(self, group: Group) -> None:
         if not self.stop.try_plan_group():
@@ -249,13 +287,24 @@ class GroupQueue:
         return found[0] if found else None
 
     async def _work(self, group: Group, plan: Plan, outcome: GroupOutcome) -> None:
+        workers = self.workers
         taken = frozenset(output.key for output in group.outputs)
-        if self.workers is None or not plan.batches:
+        if workers is None or not workers.alive or not plan.batches:
             await work_on_group(self.session, plan, taken, self.stop, outcome)
-            return
-        # A worker does not know what the others count against the limits: outputs start here.
-        batches = tuple(batch for batch in plan.batches if self.stop.try_start_output(batch))
-        await self.workers.work(replace(plan, batches=batches), taken, outcome)
+        elif is_shared(plan, self.work, workers.alive):
+            await work_on_group(self.session, plan, taken, self.stop, outcome, self._transfer)
+        else:
+            # A worker does not know what the others count against the limits: outputs start here.
+            batches = tuple(batch for batch in plan.batches if self.stop.try_start_output(batch))
+            await workers.work(replace(plan, batches=batches), taken, outcome)
+
+    async def _transfer(
+        self, batch: Batch, upload_id: str, first: Attributes
+    ) -> TransferredBatch | None:
+        """Has a worker send the parts of a batch; sends them from here once there is none left."""
+        if self.workers is None or not self.workers.alive:
+            return await transfer_here(self.session, self.stop, batch, upload_id, first)
+        return await self.workers.transfer(batch, upload_id, first)
 
 
 def complete_outcome(outcome: GroupOutcome, second: GroupOutcome) -> None:

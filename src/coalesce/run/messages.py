@@ -1,7 +1,8 @@
 """What a run and its worker processes send each other, each message pickled behind its length.
 
-The run sends one `Assignment`, then a `GroupTask` for each group, and a `Halt` after a signal. A
-worker sends a `Reply` for every output that it commits, and one for the end of every task.
+The run sends one `Assignment`, then tasks: a `GroupTask` for a whole group, a `BatchTask` for a
+batch of a group of its own; and a `Halt` after a signal. A worker sends a `Reply` for every output
+that it commits, and one for the end of every task.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from coalesce.errors import CoalesceError
-from coalesce.model import CommittedOutput, Kept, Plan
+from coalesce.model import Batch, CommittedOutput, Kept, Plan, TransferredBatch
 from coalesce.protocol.lease import Claim
 from coalesce.protocol.outcome import GroupOutcome
 from coalesce.protocol.session import GroupRules, Session
 from coalesce.report.usage import ProcessUsage
 from coalesce.settings import Settings
+from coalesce.storage.attributes import Attributes
 from coalesce.storage.base import ObjectStore
 from coalesce.transfer.limits import Capacity
 
@@ -32,24 +34,26 @@ class Assignment:
     Attributes:
         concurrency: GETs in flight at most, over all processes; 0 for as many as the store bears.
         memory: Bytes for bodies, over all processes.
+        processes: How many processes share both.
         deadline: Seconds from now on; None for no deadline.
     """
 
     rules: GroupRules
     concurrency: int
     memory: int
+    processes: int = 1
     deadline: float | None = None
 
     @classmethod
-    def of(cls, rules: GroupRules, settings: Settings, deadline: float | None) -> Assignment:
-        """Returns the assignment of a run with these settings."""
-        return cls(rules, settings.concurrency, settings.memory, deadline)
+    def of(cls, rules: GroupRules, settings: Settings) -> Assignment:
+        """Returns the assignment of a run with these settings, for one process."""
+        return cls(rules, settings.concurrency, settings.memory)
 
-    def session(self, store: ObjectStore, lease: Claim, processes: int = 1) -> Session:
-        """Returns the session of one of so many processes, with its share of the capacity."""
+    def session(self, store: ObjectStore, lease: Claim) -> Session:
+        """Returns the session of one of the processes, with its share of the capacity."""
         capacity = Capacity.of(
-            -(-self.concurrency // processes),
-            self.memory // processes,
+            -(-self.concurrency // self.processes),
+            self.memory // self.processes,
             lambda: store.usage.throttled,
         )
         return Session(store, self.rules, lease, capacity)
@@ -62,6 +66,19 @@ class GroupTask:
     number: int
     plan: Plan
     taken: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTask:
+    """A batch whose parts are to be sent; all else is done by the run's own process.
+
+    `first` is what its first source says of itself.
+    """
+
+    number: int
+    batch: Batch
+    upload_id: str
+    first: Attributes
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +128,17 @@ class TaskEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchEnd:
+    """What became of the parts of a batch.
+
+    `transferred` is None if there was no time for it, or an `error`.
+    """
+
+    transferred: TransferredBatch | None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """News of one task.
 
@@ -118,12 +146,14 @@ class Reply:
         number: The task's.
         usage: What the worker has used so far.
         untidy: Whether the worker may leave uploads that no plan record names.
+        stop_code: Why it starts nothing new, as an exit code; 0 if it does.
     """
 
     number: int
     usage: ProcessUsage
     untidy: bool
-    news: CommittedOutput | TaskEnd
+    stop_code: int
+    news: CommittedOutput | TaskEnd | BatchEnd
 
 
 def send(writer: asyncio.StreamWriter, message: object) -> None:

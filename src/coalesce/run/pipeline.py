@@ -72,7 +72,7 @@ class Run:
         report = new_report(self.run_id, settings, self._workload.prefixes)
         self._account = Account(report, emit, settings.max_size)
         self.report.store.endpoint = endpoint
-        self._capacity: Capacity | None = None  # of this process, if it transfers anything
+        self._capacity: Capacity | None = None  # of this process
 
     @property
     def report(self) -> Report:
@@ -88,7 +88,10 @@ class Run:
     @property
     def in_progress(self) -> str:
         """What a run that stops now still does, in words."""
-        outputs, size = (self._workers or self.stop).outputs_in_progress
+        outputs, size = self.stop.outputs_in_progress
+        if self._workers is not None:
+            elsewhere = self._workers.outputs_in_progress
+            outputs, size = outputs + elsewhere[0], size + elsewhere[1]
         if not outputs:
             return "no output is being written"
         plural = "" if outputs == 1 else "s"
@@ -119,10 +122,10 @@ class Run:
         lease = Lease(store, state, claim, self._clock, workers.expiry if workers else None)
         async with lease.hold():
             rules = self._tune(await probe_store(store, lease, workload, self.report))
-            assignment = Assignment.of(rules, self._settings, self.stop.seconds_left)
+            assignment = Assignment.of(rules, self._settings)
             session = assignment.session(store, lease)
-            self._capacity = None if workers else session.capacity
-            async with workers.assigned(assignment, lease) if workers else nullcontext():
+            self._capacity = session.capacity
+            async with workers.assigned(assignment, lease, self.stop) if workers else nullcontext():
                 settled = await self._settle_and_join(session, leftovers, join=join)
             if settled:
                 await clean_up_own(session, workload.ground, lease)
@@ -167,6 +170,7 @@ class Run:
         try:
             await self._account.add_failure_of(job)
         finally:
+            self.report.processes = max(1, self._workers.taken if self._workers else 0)
             self._account.close(
                 usage_of_run(self._store, self._capacity, self._workers),
                 seconds=self._clock() - self._started_at,

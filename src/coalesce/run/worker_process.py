@@ -1,4 +1,4 @@
-"""A worker process: it works on the groups that its run sends, until the run is gone.
+"""A worker process: it works on the groups and batches that its run sends, until the run is gone.
 
 It has its own connections to the bucket, and no lease of its own: when the run's lease ends is in
 memory that all its processes share.
@@ -7,6 +7,7 @@ memory that all its processes share.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -17,16 +18,30 @@ from typing import Any, NoReturn, Protocol
 from typing_extensions import override
 
 from coalesce.clock import boottime
-from coalesce.errors import CoalesceError, LeaseLost
+from coalesce.errors import CoalesceError, LeaseLost, defect
 from coalesce.model import CommittedOutput
+from coalesce.protocol.batch import transfer_here
 from coalesce.protocol.lease import Claim, Expiry
 from coalesce.protocol.outcome import GroupOutcome
 from coalesce.protocol.round import work_on_group
 from coalesce.protocol.session import Session
 from coalesce.report.usage import ProcessUsage
-from coalesce.run.messages import Assignment, GroupTask, Halt, Reply, TaskEnd, receive, send
+from coalesce.run.messages import (
+    Assignment,
+    BatchEnd,
+    BatchTask,
+    GroupTask,
+    Halt,
+    Reply,
+    TaskEnd,
+    receive,
+    send,
+)
 from coalesce.stop import RunLimits, Stop
 from coalesce.storage.base import ObjectStore
+from coalesce.transfer.stream import Misread, SourcesUnusable
+
+_log = logging.getLogger(__name__)
 
 
 class OpenStore(Protocol):
@@ -43,7 +58,6 @@ def main(
     open_store: OpenStore,
     expiry: Expiry,
     in_progress: MutableSequence[int],
-    processes: int,
 ) -> None:
     """Runs a worker process to its end.
 
@@ -56,28 +70,37 @@ def main(
         open_store: Opens the bucket.
         expiry: When the run's lease ends, by `boottime`.
         in_progress: Where the run sees what the worker transfers: see `Stop`.
-        processes: How many workers share the capacity of the run.
     """
     for end in other_ends:
         end.close()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    asyncio.run(_serve(own_end, open_store, expiry, in_progress, processes))
+    asyncio.run(_connect_and_serve(own_end, open_store, expiry, in_progress))
 
 
-async def _serve(
+async def _connect_and_serve(
     own_end: socket.socket,
     open_store: OpenStore,
     expiry: Expiry,
     in_progress: MutableSequence[int],
-    processes: int,
 ) -> NoReturn:
     reader, writer = await asyncio.open_unix_connection(sock=own_end)
+    await serve(reader, writer, open_store, expiry, in_progress)
+
+
+async def serve(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    open_store: OpenStore,
+    expiry: Expiry,
+    in_progress: MutableSequence[int],
+) -> NoReturn:
+    """Works on what the run sends, until the run is gone; see `main`."""
     assignment: Assignment = await _receive_or_exit(reader)
     lease = _SharedLease(expiry)
     stop = Stop(RunLimits(deadline=assignment.deadline), boottime, in_progress)
     async with open_store() as store:
-        worker = _Worker(assignment.session(store, lease, processes), lease, stop, writer)
+        worker = _Worker(assignment.session(store, lease), lease, stop, writer)
         tasks: set[asyncio.Task[None]] = set()
         while True:
             message = await _receive_or_exit(reader)
@@ -130,16 +153,40 @@ class _Worker:
         self._stop = stop
         self._writer = writer
 
-    async def work(self, task: GroupTask) -> None:
-        """Works on one group; every failure is sent."""
+    async def work(self, task: GroupTask | BatchTask) -> None:
+        """Works on one task; every failure is sent."""
+        match task:
+            case GroupTask():
+                self._reply(task, await self._work_on_group(task))
+            case BatchTask():
+                self._reply(task, await self._transfer(task))
+
+    async def _work_on_group(self, task: GroupTask) -> TaskEnd:
         outcome = GroupOutcome(lambda output: self._reply(task, output))
         fatal = None
         try:
             await work_on_group(self._session, task.plan, task.taken, self._stop, outcome)
         except CoalesceError as error:
             fatal = error
-        self._reply(task, TaskEnd.of(outcome, fatal))
+        return TaskEnd.of(outcome, fatal)
 
-    def _reply(self, task: GroupTask, news: CommittedOutput | TaskEnd) -> None:
+    async def _transfer(self, task: BatchTask) -> BatchEnd:
+        try:
+            return BatchEnd(
+                await transfer_here(
+                    self._session, self._stop, task.batch, task.upload_id, task.first
+                )
+            )
+        except (CoalesceError, SourcesUnusable, Misread) as error:
+            return BatchEnd(None, error)
+        except Exception as error:
+            # Without an answer, the run would wait for ever.
+            _log.exception("%s", task.batch.output)
+            return BatchEnd(None, defect(error))
+
+    def _reply(
+        self, task: GroupTask | BatchTask, news: CommittedOutput | TaskEnd | BatchEnd
+    ) -> None:
         usage = ProcessUsage.of_this_process(self._session.store.usage, self._session.capacity)
-        send(self._writer, Reply(task.number, usage, self._lease.untidy, news))
+        reply = Reply(task.number, usage, self._lease.untidy, self._stop.code, news)
+        send(self._writer, reply)

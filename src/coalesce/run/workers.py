@@ -1,44 +1,68 @@
 """The worker processes of a run, as the run sees them.
 
-They transfer, commit and delete; everything else stays with the process that started the run.
+They transfer, commit and delete whole groups, and transfer batches of those that are shared;
+everything else stays with the process that started the run.
 """
 
 from __future__ import annotations
 
 import asyncio
+import mmap
 import multiprocessing
 import socket
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, MutableSequence, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from coalesce.errors import CoalesceError
-from coalesce.model import Plan
+from coalesce.errors import WorkerDied
+from coalesce.model import Batch, CommittedOutput, Plan, TransferredBatch
 from coalesce.protocol.lease import Claim, Expiry
 from coalesce.protocol.outcome import GroupOutcome
-from coalesce.report.usage import ProcessUsage, usable_cpus
+from coalesce.report.usage import ProcessUsage
 from coalesce.run import worker_process
-from coalesce.run.messages import Assignment, GroupTask, Halt, Reply, TaskEnd, receive, send
+from coalesce.run.messages import (
+    Assignment,
+    BatchEnd,
+    BatchTask,
+    GroupTask,
+    Halt,
+    Reply,
+    TaskEnd,
+    receive,
+    send,
+)
 from coalesce.run.worker_process import OpenStore
+from coalesce.stop import Stop
+from coalesce.storage.attributes import Attributes
 from coalesce.storage.base import ObjectStore, Usage
-from coalesce.transfer.limits import Capacity
-
-# With less memory than this, a process could not hold two parts and a read beside them.
-_MIN_MEMORY_BYTES = 32 * 1024**2
+from coalesce.transfer.limits import Budget, Capacity
 
 # How long a worker may take to notice that its run is over.
 _EXIT_SECONDS = 5.0
 
+# Sources of batches that a worker has at once: of three large ones, so that one is read while the
+# last parts of another are sent and the next is at hand.
+_LARGE = 256
+_AHEAD = 3 * _LARGE
 
-def processes_for(wanted: int, memory: int) -> int:
-    """Returns how many processes a run gets: `wanted`, or one for each CPU if that is 0.
 
-    No more than its `memory`, in bytes, is enough for; at least 1.
-    """
-    return max(1, min(wanted or usable_cpus(), memory // _MIN_MEMORY_BYTES))
+class SharedExpiry:
+    """When the run's lease ends, in memory that all its processes share."""
+
+    def __init__(self, numbers: MutableSequence[float]) -> None:
+        self._numbers = numbers
+
+    @property
+    def value(self) -> float:
+        """By `boottime`."""
+        return self._numbers[0]
+
+    @value.setter
+    def value(self, value: float) -> None:
+        self._numbers[0] = value
 
 
 @dataclass(slots=True)
@@ -46,28 +70,44 @@ class _WorkerHandle:
     """One worker process.
 
     Attributes:
-        lost: Whether nothing more can come from it.
-        tasks: What it is working on, by number: the outcome, and the future that ends with it.
-        busy: How many sources its tasks have.
+        ends: Its sockets: ours, and its own.
         in_progress: How many outputs it transfers, and their bytes.
+        process: None until it is started.
+        lost: Whether nothing more can come from it.
+        tasks: What it is working on, by number: what takes its outputs, and the future of its end.
+        busy: How many sources its tasks have.
     """
 
-    process: BaseProcess
-    socket: socket.socket
-    in_progress: Sequence[int]
+    ends: tuple[socket.socket, socket.socket]
+    in_progress: MutableSequence[int]
+    process: BaseProcess | None = None
     lost: bool = False
-    tasks: dict[int, tuple[GroupOutcome, asyncio.Future[None]]] = field(default_factory=dict)
+    tasks: dict[int, tuple[Callable[[CommittedOutput], None], asyncio.Future[Any]]] = field(
+        default_factory=dict
+    )
     usage: ProcessUsage = field(default_factory=ProcessUsage)
     busy: int = 0
+    reader: asyncio.StreamReader | None = None
     writer: asyncio.StreamWriter | None = None
 
-    async def listen(self, reader: asyncio.StreamReader, lease: Claim) -> None:
+    async def connect(self) -> None:
+        """Makes a connection of our socket."""
+        self.reader, self.writer = await asyncio.open_unix_connection(sock=self.ends[0])
+
+    def send(self, message: object) -> None:
+        """Sends a message; it may still be on its way on return."""
+        assert self.writer is not None
+        send(self.writer, message)
+
+    async def listen(self, lease: Claim, stop: Stop) -> None:
         """Takes in replies for as long as the process lives; then fails the tasks it still had."""
+        assert self.reader is not None
         try:
             while True:
-                reply: Reply = await receive(reader)
+                reply: Reply = await receive(self.reader)
                 if reply.untidy:
                     lease.mark_untidy()
+                stop.request(reply.stop_code)
                 self.take_in(reply)
         except (asyncio.IncompleteReadError, ConnectionError):
             lease.mark_untidy()
@@ -75,28 +115,51 @@ class _WorkerHandle:
             self.lost = True
             for _, ended in self.tasks.values():
                 if not ended.done():
-                    ended.set_exception(_WorkerDied())
+                    ended.set_exception(_Died())
 
     def take_in(self, reply: Reply) -> None:
-        """Adds a reply to the outcome of its task, and ends the task if that is what it says."""
+        """Hands on an output, or ends the task if that is what the reply says."""
         self.usage = reply.usage
         if reply.number not in self.tasks:
             return
-        outcome, ended = self.tasks[reply.number]
-        if not isinstance(reply.news, TaskEnd):
-            outcome.add(reply.news)
-            return
-        reply.news.add_to(outcome)
-        if ended.done():
-            return
-        if reply.news.fatal is None:
-            ended.set_result(None)
-        else:
-            ended.set_exception(reply.news.fatal)
+        on_output, ended = self.tasks[reply.number]
+        if isinstance(reply.news, CommittedOutput):
+            on_output(reply.news)
+        elif not ended.done():
+            ended.set_result(reply.news)
+
+    async def ask(
+        self,
+        task: GroupTask | BatchTask,
+        sources: int,
+        on_output: Callable[[CommittedOutput], None],
+    ) -> Any:
+        """Sends a task of so many sources, and waits for its end. Raises _Died."""
+        assert self.writer is not None
+        ended = asyncio.get_running_loop().create_future()
+        self.tasks[task.number] = (on_output, ended)
+        self.busy += sources
+        try:
+            with suppress(ConnectionError):  # the listener notices too, and fails the task
+                self.send(task)
+                await self.writer.drain()
+            return await ended
+        finally:
+            self.busy -= sources
+            self.tasks.pop(task.number, None)
+
+    def dismiss(self) -> None:
+        """Lets the process end, which it does with the connection."""
+        self.lost = True
+        if self.writer is not None:
+            self.writer.close()
 
     def end(self) -> None:
         """Waits until the process is gone: it exits with the connection, or else is killed."""
-        self.socket.close()
+        for end in self.ends:
+            end.close()
+        if self.process is None:
+            return
         self.process.join(_EXIT_SECONDS)
         if self.process.is_alive():
             self.process.kill()
@@ -106,21 +169,32 @@ class _WorkerHandle:
 class Workers:
     """The worker processes of a run, as a block.
 
-    They are started before there is an event loop or a thread, which a fork would copy half of;
-    none outlives the block.
+    As many as it may take are forked before there is an event loop or a thread, which a fork would
+    copy half of: until it is known how many are needed, they wait, and the others are then ended.
+    Where processes are not forked but start anew, they start when they are taken. None outlives
+    the block.
     """
 
-    def __init__(self, count: int, open_store: OpenStore) -> None:
-        context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-        self.expiry: Expiry = context.Value("d", 0.0, lock=False)
+    def __init__(
+        self,
+        most: int,
+        open_store: OpenStore,
+        method: str = "fork" if sys.platform == "linux" else "spawn",
+    ) -> None:
+        self._context: Any = multiprocessing.get_context(method)
+        self._open_store = open_store
+        self._forks = method == "fork"
         self._tasks = 0
-        pairs = [socket.socketpair() for _ in range(count)]
+        self.expiry: Expiry = SharedExpiry(self._share("d", 1))
         self._workers = [
-            self._start(context, our_end, their_end, pairs, open_store)
-            for our_end, their_end in pairs
+            _WorkerHandle(socket.socketpair(), self._share("q", 2)) for _ in range(most)
         ]
-        for _, their_end in pairs:
-            their_end.close()
+        self._taken: list[_WorkerHandle] = []
+        self._assignment: tuple[Assignment, Claim, Stop] | None = None
+        self._listeners: list[asyncio.Task[None]] = []
+        self._ahead = Budget(_AHEAD)
+        if self._forks:
+            self._start(self._workers)
 
     def __enter__(self) -> Workers:
         return self
@@ -129,100 +203,154 @@ class Workers:
         for worker in self._workers:
             worker.end()
 
-    def _start(
-        self,
-        context: Any,
-        our_end: socket.socket,
-        their_end: socket.socket,
-        pairs: Sequence[tuple[socket.socket, socket.socket]],
-        open_store: OpenStore,
-    ) -> _WorkerHandle:
-        in_progress = context.Array("q", 2, lock=False)
-        forks = context.get_start_method() == "fork"
-        copied_ends = [end for pair in pairs for end in pair if forks and end is not their_end]
-        process: BaseProcess = context.Process(
-            target=worker_process.main,
-            args=(their_end, copied_ends, open_store, self.expiry, in_progress, len(pairs)),
-            daemon=True,
-        )
-        process.start()
-        return _WorkerHandle(process, our_end, in_progress)
+    def _share(self, kind: str, count: int) -> Any:
+        """Numbers that all processes see. A fork shares an anonymous map; the array that others
+        can be sent takes 20 ms to import.
+        """
+        if self._forks:
+            shared: Any = memoryview(mmap.mmap(-1, 8 * count))
+            return shared.cast(kind)
+        return self._context.Array(kind, count, lock=False)
+
+    def _start(self, workers: Sequence[_WorkerHandle]) -> None:
+        ends = [end for worker in self._workers for end in worker.ends] if self._forks else []
+        for worker in workers:
+            own_end = worker.ends[1]
+            worker.process = self._context.Process(
+                target=worker_process.main,
+                args=(
+                    own_end,
+                    [end for end in ends if end is not own_end],
+                    self._open_store,
+                    self.expiry,
+                    worker.in_progress,
+                ),
+                daemon=True,
+            )
+            worker.process.start()
+        for worker in workers:
+            worker.ends[1].close()
 
     @property
-    def count(self) -> int:
-        """How many there are."""
+    def most(self) -> int:
+        """How many there may be."""
         return len(self._workers)
+
+    @property
+    def taken(self) -> int:
+        """How many work for the run."""
+        return len(self._taken)
+
+    @property
+    def alive(self) -> int:
+        """How many of them still live."""
+        return sum(not worker.lost for worker in self._taken)
 
     @property
     def outputs_in_progress(self) -> tuple[int, int]:
         """How many outputs the workers would still finish if they stopped: (outputs, bytes)."""
-        counts = [worker.in_progress for worker in self._workers if not worker.lost]
-        return sum(outputs for outputs, _ in counts), sum(size for _, size in counts)
+        counts = [worker.in_progress for worker in self._taken if not worker.lost]
+        return sum(count[0] for count in counts), sum(count[1] for count in counts)
 
     @property
     def usage(self) -> ProcessUsage:
         """What all workers have used, as far as they have said."""
         total = ProcessUsage()
-        for worker in self._workers:
+        for worker in self._taken:
             total.add(worker.usage)
         return total
 
     @asynccontextmanager
-    async def assigned(self, assignment: Assignment, lease: Claim) -> AsyncIterator[None]:
-        """Sends the assignment, and takes in replies until the block ends; then ends the workers.
+    async def assigned(
+        self, assignment: Assignment, lease: Claim, stop: Stop
+    ) -> AsyncIterator[None]:
+        """For the length of a block, workers can be taken for the assignment; then all are ended.
 
-        The run's `lease` is marked if there may be uploads that no plan record names.
+        The run's `lease` is marked if there may be uploads that no plan record names; its `stop`
+        hears why a worker stops.
         """
-        listeners = []
+        self._assignment = (assignment, lease, stop)
         for worker in self._workers:
-            reader, worker.writer = await asyncio.open_unix_connection(sock=worker.socket)
-            send(worker.writer, assignment)
-            listeners.append(asyncio.create_task(worker.listen(reader, lease)))
+            await worker.connect()
         try:
             yield
         finally:
-            for listener in listeners:
+            for listener in self._listeners:
                 listener.cancel()
-            await asyncio.gather(*listeners, return_exceptions=True)
+            await asyncio.gather(*self._listeners, return_exceptions=True)
             for worker in self._workers:
-                if worker.writer is not None:
-                    worker.writer.close()
+                worker.dismiss()
             await asyncio.gather(*(asyncio.to_thread(worker.end) for worker in self._workers))
 
+    def take(self, count: int) -> None:
+        """Takes so many workers, which share the capacity of the run; the others are ended."""
+        assert self._assignment is not None
+        assignment, lease, stop = self._assignment
+        self._taken, others = self._workers[:count], self._workers[count:]
+        for worker in others:
+            worker.dismiss()
+        if not self._forks:
+            self._start(self._taken)
+        self._ahead = Budget(_AHEAD * count)
+        for worker in self._taken:
+            worker.send(replace(assignment, processes=count, deadline=stop.seconds_left))
+            self._listeners.append(asyncio.create_task(worker.listen(lease, stop)))
+
     async def work(self, plan: Plan, taken: frozenset[str], outcome: GroupOutcome) -> None:
-        """Hands a plan to the worker that has the fewest sources, and waits for its end.
+        """Hands a whole group to one worker, and waits for its end.
 
         `taken` are the keys of the group's outputs. A worker that dies is a failure of the group.
 
         Raises GroupOwned, or what ends the whole run: LeaseLost, ConfigurationError.
         """
-        worker = min((w for w in self._workers if not w.lost), key=lambda w: w.busy, default=None)
-        if worker is None or worker.writer is None:
-            outcome.failures.append(_worker_died(plan))
+        worker = self._least_busy()
+        if worker is None:
+            outcome.failures.append(_worker_died(plan.group.prefix))
             return
-        self._tasks += 1
-        number, ended = self._tasks, asyncio.get_running_loop().create_future()
         sources = sum(len(batch.sources) for batch in plan.batches)
-        worker.tasks[number] = (outcome, ended)
-        worker.busy += sources
         try:
-            with suppress(ConnectionError):  # the listener notices too, and fails the task
-                send(worker.writer, GroupTask(number, plan, taken))
-                await worker.writer.drain()
-            await ended
-        except _WorkerDied:
-            outcome.failures.append(_worker_died(plan))
+            end: TaskEnd = await worker.ask(
+                GroupTask(self._next_number(), plan, taken), sources, outcome.add
+            )
+        except _Died:
+            outcome.failures.append(_worker_died(plan.group.prefix))
             outcome.unsettled = True
-        finally:
-            worker.busy -= sources
-            worker.tasks.pop(number, None)
+            return
+        end.add_to(outcome)
+        if end.fatal is not None:
+            raise end.fatal
+
+    async def transfer(
+        self, batch: Batch, upload_id: str, first: Attributes
+    ) -> TransferredBatch | None:
+        """Has a worker send the parts of a batch: see `Transfer`."""
+        sources = len(batch.sources)
+        async with self._ahead.hold(min(sources, _LARGE)):
+            worker = self._least_busy()
+            if worker is None:
+                raise _worker_died(batch.output)
+            task = BatchTask(self._next_number(), batch, upload_id, first)
+            try:
+                end: BatchEnd = await worker.ask(task, sources, lambda _: None)
+            except _Died:
+                raise _worker_died(batch.output) from None
+        if end.error is not None:
+            raise end.error
+        return end.transferred
 
     def halt(self, code: int) -> None:
         """Tells the workers to start nothing new; `code` is the exit code of the reason."""
-        for worker in self._workers:
-            if worker.writer is not None:
-                with suppress(ConnectionError):
-                    send(worker.writer, Halt(code))
+        for worker in self._taken:
+            with suppress(ConnectionError):
+                worker.send(Halt(code))
+
+    def _least_busy(self) -> _WorkerHandle | None:
+        alive = (worker for worker in self._taken if not worker.lost)
+        return min(alive, key=lambda worker: worker.busy, default=None)
+
+    def _next_number(self) -> int:
+        self._tasks += 1
+        return self._tasks
 
 
 def usage_of_run(
@@ -230,27 +358,20 @@ def usage_of_run(
 ) -> ProcessUsage:
     """Returns what this process and the workers have used so far.
 
-    `store` is this process's; so is `capacity`, None if it transfers nothing.
+    `store` and `capacity` are this process's; it transfers nothing if there are workers.
     """
     requests = Usage()  # a copy: what the workers have used is added to it
     requests.add(store.usage)
-    usage = ProcessUsage.of_this_process(requests, capacity)
+    transfers = workers is None or not workers.taken
+    usage = ProcessUsage.of_this_process(requests, capacity if transfers else None)
     if workers is not None:
         usage.add(workers.usage)
     return usage
 
 
-class _WorkerDied(Exception):
+class _Died(Exception):
     """The process is gone, and its tasks with it."""
 
 
-def _worker_died(plan: Plan) -> CoalesceError:
-    return CoalesceError(
-        f"{plan.group}: its worker process died",
-        key=plan.group.prefix,
-        code="WorkerDied",
-        hint=(
-            "No record is lost: the next run finishes what was started. "
-            "Did the container run out of memory?"
-        ),
-    )
+def _worker_died(key: str) -> WorkerDied:
+    return WorkerDied(f"{key}: its worker process died", key=key)

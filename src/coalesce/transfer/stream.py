@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from typing_extensions import override
+
 from coalesce.content.rules import ContentRules
 from coalesce.errors import SourceUnusable, first_failure
 from coalesce.model import (
@@ -45,6 +47,11 @@ class SourcesUnusable(Exception):
     def __init__(self, sources: tuple[SourceUnusable, ...]) -> None:
         super().__init__(f"{len(sources)} unusable sources")
         self.sources = sources
+
+    @override
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickles it: workers send theirs to the main process."""
+        return type(self), (self.sources,)
 
 
 async def transfer(
