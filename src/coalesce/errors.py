@@ -279,8 +279,8 @@ class WorkerDied(CoalesceError):
 
     code = "WorkerDied"
     hint = (
-        "No record is lost: the next run finishes what was started. "
-        "Did the container run out of memory?"
+        "Check whether the container ran out of memory. "
+        "No record is lost: the next run finishes what was started."
     )
 
 
