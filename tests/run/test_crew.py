@@ -116,7 +116,8 @@ async def nights(name: str, hook: Callable[[Night, int], None]) -> AsyncIterator
 def check_complete(night: Night) -> None:
     """The run itself has done it all."""
     assert night.report is not None, night.context
-    assert (night.report.exit_code, night.report.failures) == (0, []), night.context
+    failed = [failure.code for failure in night.report.failures]
+    assert (int(night.report.exit_code), failed) == (0, []), night.context
     assert auditor.sources(night.bucket.objects) == [], night.context
     assert night.bucket.uploads == {}, night.context
 
@@ -302,3 +303,18 @@ async def test_an_output_of_which_every_worker_dies_fails_and_its_sources_stay()
     assert (report.exit_code, report.outputs.written, report.sources.deleted) == (1, 1, 4)
     assert report.sources.left["failed"] == 4
     await check_settled(night.bucket, night.chosen, night.original, night.context)
+
+
+async def test_what_no_worker_has_sent_is_sent_by_the_run_itself() -> None:
+    bucket = audited(lambda bucket: corporate(bucket, groups=1, sources=8))
+    night = Night(bucket, settings(max_files=2), "no worker lives")
+
+    async def die(_: int, worker: int, request: Request) -> None:
+        if worker >= 0:
+            night.crew.kill(worker)
+            raise Killed
+
+    night.before = die
+    night.report = await night.coalesce()
+    check_complete(night)
+    assert night.crew.dead == {0, 1}
