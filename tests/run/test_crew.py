@@ -318,3 +318,17 @@ async def test_what_no_worker_has_sent_is_sent_by_the_run_itself() -> None:
     night.report = await night.coalesce()
     check_complete(night)
     assert night.crew.dead == {0, 1}
+
+
+async def test_what_workers_find_to_differ_among_the_sources_of_a_shared_group_is_told() -> None:
+    def fill(bucket: MemoryBucket) -> None:
+        corporate(bucket, groups=1, sources=8)
+        bucket.store(DEADLY, bucket.objects[DEADLY].data, content_type="text/odd")
+
+    night = Night(audited(fill), settings(max_files=4), "another content type")
+    night.report = await night.coalesce()
+    check_complete(night)
+    assert night.report is not None
+    assert night.report.processes == 2
+    assert night.report.attributes.differing == 1
+    assert "text/odd" in night.report.attributes.example
