@@ -103,6 +103,8 @@ def operation_of(request: Request, query: Query, has_key: bool) -> str:
         }.get(request.method, "Unknown")
     if "uploads" in query:
         return "CreateMultipartUpload"
+    if "tagging" in query:
+        return "GetObjectTagging" if request.method == "GET" else "Unknown"
     return {
         "GET": "GetObject",
         "HEAD": "HeadObject",
@@ -337,7 +339,10 @@ def list_uploads(bucket: Bucket, key: str, query: Query, request: Request) -> An
 
 
 def create_upload(bucket: Bucket, key: str, query: Query, request: Request) -> Answer:
-    """CreateMultipartUpload."""
+    """CreateMultipartUpload, without tags and keys of KMS."""
+    encryption = request.headers.get("x-amz-server-side-encryption", "AES256")
+    if encryption != "AES256" or "x-amz-tagging" in request.headers:
+        raise Refusal(501, "NotImplemented", "objects have neither tags nor keys of KMS here")
     algorithm = request.headers.get("x-amz-checksum-algorithm", "CRC64NVME").lower()
     if algorithm not in sums.ALGORITHMS:
         raise Refusal(400, "InvalidRequest", f"there is no checksum {algorithm}")
@@ -349,6 +354,12 @@ def create_upload(bucket: Bucket, key: str, query: Query, request: Request) -> A
         "InitiateMultipartUploadResult",
         f"<Bucket>standin</Bucket><Key>{escape(key)}</Key><UploadId>{upload_id}</UploadId>",
     )
+
+
+def get_tags(bucket: Bucket, key: str, query: Query, request: Request) -> Answer:
+    """GetObjectTagging: there are none."""
+    bucket.get(key)
+    return xml("Tagging", "<TagSet></TagSet>")
 
 
 def upload_part(bucket: Bucket, key: str, query: Query, request: Request) -> Answer:
@@ -415,6 +426,7 @@ def abort_upload(bucket: Bucket, key: str, query: Query, request: Request) -> An
 
 _HANDLERS: dict[str, Callable[[Bucket, str, Query, Request], Answer]] = {
     "GetObject": get_object,
+    "GetObjectTagging": get_tags,
     "HeadObject": head_object,
     "PutObject": put_object,
     "DeleteObject": delete_object,

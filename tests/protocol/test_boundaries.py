@@ -83,7 +83,8 @@ def session(store: MemoryStore) -> Session:
 async def first_round(sizes: Sequence[int]) -> int:
     """How many batches of so many sources each are in the first round of a group."""
     store = MemoryStore(MemoryBucket())
-    source = Source("data/t_0_0-0.jsonl.gz", 1, '"e"', 0.0, "STANDARD", 0, 0)
+    etag = store.bucket.store("data/t_0_0-0.jsonl.gz", b"x")
+    source = Source("data/t_0_0-0.jsonl.gz", 1, etag, 0.0, "STANDARD", 0, 0)
     batches = [
         Batch(f"data/t_0_{n}_{n}.jsonl.gz", (source,) * size, size, str(n))
         for n, size in enumerate(sizes)

@@ -316,7 +316,7 @@ async def start_shard(
         "--min-age",
         "0",
         "--lease",
-        "2s",
+        "5s",
         "--output",
         "json",
         *more,
