@@ -1,6 +1,7 @@
 """Those who watch a run get its metrics and its pings, and never fail it."""
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,6 +77,37 @@ def test_a_url_that_answers_with_an_error_fails_no_run_and_is_not_logged(run: Co
     assert (sight.code, len(called)) == (0, 2)
     assert "cannot call --ping-url at 127.0.0.1" in sight.stderr
     assert "secret" not in sight.stderr
+
+
+def test_a_url_that_answers_what_is_no_http_fails_no_run(run: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            for _ in range(2):
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        sight = run("--ping-url", f"http://127.0.0.1:{server.getsockname()[1]}/secret")
+        thread.join()
+    assert (sight.code, len(sight.outputs)) == (0, len(run().outputs))
+    assert "cannot call --ping-url at 127.0.0.1: BadStatusLine" in sight.stderr
+
+
+def test_a_url_that_cannot_be_called_fails_no_run_and_is_not_logged(run: Command) -> None:
+    sight = run("--ping-url", "http://127.0.0.1:1/my secret")
+    assert sight.code == 0
+    assert "cannot call --ping-url at 127.0.0.1: InvalidURL" in sight.stderr
+    assert "secret" not in sight.stderr
+
+
+def test_the_query_of_a_url_stays_behind_what_is_called(run: Command) -> None:
+    with pinged() as (url, called):
+        run("--ping-url", f"{url}?create=1", fill=lakes.spoilt)
+    assert called == ["/ping/secret/start?create=1", "/ping/secret/4?create=1"]
 
 
 def test_a_plan_calls_nobody(run: Command, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from coalesce.report.metrics import (
 from coalesce.report.report import Report
 from support.settings import settings
 
+HERE = "s3://b/data/"
 NOW = 1_800_000_000.0
 COUNTS = st.integers(0, 2**53)
 
@@ -39,7 +40,7 @@ def reports(draw: st.DrawFn) -> Report:
 
 def prometheus(report: Report, **more: object) -> str:
     said = {"seconds": 2.0, "ended": True, "now": NOW, **more}
-    return generate_latest(registry_of(report, "s3://b/data/", **said)).decode()  # type: ignore[arg-type]
+    return generate_latest(registry_of(report, HERE, **said)).decode()  # type: ignore[arg-type]
 
 
 def numbers(text: str) -> dict[str, float]:
@@ -96,16 +97,27 @@ def test_before_the_end_there_is_only_what_is_known() -> None:
 def test_when_a_run_last_ended_well_is_remembered_through_runs_that_did_not() -> None:
     report = new_report("r", settings(), ["data/"])
     good = prometheus(report)
-    assert last_success_in(good, "0/1") == NOW
+    assert last_success_in(good, HERE, report.scope) == NOW
     report.exit_code = 75
-    bad = prometheus(report, now=NOW + 60, last_success=last_success_in(good, "0/1"))
-    assert last_success_in(bad, "0/1") == NOW
+    last = last_success_in(good, HERE, report.scope)
+    bad = prometheus(report, now=NOW + 60, last_success=last)
+    assert last_success_in(bad, HERE, report.scope) == NOW
     assert LAST_SUCCESS not in prometheus(report)
 
 
+def test_the_good_run_of_another_location_layout_or_shard_is_not_taken_for_its_own() -> None:
+    scope = new_report("r", settings(), ["data/"]).scope
+    good = prometheus(new_report("r", settings(), ["data/"]))
+    assert last_success_in(good, HERE, scope) == NOW
+    assert last_success_in(good, "s3://b/other/", scope) is None
+    assert last_success_in(good, HERE, scope.model_copy(update={"layout": "manifest"})) is None
+    assert last_success_in(good, HERE, scope.model_copy(update={"shard": "1/2"})) is None
+
+
 def test_a_file_that_somebody_else_wrote_says_nothing() -> None:
-    assert last_success_in("not { a metric", "0/1") is None
-    assert last_success_in(f'{LAST_SUCCESS}{{shard="1/2"}} 5\n', "0/2") is None
+    scope = new_report("r", settings(), ["data/"]).scope
+    assert last_success_in("not { a metric", HERE, scope) is None
+    assert last_success_in(f'{LAST_SUCCESS}{{shard="0/1"}} 5\n', HERE, scope) is None
 
 
 def test_a_location_is_the_same_every_day() -> None:

@@ -10,8 +10,9 @@ import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from coalesce.cli.files import reason_of, report_path
 from coalesce.cli.output import print_line
@@ -85,7 +86,7 @@ class Monitoring:
         path = Path(report_path(self.options.metrics_file, report))
         before = None
         with suppress(OSError, UnicodeDecodeError):
-            before = last_success_in(path.read_text(encoding="utf-8"), report.scope.shard)
+            before = last_success_in(path.read_text(encoding="utf-8"), self.location, report.scope)
         registry = registry_of(
             report,
             self.location,
@@ -112,10 +113,22 @@ class Monitoring:
         if not url:
             return
         try:
-            await asyncio.to_thread(_call, url.rstrip("/") + suffix)
+            await asyncio.to_thread(_call, _with_suffix(url, suffix))
+        except HTTPException as error:  # its text may hold the path
+            _log.warning("cannot call --ping-url at %s: %s", _host(url), type(error).__name__)
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or error
-            _log.warning("cannot call --ping-url at %s: %s", urlsplit(url).hostname, reason)
+            _log.warning("cannot call --ping-url at %s: %s", _host(url), reason)
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""
+
+
+def _with_suffix(url: str, suffix: str) -> str:
+    """Puts it behind the path: what follows a question mark stays the query."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=parts.path.rstrip("/") + suffix))
 
 
 def _call(url: str) -> None:

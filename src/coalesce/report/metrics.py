@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from coalesce.report.report import Report
+from coalesce.report.report import Report, ScopePart
 from coalesce.settings import Settings
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def registry_of(
     from prometheus_client import CollectorRegistry, Gauge
 
     registry = CollectorRegistry()
-    common = {"location": location, "layout": report.scope.layout, "shard": report.scope.shard}
+    common = _labels(location, report.scope)
 
     def gauge(name: str, text: str, values: Values, label: str = "") -> None:
         made = Gauge(name, text, [*common, *([label] if label else [])], registry=registry)
@@ -199,9 +199,14 @@ def registry_of(
     return registry
 
 
-def last_success_in(text: str, shard: str) -> float | None:
-    """When a run last ended well, by what an earlier run of the shard has written; None if it does
-    not say.
+def _labels(location: str, scope: ScopePart) -> dict[str, str]:
+    """Those of every metric of a run."""
+    return {"location": location, "layout": scope.layout, "shard": scope.shard}
+
+
+def last_success_in(text: str, location: str, scope: ScopePart) -> float | None:
+    """When a run last ended well, by what an earlier run of the same location, layout and shard has
+    written; None if it does not say.
     """
     from prometheus_client.parser import text_string_to_metric_families
 
@@ -211,7 +216,7 @@ def last_success_in(text: str, shard: str) -> float | None:
                 sample.value
                 for family in text_string_to_metric_families(text)
                 for sample in family.samples
-                if sample.name == LAST_SUCCESS and sample.labels.get("shard") == shard
+                if sample.name == LAST_SUCCESS and sample.labels == _labels(location, scope)
             ),
             None,
         )
