@@ -1,5 +1,6 @@
 """Nothing that matches is never silent: what is wrong is said, and what to type."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,6 +50,12 @@ def test_a_prefix_without_keys_is_told_with_what_is_there(command: str, tmp_path
 )
 def test_the_nearest_prefix_is_named(words: list[str], nearby: str, tmp_path: Path) -> None:
     assert f"There is {nearby}." in said(tmp_path, ["run", *words], *LAKE).stderr
+
+
+def test_several_near_prefixes_are_named(tmp_path: Path) -> None:
+    keys = [f"{folder}/t_0_0-9.jsonl.gz" for folder in "abc"]
+    stderr = said(tmp_path, ["run", "-p", "d"], *keys).stderr
+    assert re.search(r"There are ./, ./ and ./\.", stderr)
 
 
 def test_each_of_several_prefixes_is_looked_at(tmp_path: Path) -> None:

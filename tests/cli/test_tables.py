@@ -205,3 +205,9 @@ def test_the_summary_says_what_differs_in_attributes() -> None:
         " such as K: content-type is a/b, of the output c"
     )
     assert not [line for line in lines(summary_table(report())) if "attributes" in line]
+
+
+def test_the_summary_has_an_example_of_sources_that_were_not_joined_for_their_attributes() -> None:
+    said = {"example": "K: content-type is a/b, of the output c"}
+    shown = lines(summary_table(report(attributes=said)))
+    assert "attributes not joined, such as K: content-type is a/b, of the output c" in shown

@@ -199,7 +199,19 @@ def test_pairs_are_read_as_they_are_written(pairs: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a", "=b", "a=b,a=c", "é=b", "a b=c", "a=ü", "coalesce-plan=x", f"a={'b' * 1800}", ""]
+    "text",
+    [
+        "a",
+        "=b",
+        "a=b,a=c",
+        "k=a,K=b",
+        "é=b",
+        "a b=c",
+        "a=ü",
+        "coalesce-plan=x",
+        f"a={'b' * 1800}",
+        "",
+    ],
 )
 def test_metadata_that_no_object_can_have_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):

@@ -187,7 +187,7 @@ def _attribute_rows(said: AttributesPart) -> list[Row]:
     if said.not_kept:
         parts.append(f"{count_of(said.not_kept, 'output')} changed by the store")
     if said.example:
-        parts.append(f"such as {said.example}")
+        parts.append(f"{'such as' if parts else 'not joined, such as'} {said.example}")
     return [("attributes", "; ".join(parts))] if parts else []
 
 

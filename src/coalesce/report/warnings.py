@@ -12,6 +12,8 @@ from coalesce.protocol.lease import Rival
 from coalesce.report.account import Event
 from coalesce.settings import DEFAULT_STATE
 
+_MEMORY = "Check whether the container ran out of memory."
+
 
 def waiting(rival: Rival) -> Event:
     """The run waits for another one's lease to end or to be renewed."""
@@ -48,6 +50,11 @@ def unfinished_run(rival: Rival, bucket: str) -> Event:
     return _warning("unfinished", lease.run_id, message, hint)
 
 
+def worker_died() -> Event:
+    """A worker process is gone; what it worked on is tried again, or fails."""
+    return _warning("worker", "", "a worker process died", _MEMORY)
+
+
 def nothing_found(
     bucket: str, layout: str, found: Found, neighbours: Mapping[str, Sequence[str]]
 ) -> Iterator[Event]:
@@ -56,7 +63,10 @@ def nothing_found(
     `neighbours` has each prefix without keys, and some under which there are keys.
     """
     for prefix, nearby in neighbours.items():
-        hint = f"There is {' and '.join(nearby)}." if nearby else "Check bucket and prefix."
+        *others, last = nearby or [""]
+        hint = f"There is {last}." if last else "Check bucket and prefix."
+        if others:
+            hint = f"There are {', '.join(others)} and {last}."
         yield _warning("empty", prefix, f"no keys under s3://{bucket}/{prefix}", hint)
     if found.other_keys and not found.fits:
         fitting = [name for name, other in LAYOUTS.items() if other.parse(found.other_key)]

@@ -122,7 +122,12 @@ def parse_pairs(text: str) -> dict[str, str]:
 
 def parse_metadata(text: str) -> dict[str, str]:
     """User metadata from `K=V,K=V`, with names in lower case. Raises ValueError."""
-    pairs = {name.lower(): value for name, value in parse_pairs(text).items()}
+    pairs: dict[str, str] = {}
+    for given, value in parse_pairs(text).items():
+        name = given.lower()
+        if name in pairs:
+            raise ValueError(f"{name} is given twice; S3 knows names in lower case only")
+        pairs[name] = value
     for name, value in pairs.items():
         if not _TOKEN.fullmatch(name):
             raise ValueError(f"{name!r} cannot be the name of a header")
