@@ -84,7 +84,7 @@ async def heard(*replies: Reply) -> NoLease:
         send(pipe, reply)  # type: ignore[arg-type]
     pipe.reader.feed_eof()
     handle = workers._WorkerHandle((), [0, 0], reader=pipe.reader)  # type: ignore[arg-type]
-    await handle.listen(lease, Stop(RunLimits(), lambda: 0.0))
+    await handle.listen(lease, Stop(RunLimits(), lambda: 0.0), lambda: None)
     assert handle.lost
     return lease
 
@@ -104,7 +104,9 @@ async def test_a_run_leaves_its_lease_for_what_a_worker_may_leave(untidy: bool) 
     handle = workers._WorkerHandle((), [0, 0], reader=pipe.reader)  # type: ignore[arg-type]
     end = TaskEnd((), (), False, False, None)
     send(pipe, Reply(1, ProcessUsage(), untidy, 0, end))  # type: ignore[arg-type]
-    listening = asyncio.create_task(handle.listen(lease, Stop(RunLimits(), lambda: 0.0)))
+    listening = asyncio.create_task(
+        handle.listen(lease, Stop(RunLimits(), lambda: 0.0), lambda: None)
+    )
     for _ in range(5):
         await asyncio.sleep(0)
     assert lease.untidy is untidy

@@ -90,7 +90,7 @@ def with_worker(
 
         async def run() -> None:
             async with workers.assigned(Assignment(RULES, 1, 2**25), lease, stop):
-                workers.take(1)
+                workers.take(1, lambda: None)
                 await do(workers)
 
         asyncio.run(run())
@@ -261,7 +261,7 @@ def test_a_batch_whose_worker_dies_is_told_as_lost() -> None:
 def test_workers_that_are_not_needed_end_at_once() -> None:
     async def run(workers: Workers) -> None:
         async with workers.assigned(Assignment(RULES, 1, 2**25), NoLease(), STOP):
-            workers.take(1)
+            workers.take(1, lambda: None)
             for worker in workers._workers[1:]:
                 assert worker.process is not None
                 await asyncio.to_thread(worker.process.join)

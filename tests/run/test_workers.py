@@ -195,13 +195,14 @@ async def test_a_signal_ends_all_processes_and_leaves_nothing_that_the_next_run_
 async def test_a_group_that_is_shared_survives_the_death_of_its_workers(
     bucket: S3Store, doomed: int
 ) -> None:
-    """Once none is left, the run's own process sends the rest."""
+    """Once none is left, the run's own process sends the rest. Each death is told."""
     process = await begun_with_one_group(bucket, "--lease", "60s")
     for worker in children(process.pid)[:doomed]:
         os.kill(worker, signal.SIGKILL)
     out, errors = await process.communicate()
     report = summary(out.decode())
     assert (process.returncode, report["failures"]) == (0, []), errors
+    assert errors.decode().count("a worker process died") == doomed
     assert report["sources"]["deleted"] == 240
     assert report["processes"] == 2
     held = await look(bucket)

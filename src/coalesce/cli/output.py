@@ -21,7 +21,7 @@ from coalesce.report.account import Event
 from coalesce.report.report import Failure, Report
 from coalesce.storage.s3 import S3Options
 
-_WARNINGS = frozenset({"empty", "leased", "unfinished", "unparsed", "waiting"})
+_WARNINGS = frozenset({"empty", "leased", "unfinished", "unparsed", "waiting", "worker"})
 _REFRESH = 0.2
 
 _log = logging.getLogger("coalesce")

@@ -204,7 +204,9 @@ class GroupQueue:
         worth = most if wanted else processes_worth(self.work, most)
         self.divided = worth == most or all_listed
         if self.divided:
-            self.workers.take(worth if worth > 1 else 0)
+            self.workers.take(
+                worth if worth > 1 else 0, lambda: self.account.warn(warnings.worker_died())
+            )
         return self.divided
 
     @property

@@ -99,7 +99,7 @@ class _WorkerHandle:
         assert self.writer is not None
         send(self.writer, message)
 
-    async def listen(self, lease: Claim, stop: Stop) -> None:
+    async def listen(self, lease: Claim, stop: Stop, on_death: Callable[[], None]) -> None:
         """Takes in replies for as long as the process lives; then fails the tasks it still had."""
         assert self.reader is not None
         try:
@@ -111,6 +111,7 @@ class _WorkerHandle:
                 self.take_in(reply)
         except (asyncio.IncompleteReadError, ConnectionError):
             lease.mark_untidy()
+            on_death()
         finally:
             self.lost = True
             for _, ended in self.tasks.values():
@@ -282,8 +283,11 @@ class Workers:
                 worker.dismiss()
             await asyncio.gather(*(asyncio.to_thread(worker.end) for worker in self._workers))
 
-    def take(self, count: int) -> None:
-        """Takes so many workers, which share the capacity of the run; the others are ended."""
+    def take(self, count: int, on_death: Callable[[], None]) -> None:
+        """Takes so many workers, which share the capacity of the run; the others are ended.
+
+        `on_death` is called for each that dies.
+        """
         assert self._assignment is not None
         assignment, lease, stop = self._assignment
         self._taken, others = self._workers[:count], self._workers[count:]
@@ -294,7 +298,7 @@ class Workers:
         self._ahead = Budget(_AHEAD * count)
         for worker in self._taken:
             worker.send(replace(assignment, processes=count, deadline=stop.seconds_left))
-            self._listeners.append(asyncio.create_task(worker.listen(lease, stop)))
+            self._listeners.append(asyncio.create_task(worker.listen(lease, stop, on_death)))
 
     async def work(self, plan: Plan, taken: frozenset[str], outcome: GroupOutcome) -> None:
         """Hands a whole group to one worker, and waits for its end.
