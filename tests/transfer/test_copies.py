@@ -118,6 +118,21 @@ async def test_a_spoilt_source_is_not_copied() -> None:
     assert store.usage.requests["UploadPartCopy"] <= 1
 
 
+@pytest.mark.parametrize("sent", range(25))
+async def test_a_copy_that_begins_among_the_first_bytes_of_a_member_loses_none(sent: int) -> None:
+    """Those that were sent before it inflate to nothing yet, and what was added to the source in
+    front makes up for them in the size of the part.
+    """
+    front = member(0, 20, end=b"")
+    first = SIZES.least - len(front) - sent
+    shell = len(member(1, 0))
+    large = member(1, first - shell) + member(2, 400)
+    store = stored(front, large)
+    await send(store)
+    assert gzip.decompress(output_of(store)).count(b"\n") == 3
+    assert output_of(store).endswith(large)
+
+
 class CopiesSomethingElse(MemoryStore):
     async def copy_part(self, *arguments: Any, **more: Any) -> Any:
         other = "data/t_0_1-1.jsonl.gz"

@@ -44,6 +44,11 @@ class JoinedSources(Sequence[JoinedSource]):
         """Records of all sources, None if those of any are unknown."""
         return None if _UNKNOWN in self._records else sum(self._records)
 
+    @property
+    def last_length(self) -> int:
+        """Bytes that the last source came to so far."""
+        return self._lengths[-1]
+
     def __len__(self) -> int:
         return len(self._lengths)
 

@@ -107,7 +107,8 @@ class Misread(Exception):
 
 class _CannotCopy(Exception):
     """What the store is to copy does not become the same bytes, or stands behind too small a part:
-    empty members are left out, and newlines added.
+    empty members are left out, and newlines added. Or its joiner still holds bytes of what is sent
+    before: the beginning of a member of which nothing was inflated yet.
     """
 
 
@@ -187,6 +188,8 @@ class _Transfer:
 
         The CRC is of what was read: so the store's own, at Complete, proves its copies.
         """
+        if span.start and not self.joiner.unusable and self.sources.last_length != span.start:
+            raise _CannotCopy
         last = Join()
 
         async def take(run: list[Read], joins: list[Join]) -> None:
