@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import threading
 
 import pytest
 from typing_extensions import override
@@ -65,6 +66,36 @@ async def test_text_that_comes_faster_than_it_is_deflated_does_not_fill_the_memo
     output += await thread.finish()
     assert gzip.decompress(output) == text_of(1, PIECE_BYTES) * 30
     assert counted.most <= 5
+
+
+class Held(Deflater):
+    """Waits before it deflates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = threading.Event()
+
+    @override
+    def deflate(self, text: bytes) -> bytes:
+        self.go_on.wait(10)
+        return super().deflate(text)
+
+
+@pytest.mark.timeout(20)
+async def test_outputs_that_are_given_up_while_they_wait_take_no_room_from_later_ones() -> None:
+    """Otherwise the run would stand still for good, and hear no signal."""
+    for _ in range(5):
+        held, given_up = Held(), DeflaterThread(Deflater())
+        busy = DeflaterThread(held)
+        busy.deflate(text_of(1, PIECE_BYTES))
+        for _ in range(2):
+            given_up.deflate(text_of(2, PIECE_BYTES))
+        waiting = asyncio.create_task(given_up.until_almost_done())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        held.go_on.set()
+        assert gzip.decompress(await busy.finish()) == text_of(1, PIECE_BYTES)
 
 
 class Broken(Deflater):

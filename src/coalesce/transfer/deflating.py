@@ -47,7 +47,9 @@ class DeflaterThread(TakesText):
         if self._size >= PIECE_BYTES:
             texts, self._texts, self._size = self._texts, [], 0
             _PLACES.acquire()
-            self._pieces.append(_THREAD.submit(self._deflate_piece, texts))
+            piece = _THREAD.submit(self._measured, texts)
+            piece.add_done_callback(lambda _: _PLACES.release())  # one that is cancelled never runs
+            self._pieces.append(piece)
         return self._take_ready()
 
     async def until_almost_done(self) -> None:
@@ -61,12 +63,6 @@ class DeflaterThread(TakesText):
             await asyncio.wrap_future(self._pieces[-1])
         ready = self._take_ready()
         return ready + self._measured(self._texts) + self._deflater.finish()
-
-    def _deflate_piece(self, texts: list[bytes]) -> bytes:
-        try:
-            return self._measured(texts)
-        finally:
-            _PLACES.release()
 
     def _measured(self, texts: list[bytes]) -> bytes:
         begun = time.thread_time()
