@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import threading
+import tracemalloc
 
 import pytest
 from typing_extensions import override
@@ -66,6 +67,43 @@ async def test_text_that_comes_faster_than_it_is_deflated_does_not_fill_the_memo
     output += await thread.finish()
     assert gzip.decompress(output) == text_of(1, PIECE_BYTES) * 30
     assert counted.most <= 5
+
+
+async def test_outputs_that_wait_for_their_sources_hold_little_text_however_many_there_are() -> (
+    None
+):
+    """As where each has joined a source that inflates many times over, and its next one is slow."""
+    threads = [DeflaterThread(Deflater()) for _ in range(128)]
+    output = [b""] * len(threads)
+    size = 64 * 1024
+    tracemalloc.start()
+    try:
+        for n, thread in enumerate(threads):
+            for _ in range(15):
+                output[n] += thread.deflate(text_of(n, size))
+                await thread.until_almost_done()
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    for n, thread in enumerate(threads):
+        output[n] += await thread.finish()
+    assert [gzip.decompress(o) for o in output] == [
+        text_of(n, size) * 15 for n in range(len(threads))
+    ]
+    assert held < 60 * PIECE_BYTES
+
+
+async def test_outputs_that_were_finished_leave_whole_pieces_to_others() -> None:
+    ended = [DeflaterThread(Deflater()) for _ in range(64)]
+    for thread in ended:
+        thread.deflate(text_of(1, 1))
+        await thread.finish()
+    counted = Counted()
+    thread = DeflaterThread(counted)
+    for _ in range(4):
+        thread.deflate(text_of(1, PIECE_BYTES // 4))
+    await thread.finish()
+    assert counted.begun == 2  # the whole piece, and nothing at the end
 
 
 class Held(Deflater):

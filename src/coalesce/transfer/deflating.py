@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from weakref import WeakSet
 
 from typing_extensions import override
 
@@ -24,6 +25,10 @@ _THREAD = ThreadPoolExecutor(1, "deflater")
 # waits for a place, and the event loop with it: only sources that inflate many times over make so
 # much text at once.
 _PLACES = threading.BoundedSemaphore(4)
+
+# So many outputs may collect a whole piece each. The more there are beside them, the shorter the
+# pieces: each may wait for a slow source when it has most of one.
+_WHOLE_PIECES = 8
 
 
 class DeflaterThread(TakesText):
@@ -42,9 +47,11 @@ class DeflaterThread(TakesText):
 
     @override
     def deflate(self, text: bytes) -> bytes:
+        _COLLECTING.add(self)
         self._texts.append(text)
         self._size += len(text)
-        if self._size >= PIECE_BYTES:
+        if self._size >= PIECE_BYTES // max(1, len(_COLLECTING) // _WHOLE_PIECES):
+            _COLLECTING.discard(self)
             texts, self._texts, self._size = self._texts, [], 0
             _PLACES.acquire()
             piece = _THREAD.submit(self._measured, texts)
@@ -59,6 +66,7 @@ class DeflaterThread(TakesText):
 
     async def finish(self) -> bytes:
         """The rest of the member."""
+        _COLLECTING.discard(self)
         if self._pieces:
             await asyncio.wrap_future(self._pieces[-1])
         ready = self._take_ready()
@@ -77,3 +85,7 @@ class DeflaterThread(TakesText):
         while self._pieces and self._pieces[0].done():
             ready.append(self._pieces.popleft().result())
         return b"".join(ready)
+
+
+# Outputs that hold text. One that is given up is forgotten.
+_COLLECTING: WeakSet[DeflaterThread] = WeakSet()
