@@ -354,6 +354,28 @@ async def test_a_first_source_in_an_archive_tier_leaves_no_upload_behind() -> No
     assert store.sent["CreateMultipartUpload"] == 1
 
 
+async def test_any_number_of_first_sources_that_cannot_be_read_are_planned_around() -> None:
+    """The oldest sources are the first to go to an archive tier."""
+    bucket = MemoryBucket()
+    for n in range(12):
+        bucket.store(key_of(n), gzip.compress(b"%d\n" % n))
+    bucket.now += 1000
+    cold = {key_of(n) for n in range(8)}
+
+    class Tiered(Counted):
+        async def head(self, key: str) -> Any:
+            found = await super().head(key)
+            if key in cold:
+                object.__setattr__(found, "archived", True)
+            return found
+
+    report = await night(bucket, Tiered(bucket))
+    assert list(outputs_in(bucket)) == ["data/t_0_8_11.jsonl.gz"]
+    assert report.sources.left["archived"] == 8
+    assert report.sources.deleted == 4
+    assert cold <= bucket.objects.keys()
+
+
 @pytest.mark.parametrize("gone", [False, True])
 async def test_a_first_source_that_changed_makes_the_group_be_listed_again(gone: bool) -> None:
     bucket = filled()

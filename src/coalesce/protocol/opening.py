@@ -16,6 +16,7 @@ from coalesce.errors import (
 from coalesce.model import Batch, Source, Why
 from coalesce.protocol.commit import metadata_of
 from coalesce.protocol.session import Session
+from coalesce.stop import Stop
 from coalesce.storage.attributes import SSE, Attributes
 from coalesce.transfer.comparison import read_tags
 from coalesce.transfer.reads import not_as_listed
@@ -45,6 +46,27 @@ async def look_at_first(session: Session, source: Source) -> Attributes:
         except NotFound as error:
             raise not_as_listed(source, error) from error
     return Attributes(head.attributes, tags, source.storage_class)
+
+
+async def look_at_begin(
+    session: Session, batch: Batch, stop: Stop
+) -> Attributes | list[SourceUnusable]:
+    """What the first source of a batch says of itself; or, if it cannot be read, why, and the same
+    of all that follow it up to one that can: there may be many, as the oldest are archived first.
+
+    Looks no further than one that changed, or than `stop` allows. Raises StorageError.
+    """
+    found: list[SourceUnusable] = []
+    for source in batch.sources:
+        try:
+            first = await look_at_first(session, source)
+        except SourceUnusable as error:
+            found.append(error)
+            if error.why is Why.CHANGED or stop.stopping:
+                break
+        else:
+            return found or first
+    return found
 
 
 async def begin_upload(session: Session, batch: Batch, first: Attributes) -> str:

@@ -34,7 +34,7 @@ from coalesce.protocol.commit import Committed
 from coalesce.protocol.deletion import Deletion
 from coalesce.protocol.held import HeldRecord
 from coalesce.protocol.ledger import remove_entry
-from coalesce.protocol.opening import begin_upload, look_at_first
+from coalesce.protocol.opening import begin_upload, look_at_begin
 from coalesce.protocol.outcome import GroupOutcome, committed_output
 from coalesce.protocol.record import PlanRecord, RecordedBatch
 from coalesce.protocol.session import Session
@@ -325,19 +325,19 @@ class GroupWork:
         planned again around it: there is nothing of them yet.
         """
         looks = await asyncio.gather(
-            *(look_at_first(self.session, planned.batch.sources[0]) for planned in chosen),
+            *(look_at_begin(self.session, planned.batch, self.stop) for planned in chosen),
             return_exceptions=True,
         )
         ready: list[_Planned] = []
         for planned, look in zip(chosen, looks, strict=True):
             if isinstance(look, Attributes):
                 ready.append(replace(planned, first=look))
-            elif not isinstance(look, SourceUnusable):
+            elif isinstance(look, BaseException):
                 raise look
-            elif look.why is Why.CHANGED:
+            elif look[-1].why is Why.CHANGED:
                 self.outcome.stale = True
             else:
-                self._plan_around(planned.batch, [look], planned.tries + 1)
+                self._plan_around(planned.batch, look, planned.tries + 1)
         return ready
 
     async def _begin_uploads(self, chosen: Sequence[_Planned]) -> dict[str, str]:
