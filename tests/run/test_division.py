@@ -172,9 +172,11 @@ async def test_processes_share_the_memory_and_the_requests_of_the_run() -> None:
     bucket = filled(6, 4)
     crew = Crew(3, bucket)
     with in_this_process(), crew:
-        chosen = settings(processes=3, concurrency=6)
-        report = await Run(MemoryStore(bucket), chosen, workers=crew).coalesce()
+        chosen, store = settings(processes=3, concurrency=6), MemoryStore(bucket)
+        report = await Run(store, chosen, workers=crew).coalesce()
     await crew.end()
     assert report.concurrency.reads == 6
+    sent = sum((store.usage.requests for store in (store, *crew.stores)), Counter[str]())
+    assert report.requests == sent
     counts = Counter(store.usage.requests["GetObject"] > 0 for store in crew.stores)
     assert counts[True] >= 2

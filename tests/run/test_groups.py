@@ -194,6 +194,14 @@ def test_a_second_plan_that_met_no_change_leaves_none_to_tell() -> None:
     assert not first.stale
 
 
+def test_a_second_plan_whose_record_has_to_stay_says_so() -> None:
+    """And what keeps a source from its neighbours, which only one of the two may have met."""
+    first, second = (GroupOutcome(lambda _: None, unsettled=stays) for stays in (False, True))
+    second.unlike = "k: content-type is text/odd"
+    complete_outcome(first, second)
+    assert (first.unsettled, first.unlike) == (True, second.unlike)
+
+
 async def test_what_is_planned_again_does_not_take_the_name_of_an_output_that_was_there() -> None:
     """Offsets of manifests are not compared, so those sources are joined."""
     bucket, there = MemoryBucket(), "data/t_0_5_u_1_6.txt"

@@ -59,12 +59,13 @@ def test_what_a_worker_left_is_in_the_report() -> None:
     there.kept = [Kept("k", Why.CORRUPT)]
     there.failures = [errors.ContentError("k: spoilt", key="k")]
     there.unsettled = there.stale = True
+    there.unlike = "k: content-type is text/odd"
     end = pickle.loads(pickle.dumps(TaskEnd.of(there, None)))
     here = GroupOutcome(lambda _: None)
     end.add_to(here)
     assert here.kept == there.kept
     assert [(f.key, f.message) for f in here.failures] == [("k", "k: spoilt")]
-    assert (here.unsettled, here.stale) == (True, True)
+    assert (here.unsettled, here.stale, here.unlike) == (True, True, there.unlike)
 
 
 class Pipe:
@@ -112,6 +113,45 @@ async def test_a_run_leaves_its_lease_for_what_a_worker_may_leave(untidy: bool) 
     assert lease.untidy is untidy
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
+
+
+async def test_what_comes_of_a_task_that_was_given_up_changes_nothing() -> None:
+    """The worker goes on, and so does what it says of its other tasks."""
+    pipe, lease = Alive(), NoLease()
+    handle = workers._WorkerHandle((), [0, 0], reader=pipe.reader)  # type: ignore[arg-type]
+    ended = asyncio.get_running_loop().create_future()
+    ended.cancel()
+    handle.tasks[2] = (lambda _: None, ended)
+    end = TaskEnd((), (), False, False, None)
+    for number, untidy in ((1, False), (2, False), (3, True)):
+        send(pipe, Reply(number, ProcessUsage(), untidy, 0, end))  # type: ignore[arg-type]
+    listening = asyncio.create_task(handle.listen(lease, Stop(RunLimits(), lambda: 0.0)))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert (lease.untidy, handle.lost) == (True, False)
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    "end", [asyncio.IncompleteReadError(b"", 8), ConnectionResetError("reset by peer")]
+)
+async def test_a_worker_does_nothing_more_once_its_run_is_gone(
+    end: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even what an exception would start: it ends as if it had been killed."""
+
+    class Ended(BaseException):
+        pass
+
+    def exit_at_once(code: int) -> None:
+        raise Ended
+
+    monkeypatch.setattr(worker_process.os, "_exit", exit_at_once)
+    reader = asyncio.StreamReader()
+    reader.set_exception(end)
+    with pytest.raises(Ended):
+        await worker_process._receive_or_exit(reader)
 
 
 class Stubborn:

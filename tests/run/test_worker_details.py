@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from typing import cast
 import pytest
 
 from coalesce.clock import boottime
-from coalesce.errors import CoalesceError, LeaseLost, NoSuchUpload, WorkerDied
+from coalesce.errors import CoalesceError, LeaseLost, NoSuchUpload, Unavailable, WorkerDied
 from coalesce.exits import ExitCode
 from coalesce.model import Group, GroupId, Plan, TransferredBatch
 from coalesce.naming.layouts import LAYOUTS, source_of
@@ -21,6 +22,7 @@ from coalesce.planning import batches as planning
 from coalesce.planning.rules import Limits
 from coalesce.protocol.outcome import GroupOutcome
 from coalesce.protocol.session import GroupRules
+from coalesce.run import worker_process
 from coalesce.run.messages import Assignment
 from coalesce.run.pipeline import Run
 from coalesce.run.worker_process import OpenStore
@@ -30,6 +32,7 @@ from coalesce.storage.attributes import NO_ATTRIBUTES
 from coalesce.storage.capabilities import Capabilities
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryStore, Request
+from coalesce.transfer.stream import Misread, SourcesUnusable
 from support.buckets import filled
 from support.runs import NoLease
 from support.settings import settings
@@ -197,6 +200,31 @@ def test_what_a_worker_that_died_had_begun_is_left_for_a_run_that_recovers_and_s
     assert with_worker(die, deadly).untidy
 
 
+def test_an_upload_that_a_worker_may_have_left_open_is_left_for_a_run_that_sweeps() -> None:
+    """Its id never came: only the run's lease, which stays, tells of it."""
+
+    @asynccontextmanager
+    async def answerless() -> AsyncIterator[MemoryStore]:
+        async with opened() as store:
+
+            async def after(request: Request) -> None:
+                if request.operation == "CreateMultipartUpload":
+                    raise Unavailable("no answer")
+
+            store.after = after
+            yield store
+
+    async def lose(workers: Workers) -> None:
+        (failure,) = (await outcome_of(workers, 0)).failures
+        assert isinstance(failure, Unavailable)
+
+    async def work(workers: Workers) -> None:
+        assert (await outcome_of(workers, 0)).outputs == 1
+
+    assert with_worker(lose, answerless).untidy
+    assert not with_worker(work).untidy
+
+
 def test_a_run_that_is_to_end_tells_of_the_outputs_of_its_workers() -> None:
     workers = SimpleNamespace(outputs_in_progress=(2, 3_000_000))
     run = Run(MemoryStore(filled(0)), settings(), workers=cast(Workers, workers))
@@ -216,6 +244,22 @@ def test_what_a_worker_cannot_send_is_told_as_what_it_is() -> None:
         with pytest.raises(NoSuchUpload) as raised:
             await transferred(workers, 0)
         assert raised.value.key.startswith("data/t_0_")
+
+    with_worker(send)
+
+
+@pytest.mark.parametrize("failure", [Misread("a source was misread"), SourcesUnusable(())])
+def test_what_has_a_batch_sent_again_is_told_by_its_worker(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(worker_process, "transfer_here", fail)  # in the fork too
+
+    async def send(workers: Workers) -> None:
+        with pytest.raises(type(failure)):
+            await transferred(workers, 0)
 
     with_worker(send)
 
@@ -272,3 +316,80 @@ def test_workers_that_are_not_needed_end_at_once() -> None:
     with Workers(3, opened) as workers:
         workers.expiry.value = boottime() + 1000
         asyncio.run(run(workers))
+
+
+def with_two_workers(
+    do: Callable[[Workers], Awaitable[None]], open_store: OpenStore = opened
+) -> None:
+    with Workers(2, open_store) as workers:
+        workers.expiry.value = boottime() + 1000
+
+        async def run() -> None:
+            async with workers.assigned(Assignment(RULES, 2, 2**26), NoLease(), STOP):
+                workers.take(2)
+                await do(workers)
+
+        asyncio.run(run())
+
+
+def test_of_a_task_that_has_ended_a_run_holds_nothing_but_what_it_used() -> None:
+    """Millions of them would fill its memory, and the worker would seem to be busy for ever."""
+
+    async def work(workers: Workers) -> None:
+        assert workers.usage.store.requests.total() == 0
+        assert (await outcome_of(workers, 0)).outputs == 1
+        (worker,) = workers._workers
+        assert (worker.busy, worker.tasks) == (0, {})
+        assert workers.usage.store.requests["CompleteMultipartUpload"] == 1
+
+    with_worker(work)
+
+
+def test_a_group_goes_to_the_worker_that_has_least_to_do() -> None:
+    async def work(workers: Workers) -> None:
+        await asyncio.gather(outcome_of(workers, 0), outcome_of(workers, 1))
+        used = [worker.usage.store.requests for worker in workers._workers]
+        assert [requests["CompleteMultipartUpload"] for requests in used] == [1, 1]
+
+    with_two_workers(work)
+
+
+def test_every_worker_is_told_to_stop() -> None:
+    async def halt(workers: Workers) -> None:
+        workers.halt(ExitCode.TERMINATED)
+        for after in await asyncio.gather(outcome_of(workers, 0), outcome_of(workers, 1)):
+            assert (after.outputs, after.failures) == (0, [])
+
+    with_two_workers(halt)
+
+
+def test_each_worker_has_as_many_batches_ahead_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here one; what is beyond that waits in the run."""
+    monkeypatch.setattr("coalesce.run.workers._AHEAD", 1)
+    monkeypatch.setattr("coalesce.run.workers._LARGE", 1)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+
+    @asynccontextmanager
+    async def stuck() -> AsyncIterator[MemoryStore]:
+        async with opened() as store:
+
+            async def before(request: Request) -> None:
+                theirs.send(b".")
+                await asyncio.Event().wait()
+
+            store.before = before
+            yield store
+
+    async def send(workers: Workers) -> None:
+        batches = [asyncio.create_task(transferred(workers, partition)) for partition in range(3)]
+        for _ in workers._workers:
+            await asyncio.wait_for(asyncio.get_running_loop().sock_recv(ours, 1), 10)
+        assert [len(worker.tasks) for worker in workers._workers] == [1, 1]
+        for batch in batches:
+            batch.cancel()
+        await asyncio.gather(*batches, return_exceptions=True)
+
+    with_two_workers(send, stuck)
+    ours.close()
+    theirs.close()
