@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import random
 import threading
 import tracemalloc
 
@@ -13,8 +14,8 @@ from coalesce.transfer.deflating import DeflaterThread
 
 
 def text_of(n: int, length: int) -> bytes:
-    line = b"%d\n" % n
-    return (line * (length // len(line) + 1))[:length]
+    """Text that hardly gets shorter, so that each piece of it comes out as bytes at once."""
+    return random.Random(n).randbytes(length)
 
 
 @pytest.mark.parametrize("length", [0, 1, PIECE_BYTES // 3, PIECE_BYTES - 1, PIECE_BYTES])
@@ -140,6 +141,29 @@ class Broken(Deflater):
     @override
     def deflate(self, text: bytes) -> bytes:
         raise MemoryError
+
+
+async def test_whoever_has_more_text_waits_beside_the_event_loop() -> None:
+    """Which goes on reading and sending for all other outputs meanwhile."""
+    may_go_on = threading.Event()
+
+    class Slow(Deflater):
+        @override
+        def deflate(self, text: bytes) -> bytes:
+            may_go_on.wait(10)
+            return super().deflate(text)
+
+    thread = DeflaterThread(Slow())
+    for n in range(2):
+        await thread.until_almost_done()
+        thread.deflate(text_of(n, PIECE_BYTES))
+    waiting = asyncio.create_task(thread.until_almost_done())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    may_go_on.set()
+    await waiting
+    await thread.finish()
 
 
 @pytest.mark.timeout(20)
