@@ -867,6 +867,39 @@ def test_a_record_that_makes_no_sense_is_not_believed(sources: tuple[Source, ...
         decode(encode(plan_record(*sources)), KEY, "_coalesce/")
 
 
+def two_batches(*outputs: str) -> PlanRecord:
+    """A record of two batches with these outputs, each of one source."""
+    entries = []
+    for n, output in enumerate(outputs):
+        sources = (source(n),)
+        batch = Batch(output, sources, 1, planning.digest(sources))
+        entries.append(RecordedBatch(batch, f"upload {n}"))
+    return PlanRecord("r", "corporate", GroupId("data/", "t", 0), tuple(entries))
+
+
+def test_a_record_that_names_an_output_twice_is_not_believed() -> None:
+    record = two_batches("data/t_0_0_9.jsonl.gz", "data/t_0_0_9.jsonl.gz")
+    with pytest.raises(RecordDamaged):
+        decode(encode(record), KEY, "_coalesce/")
+
+
+async def test_what_is_said_of_two_batches_at_once_is_both_in_the_record() -> None:
+    """An output that is in doubt must stay so, whatever becomes of its neighbour meanwhile."""
+    store = MemoryStore(MemoryBucket())
+    record = two_batches("data/t_0_0_0.jsonl.gz", "data/t_0_1_1.jsonl.gz")
+    held = await HeldRecord.create(store, "_coalesce/", record)
+
+    async def slow(request: Request) -> None:
+        await asyncio.sleep(0)
+
+    store.before = store.after = slow
+    doubted = [replace(entry, doubted=True) for entry in record.batches]
+    done = await asyncio.gather(*(held.replace(entry.batch, [entry]) for entry in doubted))
+    found = await HeldRecord.read(store, "_coalesce/", KEY)
+    assert found is not None
+    assert (done, [entry.doubted for entry in found.record.batches]) == ([True] * 2, [True] * 2)
+
+
 def test_a_record_of_the_largest_sizes_is_read() -> None:
     record = plan_record(source(0, size=0), source(1, size=2**63 - 1))
     (entry,) = decode(encode(record), KEY, "_coalesce/").batches

@@ -13,8 +13,9 @@ from coalesce.naming.sources import Sources
 from coalesce.run.division import is_shared, most_processes, processes_worth, work_of
 from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
-from coalesce.storage.memory import MemoryStore
+from coalesce.storage.memory import MemoryBucket, MemoryStore
 from support.buckets import filled
+from support.buckets import sources as named_sources
 from support.crew import Crew, in_this_process
 from support.settings import settings
 
@@ -157,6 +158,28 @@ async def test_a_run_takes_the_workers_that_its_listing_is_worth(
     """Unless it is told how many."""
     found = await taken(settings(processes=wanted), monkeypatch, worth)
     assert found == (workers, max(1, workers))
+
+
+async def test_nothing_is_joined_before_it_is_known_how_many_processes_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first of several prefixes does not say it; and what the run itself had begun would hold
+    memory that the workers share.
+    """
+    monkeypatch.setattr("coalesce.run.groups.work_of", lambda _: 0.4)
+    bucket = MemoryBucket()
+    for n in range(6):
+        for key, body in named_sources(1, 4).items():
+            bucket.store(key.replace("data/", f"data/{n}/"), body)
+    bucket.now += 1000
+    crew = Crew(3, bucket)
+    with in_this_process(), crew:
+        chosen = settings(processes=0, prefix=[f"data/{n}/" for n in range(6)])
+        report = await Run(MemoryStore(bucket), chosen, workers=crew).coalesce()
+    await crew.end()
+    assert (report.exit_code, crew.taken) == (0, 2)
+    completed = [store.usage.requests["CompleteMultipartUpload"] for store in crew.stores]
+    assert sum(completed) == report.outputs.written == 6
 
 
 async def test_a_run_that_finds_nothing_takes_no_workers() -> None:

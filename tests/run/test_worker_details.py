@@ -20,6 +20,7 @@ from coalesce.model import Group, GroupId, Plan, TransferredBatch
 from coalesce.naming.layouts import LAYOUTS, source_of
 from coalesce.planning import batches as planning
 from coalesce.planning.rules import Limits
+from coalesce.protocol.batch import transfer_here
 from coalesce.protocol.outcome import GroupOutcome
 from coalesce.protocol.session import GroupRules
 from coalesce.run import worker_process
@@ -393,3 +394,25 @@ def test_each_worker_has_as_many_batches_ahead_of_it(monkeypatch: pytest.MonkeyP
     with_two_workers(send, stuck)
     ours.close()
     theirs.close()
+
+
+async def test_a_batch_waits_until_there_is_memory_for_it() -> None:
+    batches = [plan(partition).batches[0] for partition in (0, 1)]
+    store, asked = MemoryStore(filled(3, 3)), set[str]()
+    session = Assignment(RULES, 8, batches[0].size).session(store, NoLease())
+
+    async def before(request: Request) -> None:
+        asked.add(request.key)
+        await asyncio.Event().wait()
+
+    store.before = before
+    sent = [
+        asyncio.create_task(transfer_here(session, STOP, batch, "upload", NO_ATTRIBUTES))
+        for batch in batches
+    ]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert asked == {source.key for source in batches[0].sources}
+    for task in sent:
+        task.cancel()
+    await asyncio.gather(*sent, return_exceptions=True)

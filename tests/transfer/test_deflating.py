@@ -76,21 +76,19 @@ async def test_outputs_that_wait_for_their_sources_hold_little_text_however_many
     """As where each has joined a source that inflates many times over, and its next one is slow."""
     threads = [DeflaterThread(Deflater()) for _ in range(128)]
     output = [b""] * len(threads)
-    size = 64 * 1024
+    texts = [b"%7d\n" % n * 8192 for n in range(len(threads))]
     tracemalloc.start()
     try:
         for n, thread in enumerate(threads):
             for _ in range(15):
-                output[n] += thread.deflate(text_of(n, size))
+                output[n] += thread.deflate(bytes(bytearray(texts[n])))
                 await thread.until_almost_done()
         held = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
     for n, thread in enumerate(threads):
         output[n] += await thread.finish()
-    assert [gzip.decompress(o) for o in output] == [
-        text_of(n, size) * 15 for n in range(len(threads))
-    ]
+    assert [gzip.decompress(o) for o in output] == [text * 15 for text in texts]
     assert held < 60 * PIECE_BYTES
 
 
