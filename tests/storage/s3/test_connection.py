@@ -662,6 +662,19 @@ async def test_no_memory_is_set_aside_for_a_length_that_nobody_has_bounded() -> 
         await task
 
 
+async def test_the_length_of_an_answer_is_not_that_of_the_next_one() -> None:
+    """Of which nobody has bounded the length; and the first may have been much longer."""
+    for cut in range(1, len(ONE)):
+        connection, buffer = opened()
+        first = await ask(connection, limit=10)
+        feed(connection, buffer, answer(b"ten bytes."))
+        assert (await first).data == b"ten bytes."
+        second = await ask(connection)
+        feed(connection, buffer, ONE[:cut])
+        feed(connection, buffer, ONE[cut:])
+        assert (await asyncio.wait_for(second, 5)).data == b"one", cut
+
+
 async def test_a_length_in_an_announcement_is_not_that_of_the_answer() -> None:
     connection, buffer = opened()
     task = await ask(connection, limit=100)
