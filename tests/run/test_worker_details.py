@@ -322,11 +322,12 @@ def test_workers_that_are_not_needed_end_at_once() -> None:
 def with_two_workers(
     do: Callable[[Workers], Awaitable[None]], open_store: OpenStore = opened
 ) -> None:
+    stop = Stop(RunLimits(), boottime)
     with Workers(2, open_store) as workers:
         workers.expiry.value = boottime() + 1000
 
         async def run() -> None:
-            async with workers.assigned(Assignment(RULES, 2, 2**26), NoLease(), STOP):
+            async with workers.assigned(Assignment(RULES, 2, 2**26), NoLease(), stop):
                 workers.take(2)
                 await do(workers)
 
@@ -398,7 +399,7 @@ def test_each_worker_has_as_many_batches_ahead_of_it(monkeypatch: pytest.MonkeyP
 
 async def test_a_batch_waits_until_there_is_memory_for_it() -> None:
     batches = [plan(partition).batches[0] for partition in (0, 1)]
-    store, asked = MemoryStore(filled(3, 3)), set[str]()
+    stop, store, asked = Stop(RunLimits(), boottime), MemoryStore(filled(3, 3)), set[str]()
     session = Assignment(RULES, 8, batches[0].size).session(store, NoLease())
 
     async def before(request: Request) -> None:
@@ -407,7 +408,7 @@ async def test_a_batch_waits_until_there_is_memory_for_it() -> None:
 
     store.before = before
     sent = [
-        asyncio.create_task(transfer_here(session, STOP, batch, "upload", NO_ATTRIBUTES))
+        asyncio.create_task(transfer_here(session, stop, batch, "upload", NO_ATTRIBUTES))
         for batch in batches
     ]
     for _ in range(20):
