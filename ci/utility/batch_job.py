@@ -1,9 +1,10 @@
 """Run one job on AWS Batch by hand: submit it, follow its logs, and exit with its exit code.
 
-It runs in the image of the job and takes its parameters from the environment. DEFINITION, QUEUE and
-LOG_GROUP are those that the stack of deploy/aws/batch.yaml made. BUCKET, PREFIX, DATE and PARTITION
-become the job's parameters and SHARDS the size of its array; if one is empty, the definition's own
-is used. ROLE_ARN, if set, is assumed. SIGTERM also terminates the Batch job.
+It runs in the image of the job and takes its parameters from the environment. QUEUE and LOG_GROUP
+are those of the stack from deploy/aws/batch.yaml, and DEFINITION is the name of a location's stack.
+BUCKET, PREFIX, DATE and PARTITION become the job's parameters and SHARDS the size of its array; if
+one is empty, the definition's own is used. ROLE_ARN, if set, is assumed. SIGTERM also terminates
+the Batch job.
 """
 
 from __future__ import annotations

@@ -14,14 +14,18 @@ from cfnlint import api as lint
 from moto import mock_aws
 
 from coalesce.inspect import policy
-from coalesce.settings import parse_duration
+from coalesce.report.metrics import DIMENSIONS, METRICS, NAMESPACE
+from coalesce.run.division import most_processes
+from coalesce.settings import parse_duration, parse_size
 from coalesce.storage.s3 import S3Store
 from support.buckets import check_finished, data_in, fill, look
-from support.cloudformation import AWS, template
+from support.cloudformation import AWS, Account, Refused, template
 from support.command import coalesce, job, summary
 
 TEMPLATES = sorted(path.stem for path in AWS.glob("*.yaml"))
-DEFINITIONS = ("Storage", "Manifests")
+LAYOUTS = ("storage", "manifests")
+SHARED = {"VpcId": "vpc-1", "SubnetIds": "subnet-1,subnet-2", "AlarmTopicArn": "arn:aws:sns:r:1:t"}
+LOCATION = {"AlarmTopicArn": SHARED["AlarmTopicArn"], "Bucket": "my-bucket", "Prefix": "data"}
 
 # What AWS offers on Fargate: vCPU → MiB.
 FARGATE = {
@@ -37,17 +41,201 @@ def properties(stack: str, resource: str) -> Any:
     return template(stack)["Resources"][resource]["Properties"]
 
 
+def location(account: Account | None = None, name: str = "main", **parameters: str) -> Any:
+    """The properties of the resources of one location, whose image is the first."""
+    account = account or Account()
+    account.deploy("coalesce-batch", "batch", **SHARED)
+    return account.deploy(name, "location", **{"Image": "coalesce:1", **LOCATION, **parameters})
+
+
+def definition_of(layout: str = "storage", **parameters: str) -> Any:
+    return location(Layout=layout, **parameters)["Job"]
+
+
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_cfn_lint_finds_nothing(name: str) -> None:
     assert [str(match) for match in lint.lint_file(AWS / f"{name}.yaml")] == []
 
 
-@pytest.mark.parametrize("definition", DEFINITIONS)
-def test_retries_keep_to_what_batch_takes_and_to_our_exit_codes(definition: str) -> None:
+def test_a_second_image_rolls_out() -> None:
+    """Every schedule starts the newest image, with no step between that CloudFormation refuses."""
+    account = Account()
+    for image in ("coalesce:1", "coalesce:2", "coalesce:3"):
+        for name, layout in (("main", "storage"), ("manifests-main", "manifests")):
+            parameters = {"Prefix": name, "Layout": layout, "Image": image}
+            started = location(account, name, **parameters)["Nightly"]["Targets"][0]
+            definition = account.job(started["BatchParameters"]["JobDefinition"])
+            assert definition["ContainerProperties"]["Image"] == image
+            assert definition["Parameters"]["s3-prefix"] == name
+
+
+def test_what_the_shared_stack_is_given_may_change_while_locations_use_it() -> None:
+    """An alarm topic, subnets, a size: nothing of it is an export that another stack holds."""
+    account = Account()
+    location(account)
+    for name, parameter in template("batch")["Parameters"].items():
+        other = str(next(iter(parameter.get("AllowedValues", ["9"])[::-1])))
+        account.deploy("coalesce-batch", "batch", **SHARED | {name: other})
+
+
+def test_the_model_of_an_account_refuses_a_change_to_an_export_in_use() -> None:
+    account = Account()
+    location(account)
+    account.exports["coalesce-batch-queue"] = "what it was before"
+    with pytest.raises(Refused, match="in use"):
+        account.deploy("coalesce-batch", "batch", **SHARED)
+
+
+@pytest.mark.parametrize("schedule", ["ENABLED", "DISABLED"])
+def test_each_location_has_its_own_alarms_where_its_schedule_is_on(schedule: str) -> None:
+    resources = location(ScheduleState=schedule, Shards="8")
+    alarms = {"NoGoodNight", "LongPathList", "Unsettled"}
+    assert resources.keys() & alarms == (alarms if schedule == "ENABLED" else set())
+    if schedule == "ENABLED":
+        silent = resources["NoGoodNight"]
+        assert (silent["Threshold"], silent["Statistic"]) == ("8", "Sum")  # a shard ends well once
+        assert silent["TreatMissingData"] == "breaching"
+
+
+def test_the_alarm_looks_back_over_a_whole_night_at_any_time() -> None:
+    """A day, and the six hours that the attempts of a night may take."""
+    job = definition_of()
+    night = job["RetryStrategy"]["Attempts"] * job["Timeout"]["AttemptDurationSeconds"]
+    alarm = location()["NoGoodNight"]
+    assert alarm["Period"] * alarm["EvaluationPeriods"] == 86400 + night
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_one_role_for_each_location(layout: str) -> None:
+    """It may read, write and delete under its own prefix and the state prefix, nowhere else."""
+    account = Account()
+    roles = [
+        location(account, name, Prefix=name, Layout=layout)["Job"]["ContainerProperties"][
+            "JobRoleArn"
+        ]
+        for name in ("one", "two")
+    ]
+    assert len(set(roles)) == 2
+    statements = location(account, "one", Prefix="one")["Rights"]["PolicyDocument"]["Statement"]
+    assert set(re.findall(r"my-bucket/([^\"]+)", json.dumps(statements))) == {
+        "one/*",
+        "_coalesce/*",
+    }
+
+
+def test_keys_reach_the_role_and_nothing_else_does() -> None:
+    """Several, for objects that an earlier key has encrypted."""
+    assert "KeyRights" not in location()
+    keys = "arn:aws:kms:r:1:key/1,arn:aws:kms:r:1:key/2"
+    (statement,) = location(KmsKeyArns=keys)["KeyRights"]["PolicyDocument"]["Statement"]
+    printed = policy.role_policy("arn:aws:s3:::b", ["p/"], "_coalesce/", kms_keys=keys.split(","))
+    assert statement == printed["Statement"][-1]
+
+
+@pytest.mark.parametrize(("given", "owner"), [({}, "123456789012"), ({"BucketOwner": "2"}, "2")])
+def test_the_job_refuses_a_bucket_of_another_account(given: dict[str, str], owner: str) -> None:
+    command = definition_of(**given)["ContainerProperties"]["Command"]
+    assert command[command.index("--expected-bucket-owner") + 1] == owner
+
+
+def test_what_cannot_be_delivered_is_kept_and_told() -> None:
+    """Every target of a rule has the dead-letter queue, which rules of this account may write to,
+    and an alarm looks at it.
+    """
+    account = Account()
+    location(account)
+    shared = account.deploy("coalesce-batch", "batch", **SHARED)
+    targets = [
+        target
+        for resources in (shared, location(account))
+        for resource in resources.values()
+        for target in resource.get("Targets", ())
+    ]
+    assert len(targets) == 3
+    assert {target["DeadLetterConfig"]["Arn"] for target in targets} == {
+        account.exports["coalesce-batch-dead-letters-arn"]
+    }
+    (statement,) = shared["DeadLettersPolicy"]["PolicyDocument"]["Statement"]
+    assert statement["Principal"] == {"Service": "events.amazonaws.com"}
+    assert shared["Undelivered"]["Dimensions"][0]["Value"] == "coalesce-batch-DeadLetters.QueueName"
+    assert shared["Undelivered"]["AlarmActions"] == [SHARED["AlarmTopicArn"]]
+
+
+def matches(pattern: Any, event: Any) -> bool:
+    """Whether EventBridge sends an event to a rule, for the kinds of conditions that stand here."""
+    for name, wanted in pattern.items():
+        found = event.get(name)
+        if isinstance(wanted, dict):
+            if not matches(wanted, found or {}):
+                return False
+        elif isinstance(wanted[0], dict):
+            if (name in event) != wanted[0]["exists"]:
+                return False
+        elif found not in wanted:
+            return False
+    return True
+
+
+ONE = {"container": {"exitCode": 10}}
+SUMMARY = {"SUCCEEDED": 5, "FAILED": 3}
+
+
+@pytest.mark.parametrize(
+    ("detail", "told"),
+    [
+        (ONE, "coalesce job j (i) failed: r, exit code 10. "),
+        (ONE | {"arrayProperties": {"index": 3, "statusSummary": {}}}, None),
+        (
+            {"arrayProperties": {"size": 8, "statusSummary": SUMMARY}},
+            "coalesce job j (i) failed: r. Of 8 shards 3 failed and 5 succeeded; list those that"
+            " failed: aws batch list-jobs --array-job-id i --job-status FAILED. ",
+        ),
+    ],
+)
+def test_a_failure_is_told_once_with_what_is_known_of_it(detail: Any, told: str | None) -> None:
+    shared = Account().deploy("coalesce-batch", "batch", **SHARED)
+    common = {"status": "FAILED", "jobName": "j", "jobId": "i", "statusReason": "r"}
+    event = {
+        "source": "aws.batch",
+        "detail-type": "Batch Job State Change",
+        "detail": common | {"jobQueue": "coalesce-batch-Queue"} | detail,
+    }
+    messages = []
+    for rule in ("Failed", "ArrayFailed"):
+        if matches(shared[rule]["EventPattern"], event):
+            transformer = shared[rule]["Targets"][0]["InputTransformer"]
+            text = transformer["InputTemplate"].strip('"')
+            for name, path in transformer["InputPathsMap"].items():
+                value: Any = event
+                for step in path.split(".")[1:]:
+                    value = value[step]
+                text = text.replace(f"<{name}>", str(value))
+            messages.append(text)
+    wanted = "What to do on each exit code: " if detail is not ONE else "What to do on each code: "
+    assert messages == ([] if told is None else [f"{told}{wanted}docs/exit-codes.md"])
+
+
+def test_what_is_kept_for_good_does_not_block_a_first_deployment_that_failed() -> None:
+    """`Retain` would leave a log group, a repository or a bucket of a fixed name behind, and the
+    next try would find it taken.
+    """
+    kept = {
+        resource["Type"]: resource["DeletionPolicy"]
+        for name in TEMPLATES
+        for resource in template(name)["Resources"].values()
+        if "DeletionPolicy" in resource
+    }
+    assert kept == dict.fromkeys(
+        ("AWS::Logs::LogGroup", "AWS::ECR::Repository", "AWS::S3::Bucket"), "RetainExceptOnCreate"
+    )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_retries_keep_to_what_batch_takes_and_to_our_exit_codes(layout: str) -> None:
     """One to ten attempts, at most five conditions, patterns of digits with a star at most at the
     end; the first match decides, and no match is a retry.
     """
-    retry = properties("batch", definition)["RetryStrategy"]
+    retry = definition_of(layout)["RetryStrategy"]
     conditions = retry["EvaluateOnExit"]
     assert 1 <= retry["Attempts"] <= 10
     assert len(conditions) <= 5
@@ -67,18 +255,18 @@ def test_retries_keep_to_what_batch_takes_and_to_our_exit_codes(definition: str)
     } == {2, 3, 4, 10}
 
 
-@pytest.mark.parametrize("definition", DEFINITIONS)
-def test_every_attempt_ends_before_the_readers_start(definition: str) -> None:
-    """At 09:30 UTC; half an hour is left for waiting in the queue.
-
-    Each attempt would rather end by itself.
+def test_every_attempt_ends_before_the_readers_start() -> None:
+    """At 09:30 UTC; half an hour is left for waiting in the queue, and as much before for a
+    schedule that cannot submit its job at once. Each attempt would rather end by itself.
     """
-    job = properties("batch", definition)
+    job = definition_of()
     minute, hour, *_ = cron(template("location")["Parameters"]["Schedule"]["Default"])
     each = dt.timedelta(seconds=job["Timeout"]["AttemptDurationSeconds"])
     start = dt.datetime(2026, 1, 1, int(hour), int(minute))
     assert start == dt.datetime(2026, 1, 1, 2, 30)
-    assert start + job["RetryStrategy"]["Attempts"] * each <= dt.datetime(2026, 1, 1, 9, 0)
+    late = location()["Nightly"]["Targets"][0]["RetryPolicy"]["MaximumEventAgeInSeconds"]
+    end = start + dt.timedelta(seconds=late) + job["RetryStrategy"]["Attempts"] * each
+    assert end <= dt.datetime(2026, 1, 1, 9, 0)
     assert dt.timedelta(seconds=float(str(parse_duration(job["Parameters"]["deadline"])))) < each
 
 
@@ -97,7 +285,7 @@ def cron(expression: str) -> list[str]:
 
 
 def test_fargate_offers_every_size_that_the_parameters_allow() -> None:
-    parameters, rules = template("batch")["Parameters"], template("batch")["Rules"]
+    parameters, rules = template("location")["Parameters"], template("location")["Rules"]
     allowed = {}
     for rule in rules.values():
         ((_, vcpu),) = [rule["RuleCondition"]["Fn::Equals"]]
@@ -113,54 +301,71 @@ def test_fargate_offers_every_size_that_the_parameters_allow() -> None:
     }
 
 
-@pytest.mark.parametrize("definition", DEFINITIONS)
-def test_the_container_may_nothing_that_it_need_not(definition: str) -> None:
-    container = properties("batch", definition)["ContainerProperties"]
+def sizes() -> list[tuple[int, int]]:
+    """Each number of vCPUs that a shard may have, with each number of MiB."""
+    return [
+        (int(rule["RuleCondition"]["Fn::Equals"][1]), int(memory))
+        for rule in template("location")["Rules"].values()
+        for memory in rule["Assertions"][0]["Assert"]["Fn::Contains"][0]
+    ]
+
+
+@pytest.mark.parametrize(("vcpu", "memory"), sizes())
+def test_every_vcpu_that_is_paid_for_gets_a_process_and_memory_is_enough(
+    vcpu: int, memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the formula in the settings, with ten million sources that are listed and not yet done."""
+    command = definition_of(Vcpu=str(vcpu), Memory=str(memory))["ContainerProperties"]["Command"]
+    budget = int(str(parse_size(command[command.index("--memory") + 1])))
+    monkeypatch.setattr("coalesce.run.division.usable_cpus", lambda: vcpu)
+    assert most_processes(0, budget) == vcpu
+    workers = vcpu if vcpu > 1 else 0
+    peak = budget + (1 + workers) * 150 * 1024**2 + 10_000_000 * 92
+    assert peak < memory * 1024**2
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_container_may_nothing_that_it_need_not(layout: str) -> None:
+    container = definition_of(layout)["ContainerProperties"]
     user = re.search(r"^USER (.+)$", (AWS.parent.parent / "Dockerfile").read_text(), re.MULTILINE)
     assert user is not None
     assert (container["User"], container["ReadonlyRootFilesystem"]) == (user[1], True)
 
 
-def submitted(shards: int = 1) -> dict[str, str]:
-    """The parameters with which the schedule of a location starts its job."""
-    values = {
-        name: str(parameter.get("Default", ""))
-        for name, parameter in template("location")["Parameters"].items()
-    }
-    values |= {"Bucket": "my-bucket", "Prefix": "data", "Shards": str(shards), "Date": "NOT_SET"}
-    text = properties("location", "Nightly")["Targets"][0]["Input"]["Fn::Sub"]
-    given = json.loads(re.sub(r"\$\{(\w+)\}", lambda match: values[match[1]], text))
-    return dict(given["Parameters"])
-
-
-@pytest.mark.parametrize("definition", DEFINITIONS)
-async def test_what_the_schedule_starts_does_the_job(definition: str, bucket: S3Store) -> None:
-    """The definition's command, with its own parameters and the schedule's, on a real server; a
-    command that is not understood would end with 2.
+@pytest.mark.parametrize("layout", LAYOUTS)
+async def test_what_the_schedule_starts_does_the_job(layout: str, bucket: S3Store) -> None:
+    """The definition's command, with its own parameters, on a real server; a command that is not
+    understood would end with 2. What it prints for CloudWatch is what the alarms look at.
     """
-    if definition == "Manifests":
+    if layout == "manifests":
         for n in range(3):
             await bucket.put(
                 f"data/db.core.topic_0_{n}-db.core.other_1_{n + 7}.txt", b"id-%d\n" % n
             )
     else:
         await fill(bucket, 2, 3)
-    definition_of = properties("batch", definition)
-    values = definition_of["Parameters"] | submitted() | {"s3-bucket-id": bucket.bucket}
+    resources = location(Layout=layout, Bucket=bucket.bucket, Date="NOT_SET")
+    values = resources["Job"]["Parameters"]
     command = [
         re.sub(r"Ref::([\w-]+)", lambda match: values[match[1]], word)
-        for word in definition_of["ContainerProperties"]["Command"]
+        for word in resources["Job"]["ContainerProperties"]["Command"]
     ]
     done = coalesce(bucket, *command, COALESCE_MIN_AGE="0")
     assert done.returncode == 0, done.stderr
     held = await look(bucket)
-    assert len(data_in(held)) == (1 if definition == "Manifests" else 2)
+    assert len(data_in(held)) == (1 if layout == "manifests" else 2)
     check_finished(held)
-    pattern = properties("batch", "Finished")["FilterPattern"]
-    assert all(
-        f"$.{name} = {json.dumps(summary(done.stdout)[name])}" in pattern
-        for name in ("type", "exit_code")
-    )
+    report, printed = (json.loads(line) for line in done.stdout.splitlines()[-2:])
+    assert (report["type"], printed["GoodRuns"]) == ("summary", 1)
+    names = [name.capitalize() for name in DIMENSIONS]
+    for alarm in (
+        resources["NoGoodNight"],
+        resources["LongPathList"]["Metrics"][1]["MetricStat"]["Metric"],
+        resources["Unsettled"],
+    ):
+        assert alarm["Namespace"] == NAMESPACE
+        assert alarm["MetricName"] in {metric.cloudwatch for metric in METRICS}
+        assert alarm["Dimensions"] == [{"Name": name, "Value": printed[name]} for name in names]
 
 
 # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
@@ -203,36 +408,35 @@ async def test_the_job_role_has_the_rights_that_a_run_uses_and_no_others(bucket:
     }
 
 
-def resolved(value: Any, names: dict[str, str]) -> Any:
-    """A part of a template with its references filled in."""
-    if isinstance(value, list):
-        return [resolved(item, names) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if "Ref" in value:
-        return names[value["Ref"]]
-    if "Fn::Sub" in value:
-        return re.sub(r"\$\{([\w:]+)\}", lambda match: names[match[1]], value["Fn::Sub"])
-    return {key: resolved(item, names) for key, item in value.items()}
-
-
 def test_the_templates_grant_and_deny_what_policy_prints() -> None:
     """Statement for statement."""
-    names = {
-        "AWS::Partition": "aws",
-        "Bucket": "my-bucket",
-        "Data": "my-bucket",
-        "Prefix": "data",
-        "JobRoleArn": "arn:aws:iam::123456789012:role/job",
-    }
     bucket = ("arn:aws:s3:::my-bucket", ["data/"], "_coalesce/")
-    assert resolved(
-        properties("location", "Rights")["PolicyDocument"], names
-    ) == policy.role_policy(*bucket)
-    enforced = resolved(
-        properties("bucket", "BucketPolicy")["PolicyDocument"]["Statement"][:3], names
+    assert location()["Rights"]["PolicyDocument"] == policy.role_policy(*bucket)
+    roles = ["arn:aws:iam::123456789012:role/one", "arn:aws:iam::123456789012:role/two"]
+    made = Account().deploy(
+        "b", "bucket", Bucket="my-bucket", Prefix="data", JobRoleArns=",".join(roles)
     )
-    assert enforced == policy.bucket_policy(*bucket, names["JobRoleArn"])["Statement"]
+    statements = made["BucketPolicy"]["PolicyDocument"]["Statement"][:3]
+    text = json.dumps(statements).replace("b-Data", "my-bucket")
+    printed = policy.bucket_policy(*bucket, "role")["Statement"]
+    assert json.loads(text) == [{**one, "Principal": {"AWS": roles}} for one in printed]
+
+
+@pytest.mark.parametrize(
+    ("key", "encryption"),
+    [
+        ("", {"SSEAlgorithm": "aws:kms"}),
+        ("arn:k", {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": "arn:k"}),
+    ],
+)
+def test_a_new_bucket_is_encrypted_with_the_key_that_is_named(
+    key: str, encryption: dict[str, str]
+) -> None:
+    given = {"Bucket": "my-bucket", "Prefix": "data", "JobRoleArns": "arn:aws:iam::1:role/r"}
+    made = Account().deploy("b", "bucket", KmsKeyArn=key, **given)["Data"]["BucketEncryption"]
+    assert made["ServerSideEncryptionConfiguration"] == [
+        {"ServerSideEncryptionByDefault": encryption, "BucketKeyEnabled": True}
+    ]
 
 
 @pytest.fixture
@@ -284,7 +488,6 @@ def deployed(account: boto3.Session) -> dict[str, str]:
         account,
         "coalesce-batch",
         "batch",
-        Image="coalesce:1",
         VpcId=vpc,
         SubnetIds=subnet,
         AlarmTopicArn=topic,
@@ -292,79 +495,44 @@ def deployed(account: boto3.Session) -> dict[str, str]:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_batch_stack_comes_up_with_its_retry_rules(
-    account: boto3.Session, deployed: dict[str, str]
-) -> None:
-    definitions = account.client("batch").describe_job_definitions()["jobDefinitions"]
-    assert len(definitions) == 2
-    for definition in definitions:
-        assert [rule["onExitCode"] for rule in definition["retryStrategy"]["evaluateOnExit"]] == [
-            "2",
-            "3",
-            "4",
-            "10",
-        ]
-        assert definition["containerProperties"]["readonlyRootFilesystem"] is True
+def test_the_batch_stack_comes_up(account: boto3.Session, deployed: dict[str, str]) -> None:
     queue = account.client("batch").describe_job_queues()["jobQueues"][0]
     assert (queue["jobQueueArn"], queue["state"]) == (deployed["Queue"], "ENABLED")
+    rules = account.client("events").list_rules()["Rules"]
+    assert len(rules) == 2
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("layout", "shards"), [("storage", 8), ("manifests", 1)])
-def test_a_location_gets_its_schedule_and_its_rights(
+def test_a_location_gets_its_schedule_its_rights_and_its_alarms(
     account: boto3.Session, deployed: dict[str, str], layout: str, shards: int
 ) -> None:
-    deploy(
-        account,
-        "main",
-        "location",
-        Bucket="my-bucket",
-        Prefix="data",
-        Layout=layout,
-        Shards=str(shards),
-    )
-    events, iam = account.client("events"), account.client("iam")
+    given = LOCATION | {"Image": "coalesce:1", "Layout": layout, "Shards": str(shards)}
+    made = deploy(account, "main", "location", **given)
+    events, iam, batch = (account.client(name) for name in ("events", "iam", "batch"))
+    (definition,) = batch.describe_job_definitions()["jobDefinitions"]
+    retries = definition["retryStrategy"]["evaluateOnExit"]
+    assert [rule["onExitCode"] for rule in retries] == ["2", "3", "4", "10"]
+    container = definition["containerProperties"]
+    assert (container["image"], container["readonlyRootFilesystem"]) == ("coalesce:1", True)
+    assert container["jobRoleArn"] == made["JobRoleArn"]
     rule = next(rule for rule in events.list_rules()["Rules"] if rule.get("ScheduleExpression"))
     assert (rule["ScheduleExpression"], rule["State"]) == ("cron(30 2 * * ? *)", "ENABLED")
     target = events.list_targets_by_rule(Rule=rule["Name"])["Targets"][0]
     assert target["Arn"] == deployed["Queue"]
-    assert (
-        target["BatchParameters"]["JobDefinition"]
-        == deployed["Manifests" if layout == "manifests" else "Storage"]
-    )
+    assert target["DeadLetterConfig"]["Arn"] == deployed["DeadLettersArn"]
+    assert target["BatchParameters"]["JobDefinition"] == made["JobDefinition"] == "main"
     assert target["BatchParameters"].get("ArrayProperties", {}).get("Size", 1) == shards
     assert "RetryStrategy" not in target["BatchParameters"]
-    assert json.loads(target["Input"])["Parameters"] == submitted(shards) | {
-        "date-to-add": "yesterday"
-    }
-    names = iam.list_role_policies(RoleName=deployed["JobRole"])["PolicyNames"]
-    rights = iam.get_role_policy(RoleName=deployed["JobRole"], PolicyName=names[0])[
-        "PolicyDocument"
-    ]["Statement"]
+    role = made["JobRoleArn"].rpartition("/")[2]
+    (name,) = iam.list_role_policies(RoleName=role)["PolicyNames"]
+    rights = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]["Statement"]
     resources = json.dumps([statement["Resource"] for statement in rights])
     assert set(re.findall(r"arn:aws:s3:::([^\"]+)", resources)) == {
         "my-bucket",
         "my-bucket/data/*",
         "my-bucket/_coalesce/*",
     }
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_an_array_job_can_be_submitted_to_the_queue(
-    account: boto3.Session, deployed: dict[str, str]
-) -> None:
-    batch = account.client("batch")
-    array = batch.submit_job(
-        jobName="j",
-        jobQueue=deployed["Queue"],
-        jobDefinition=deployed["Storage"],
-        arrayProperties={"size": 3},
-        parameters=submitted(),
-    )
-    children = [
-        batch.describe_jobs(jobs=[f"{array['jobId']}:{index}"])["jobs"][0] for index in range(3)
-    ]
-    assert len({child["jobId"] for child in children}) == 3
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -384,7 +552,7 @@ def test_the_lifecycle_waits_longer_than_any_run_may_take() -> None:
         for rule in rules
         if "AbortIncompleteMultipartUpload" in rule
     ]
-    job = properties("batch", "Storage")
+    job = definition_of()
     assert dt.timedelta(days=days) > 2 * job["RetryStrategy"]["Attempts"] * dt.timedelta(
         seconds=job["Timeout"]["AttemptDurationSeconds"]
     )

@@ -190,8 +190,9 @@ def test_every_location_can_be_run_by_hand_as_the_schedule_runs_it() -> None:
         if name in locations():
             (task,) = [step for step in steps(plan) if "task" in step]
             given = task["params"]
+            assert given["DEFINITION"] == f"coalesce-{name}"
             by_hand[name] = [
-                "storage" if "storage" in given["DEFINITION"] else "manifests",
+                "storage" if "storage" in given["BUCKET"] else "manifests",
                 given["PREFIX"],
                 given["DATE"],
                 str(given["SHARDS"]),
@@ -220,6 +221,7 @@ def test_deploying_gives_each_template_the_parameters_that_it_has(tmp_path: Path
         "STORAGE_BUCKET",
         "MANIFEST_BUCKET",
         "SCHEDULE_STATE",
+        "STORAGE_KEY_ARNS",
     )
     environment = {
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
@@ -250,6 +252,10 @@ def test_deploying_gives_each_template_the_parameters_that_it_has(tmp_path: Path
     }
     assert template("location")["Parameters"]["BatchStack"]["Default"] in stacks
     assert stacks["coalesce-manifests-main"]["Bucket"] == "manifest_bucket"
+    keys = {
+        name: stacks[f"coalesce-{name}-main"]["KmsKeyArns"] for name in ("storage", "manifests")
+    }
+    assert keys == {"storage": "storage_key_arns", "manifests": ""}
 
 
 def test_the_pipeline_sets_what_the_deploying_script_reads() -> None:
@@ -273,13 +279,12 @@ batch_job = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(batch_job)
 
 
-@pytest.mark.parametrize("definition", ["Storage", "Manifests"])
-def test_a_run_by_hand_gives_the_definition_the_parameters_that_it_has(definition: str) -> None:
-    job = template("batch")["Resources"][definition]["Properties"]
+def test_a_run_by_hand_gives_the_definition_the_parameters_that_it_has() -> None:
+    job = template("location")["Resources"]["Job"]["Properties"]
     taken = {
         word.removeprefix("Ref::")
         for word in job["ContainerProperties"]["Command"]
-        if word.startswith("Ref::")
+        if isinstance(word, str) and word.startswith("Ref::")
     }
     asked = batch_job.request(
         {

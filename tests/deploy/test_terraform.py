@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from coalesce.settings import parse_size
 from support.cloudformation import template
 
 MODULE = Path(__file__).parent.parent.parent / "deploy/aws/terraform"
@@ -197,13 +198,67 @@ def strings(value: Any) -> Iterator[str]:
         yield str(value)
 
 
+def in_hcl(text: str) -> str:
+    """A text of a template as it stands in the module."""
+    for name, value in (("Bucket", "bucket"), ("Prefix", "prefix"), ("Shards", "shards")):
+        text = text.replace(f"${{{name}}}", f"${{each.value.{value}}}")
+    return text
+
+
+ALARMS = {
+    "undelivered": ("batch", "Undelivered"),
+    "no_good_night": ("location", "NoGoodNight"),
+    "long_path_list": ("location", "LongPathList"),
+    "unsettled": ("location", "Unsettled"),
+}
+
+
+SAME = (
+    "AlarmDescription",
+    "Namespace",
+    "MetricName",
+    "Statistic",
+    "Stat",
+    "Expression",
+    "Period",
+    "EvaluationPeriods",
+    "ComparisonOperator",
+    "Threshold",
+    "TreatMissingData",
+)
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_its_alarms_are_those_of_the_templates(name: str) -> None:
+    stack, logical = ALARMS[name]
+    said = template(stack)["Resources"][logical]
+    found = {name: body for _, name, body in blocks("resource") if "alarm_actions" in body}
+    assert found.keys() == ALARMS.keys()
+    body = json.dumps(found[name])
+    assert ("local.watched" in body) == (said.get("Condition") == "Scheduled")
+    properties = said["Properties"]
+    looked_at = properties.get("Metrics") or [properties]
+    for part in (properties, *looked_at, looked_at[-1].get("MetricStat", {})):
+        for key, value in part.items():
+            if key in SAME:
+                text = (
+                    value.get("Fn::Sub", "each.value.shards") if isinstance(value, dict) else value
+                )
+                assert in_hcl(str(text)) in body, key
+    assert '"local.dimensions' in body.replace("${", "") or stack == "batch"
+    location = re.search(r"Location = \"(.*?)\"", (MODULE / "main.tf").read_text())
+    assert location is not None
+    assert location[1].replace("location.", "each.value.") == in_hcl("s3://${Bucket}/${Prefix}/")
+
+
 def test_it_says_what_the_cloudformation_templates_say() -> None:
     """Exit codes, attempts, time-outs, rights, conditions, the command and the schedule."""
     batch, location, bucket = (
         template(name)["Resources"] for name in ("batch", "location", "bucket")
     )
     text = "\n".join(path.read_text() for path in FILES)
-    job = batch["Storage"]["Properties"]
+    job = location["Job"]["Properties"]
+    retry = location["Nightly"]["Properties"]["Targets"][0]["RetryPolicy"]
     said = {
         "codes": json.dumps(
             [rule["OnExitCode"] for rule in job["RetryStrategy"]["EvaluateOnExit"]]
@@ -213,23 +268,45 @@ def test_it_says_what_the_cloudformation_templates_say() -> None:
         "deadline": f'= "{job["Parameters"]["deadline"]}"\n',
         "user": job["ContainerProperties"]["User"],
         "schedule": template("location")["Parameters"]["Schedule"]["Default"],
-        "finished": batch["Finished"]["Properties"]["FilterPattern"].replace('"', '\\"'),
-        "input": batch["Failed"]["Properties"]["Targets"][0]["InputTransformer"][
-            "InputTemplate"
-        ].strip('"'),
+        "age": f"maximum_event_age_in_seconds = {retry['MaximumEventAgeInSeconds']}\n",
+        "kept": f"= {batch['DeadLetters']['Properties']['MessageRetentionPeriod']}\n",
     }
+    for rule in ("Failed", "ArrayFailed"):
+        transformer = batch[rule]["Properties"]["Targets"][0]["InputTransformer"]
+        said[rule] = f'"{transformer["InputTemplate"].strip(chr(34))}"'
+        said |= {path: f'"{path}"' for path in transformer["InputPathsMap"].values()}
     assert {name: value for name, value in said.items() if value not in text} == {}
+    begin = text.index("command = concat(")
     command = re.findall(
-        r'"((?:Ref::)?-{0,2}[\w:-]+)"',
-        text[
-            text.index("command = concat(") : text.index(
-                "resource", text.index("command = concat(")
-            )
-        ],
+        r'"((?:Ref::)?-{0,2}[\w:-]+)"', text[begin : text.index("resource", begin)]
     )
-    assert command == list(batch["Storage"]["Properties"]["ContainerProperties"]["Command"])
+    words = [word for word in job["ContainerProperties"]["Command"] if isinstance(word, str)]
+    assert command == words
+    parameters = re.search(r"  parameters = \{(.*?)\}", text, re.DOTALL)
+    assert parameters is not None
+    assert {line.split()[0].strip('"') for line in parameters[1].strip().splitlines()} == job[
+        "Parameters"
+    ].keys()
     rights = location["Rights"]["Properties"]["PolicyDocument"]
     conditional = bucket["BucketPolicy"]["Properties"]["PolicyDocument"]["Statement"][:3]
     for word in strings([rights, conditional]):
         if re.fullmatch(r"(s3|kms|batch):[\w-]+|StringLike\w*|Null|Bool|Job\w+Only", word):
             assert f'"{word}"' in text, word
+
+
+def test_a_second_image_rolls_out() -> None:
+    """A schedule names its definition without a revision."""
+    (target,) = [
+        body
+        for type_, name, body in blocks("resource")
+        if (type_, name) == ("aws_cloudwatch_event_target", "nightly")
+    ]
+    definition = target["batch_target"][0]["job_definition"]
+    assert definition == "${aws_batch_job_definition.this[each.key].arn_prefix}"
+
+
+def test_memory_in_flight_is_what_the_template_says() -> None:
+    """An eighth."""
+    for memory, row in template("location")["Mappings"]["InFlight"].items():
+        assert parse_size(row["Memory"]) == int(memory) // 8 * 1024**2
+    assert '"${var.size.memory / 8}MiB"' in (MODULE / "main.tf").read_text()

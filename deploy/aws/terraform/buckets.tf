@@ -35,7 +35,7 @@ data "aws_iam_policy_document" "bucket" {
 
     principals {
       type        = "AWS"
-      identifiers = [aws_iam_role.job.arn]
+      identifiers = local.roles[each.key]
     }
 
     condition {
@@ -60,7 +60,7 @@ data "aws_iam_policy_document" "bucket" {
 
     principals {
       type        = "AWS"
-      identifiers = [aws_iam_role.job.arn]
+      identifiers = local.roles[each.key]
     }
 
     condition {
@@ -78,7 +78,7 @@ data "aws_iam_policy_document" "bucket" {
 
     principals {
       type        = "AWS"
-      identifiers = [aws_iam_role.job.arn]
+      identifiers = local.roles[each.key]
     }
 
     condition {

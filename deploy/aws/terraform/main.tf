@@ -8,6 +8,7 @@ locals {
   prefixes = { for name, location in var.locations : name => "arn:${data.aws_partition.current.partition}:s3:::${location.bucket}/${location.prefix}/*" }
   records  = { for bucket in local.buckets : bucket => "arn:${data.aws_partition.current.partition}:s3:::${bucket}/_coalesce/groups/*" }
   ledger   = { for bucket in local.buckets : bucket => "arn:${data.aws_partition.current.partition}:s3:::${bucket}/_coalesce/ledger/*" }
+  roles    = { for bucket in local.buckets : bucket => [for name, location in var.locations : aws_iam_role.job[name].arn if location.bucket == bucket] }
   buckets  = toset([for location in values(var.locations) : location.bucket])
 
   # Three attempts of two hours each end before 08:30, an hour before the readers start. The deadline
@@ -20,9 +21,36 @@ locals {
   # 12, 75, 130, 137, 143, a lost host.
   final_exit_codes = ["2", "3", "4", "10"]
 
-  definitions = {
-    storage   = { flags = [], date = "yesterday" }
-    manifests = { flags = ["-a"], date = "NOT_SET" }
+  layouts = {
+    storage   = { flags = [], metrics = "corporate" }
+    manifests = { flags = ["-a"], metrics = "manifest" }
+  }
+
+  # Where the schedule is off there are no alarms either.
+  watched    = { for name, location in var.locations : name => location if var.schedule_enabled }
+  dimensions = { for name, location in var.locations : name => { Location = "s3://${location.bucket}/${location.prefix}/", Layout = local.layouts[location.layout].metrics } }
+
+  failed_jobs = {
+    failed = {
+      description = "A job without an array has failed"
+      is_array    = false
+      paths       = { name = "$.detail.jobName", id = "$.detail.jobId", reason = "$.detail.statusReason", code = "$.detail.container.exitCode" }
+      text        = "coalesce job <name> (<id>) failed: <reason>, exit code <code>. What to do on each code: docs/exit-codes.md"
+    }
+    # An array is told of once, by its parent, which has no exit code of its own.
+    array-failed = {
+      description = "Shards of an array job have failed"
+      is_array    = true
+      paths = {
+        name      = "$.detail.jobName"
+        id        = "$.detail.jobId"
+        reason    = "$.detail.statusReason"
+        shards    = "$.detail.arrayProperties.size"
+        failed    = "$.detail.arrayProperties.statusSummary.FAILED"
+        succeeded = "$.detail.arrayProperties.statusSummary.SUCCEEDED"
+      }
+      text = "coalesce job <name> (<id>) failed: <reason>. Of <shards> shards <failed> failed and <succeeded> succeeded; list those that failed: aws batch list-jobs --array-job-id <id> --job-status FAILED. What to do on each exit code: docs/exit-codes.md"
+    }
   }
 }
 
@@ -104,7 +132,7 @@ resource "aws_batch_job_queue" "this" {
 }
 
 resource "aws_batch_job_definition" "this" {
-  for_each = local.definitions
+  for_each = var.locations
 
   name                  = "${var.name}-${each.key}"
   type                  = "container"
@@ -128,21 +156,24 @@ resource "aws_batch_job_definition" "this" {
   }
 
   parameters = {
-    partition     = "-1"
-    threads       = "0"
-    "max-files"   = "1000000"
-    "max-size"    = "128000000"
-    "date-to-add" = each.value.date
-    deadline      = local.deadline
+    "s3-bucket-id" = each.value.bucket
+    "s3-prefix"    = each.value.prefix
+    partition      = "-1"
+    threads        = tostring(each.value.threads)
+    "max-files"    = tostring(each.value.max_files)
+    "max-size"     = tostring(each.value.max_size)
+    "date-to-add"  = each.value.date
+    deadline       = local.deadline
   }
 
   container_properties = jsonencode({
     image                  = var.image
     user                   = "10001:10001"
     readonlyRootFilesystem = true
-    jobRoleArn             = aws_iam_role.job.arn
+    jobRoleArn             = aws_iam_role.job[each.key].arn
     executionRoleArn       = aws_iam_role.execution.arn
     networkConfiguration   = { assignPublicIp = var.assign_public_ip ? "ENABLED" : "DISABLED" }
+    environment            = [{ name = "AWS_DEFAULT_REGION", value = data.aws_region.current.region }]
     resourceRequirements = [
       { type = "VCPU", value = tostring(var.size.vcpu) },
       { type = "MEMORY", value = tostring(var.size.memory) },
@@ -152,14 +183,18 @@ resource "aws_batch_job_definition" "this" {
       options = {
         "awslogs-group"         = aws_cloudwatch_log_group.this.name
         "awslogs-region"        = data.aws_region.current.region
-        "awslogs-stream-prefix" = "coalesce"
+        "awslogs-stream-prefix" = "${var.name}-${each.key}"
       }
     }
+    # An eighth of the memory holds bodies in flight: at least 256 MiB for each vCPU. The rest is for
+    # the processes and for what a run keeps of each source that it has listed.
     command = concat(
       ["run", "-b", "Ref::s3-bucket-id", "-p", "Ref::s3-prefix", "-n", "Ref::partition", "-t", "Ref::threads"],
       ["-f", "Ref::max-files", "-s", "Ref::max-size", "-d", "Ref::date-to-add", "-m"],
-      each.value.flags,
-      ["--deadline", "Ref::deadline", "--output", "json"],
+      local.layouts[each.value.layout].flags,
+      ["--memory", "${var.size.memory / 8}MiB", "--expected-bucket-owner"],
+      [coalesce(each.value.bucket_owner, data.aws_caller_identity.current.account_id)],
+      ["--deadline", "Ref::deadline", "--output", "json", "--emf"],
     )
   })
 }
@@ -180,78 +215,21 @@ resource "aws_cloudwatch_event_target" "nightly" {
   arn      = aws_batch_job_queue.this.arn
   role_arn = aws_iam_role.submit.arn
 
-  # No attempts here: they would replace the job definition's, with its exit codes.
+  # No attempts here: they would replace the job definition's, with its exit codes. The ARN without a
+  # revision stands for the newest; one that is named goes out of service with the next image.
   batch_target {
-    job_definition = aws_batch_job_definition.this[each.value.layout].arn
+    job_definition = aws_batch_job_definition.this[each.key].arn_prefix
     job_name       = "${var.name}-${each.key}"
     array_size     = each.value.shards > 1 ? each.value.shards : null
   }
 
-  input = jsonencode({
-    Parameters = {
-      "s3-bucket-id" = each.value.bucket
-      "s3-prefix"    = each.value.prefix
-      partition      = "-1"
-      threads        = tostring(each.value.threads)
-      "date-to-add"  = each.value.date
-      "max-files"    = tostring(each.value.max_files)
-      "max-size"     = tostring(each.value.max_size)
-    }
-  })
-}
-
-resource "aws_cloudwatch_event_rule" "failed" {
-  name        = "${var.name}-failed"
-  description = "A job used up its attempts, or ended with a code that is not retried. An array is reported once, by its parent"
-  event_pattern = jsonencode({
-    source        = ["aws.batch"]
-    "detail-type" = ["Batch Job State Change"]
-    detail = {
-      status          = ["FAILED"]
-      jobQueue        = [aws_batch_job_queue.this.arn]
-      arrayProperties = { index = [{ exists = false }] }
-    }
-  })
-}
-
-resource "aws_cloudwatch_event_target" "failed" {
-  rule = aws_cloudwatch_event_rule.failed.name
-  arn  = var.alarm_topic_arn
-
-  input_transformer {
-    input_paths = {
-      name   = "$.detail.jobName"
-      id     = "$.detail.jobId"
-      reason = "$.detail.statusReason"
-      code   = "$.detail.container.exitCode"
-    }
-    input_template = "\"coalesce job <name> (<id>) failed: <reason>, exit code <code>. What to do on each code: docs/exit-codes.md\""
+  # Half an hour is left before the last attempt would meet the readers.
+  retry_policy {
+    maximum_event_age_in_seconds = 1800
+    maximum_retry_attempts       = 185
   }
-}
 
-resource "aws_cloudwatch_log_metric_filter" "finished" {
-  name           = "${var.name}-finished"
-  log_group_name = aws_cloudwatch_log_group.this.name
-  pattern        = "{ $.type = \"summary\" && $.exit_code = 0 }"
-
-  metric_transformation {
-    namespace = "coalesce"
-    name      = "${var.name}-finished"
-    value     = "1"
+  dead_letter_config {
+    arn = aws_sqs_queue.dead_letters.arn
   }
-}
-
-resource "aws_cloudwatch_metric_alarm" "nothing_finished" {
-  alarm_name          = "${var.name}-nothing-finished"
-  alarm_description   = "No run has succeeded for a day; the schedule may be off, or every run may be stuck"
-  namespace           = "coalesce"
-  metric_name         = "${var.name}-finished"
-  statistic           = "Sum"
-  period              = 86400
-  evaluation_periods  = 1
-  comparison_operator = "LessThanThreshold"
-  threshold           = 1
-  treat_missing_data  = "breaching"
-  alarm_actions       = [var.alarm_topic_arn]
-  ok_actions          = [var.alarm_topic_arn]
 }

@@ -61,15 +61,18 @@ data "aws_iam_policy_document" "submit" {
 }
 
 resource "aws_iam_role" "job" {
-  name_prefix        = "${var.name}-job-"
+  for_each = var.locations
+
+  name_prefix        = "${substr("${var.name}-${each.key}", 0, 37)}-"
+  description        = "coalesce s3://${each.value.bucket}/${each.value.prefix}"
   assume_role_policy = data.aws_iam_policy_document.assumed["ecs-tasks.amazonaws.com"].json
 }
 
 resource "aws_iam_role_policy" "job" {
   for_each = var.locations
 
-  name   = each.key
-  role   = aws_iam_role.job.id
+  name   = "location"
+  role   = aws_iam_role.job[each.key].id
   policy = data.aws_iam_policy_document.job[each.key].json
 }
 
@@ -113,7 +116,7 @@ data "aws_iam_policy_document" "job" {
   }
 
   dynamic "statement" {
-    for_each = length(var.kms_key_arns) > 0 ? [var.kms_key_arns] : []
+    for_each = length(each.value.kms_key_arns) > 0 ? [each.value.kms_key_arns] : []
     content {
       sid       = "Key"
       actions   = ["kms:Decrypt", "kms:GenerateDataKey"]

@@ -80,14 +80,16 @@ variable "schedule_enabled" {
 variable "locations" {
   description = "The locations to run every night, by names of your choice. Prefixes have no leading or trailing slash; more than one shard makes an array job"
   type = map(object({
-    bucket    = string
-    prefix    = string
-    layout    = optional(string, "storage")
-    date      = optional(string, "yesterday")
-    shards    = optional(number, 1)
-    threads   = optional(number, 0)
-    max_files = optional(number, 1000000)
-    max_size  = optional(number, 128000000)
+    bucket       = string
+    bucket_owner = optional(string) # the account that must own the bucket; by default the module's own
+    kms_key_arns = optional(list(string), [])
+    prefix       = string
+    layout       = optional(string, "storage")
+    date         = optional(string, "yesterday")
+    shards       = optional(number, 1)
+    threads      = optional(number, 0)
+    max_files    = optional(number, 1000000)
+    max_size     = optional(number, 128000000)
   }))
 
   validation {
@@ -98,12 +100,6 @@ variable "locations" {
     condition     = alltrue([for location in values(var.locations) : location.shards >= 1 && location.shards <= 10000])
     error_message = "An array job has 2 to 10,000 shards; 1 is a job without an array."
   }
-}
-
-variable "kms_key_arns" {
-  description = "KMS keys of the buckets, if they have their own"
-  type        = list(string)
-  default     = []
 }
 
 variable "managed_buckets" {
