@@ -5,6 +5,8 @@ neither of them knows.
 import datetime as dt
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,6 +57,20 @@ def definition_of(layout: str = "storage", **parameters: str) -> Any:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_cfn_lint_finds_nothing(name: str) -> None:
     assert [str(match) for match in lint.lint_file(AWS / f"{name}.yaml")] == []
+
+
+@pytest.mark.skipif(shutil.which("checkov") is None, reason="needs checkov on the PATH")
+def test_checkov_finds_nothing_but_what_is_explained() -> None:
+    """In the templates and the Terraform module."""
+    command = [
+        "checkov",
+        "-d",
+        str(AWS),
+        "--config-file",
+        str(AWS.parent.parent / "ci/checkov.yaml"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_a_second_image_rolls_out() -> None:
