@@ -16,7 +16,7 @@ PARTITION ?= -1
 .PHONY: help bootstrap demo test test-servers test-readers mutants acceptance rehearsal layers image test-image test-deploy update-pipeline update-corporate-storage-coalescer-pipeline lint docs types fmt check bench bench-quick clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf(length($$1) > 16 ? "  %s\n  %16s %s\n" : "  %-16s%s %s\n", $$1, "", $$2)}' $(MAKEFILE_LIST)
 
 $(UV):
 	$(PYTHON) -m venv .tools
@@ -61,12 +61,23 @@ test-deploy: $(READY) ## Check everything that deploys something, with the tools
 	$(UV) sync --quiet --locked --inexact --all-extras --group deploy
 	PATH="$(CURDIR)/.tools/bin:$$PATH" .venv/bin/pytest -q -n 2 -rs tests/deploy $(ARGS)
 
-update-pipeline: ## Set the infrastructure pipeline from this working tree; needs aviator and fly, and a login: fly -t aws-concourse login
-	FLY_TARGET=$(FLY_TARGET) aviator
+needs = @command -v $(1) >/dev/null || { echo "make $@ needs $(1), which comes from $(2)" >&2; exit 1; }
+needs-aviator = $(call needs,aviator,https://github.com/herrjulz/aviator/releases)
+needs-fly = $(call needs,fly,the first page of your Concourse)
 
-update-corporate-storage-coalescer-pipeline: ## Set the pipeline that runs the job by hand: DATE=2026-11-01 PREFIX=... PARTITION=3, or what each location has
-	FLY_UTILITY_TARGET=$(FLY_UTILITY_TARGET) DATE='$(or $(DATE),"")' PREFIX='$(or $(PREFIX),"")' PARTITION='"$(PARTITION)"' \
-	  aviator -f aviator-corporate-storage-coalescer.yml
+update-pipeline: ## Set the infrastructure pipeline from this working tree: FLY_TARGET=aws-concourse BRANCH=main; needs aviator and fly, and a login: fly -t aws-concourse login
+	$(needs-aviator)
+	$(needs-fly)
+	sed -E -e 's|^( *target:).*|\1 $(FLY_TARGET)|' -e 's|^( *branch:).*|\1 "$(BRANCH)"|' aviator.yml > aviator_set_pipeline.yml
+	aviator -f aviator_set_pipeline.yml
+
+update-corporate-storage-coalescer-pipeline: ## Set the pipeline that runs the job by hand: DATE=2026-11-01 PREFIX=... PARTITION=3 DEADLINE=11h, or what each location has
+	$(needs-aviator)
+	$(needs-fly)
+	sed -E -e 's|^( *target:).*|\1 $(FLY_UTILITY_TARGET)|' -e 's|^( *branch:).*|\1 "$(BRANCH)"|' -e 's|^( *date:).*|\1 "$(DATE)"|' \
+	  -e 's|^( *deadline:).*|\1 "$(DEADLINE)"|' -e 's|^( *partition:).*|\1 "$(PARTITION)"|' -e 's|^( *prefix:).*|\1 "$(PREFIX)"|' \
+	  aviator-corporate-storage-coalescer.yml > aviator_set_pipeline.yml
+	aviator -f aviator_set_pipeline.yml
 
 mutants: $(READY) ## Remove each guard of the program in turn; a test must notice: ARGS="words of a guard"
 	.venv/bin/python ci/mutants.py $(ARGS)

@@ -2,13 +2,18 @@
 
 It runs in the image of the job and takes its parameters from the environment. QUEUE and LOG_GROUP
 are those of the stack from deploy/aws/batch.yaml, and DEFINITION is the name of a location's stack.
-BUCKET, PREFIX, DATE and PARTITION become the job's parameters and SHARDS the size of its array; if
-one is empty, the definition's own is used. ROLE_ARN, if set, is assumed. SIGTERM also terminates
-the Batch job.
+BUCKET, PREFIX, DATE, PARTITION and DEADLINE become the job's parameters, SHARDS the size of its array, and TIMEOUT the longest time
+of an attempt; if one is empty, the definition's own is used. WANTED_DATE and WANTED_PREFIX, if set,
+go before DATE and PREFIX; a prefix must lie within PREFIX. ROLE_ARN, if set, is assumed, again and
+again for as long as the job takes.
+
+SIGTERM and SIGINT terminate the Batch job. Nothing else does: while AWS cannot be reached, the job
+goes on.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -17,37 +22,66 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from botocore.credentials import (
+    AssumeRoleCredentialFetcher,
+    CredentialProvider,
+    CredentialResolver,
+    DeferredRefreshableCredentials,
+)
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import Session, get_session
 
-from coalesce.exits import worst
+from coalesce.exits import ExitCode, worst
+from coalesce.settings import parse_duration
 
 ENDED = ("SUCCEEDED", "FAILED")
 POLL_SECONDS = 10.0
-LONGEST = 24 * 3600.0
+SECONDS_AFTER_DEADLINE = 600
+# Half an hour without one good answer: it is not a lost connection any more.
+POLLS_WITHOUT_ANSWER = 180
 
 
 def request(variables: Mapping[str, str]) -> dict[str, Any]:
-    """The SubmitJob request for these variables."""
-    named = {
-        "s3-bucket-id": "BUCKET",
-        "s3-prefix": "PREFIX",
-        "date-to-add": "DATE",
-        "partition": "PARTITION",
-    }
+    """The SubmitJob request for these variables; ValueError if they contradict each other."""
     parameters = {
-        parameter: variables[name] for parameter, name in named.items() if variables.get(name)
+        "s3-bucket-id": variables.get("BUCKET"),
+        "s3-prefix": _prefix(variables),
+        "date-to-add": variables.get("WANTED_DATE") or variables.get("DATE"),
+        "partition": variables.get("PARTITION"),
+        "deadline": variables.get("DEADLINE"),
     }
     shards = int(variables.get("SHARDS") or 1)
-    job = {
+    timeout = _timeout(variables)
+    return {
         "jobName": variables.get("NAME") or "coalesce-by-hand",
         "jobQueue": variables["QUEUE"],
         "jobDefinition": variables["DEFINITION"],
-    }
-    return {
-        **job,
-        "parameters": parameters,
+        "parameters": {name: value for name, value in parameters.items() if value},
         **({"arrayProperties": {"size": shards}} if shards > 1 else {}),
+        **({"timeout": {"attemptDurationSeconds": timeout}} if timeout else {}),
     }
+
+
+def _prefix(variables: Mapping[str, str]) -> str:
+    """The wanted prefix, within the location's own: the pipeline gives every job the same one."""
+    own, wanted = variables.get("PREFIX", ""), variables.get("WANTED_PREFIX", "").strip("/")
+    if own and wanted and not f"{wanted}/".startswith(f"{own}/"):
+        raise ValueError(f"{wanted} lies outside {own}, the prefix of this job")
+    return wanted or own
+
+
+def _timeout(variables: Mapping[str, str]) -> int:
+    """The longest time of an attempt in seconds: long enough to end by itself at its deadline.
+
+    0 is the definition's.
+    """
+    deadline, timeout = (
+        math.ceil(parse_duration(variables[name])) if variables.get(name) else 0
+        for name in ("DEADLINE", "TIMEOUT")
+    )
+    if deadline and timeout and timeout <= deadline:
+        raise ValueError("TIMEOUT must be longer than DEADLINE")
+    return timeout or (deadline and deadline + SECONDS_AFTER_DEADLINE)
 
 
 class Follower:
@@ -61,21 +95,38 @@ class Follower:
         self._status = ""
 
     def until_ended(self, job_id: str, wait: Callable[[], object]) -> int:
-        """The job's exit code: the worst of its children's; 1 if it failed without one."""
-        while True:
-            job = self._described([job_id])[0]
-            size = job.get("arrayProperties", {}).get("size", 0)
-            tasks = (
-                self._described([f"{job_id}:{index}" for index in range(size)]) if size else [job]
-            )
-            if job["status"] != self._status:
-                self._status = job["status"]
-                self._tell(f"{self._status} {job.get('statusReason', '')}".rstrip())
-            for task in tasks:
-                self._tell_logs(task)
-            if job["status"] in ENDED:
-                return worst(*(self._code(task) for task in tasks))
+        """The job's exit code: the worst of its children's; 1 if it failed without one.
+
+        75 if AWS gives no answer for long; the job goes on.
+        """
+        unanswered = 0
+        while unanswered < POLLS_WITHOUT_ANSWER:
+            try:
+                code = self._look(job_id)
+            except (BotoCoreError, ClientError) as error:
+                unanswered += 1
+                self._tell(f"asking again, the job goes on: {error}")
+            else:
+                unanswered = 0
+                if code is not None:
+                    return code
             wait()
+        self._tell(f"no longer following {job_id}, which goes on")
+        return ExitCode.TRANSIENT
+
+    def _look(self, job_id: str) -> int | None:
+        """Tells what is new of the job; its exit code if it has ended."""
+        job = self._described([job_id])[0]
+        size = job.get("arrayProperties", {}).get("size", 0)
+        tasks = self._described([f"{job_id}:{index}" for index in range(size)]) if size else [job]
+        if job["status"] != self._status:
+            self._status = job["status"]
+            self._tell(f"{self._status} {job.get('statusReason', '')}".rstrip())
+        for task in tasks:
+            self._tell_logs(task)
+        if job["status"] not in ENDED:
+            return None
+        return worst(*(self._code(task) for task in tasks))
 
     def _described(self, ids: list[str]) -> list[dict[str, Any]]:
         pages = (ids[start : start + 100] for start in range(0, len(ids), 100))
@@ -109,43 +160,64 @@ class Follower:
         return int(task.get("container", {}).get("exitCode") or 1)
 
 
+class AssumedRole(CredentialProvider):  # type: ignore[misc]
+    """Credentials of a role, which botocore fetches anew before they expire."""
+
+    METHOD = "assume-role"
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        own = get_session()
+        self._fetcher = AssumeRoleCredentialFetcher(
+            own.create_client,
+            own.get_credentials(),
+            role,
+            extra_args={"RoleSessionName": "coalesce-by-hand"},
+        )
+
+    def load(self) -> DeferredRefreshableCredentials:
+        """The credentials; nothing is asked until they are used."""
+        return DeferredRefreshableCredentials(self._fetcher.fetch_credentials, self.METHOD)
+
+
 def session_of(variables: Mapping[str, str]) -> Session:
     """A session with the environment's credentials, or with those of ROLE_ARN."""
     session = get_session()
     if variables.get("ROLE_ARN"):
-        role = session.create_client("sts").assume_role(
-            RoleArn=variables["ROLE_ARN"], RoleSessionName="coalesce-by-hand"
-        )["Credentials"]
-        session.set_credentials(role["AccessKeyId"], role["SecretAccessKey"], role["SessionToken"])
+        provider = AssumedRole(variables["ROLE_ARN"])
+        session.register_component("credential_provider", CredentialResolver([provider]))
     return session
+
+
+def tell(line: str) -> None:
+    """Prints a line at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def end(number: int, _: object) -> None:
+    """Ends the program at a signal."""
+    sys.exit(128 + number)
 
 
 def main() -> int:
     """Submits the job and follows it; returns its exit code."""
-    session = session_of(os.environ)
-    batch = session.create_client("batch")
-    job_id = batch.submit_job(**request(os.environ))["jobId"]
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    deadline = time.monotonic() + LONGEST
-
-    def wait() -> None:
-        if time.monotonic() > deadline:
-            sys.exit("the job did not end within a day")
-        time.sleep(POLL_SECONDS)
-
-    def tell(line: str) -> None:
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-
-    tell(f"{job_id} submitted")
     try:
-        return Follower(
-            batch, session.create_client("logs"), os.environ["LOG_GROUP"], tell
-        ).until_ended(job_id, wait)
-    except BaseException:
-        batch.terminate_job(
-            jobId=job_id, reason="the pipeline task that submitted this job has ended"
-        )
+        wanted = request(os.environ)
+    except ValueError as error:
+        tell(str(error))
+        return ExitCode.USAGE
+    session = session_of(os.environ)
+    batch, logs = session.create_client("batch"), session.create_client("logs")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    job_id = batch.submit_job(**wanted)["jobId"]
+    tell(f"{job_id} submitted")
+    follower = Follower(batch, logs, os.environ["LOG_GROUP"], tell)
+    try:
+        return follower.until_ended(job_id, lambda: time.sleep(POLL_SECONDS))
+    except SystemExit:
+        batch.terminate_job(jobId=job_id, reason="the pipeline task that submitted it was stopped")
         raise
 
 

@@ -2,11 +2,13 @@
 the templates that they deploy.
 """
 
+import datetime as dt
 import importlib.util
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,8 @@ from typing import Any
 
 import pytest
 import yaml
+from botocore.exceptions import EndpointConnectionError
+from moto import mock_aws
 
 from support.cloudformation import template
 from support.concourse import ROOT, merged, merged_by_spruce
@@ -61,16 +65,21 @@ def test_fly_finds_the_pipeline_valid(aviator: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "variables", "said"),
     [
-        ("update-pipeline", [], []),
+        ("update-pipeline", [], ["--target aws-concourse", "--var branch= "]),
         (
-            "update-corporate-storage-coalescer-pipeline",
-            [],
-            ["--var date=", "--var prefix=", "--var partition=-1"],
+            "update-pipeline",
+            ["FLY_TARGET=mine", "BRANCH=feature/x"],
+            ["--target mine", "--var branch=feature/x"],
         ),
         (
             "update-corporate-storage-coalescer-pipeline",
-            ["DATE=2026-11-01", "PARTITION=3"],
-            ["--var date=2026-11-01", "--var partition=3"],
+            [],
+            ["--target utility", "--var date= ", "--var prefix= ", "--var partition=-1"],
+        ),
+        (
+            "update-corporate-storage-coalescer-pipeline",
+            ["DATE=2026-11-01", "PARTITION=3", "DEADLINE=11h"],
+            ["--var date=2026-11-01", "--var partition=3", "--var deadline=11h"],
         ),
     ],
 )
@@ -78,20 +87,7 @@ def test_make_sets_the_pipeline(
     target: str, variables: list[str], said: list[str], tmp_path: Path
 ) -> None:
     """With the real aviator, and a fly that only says what it was told."""
-    for name in (*AVIATOR.values(), "Makefile"):
-        shutil.copy(ROOT / name, tmp_path)
-    shutil.copytree(ROOT / "ci", tmp_path / "ci")
-    (tmp_path / "fly").write_text('#!/bin/sh\necho "$@"\n')
-    (tmp_path / "fly").chmod(0o755)
-    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["make", "-s", target, *variables],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = with_aviator(tmp_path, "make", "-s", target, *variables)
     assert done.returncode == 0, done.stderr
     assert re.search(
         r"^--target \S+ set-pipeline --pipeline corporate-storage-coalesc",
@@ -99,6 +95,51 @@ def test_make_sets_the_pipeline(
         re.MULTILINE,
     )
     assert all(word in done.stdout for word in said), done.stdout
+
+
+@pytest.mark.skipif(shutil.which("aviator") is None, reason="needs aviator on the PATH")
+@pipelines
+def test_aviator_alone_sets_the_pipeline_as_make_does(aviator: str, tmp_path: Path) -> None:
+    done = with_aviator(tmp_path, "aviator", "-f", aviator)
+    assert (done.returncode, "set-pipeline" in done.stdout) == (0, True), done.stderr
+    assert "--var branch= " in done.stdout
+
+
+def with_aviator(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    for name in (*AVIATOR.values(), "Makefile"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "ci", folder / "ci")
+    (folder / "fly").write_text('#!/bin/sh\necho "$@"\n')
+    (folder / "fly").chmod(0o755)
+    environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "target", ["update-pipeline", "update-corporate-storage-coalescer-pipeline"]
+)
+def test_make_says_which_tool_is_missing_and_where_it_comes_from(
+    target: str, tmp_path: Path
+) -> None:
+    for tool in ("make", "bash", "sh", "sed"):
+        (tmp_path / tool).symlink_to(shutil.which(tool) or "")
+    for missing, source in (
+        ("aviator", "https://github.com/"),
+        ("fly", "the first page of your Concourse"),
+    ):
+        done = subprocess.run(
+            ["make", "-s", target],
+            cwd=ROOT,
+            env={"PATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode != 0
+        assert f"make {target} needs {missing}, which comes from {source}" in done.stderr
+        (tmp_path / missing).symlink_to("/bin/true")
 
 
 def steps(plan: Any) -> Iterator[dict[str, Any]]:
@@ -209,7 +250,8 @@ def test_deploying_gives_each_template_the_parameters_that_it_has(tmp_path: Path
     and none without a default is missing.
     """
     (tmp_path / "aws").write_text(
-        f'#!/bin/sh\nfor word in "$@"; do printf "%s\\t" "$word" >> {tmp_path}/told; done; '
+        '#!/bin/sh\n[ "$2" = deploy ] || exit 0\n'
+        f'for word in "$@"; do printf "%s\\t" "$word" >> {tmp_path}/told; done; '
         f"echo >> {tmp_path}/told\n"
     )
     (tmp_path / "aws").chmod(0o755)
@@ -259,9 +301,8 @@ def test_deploying_gives_each_template_the_parameters_that_it_has(tmp_path: Path
 
 
 def test_the_pipeline_sets_what_the_deploying_script_reads() -> None:
-    read = set(re.findall(r"\$\{?([A-Z_]+)", (ROOT / "ci/deploy.sh").read_text())) - {
-        "PULL_PRINCIPALS"
-    }
+    script = (ROOT / "ci/deploy.sh").read_text()
+    read = set(re.findall(r"\$\{?([A-Z_]+)", script)) - {"PULL_PRINCIPALS"} | {"ROLE_ARN"}
     given = {
         job["name"]: step["params"].keys() | {"IMAGE"}
         for job in merged(AVIATOR["infrastructure"])["jobs"]
@@ -270,6 +311,76 @@ def test_the_pipeline_sets_what_the_deploying_script_reads() -> None:
     }
     assert given
     assert {name: read - names for name, names in given.items() if read - names} == {}
+
+
+def plans() -> dict[str, list[dict[str, Any]]]:
+    """The steps of each job of the infrastructure pipeline, in order."""
+    return {
+        job["name"]: list(steps(job["plan"])) for job in merged(AVIATOR["infrastructure"])["jobs"]
+    }
+
+
+def test_an_image_is_scanned_before_latest_moves_to_it() -> None:
+    """And each build pushes it under a tag of its own, so that it can be started again."""
+    done = [step.get("resource", step.get("put", step.get("task"))) for step in plans()["image"]]
+    assert done.index("candidate-image") < done.index("scan") < done.index("development-image")
+    resources = {each["name"]: each for each in merged(AVIATOR["infrastructure"])["resources"]}
+    assert resources["candidate-image"]["source"]["tag"] == "candidate"
+    assert "tag" not in resources["development-image"]["source"]
+    for job in ("image", "mirror"):
+        (put,) = [step for step in plans()[job] if "additional_tags" in step.get("params", {})]
+        assert put["params"]["additional_tags"] == "tags/tags"
+
+
+def test_nothing_from_a_fork_runs_privileged() -> None:
+    resources = {each["name"]: each for each in merged(AVIATOR["infrastructure"])["resources"]}
+    privileged = 0
+    for plan in plans().values():
+        got = [resources[step.get("resource", step["get"])] for step in plan if "get" in step]
+        requests = [each["source"] for each in got if each["type"] == "pull-request"]
+        if any(step.get("privileged") for step in plan):
+            privileged += 1
+            assert all(source.get("disable_forks") is True for source in requests)
+        if requests:
+            secrets = json.dumps([step["config"] for step in plan if "task" in step])
+            assert not re.search(r"access_key|token|role_arn", secrets)
+    assert privileged
+
+
+@pipelines
+def test_the_self_update_follows_the_branch_that_the_pipeline_was_set_with(aviator: str) -> None:
+    """Nothing else that deploys does: a branch under trial reaches no account by itself."""
+    pipeline = merged(aviator)
+    branches = {
+        each["name"]: each["source"].get("branch")
+        for each in pipeline["resources"]
+        if each["type"] == "git"
+    }
+    assert branches["pipeline-source"] == "((branch))"
+    assert branches["source"] == (None if aviator == AVIATOR["infrastructure"] else "((branch))")
+    (job,) = [job for job in pipeline["jobs"] if job["name"] == "update-pipeline"]
+    (update,) = [step for step in steps(job["plan"]) if "set_pipeline" in step]
+    given = yaml.safe_load((ROOT / aviator).read_text())["fly"]["vars"]
+    assert update["vars"] == {**given, "branch": "((branch))"}
+
+
+def test_a_run_by_hand_may_pull_the_image_that_it_runs_in() -> None:
+    sources = {
+        json.dumps(step["config"]["image_resource"]["source"], sort_keys=True)
+        for job in merged(AVIATOR["execution"])["jobs"]
+        for step in steps(job["plan"])
+        if step.get("task", "").startswith(("storage", "manifests"))
+    }
+    (source,) = sources
+    assert json.loads(source) == {
+        "repository": "coalesce",
+        "tag": "latest",
+        "aws_region": "((aws.region))",
+        "aws_access_key_id": "((aws.access_key_id))",
+        "aws_secret_access_key": "((aws.secret_access_key))",
+        "aws_role_arn": "((production.role_arn))",
+        "aws_account_id": "((production.account))",
+    }
 
 
 spec = importlib.util.spec_from_file_location("batch_job", ROOT / "ci/utility/batch_job.py")
@@ -302,10 +413,60 @@ def test_a_run_by_hand_gives_the_definition_the_parameters_that_it_has() -> None
     alone = batch_job.request(
         {"QUEUE": "q", "DEFINITION": "d", "BUCKET": "b", "PREFIX": "p", "SHARDS": "1", "DATE": ""}
     )
-    assert (alone["parameters"], "arrayProperties" in alone) == (
-        {"s3-bucket-id": "b", "s3-prefix": "p"},
-        False,
-    )
+    assert alone == {
+        "jobName": "coalesce-by-hand",
+        "jobQueue": "q",
+        "jobDefinition": "d",
+        "parameters": {"s3-bucket-id": "b", "s3-prefix": "p"},
+    }
+
+
+QUEUED = {"QUEUE": "q", "DEFINITION": "d"}
+
+
+@pytest.mark.parametrize(
+    ("given", "deadline", "seconds"),
+    [
+        ({}, None, None),
+        ({"DEADLINE": "", "TIMEOUT": ""}, None, None),
+        ({"DEADLINE": "11h"}, "11h", 11 * 3600 + 600),
+        ({"TIMEOUT": "3h"}, None, 3 * 3600),
+        ({"DEADLINE": "11h", "TIMEOUT": "12h"}, "11h", 12 * 3600),
+    ],
+)
+def test_a_run_by_hand_may_take_longer_than_a_night(
+    given: dict[str, str], deadline: str | None, seconds: int | None
+) -> None:
+    """An attempt that has a deadline has time to end by itself."""
+    asked = batch_job.request(QUEUED | given)
+    assert asked["parameters"].get("deadline") == deadline
+    assert asked.get("timeout") == (seconds and {"attemptDurationSeconds": seconds})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"DEADLINE": "2h", "TIMEOUT": "2h"},
+        {"DEADLINE": "soon"},
+        {"PREFIX": "data/main", "WANTED_PREFIX": "data/audit"},
+        {"PREFIX": "data/main", "WANTED_PREFIX": "data/mainly"},
+        {"PREFIX": "data/main", "WANTED_PREFIX": "data"},
+    ],
+)
+def test_a_run_by_hand_refuses_what_contradicts_itself(given: dict[str, str]) -> None:
+    with pytest.raises(ValueError):
+        batch_job.request(QUEUED | given)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "prefix"),
+    [("", "data/main"), ("data/main", "data/main"), ("data/main/a/", "data/main/a")],
+)
+def test_a_run_by_hand_may_take_a_part_of_its_location(wanted: str, prefix: str) -> None:
+    given = QUEUED | {"PREFIX": "data/main", "WANTED_PREFIX": wanted, "DATE": "yesterday"}
+    assert batch_job.request(given)["parameters"]["s3-prefix"] == prefix
+    asked = batch_job.request(given | {"WANTED_DATE": "2026-11-01"})
+    assert asked["parameters"]["date-to-add"] == "2026-11-01"
 
 
 class Batch:
@@ -382,3 +543,104 @@ def test_following_a_job_tells_its_logs_once_and_ends_with_the_worst_code(
         f"{index} says {page}" for index in range(min(len(codes), 2)) for page in (0, 1)
     ]
     assert told[0] == "SUBMITTED"
+
+
+class Unreachable(Batch):
+    """Loses its connection at some looks."""
+
+    def __init__(self, lost: list[bool], states: list[str], *codes: int | None) -> None:
+        super().__init__(states, *codes)
+        self.lost = lost
+
+    def describe_jobs(self, jobs: list[str]) -> dict[str, Any]:
+        if self.lost and self.lost.pop(0):
+            raise EndpointConnectionError(endpoint_url="https://batch")
+        return super().describe_jobs(jobs)
+
+
+def test_a_lost_connection_is_waited_out() -> None:
+    told: list[str] = []
+    long = batch_job.POLLS_WITHOUT_ANSWER - 1
+    lost = [False, *[True] * long, False, *[True] * long]
+    batch = Unreachable(lost, ["SUBMITTED", "RUNNING", "SUCCEEDED"], 0)
+    follower = batch_job.Follower(batch, Logs(), "group", told.append)
+    assert follower.until_ended("job", lambda: None) == 0
+    assert [line for line in told if "asking again" not in line] == [
+        "SUBMITTED",
+        "stream/0 says 0",
+        "stream/0 says 1",
+        "RUNNING",
+        "SUCCEEDED",
+    ]
+
+
+def test_a_job_that_cannot_be_followed_any_more_goes_on() -> None:
+    told: list[str] = []
+    batch = Unreachable([True] * 10_000, ["SUCCEEDED"], 0)
+    follower = batch_job.Follower(batch, Logs(), "group", told.append)
+    assert follower.until_ended("job", lambda: None) == 75
+    assert told[-1] == "no longer following job, which goes on"
+
+
+class Submitting(Batch):
+    """Also takes the job, and says what was terminated."""
+
+    def __init__(self) -> None:
+        super().__init__(["RUNNING"] * 10_000, 0)
+        self.terminated: list[str] = []
+
+    def submit_job(self, **_: object) -> dict[str, str]:
+        return {"jobId": "job"}
+
+    def terminate_job(self, jobId: str, reason: str) -> None:  # noqa: N803
+        self.terminated.append(jobId)
+
+
+@pytest.mark.parametrize(
+    ("sent", "terminated"), [(signal.SIGTERM, ["job"]), (signal.SIGINT, ["job"]), (None, [])]
+)
+def test_only_who_stops_the_task_terminates_the_job(
+    sent: signal.Signals | None, terminated: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = Submitting()
+    session = SimpleNamespace(create_client=lambda name: batch if name == "batch" else Logs())
+    monkeypatch.setattr(batch_job, "session_of", lambda _: session)
+    monkeypatch.setattr(batch_job.time, "sleep", lambda _: wait())
+    for name, value in (QUEUED | {"LOG_GROUP": "group"}).items():
+        monkeypatch.setenv(name, value)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def wait() -> None:
+        if sent is None:
+            raise MemoryError
+        os.kill(os.getpid(), sent)
+
+    try:
+        with pytest.raises(SystemExit if sent else MemoryError):
+            batch_job.main()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert batch.terminated == terminated
+
+
+def test_the_role_of_a_run_by_hand_is_assumed_anew_before_it_expires(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-2")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "user")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with mock_aws():
+        role = {"ROLE_ARN": "arn:aws:iam::222222222222:role/by-hand"}
+        credentials = batch_job.session_of(role).get_credentials()
+        keys = {credentials.get_frozen_credentials().access_key for _ in range(3)}
+        assert len(keys) == 1
+        monkeypatch.setattr(
+            "botocore.credentials._local_now",
+            lambda: dt.datetime.now(dt.UTC) + dt.timedelta(minutes=55),
+        )
+        # the fetcher keeps an answer for as long as it is good
+        credentials._time_fetcher = lambda: dt.datetime.now(dt.UTC) + dt.timedelta(minutes=55)
+        assert credentials.get_frozen_credentials().access_key not in keys
+        arn = batch_job.session_of(role).create_client("sts").get_caller_identity()["Arn"]
+    assert arn == "arn:aws:sts::222222222222:assumed-role/by-hand/coalesce-by-hand"
