@@ -170,6 +170,30 @@ def test_the_nightly_overlay_runs_every_location_once_with_its_own_settings() ->
     assert len(seen) == 6
 
 
+@needs_kustomize
+def test_storage_and_manifests_have_a_bucket_each() -> None:
+    settings = [manifest["data"] for manifest in of(built("overlays/nightly"), "ConfigMap")]
+    buckets = {(data.get("COALESCE_LAYOUT"), data["COALESCE_BUCKET"]) for data in settings}
+    assert buckets == {(None, "my-bucket"), ("manifest", "my-manifests")}
+
+
+@needs_kustomize
+def test_missed_days_run_with_the_image_the_namespace_and_the_role_of_every_night() -> None:
+    nightly, backfill = built("overlays/nightly"), built("backfill")
+    images = {
+        job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["image"]
+        for job in of(nightly, "CronJob")
+    }
+    (job,) = of(backfill, "Job")
+    assert {job["spec"]["template"]["spec"]["containers"][0]["image"]} == images
+    for kind in ("Namespace", "ServiceAccount"):
+        assert of(backfill, kind) == of(nightly, kind)
+    (namespace,) = of(backfill, "Namespace")
+    assert {
+        manifest["metadata"]["namespace"] for manifest in backfill if manifest is not namespace
+    } == {namespace["metadata"]["name"]}
+
+
 def test_a_night_ends_before_the_readers_start() -> None:
     """From 02:30 to 09:00 at the latest; and a second night never starts beside a slow first
     one.
