@@ -2,10 +2,10 @@
 
 It runs in the image of the job and takes its parameters from the environment. QUEUE and LOG_GROUP
 are those of the stack from deploy/aws/batch.yaml, and DEFINITION is the name of a location's stack.
-BUCKET, PREFIX, DATE, PARTITION and DEADLINE become the job's parameters, SHARDS the size of its array, and TIMEOUT the longest time
-of an attempt; if one is empty, the definition's own is used. WANTED_DATE and WANTED_PREFIX, if set,
-go before DATE and PREFIX; a prefix must lie within PREFIX. ROLE_ARN, if set, is assumed, again and
-again for as long as the job takes.
+BUCKET, PREFIX, DATE, PARTITION and DEADLINE become the job's parameters, SHARDS the size of its
+array, and TIMEOUT the longest time of an attempt; if one is empty, the definition's own is used.
+WANTED_DATE and WANTED_PREFIX, if set, go before DATE and PREFIX; a prefix must lie within PREFIX.
+ROLE_ARN, if set, is assumed, again and again for as long as the job takes.
 
 SIGTERM and SIGINT terminate the Batch job. Nothing else does: while AWS cannot be reached, the job
 goes on.

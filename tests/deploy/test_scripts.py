@@ -245,8 +245,7 @@ PARAMETERS = {
     "SCHEDULE_STATE": "ENABLED",
     "ROLE_ARN": ROLE,
 }
-TOPIC_ALONE = {"Type": "AWS::SNS::Topic"}
-TOPIC = {"Type": "AWS::SNS::Topic", "Properties": {"DisplayName": {"Ref": "Image"}}}
+TOPIC = {"Type": "AWS::SNS::Topic"}
 RULE = {
     "Type": "AWS::Events::Rule",
     "Properties": {
@@ -276,7 +275,7 @@ def test_a_line_removed_from_the_locations_removes_its_schedule(repository: Repo
     assert done.returncode == 0, done.stderr
     assert {"coalesce-batch", "coalesce-one", "coalesce-two"} <= stacks(repository, ROLE)
     repository.client("cloudformation", ROLE).create_stack(
-        StackName="coalesce-by-hand", TemplateBody=json.dumps({"Resources": {"Only": TOPIC_ALONE}})
+        StackName="coalesce-by-hand", TemplateBody=json.dumps({"Resources": {"Only": TOPIC}})
     )
 
     parameters |= {"IMAGE": image(push(repository, "second")), "SCHEDULE_STATE": "DISABLED"}
