@@ -9,7 +9,6 @@ from coalesce.cli.command import Command
 from coalesce.cli.describe import default_of, meaning_of
 from coalesce.cli.options import Option
 from coalesce.cli.origins import file_spellings
-from coalesce.cli.request import FILE_NAMES, field_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "options.md"
 
@@ -77,17 +76,16 @@ def _table(title: str, options: dict[Option, list[str]]) -> str:
             meaning_of(commands[0], option).replace("|", "\\|"),
             f"`{default}`" if default else "",
             ", ".join(f"`{variable}`" for variable in option.variables),
-            ", ".join(f"`{name}`" for name in _file_names(commands[0], option)),
+            ", ".join(f"`{name}`" for name in _file_names(option)),
             ", ".join(commands),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 
-def _file_names(command: str, option: Option) -> list[str]:
-    shared = option.name not in FILE_NAMES or field_of(command, option.name) is not None
-    known = file_spellings([option], FILE_NAMES)
-    return [name.replace("_", "-") for name in option.spellings if shared and name in known]
+def _file_names(option: Option) -> list[str]:
+    known = file_spellings([option], ())
+    return [name.replace("_", "-") for name in option.spellings if name in known]
 
 
 def _anchor(title: str) -> str:

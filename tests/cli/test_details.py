@@ -80,6 +80,21 @@ def test_only_json_objects_under_a_url_are_taken_for_reports(tmp_path: Path) -> 
     assert (done.code, len(done.last["runs"])) == (0, 1), done.stderr
 
 
+def test_a_folder_stands_for_all_json_files_in_it(tmp_path: Path) -> None:
+    scope = {"bucket": "b", "prefixes": ["p/"], "layout": "corporate", "partitions": []}
+    (tmp_path / "night" / "1").mkdir(parents=True)
+    for name in ("night/a.json", "night/1/b.json", "c.json"):
+        report = Report.model_validate(
+            {"version": "1", "run_id": name, "started": "2026-11-22T00:00:00Z", "scope": scope}
+        )
+        (tmp_path / name).write_text(json.dumps(report.as_json()))
+    (tmp_path / "night" / "a.html").write_text("<html>")
+    for folder in ("night/", "night"):
+        words = ["report", folder, "--output", "json"]
+        done = invoke(words, {}, folder=tmp_path)
+        assert (done.code, len(done.last["runs"])) == (0, 2), done.stderr
+
+
 def test_the_demo_fails_with_4_if_a_record_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

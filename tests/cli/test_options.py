@@ -2,6 +2,7 @@
 refuses the others.
 """
 
+import os
 import runpy
 import subprocess
 import sys
@@ -24,7 +25,7 @@ EVERY = {option.long: option for command in COMMANDS.values() for option in comm
 
 
 def help_of(*words: str) -> str:
-    done = CliRunner().invoke(app, [*words, "--help"])
+    done = CliRunner().invoke(app, [*" ".join(words).split(), "--help"])
     assert done.exit_code == 0, done.output
     return done.stdout
 
@@ -58,7 +59,9 @@ def test_an_option_that_does_not_concern_a_command_is_refused(command: str) -> N
     others = [o for long, o in EVERY.items() if long and not known.intersection(o.names)]
     assert len(others) + len(known) > 20
     for option in others:
-        done = CliRunner().invoke(app, [command, option.long, *(["1"] if option.value else [])])
+        done = CliRunner().invoke(
+            app, [*command.split(), option.long, *(["1"] if option.value else [])]
+        )
         assert (done.exit_code, option.long in done.stderr) == (2, True), (option, done.output)
 
 
@@ -109,7 +112,7 @@ def test_nothing_but_the_models_says_a_default() -> None:
     assert source.count("(default") == 1, "that of --config, which is no setting"
 
 
-@pytest.mark.parametrize("words", [[], *([command] for command in COMMANDS)])
+@pytest.mark.parametrize("words", [[], ["config"], *(command.split() for command in COMMANDS)])
 def test_h_and_version_are_known_on_every_level(words: list[str]) -> None:
     assert CliRunner().invoke(app, [*words, "-h"]).stdout == help_of(*words)
     for option in ("-V", "--version"):
@@ -122,6 +125,46 @@ def test_without_words_it_shows_the_help_and_exits_with_2() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert {f"  {name} " for name in COMMANDS} == {
         f"  {name} " for name in COMMANDS if f"\n  {name} " in done.stderr
+    }
+
+
+@pytest.mark.parametrize("words", ["--help", "-V", "run -h", "config --help", "config show -V"])
+def test_a_help_that_finds_no_space_says_so_in_one_line(words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "coalesce", *words.split()],
+        stdout=os.open("/dev/full", os.O_WRONLY),
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 10
+    assert done.stderr == "error: cannot write to stdout: No space left on device\n"
+
+
+@pytest.mark.parametrize("words", ["--help", "run -h", "config --help"])
+def test_a_help_that_nobody_reads_to_its_end_is_quiet(words: str) -> None:
+    """`coalesce --help | head` and the like."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "coalesce", *words.split()],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_list_of_commands_names_only_its_own() -> None:
+    shown = help_of("config")
+    assert "config show" in shown
+    assert "recover" not in shown
+
+
+def test_every_command_says_in_which_form_it_answers() -> None:
+    assert {name for name in COMMANDS if "output" in {o.name for o in COMMANDS[name].options}} == {
+        *COMMANDS
     }
 
 

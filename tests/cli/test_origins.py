@@ -138,8 +138,8 @@ def test_the_default_file_need_not_exist_but_a_named_one_must(
 
 def test_names_that_a_file_may_not_set_are_named(tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
-    config.write_text('buckt = "b"\ndry-run = true\nquiet = true\n')
-    with pytest.raises(UsageError, match="buckt, dry_run"):
+    config.write_text('buckt = "b"\nconfig = "d.toml"\nquiet = true\n')
+    with pytest.raises(UsageError, match="buckt, config"):
         read_file(str(config), SPELLINGS)
 
 

@@ -47,11 +47,15 @@ POLICY = {
     "bucket_policy": Case(True, stdout_has('"Deny"'), True, more={"role": ROLE}),
     "role": Case(ROLE, stdout_has(ROLE), True, more={"bucket_policy": True}),
     "report": Case("s3://reports/r.json", stdout_has(f"{ARN}reports/r.json"), True),
+    "output": Case("json", stdout_has(f"{ARN}b/data/*"), same=True),  # JSON it is in any case
     "state": Case("elsewhere", stdout_has("b/elsewhere/"), True),
     "region": Case("cn-north-1", stdout_has("arn:aws-cn:s3:::b"), True),
     "config": of_other(stdout_has(f"{ARN}other/data/*"), True),
 }
 PROBE = {
+    "targets": Case(["s3://other/x"], code, 0, instead=("bucket",), fill=lakes.weak),
+    "prefix": Case(["data"], code, same=True),  # what is tried lies under the state prefix
+    "output": Case("json", stdout_is_json, True),
     "bucket": Case("other", code, 0, fill=lakes.weak),
     "state": Case("elsewhere", state, True),
     "as_json": Case(True, stdout_is_json, True),
@@ -112,7 +116,15 @@ def cut(sight: Sight) -> int:
     return count
 
 
+def shows_a_bar(sight: Sight) -> bool:
+    return "━" in sight.stderr
+
+
 GENERATE = {
+    "targets": Case(["s3://b/new/one"], folders, {"new"}, instead=("prefix", "bucket")),
+    "output": Case("json", stdout_is_json, True),
+    "quiet": Case(True, stdout_has("objects written"), False),
+    "no_progress": Case(True, shows_a_bar, False, terminal=True),
     "bucket": Case("other", added_to_other, 12),
     "prefix": Case("new", folders, {"new"}),
     "layout": Case("manifest", lambda sight: {name[-4:] for name in written(sight)}, {".txt"}),
@@ -140,7 +152,10 @@ REPORT = {
     "config": Case("json.toml", stdout_is_json, True),
     "output": Case("json", stdout_is_json, True),
 }
-DEMO = {"objects": Case(24, stdout_has("Writing 24 small objects"), True)}
+DEMO = {
+    "objects": Case(24, stdout_has("Writing 24 small objects"), True),
+    "output": Case("json", stdout_is_json, True),
+}
 CASES: dict[str, dict[str, Case]] = {
     "report": REPORT,
     "policy": POLICY,

@@ -25,7 +25,6 @@ from coalesce.transfer.limits import Capacity
 
 MODULES = ("demo", "files", "generate", "jobs", "probe", "status", "verify")
 OPTIONS = [option for command in COMMANDS.values() for option in command.options]
-FILE = file_spellings(OPTIONS, FILE_NAMES)
 
 Said = Mapping[str, object]
 """Values of options by their names in the models: text, a number, a list, or a switch."""
@@ -49,7 +48,8 @@ def wordings(command: str, name: str, value: object) -> Iterator[Wording]:
         yield Wording(variable, variables={variable: _as_variable(value, positive)})
     if not COMMANDS[command].has_file:
         return
-    for spelling, (setting, positive) in FILE.items():
+    spellings = file_spellings([*OPTIONS, *COMMANDS[command].options], FILE_NAMES)
+    for spelling, (setting, positive) in spellings.items():
         if setting == name:
             written = json.dumps(value if positive else not value)
             yield Wording(

@@ -20,6 +20,8 @@ from coalesce.cli.options import Values
 if TYPE_CHECKING:
     from types import FrameType
 
+    from coalesce.cli.origins import Gathered
+
 __all__ = ["COMMANDS", "app", "main"]
 
 app = typer.Typer(
@@ -78,9 +80,20 @@ _NOT_RECOVERED = (
 )
 
 
-@app.callback()
-def _main(version: bool = version_option()) -> None:
+def _add_list(name: str, text: str) -> typer.Typer:
+    """A list of commands under one name, such as `layout list` and `layout show`."""
+    found = typer.Typer(cls=Commands, help=text, no_args_is_help=True, rich_markup_mode=None)
+    found.callback()(_show_version)
+    app.add_typer(found, name=name)
+    return found
+
+
+def _show_version(version: bool = version_option()) -> None:
     pass
+
+
+app.callback()(_show_version)
+config = _add_list("config", "What a run is told, and by whom.")
 
 
 @add_command(app, o.SCOPE, o.BATCHING, ATTRIBUTES, o.RUNNING, o.STORE, o.OUTPUT.hide("save_plan"))
@@ -164,6 +177,7 @@ def report(values: Values) -> int:
     o.POLICY,
     o.RUNNING.only("state", "config"),
     o.STORE.only("region"),
+    o.OUTPUT.only("output").hide("output"),
 )
 def policy(values: Values) -> int:
     """Print the least rights that the job's role needs, or a policy for the bucket."""
@@ -172,8 +186,21 @@ def policy(values: Values) -> int:
     return print_policy(values)
 
 
+@add_command(config, o.SCOPE, o.BATCHING, ATTRIBUTES, o.RUNNING, o.STORE, o.OUTPUT)
+def config_show(values: Gathered) -> int:
+    """Show every setting of a run with its value, and where that came from."""
+    from coalesce.cli.config import show_settings
+
+    return show_settings(values)
+
+
 @add_command(
-    app, o.SCOPE.only("bucket"), o.RUNNING.only("state", "config"), o.STORE, o.PROBE_OUTPUT
+    app,
+    o.SCOPE.only("targets", "bucket", "prefix").hide("prefix"),
+    o.RUNNING.only("state", "config"),
+    o.STORE,
+    o.PROBE_OUTPUT,
+    o.OUTPUT.only("output"),
 )
 def probe(values: Values) -> int:
     """Try which guarantees the store keeps; exits with 10 if `run` would refuse it."""
@@ -182,7 +209,14 @@ def probe(values: Values) -> int:
     return try_store(values)
 
 
-@add_command(app, o.SCOPE.only("bucket"), o.DATA_SET, o.RUNNING.only("config"), o.STORE)
+@add_command(
+    app,
+    o.SCOPE.only("targets", "bucket"),
+    o.DATA_SET,
+    o.RUNNING.only("config"),
+    o.STORE,
+    o.OUTPUT.only("output", "quiet", "no_progress"),
+)
 def generate(values: Values) -> int:
     """Write a realistic data set into a bucket."""
     from coalesce.cli.generate import write_data_set
@@ -190,7 +224,7 @@ def generate(values: Values) -> int:
     return write_data_set(values)
 
 
-@add_command(app, o.DEMO)
+@add_command(app, o.DEMO, o.OUTPUT.only("output"))
 def demo(values: Values) -> int:
     """Run the whole job on an embedded S3 server; needs no account and no Docker."""
     from coalesce.cli.demo import demonstrate

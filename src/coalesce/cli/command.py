@@ -6,26 +6,31 @@ A command is a function from values to an exit code. What it does is imported wh
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from coalesce.cli.options import Group, Option, Values
+from coalesce.cli.options import CONFIG_FILE, Group, Option, Values
 from coalesce.errors import CoalesceError, UsageError
 
-Work = Callable[[Values], int]
+if TYPE_CHECKING:
+    from coalesce.cli.origins import Gathered
+
+Work = Callable[["Gathered"], int]
 
 WIDTH = 100
 _HELP = ("-h, --help", "show this help")
 _VERSION = ("-V, --version", "show the version")
 _EPILOG = (
     "Each option can also be set by an environment variable, COALESCE_ and its long name as in "
-    "COALESCE_ENDPOINT_URL, and most of them in the file of --config. The command line goes "
+    "COALESCE_ENDPOINT_URL, and by that name in the file of --config. The command line goes "
     "before the environment, the environment before the file."
 )
 
@@ -62,13 +67,45 @@ COMMANDS: dict[str, Command] = {}
 """Every command, in the order of the help."""
 
 
+def _full_name(ctx: Any) -> str:
+    """A command's name as it is typed after `coalesce`, such as `layout show`; empty for none."""
+    names: list[str] = []
+    while ctx.parent is not None:
+        names.insert(0, str(ctx.info_name))
+        ctx = ctx.parent
+    return " ".join(names)
+
+
+@contextmanager
+def _on_full_stdout() -> Iterator[None]:
+    """Ends the process in one line, with 10, if a help or a version cannot be written.
+
+    A pipe that nobody reads any more is no failure of a help: it ends quietly, with 1.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise
+        from coalesce.cli.output import drop_stdout
+        from coalesce.exits import ExitCode
+
+        drop_stdout()
+        typer.echo(f"error: cannot write to stdout: {error.strerror}", err=True)
+        raise typer.Exit(ExitCode.CONFIGURATION) from error
+
+
 class _Help(TyperCommand):
     """A command's help in sections of plain text."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with _on_full_stdout():
+            return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         from coalesce.cli.describe import help_of
 
-        command = COMMANDS[str(self.name)]
+        command = COMMANDS[_full_name(ctx)]
         for title, options in command.sections.items():
             with formatter.section(title):
                 formatter.write_dl([(o.usage, help_of(command.name, o)) for o in options])
@@ -77,14 +114,30 @@ class _Help(TyperCommand):
 
 
 class Commands(TyperGroup):
-    """The list of all commands, and what their exit codes mean."""
+    """A list of commands: all of them with what their exit codes mean, or those of one name."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Shows a help and the version too, which are options."""
+        with _on_full_stdout():
+            return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Writes the sections of `coalesce --help`."""
+        """Writes the sections of a list's help."""
         from coalesce.exits import ExitCode
 
+        name = _full_name(ctx)
         with formatter.section("Commands"):
-            formatter.write_dl([(command.name, command.help) for command in COMMANDS.values()])
+            formatter.write_dl(
+                [
+                    (command.name, command.help)
+                    for command in COMMANDS.values()
+                    if command.name.startswith(name)
+                ]
+            )
+        if name:
+            with formatter.section("Options"):
+                formatter.write_dl([_VERSION, _HELP])
+            return
         with formatter.section("Options"):
             completion = [
                 (f"--{name}-completion", f"{name} completion for this shell")
@@ -96,11 +149,14 @@ class Commands(TyperGroup):
 
 
 def add_command(app: typer.Typer, *groups: Group) -> Callable[[Work], Work]:
-    """Makes a command of a function; its name and its docstring are the command's."""
+    """Makes a command of a function; its name and its docstring are the command's.
+
+    A command `show` of the app `layout` is the function `layout_show`.
+    """
 
     def register(work: Work) -> Work:
         summary = " ".join((inspect.getdoc(work) or "").split())
-        command = Command(work.__name__, summary, groups)
+        command = Command(work.__name__.replace("_", " "), summary, groups)
         COMMANDS[command.name] = command
 
         def run(version: bool, **typed: object) -> None:
@@ -108,7 +164,7 @@ def add_command(app: typer.Typer, *groups: Group) -> Callable[[Work], Work]:
 
         run.__signature__ = inspect.Signature(list(_parameters(command)))  # type: ignore[attr-defined]
         app.command(
-            command.name,
+            command.name.rpartition(" ")[2],
             cls=_Help,
             help=command.help,
             epilog=_EPILOG if command.has_file else None,
@@ -150,26 +206,42 @@ def _exit_code(command: Command, work: Callable[[], int]) -> int:
         return exit_code_of(error)
 
 
-def _values(command: Command, typed: Values) -> Values:
-    from coalesce.cli.origins import (
-        check_variables,
-        file_spellings,
-        gather,
-        read_environment,
-        read_file,
-        read_scheduler,
-    )
+def _values(command: Command, typed: Values) -> Gathered:
+    """What was said of the command's options, wherever it was said.
+
+    Of a configuration file, which all commands may share, settings count for each of them, and
+    other options for those that take them.
+    """
+    from coalesce.cli import origins
     from coalesce.cli.request import FILE_NAMES
 
     known = [option for each in COMMANDS.values() for option in each.options]
-    check_variables(known, os.environ)
+    own = {option.name: option for option in command.options}
+    origins.check_variables(known, os.environ)
     given = {name: value for name, value in typed.items() if value is not None}
-    environment = read_environment(command.options, os.environ)
+    environment = origins.read_environment(own.values(), os.environ)
     file: Values = {}
+    path = given.pop("config", None) or environment.get("config")
     if command.has_file:
-        path = given.pop("config", None) or environment.get("config")
-        file = read_file(None if path is None else str(path), file_spellings(known, FILE_NAMES))
-    return gather(given, environment, file, read_scheduler(os.environ))
+        spellings = origins.file_spellings([*known, *own.values()], FILE_NAMES)
+        found = origins.read_file(None if path is None else str(path), spellings)
+        file = {n: v for n, v in found.items() if n in own or origins.is_setting(n, FILE_NAMES)}
+    scheduler = origins.read_scheduler(os.environ)
+    sources = {
+        origins.Origin("scheduler", origins.scheduler_of(os.environ)): scheduler,
+        origins.Origin("file", str(path or CONFIG_FILE)): file,
+        **{
+            origins.Origin("variable", origins.variable_of(own[name], os.environ)): {name: value}
+            for name, value in environment.items()
+        },
+        **{
+            origins.Origin("option", own[name].long or own[name].value): {name: value}
+            for name, value in given.items()
+        },
+    }
+    return origins.Gathered(
+        origins.gather(given, environment, file, scheduler), origins.trace(sources)
+    )
 
 
 def _parameters(command: Command) -> Iterator[inspect.Parameter]:

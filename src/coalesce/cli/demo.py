@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 
-import typer
-
+from coalesce.cli.generate import progress_bar
 from coalesce.cli.options import Values
-from coalesce.cli.output import Printer, set_up_log
+from coalesce.cli.output import Printer, on_stdout, print_line, set_up_log
 from coalesce.cli.request import DemoOptions, OutputOptions, parse
 from coalesce.cli.status import status_table
 from coalesce.cli.tables import print_table
@@ -32,7 +32,8 @@ def demonstrate(values: Values) -> int:
 
     Raises UsageError, or ConfigurationError if the embedded server is not installed.
     """
-    options = OutputOptions(log_format="text")
+    output = parse(OutputOptions, values).output
+    options = OutputOptions(log_format="text", output=output)
     set_up_log(options)
     return asyncio.run(_demonstrate(parse(DemoOptions, values).objects, Printer.of(options)))
 
@@ -47,18 +48,26 @@ async def _demonstrate(count: int, printer: Printer) -> int:
             secret_key="test",
             addressing="path",
         )
-        before = await _fill(options, count)
-        typer.echo(f"Running: coalesce run {_SCOPE}\n")
+        before = await _fill(options, count, printer)
+        _say(printer, f"Running: coalesce run {_SCOPE}\n")
         report = await _run(options, printer)
-        wrong = await _find_wrong(options, before)
-    if wrong:
-        typer.echo(f"Proof:  FAILED: {'; '.join(wrong)}")
-        return ExitCode.INTEGRITY
-    typer.echo("Proof:  read again from the bucket, every record is there exactly once")
-    return report.exit_code
+        wrong = await _find_wrong(options, before, printer)
+    if printer.as_json:
+        print_line(json.dumps({"type": "proof", "wrong": wrong}))
+    elif wrong:
+        print_line(f"Proof:  FAILED: {'; '.join(wrong)}")
+    else:
+        print_line("Proof:  read again from the bucket, every record is there exactly once")
+    return ExitCode.INTEGRITY if wrong else report.exit_code
 
 
-async def _fill(options: S3Options, count: int) -> Counter[bytes]:
+def _say(printer: Printer, text: str) -> None:
+    """Prints what is for a person only."""
+    if not printer.as_json:
+        print_line(text)
+
+
+async def _fill(options: S3Options, count: int, printer: Printer) -> Counter[bytes]:
     """Writes the data set; how often each record is there."""
     shape = Shape(
         _PREFIX,
@@ -69,12 +78,14 @@ async def _fill(options: S3Options, count: int) -> Counter[bytes]:
     )
     async with open_s3(options) as store:
         await store.create_bucket()
-        typer.echo(
+        _say(
+            printer,
             f"Writing {count:,} small objects of {shape.records} records each to"
-            f" {options.endpoint_url}/demo/{_PREFIX}"
+            f" {options.endpoint_url}/demo/{_PREFIX}",
         )
-        await fill(store, shape)
-        return await _show(store, "Before")
+        with progress_bar(count, visible=printer.bar) as show:
+            await fill(store, shape, show)
+        return await _show(store, "Before", printer)
 
 
 async def _run(options: S3Options, printer: Printer) -> Report:
@@ -83,26 +94,31 @@ async def _run(options: S3Options, printer: Printer) -> Report:
         async with printer.progress(run.report):
             report = await run.coalesce()
     printer.summary(report)
-    typer.echo()
+    _say(printer, "")
     return report
 
 
-async def _find_wrong(options: S3Options, before: Counter[bytes]) -> list[str]:
+async def _find_wrong(options: S3Options, before: Counter[bytes], printer: Printer) -> list[str]:
     """What is not as it should be after a run: every record of before exactly once, and nothing
     left of the run but its outputs and a ledger entry for each.
     """
     async with open_s3(options) as store:
-        after = await _show(store, "After")
+        after = await _show(store, "After", printer)
         wrong = await find_leftovers(store, _PREFIX, _SETTINGS.state_prefix, _SETTINGS.layout)
     if before != after or max(after.values(), default=1) > 1:
         wrong.insert(0, "the records before and after differ")
     return wrong
 
 
-async def _show(store: S3Store, when: str) -> Counter[bytes]:
+async def _show(store: S3Store, when: str, printer: Printer) -> Counter[bytes]:
     """Prints what `status` and a plain reader see; the reader's records."""
     records, sight = await read_records(store, _PREFIX, _SETTINGS.layout)
-    typer.echo(f"coalesce status {_SCOPE}\n")
-    print_table(status_table(await read_status(store, _SETTINGS), _SETTINGS.min_age))
-    typer.echo(f"\n{when + ':':7} {sight}")
+    status = await read_status(store, _SETTINGS)
+    if printer.as_json:
+        print_line(json.dumps(status.model_dump(mode="json", by_alias=True)))
+        return records
+    print_line(f"coalesce status {_SCOPE}\n")
+    with on_stdout():
+        print_table(status_table(status, _SETTINGS.min_age))
+    print_line(f"\n{when + ':':7} {sight}")
     return records

@@ -20,12 +20,11 @@ def is_url(path: str) -> bool:
 
 
 async def read_texts(path: str, options: S3Options) -> list[tuple[str, str]]:
-    """(name, text) of a file or an object; of every `.json` object under an `s3://` URL that ends
-    with a slash. Raises CoalesceError, OSError, ValueError.
+    """(name, text) of a file or an object; of every `.json` file in a folder, and of every `.json`
+    object under an `s3://` URL that ends with a slash. Raises CoalesceError, OSError, ValueError.
     """
     if not is_url(path):
-        async with aiofiles.open(path, encoding="utf-8") as file:
-            return [(path, await file.read())]
+        return [(name, await _read_file(name)) for name in _files_under(path)]
     bucket, key = _split(path)
     async with open_s3(options.for_bucket(bucket)) as store:
         keys = [key]
@@ -41,9 +40,22 @@ async def read_texts(path: str, options: S3Options) -> list[tuple[str, str]]:
         ]
 
 
+def _files_under(path: str) -> list[str]:
+    """The file itself, or every `.json` file in a folder and in those below it."""
+    folder = Path(path)
+    return sorted(map(str, folder.rglob("*.json"))) if folder.is_dir() else [path]
+
+
+async def _read_file(path: str) -> str:
+    async with aiofiles.open(path, encoding="utf-8") as file:
+        return await file.read()
+
+
 async def read_text(path: str, options: S3Options) -> str:
     """A file or an object. Raises CoalesceError, OSError, ValueError."""
-    if is_url(path) and _names_many(path):
+    if not is_url(path):
+        return await _read_file(path)
+    if _names_many(path):
         raise ConfigurationError("not a URL of one object")
     ((_, text),) = await read_texts(path, options)
     return text

@@ -346,7 +346,7 @@ POLICY = Group(
 )
 
 PROBE_OUTPUT = Group(
-    "Output and reports", (Option(("--json",), "print JSON instead of a table", field="as_json"),)
+    "Output and reports", (Option(("--json",), "same as --output json", field="as_json"),)
 )
 
 MERGED_OUTPUT = Group(
@@ -367,8 +367,8 @@ REPORTS = Group(
     (
         Option(
             (),
-            "JSON reports: files or s3:// URLs; one that ends with a slash means every .json"
-            " object under it",
+            "JSON reports: files, folders or s3:// URLs; a folder, or a URL that ends with a slash,"
+            " means every .json file or object under it",
             "REPORT",
             repeatable=True,
             field="reports",

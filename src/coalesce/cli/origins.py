@@ -9,6 +9,7 @@ import difflib
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from coalesce.cli.options import CONFIG_FILE, Option, Values
 from coalesce.errors import UsageError
@@ -25,6 +26,23 @@ _ARRAYS = (
 )
 
 
+class Origin(NamedTuple):
+    """Where a value came from: the `kind` is option, variable, file or scheduler; the `name` is the
+    option's, the variable's or the file's.
+    """
+
+    kind: str
+    name: str
+
+
+class Gathered(dict[str, object]):
+    """One value for each name, and where each came from."""
+
+    def __init__(self, values: Values, origins: Mapping[str, Origin]) -> None:
+        super().__init__(values)
+        self.origins = origins
+
+
 def gather(typed: Values, environment: Values, file: Values, scheduler: Values) -> Values:
     """One value for each name: the command line goes before the environment, the environment
     before the file, the file before the scheduler. What none of them names has its default.
@@ -35,6 +53,25 @@ def gather(typed: Values, environment: Values, file: Values, scheduler: Values) 
     for origin in (scheduler, file, environment, typed):
         merged |= spell_out(origin)
     return merged
+
+
+def trace(origins: Mapping[Origin, Values]) -> Mapping[str, Origin]:
+    """Where each setting came from; `origins` say something of options, the last one that counts
+    last.
+
+    A setting is traced to the option that was given, which may stand for it: `layout` to
+    `--manifests`.
+    """
+    found: dict[str, Origin] = {}
+    for origin, values in origins.items():
+        for name, value in values.items():
+            if name == "targets":
+                found |= dict.fromkeys(("bucket", "prefix"), origin)
+            elif name not in _SHORTHANDS:
+                found[name] = origin
+            elif value:
+                found[_SHORTHANDS[name][0]] = origin
+    return found
 
 
 def spell_out(values: Values) -> Values:
@@ -67,7 +104,12 @@ def spell_out(values: Values) -> Values:
                 hint="One command works in one bucket; use a command for each.",
             )
         given = plain.get("prefix", [])
-        plain["prefix"] = [*given, prefix] if isinstance(given, list) else given
+        if not isinstance(given, list):
+            raise UsageError(
+                f"{target!r} and --prefix {given} contradict each other",
+                hint="This command works under one prefix; leave one of them out.",
+            )
+        plain["prefix"] = [*given, prefix]
     return plain
 
 
@@ -108,11 +150,15 @@ def read_environment(options: Iterable[Option], environment: Mapping[str, str]) 
     """
     values: dict[str, object] = {}
     for option in options:
-        for variable, positive in option.variables.items():
-            if text := environment.get(variable, ""):
-                values[option.name] = _read_variable(option, variable, text, positive)
-                break
+        if variable := variable_of(option, environment):
+            text, positive = environment[variable], option.variables[variable]
+            values[option.name] = _read_variable(option, variable, text, positive)
     return values
+
+
+def variable_of(option: Option, environment: Mapping[str, str]) -> str:
+    """The variable that sets this option, empty if none does."""
+    return next((name for name in option.variables if environment.get(name)), "")
 
 
 def _read_variable(option: Option, variable: str, text: str, positive: bool) -> object:
@@ -125,10 +171,15 @@ def _read_variable(option: Option, variable: str, text: str, positive: bool) -> 
 
 def read_scheduler(environment: Mapping[str, str]) -> Values:
     """The shard that the job is, if its scheduler says so."""
-    for index, count in _ARRAYS:
-        if environment.get(index) and environment.get(count):
-            return {"shard": f"{environment[index]}/{environment[count]}"}
+    if index := scheduler_of(environment):
+        return {"shard": f"{environment[index]}/{environment[dict(_ARRAYS)[index]]}"}
     return {}
+
+
+def scheduler_of(environment: Mapping[str, str]) -> str:
+    """The variable in which a scheduler says which of its jobs this is, empty if none does."""
+    found = (index for index, of in _ARRAYS if environment.get(index) and environment.get(of))
+    return next(found, "")
 
 
 def file_spellings(
@@ -137,15 +188,20 @@ def file_spellings(
     """Every name that a configuration file may use: the option that it sets, and whether it says
     yes.
 
-    `options` are those of all commands, which may share a file; `settings` are the names that a
-    file may set.
+    `options` are those of all commands, which may share a file; of two with one name the last one
+    counts. `settings` are names that need no option. A file does not name another file.
     """
     spellings = {name: (name, True) for name in settings}
     for option in options:
-        if option.name in settings or option.name in _SHORTHANDS:
+        if option.name != "config":
             for spelling, positive in option.spellings.items():
                 spellings[spelling] = option.name, positive
     return spellings
+
+
+def is_setting(name: str, settings: Collection[str]) -> bool:
+    """Whether this is the name of a setting, or of an option that stands for one."""
+    return name in settings or name in _SHORTHANDS
 
 
 def read_file(path: str | None, spellings: Mapping[str, tuple[str, bool]]) -> Values:

@@ -7,7 +7,7 @@ import json
 
 from coalesce.cli.options import Values
 from coalesce.cli.output import print_line
-from coalesce.cli.request import ProbeOptions, StoreOptions, parse
+from coalesce.cli.request import OutputOptions, ProbeOptions, StoreOptions, parse
 from coalesce.clock import boottime
 from coalesce.exits import ExitCode
 from coalesce.protocol.lease import Lease, LeaseRecord
@@ -25,9 +25,10 @@ def try_store(values: Values) -> int:
     Raises UsageError, or CoalesceError for a store that cannot be tried.
     """
     options, store = parse(ProbeOptions, values), parse(StoreOptions, values)
+    as_json = options.as_json or parse(OutputOptions, values).as_json
     seen = asyncio.run(_probe(store.reach(options.bucket), as_directory(options.state)))
     needs = weaker_modes(seen)
-    if options.as_json:
+    if as_json:
         print_line(json.dumps(seen.as_dict() | {"needs": sorted(needs)}))
     else:
         for name, value in seen.as_dict().items():

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from coalesce.cli.options import Values
@@ -46,6 +54,12 @@ class StoreOptions(Options):
     request_payer: bool = False
     addressing: Literal["path", "virtual", "auto"] = "auto"
     localstack: bool = False
+
+    @model_validator(mode="after")
+    def _check_certificates(self) -> StoreOptions:
+        if self.no_verify_ssl and self.ca_bundle:
+            raise ValueError("--no-verify-ssl and --ca-bundle contradict each other")
+        return self
 
     def reach(self, bucket: str = "") -> S3Options:
         """The way to a bucket. What is given by itself goes before --localstack."""
@@ -94,6 +108,12 @@ class OutputOptions(Options):
     no_progress: bool = False
     stats_interval: Seconds = Field(default=60.0, gt=0, allow_inf_nan=False)
 
+    @model_validator(mode="after")
+    def _check_loudness(self) -> OutputOptions:
+        if self.quiet and self.verbose:
+            raise ValueError("--quiet and --verbose contradict each other; leave one of them out")
+        return self
+
     @property
     def as_json(self) -> bool:
         """Whether stdout carries JSON."""
@@ -101,7 +121,7 @@ class OutputOptions(Options):
 
 
 class JobOptions(Options):
-    """What `run`, `plan` and `recover` are told once, and no configuration file says.
+    """What `run`, `plan` and `recover` are told that is no setting.
 
     `plan` and `save_plan` are where saved plans lie, empty for none; the last two have no effect.
     """
@@ -181,11 +201,12 @@ _OWN: dict[str, type[BaseModel]] = {
     "probe": ProbeOptions,
     "report": ReportOptions,
     "generate": DataSetOptions,
+    "config show": JobOptions,
     "demo": DemoOptions,
 }
 
 FILE_NAMES = frozenset(name for model in _SHARED for name in model.model_fields)
-"""What a configuration file may set."""
+"""Names of settings, which a configuration file may use beside the names of options."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 

@@ -10,7 +10,7 @@ import asyncio
 import gzip
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from coalesce.demo.dataset import Shape, generate_objects
@@ -23,8 +23,15 @@ _AT_ONCE = 32
 _ENTRY = re.compile(r"ledger/(.*)\.[0-9a-f]{16}\.jsonl\.gz")
 
 
-async def fill(store: ObjectStore, shape: Shape) -> int:
+async def fill(
+    store: ObjectStore, shape: Shape, on_written: Callable[[int], None] = lambda _: None
+) -> int:
     """Writes a data set into the bucket, a few objects at a time.
+
+    Args:
+        store: The bucket.
+        shape: What the data set is like.
+        on_written: Is told after each object how many there are.
 
     Returns:
         The number of objects written.
@@ -36,17 +43,19 @@ async def fill(store: ObjectStore, shape: Shape) -> int:
     count = 0
 
     async def put(key: str, body: bytes) -> None:
+        nonlocal count
         try:
             await store.put(key, body)
         finally:
             slots.release()
+        count += 1
+        on_written(count)
 
     try:
         async with asyncio.TaskGroup() as tasks:
             for key, body in generate_objects(shape):
                 await slots.acquire()
                 tasks.create_task(put(key, body))
-                count += 1
     except BaseExceptionGroup as failures:
         raise first_failure(failures) from failures
     return count
