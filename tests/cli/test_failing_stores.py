@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,12 @@ OUTPUTS = b"<ListBucketResult><IsTruncated>false</IsTruncated>%b</ListBucketResu
     b"<LastModified>2026-11-22T12:00:00.000Z</LastModified>"
     b"<ETag>&quot;e&quot;</ETag><Size>5</Size></Contents>" % (n, n)
     for n in range(50)
+)
+
+ONE = (
+    b"<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>data/t_0_0_1.jsonl.gz</Key>"
+    b"<LastModified>2026-11-22T10:00:00.000Z</LastModified>"
+    b"<ETag>&quot;e&quot;</ETag><Size>5</Size></Contents></ListBucketResult>"
 )
 
 
@@ -48,7 +55,7 @@ async def coalesce(server: Server, *words: str, userinfo: str = "") -> tuple[int
 
 @pytest.mark.parametrize(
     ("reply", "code", "said"),
-    [(DENIED, 1, "403 AccessDenied"), (EXPIRED, 10, "400 ExpiredToken")],
+    [(DENIED, 10, "needs s3:PutObject on arn:aws:s3:::b/data/"), (EXPIRED, 10, "400 ExpiredToken")],
 )
 async def test_generate_ends_in_one_line(reply: bytes, code: int, said: str) -> None:
     async with serving(store_of(lambda _: reply)) as server:
@@ -84,6 +91,40 @@ async def test_verify_ends_in_one_line_once_its_token_expires() -> None:
     (line,) = err.splitlines()
     assert line.startswith("error: GetObject 'data/t_0_")
     assert "400 ExpiredToken" in line
+
+
+def _denies(method: str, part: str) -> Callable[[Request], bytes]:
+    """A bucket with one output that refuses one kind of request."""
+
+    def reply(request: Request) -> bytes:
+        if request.method == method and part in request.target:
+            return DENIED
+        return answer(ONE if request.query.get("prefix") == "data/" else EMPTY_LISTING)
+
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("words", "method", "part", "right"),
+    [
+        ("plan", "GET", "prefix=data", "s3:ListBucket on arn:aws:s3:::b for the prefix 'data/'"),
+        ("status", "GET", "prefix=data", "s3:ListBucket on arn:aws:s3:::b for the prefix 'data/'"),
+        ("verify", "GET", "prefix=data", "s3:ListBucket on arn:aws:s3:::b for the prefix 'data/'"),
+        ("run", "GET", "prefix=_coal", "s3:ListBucket on arn:aws:s3:::b for the prefix '_coal"),
+        ("status", "GET", "prefix=_coal", "s3:ListBucket on arn:aws:s3:::b for the prefix '_coal"),
+        ("recover", "PUT", "_coalesce", "s3:PutObject on arn:aws:s3:::b/_coalesce/runs/"),
+        ("probe", "PUT", "_coalesce", "s3:PutObject on arn:aws:s3:::b/_coalesce/runs/"),
+        ("verify", "HEAD", "data", "s3:GetObject on arn:aws:s3:::b/data/t_0_0_1.jsonl.gz and"),
+    ],
+)
+async def test_a_right_that_is_missing_before_anything_is_done_is_named_and_exits_with_10(
+    words: str, method: str, part: str, right: str
+) -> None:
+    scope = [] if words == "probe" else ["-p", "data"]
+    async with serving(store_of(_denies(method, part))) as server:
+        code, _, err = await coalesce(server, words, "-b", "b", *scope)
+    assert code == 10, err
+    assert right in err
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from coalesce.cli.options import CONFIG_FILE, Group, Option, Values
-from coalesce.errors import CoalesceError, UsageError
+from coalesce.errors import AccessDenied, CoalesceError, UsageError
 
 if TYPE_CHECKING:
     from coalesce.cli.origins import Gathered
@@ -197,13 +197,14 @@ def _exit_code(command: Command, work: Callable[[], int]) -> int:
     try:
         return work()
     except CoalesceError as error:
-        from coalesce.exits import exit_code_of
+        from coalesce.exits import ExitCode, exit_code_of
 
         hint = error.hint
         if hint == UsageError.hint:
             hint = f"See `coalesce {command.name} --help`."
         typer.echo(f"error: {error.message.rstrip('.')}. {hint}".rstrip(), err=True)
-        return exit_code_of(error)
+        denied = isinstance(error, AccessDenied)  # no group's failure, but the whole command's
+        return ExitCode.CONFIGURATION if denied else exit_code_of(error)
 
 
 def _values(command: Command, typed: Values) -> Gathered:
@@ -263,7 +264,8 @@ def _parameter(command: Command, option: Option) -> tuple[Any, Any]:
         return list(choices_of(command.name, option))
 
     if not option.names:
-        return typer.Argument(None, metavar=option.value), list[str] | None
+        kind = list[str] | None if option.repeatable else str | None
+        return typer.Argument(None, metavar=option.value), kind
     info = typer.Option(
         None,
         *option.names,

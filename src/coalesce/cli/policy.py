@@ -9,8 +9,9 @@ from coalesce.cli.output import print_line
 from coalesce.cli.refusal import quote
 from coalesce.cli.request import OutputOptions, PolicyOptions, StoreOptions, parse
 from coalesce.errors import UsageError
-from coalesce.inspect.policy import arn_of, bucket_policy, role_policy
+from coalesce.inspect.policy import bucket_policy, role_policy
 from coalesce.settings import Settings, as_directory
+from coalesce.storage.rights import arn_of
 
 
 def print_policy(values: Values) -> int:

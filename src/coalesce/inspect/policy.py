@@ -14,18 +14,6 @@ _TAGS = ["s3:GetObjectTagging", "s3:PutObjectTagging"]  # an output has its sour
 _KEYS = ["kms:Decrypt", "kms:GenerateDataKey"]
 
 
-def arn_of(bucket: str, region: str) -> str:
-    """The bucket's ARN, in the partition that the region belongs to."""
-    partition = (
-        "aws-cn"
-        if region.startswith("cn-")
-        else "aws-us-gov"
-        if region.startswith("us-gov-")
-        else "aws"
-    )
-    return f"arn:{partition}:s3:::{bucket}"
-
-
 def role_policy(
     arn: str, prefixes: Sequence[str], state: str, *, report: str = "", kms_keys: Sequence[str] = ()
 ) -> Document:

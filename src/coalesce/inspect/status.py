@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from coalesce import __version__
-from coalesce.errors import CoalesceError, NotImplementedByStore
-from coalesce.exits import exit_code_of, worst
+from coalesce.errors import AccessDenied, CoalesceError, NotImplementedByStore
+from coalesce.exits import ExitCode, exit_code_of, worst
 from coalesce.listing.found import Found, find_neighbours
 from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import Group, GroupId
@@ -149,8 +149,10 @@ class _StatusBuilder:
         self._records: dict[GroupId, PlanRecord] = {}
         self._unfinished: dict[GroupId, UnfinishedGroup] = {}
         self._found = Found(set(prefixes))
+        self._denied = False
 
     def add_failure(self, error: CoalesceError) -> None:
+        self._denied |= isinstance(error, AccessDenied)
         self._status.failures.append(Failure.of(error))
         self._status.exit_code = worst(self._status.exit_code, exit_code_of(error))
 
@@ -252,6 +254,8 @@ class _StatusBuilder:
         status.left = dict(sorted(self._left.items()))
         status.unfinished = [self._unfinished[group] for group in sorted(self._unfinished)]
         status.leftovers = sum(group.leftovers for group in status.unfinished)
+        if self._denied and not status.topics and not status.other.count:
+            status.exit_code = worst(status.exit_code, ExitCode.CONFIGURATION)
         return status
 
 

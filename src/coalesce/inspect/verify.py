@@ -11,8 +11,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from coalesce import __version__
-from coalesce.errors import CoalesceError, ConfigurationError, IntegrityError, first_failure
-from coalesce.exits import exit_code_of, worst
+from coalesce.errors import (
+    AccessDenied,
+    CoalesceError,
+    ConfigurationError,
+    IntegrityError,
+    first_failure,
+)
+from coalesce.exits import ExitCode, exit_code_of, worst
 from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import ExistingOutput
 from coalesce.naming.layouts import layout
@@ -96,6 +102,8 @@ async def verify(
                 tasks.create_task(verifier.check_outputs())
     except BaseExceptionGroup as failures:
         raise first_failure(failures) from failures
+    if verifier.denied and not result.proven:
+        result.exit_code = worst(result.exit_code, ExitCode.CONFIGURATION)
     return result
 
 
@@ -110,6 +118,7 @@ class _Verifier:
         emit: Callable[[dict[str, Any]], None],
         workers: int,
     ) -> None:
+        self.denied = False
         self._result = result
         self._store = store
         self._settings = settings
@@ -190,6 +199,7 @@ class _Verifier:
         )
 
     def _add_failure(self, error: CoalesceError) -> None:
+        self.denied |= isinstance(error, AccessDenied)
         failure = Failure.of(error)
         self._result.failures.append(failure)
         self._result.exit_code = worst(self._result.exit_code, exit_code_of(error))

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from coalesce.errors import CoalesceError, ListingError, StorageError, first_failure
+from coalesce.errors import AccessDenied, CoalesceError, ListingError, StorageError, first_failure
 from coalesce.listing.pages import RepeatedToken, all_pages, read_page
 from coalesce.model import ExistingOutput, Group, GroupId, ObjectInfo
 from coalesce.naming.layouts import Layout, output_of, source_of
@@ -146,8 +146,8 @@ async def list_groups(
         state_prefix: Keys under it are left out; empty if there is none.
         on_listing: Gets each piece of the key space that holds a key of the shard's; no group is
             in two pieces. While it waits, so does the listing of further pieces.
-        on_failure: Gets a ListingError, with the piece's prefix as its key, for each piece that
-            cannot be listed.
+        on_failure: Gets a ListingError or AccessDenied, with the piece's prefix as its key, for
+            each piece that cannot be listed.
         keep_going: Asked before each piece and each page; a piece that was not listed to its end is
             not handed over.
         shard: The share of the groups to list. A prefix that is split down to groups is listed
@@ -215,9 +215,11 @@ class _Lister:
         return children
 
 
-def _unknown(prefix: str, error: StorageError) -> ListingError:
+def _unknown(prefix: str, error: StorageError) -> StorageError:
+    """The failure of a listing; running again is no cure for one that is not allowed."""
+    kind = AccessDenied if isinstance(error, AccessDenied) else ListingError
     message = f"listing {prefix!r}: {error.message}"
-    return ListingError(message, key=prefix, code=error.code, request_id=error.request_id)
+    return kind(message, key=prefix, code=error.code, request_id=error.request_id)
 
 
 async def _list_piece(

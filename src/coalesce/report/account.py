@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coalesce import __version__
-from coalesce.errors import CoalesceError, first_failure
+from coalesce.errors import AccessDenied, CoalesceError, first_failure
 from coalesce.exits import ExitCode
 from coalesce.listing.groups import Listing
 from coalesce.model import CommittedOutput, Group, GroupId, Kept, Plan, Source, Why
@@ -74,6 +74,7 @@ class Account:
         self._max_size = max_size
         self._emit = emit
         self._cpu_before = cpu_seconds()
+        self._denied = False
         self._topics: dict[str, TopicPart] = {}
 
     def count_listing(self, listing: Listing, groups: list[Group]) -> None:
@@ -252,6 +253,7 @@ class Account:
 
     def add_failure(self, error: CoalesceError, group: str = "") -> None:
         """Adds the failure of a group or, without one, of a listing or of the whole run."""
+        self._denied |= isinstance(error, AccessDenied)
         failure = self.report.add_failure(error, group)
         self._emit({"type": "failure", **failure.model_dump()})
 
@@ -302,6 +304,8 @@ class Account:
             report.worsen(stop_code)
         planned = report.plan is not None and any(topic.outputs for topic in report.plan.topics)
         no_outputs = not (report.outputs.written or report.outputs.recovered or planned)
+        if self._denied and no_outputs and not report.recovered.groups:
+            report.worsen(ExitCode.CONFIGURATION)  # nobody has to look at groups, but at the role
         if error_on_nothing and report.exit_code == ExitCode.DONE and no_outputs:
             report.exit_code = ExitCode.NOTHING
         report.topics = self._sorted_topics()

@@ -8,7 +8,7 @@ import pytest
 
 from coalesce import errors
 from coalesce.storage.s3 import S3Options, S3Store, open_s3
-from coalesce.storage.s3.failure import describe, failure_of
+from coalesce.storage.s3.failure import describe, failure_of, name_right
 from coalesce.storage.s3.origin import Origin
 from support.scripted import EMPTY_LISTING, Peer, answer, serving
 
@@ -193,3 +193,43 @@ async def test_a_password_in_the_endpoint_takes_no_part_in_requests() -> None:
     assert [request.headers["host"] for request in requests] == [address] * 3
     assert all(request.headers["authorization"].startswith("AWS4-") for request in requests)
     assert not any("secret" in value for request in requests for value in request.headers.values())
+
+
+@pytest.mark.parametrize(
+    ("operation", "where", "region", "right"),
+    [
+        ("PutObject", "a/k", "eu-west-2", "s3:PutObject on arn:aws:s3:::b/a/k"),
+        ("UploadPart", "k", "cn-north-1", "s3:PutObject on arn:aws-cn:s3:::b/k"),
+        ("DeleteObject", "k", "us-gov-east-1", "s3:DeleteObject on arn:aws-us-gov:s3:::b/k"),
+        (
+            "HeadObject",
+            "k",
+            "",
+            "s3:GetObject on arn:aws:s3:::b/k and s3:ListBucket on arn:aws:s3:::b",
+        ),
+        ("ListObjectsV2", "a/", "", "s3:ListBucket on arn:aws:s3:::b for the prefix 'a/'"),
+        ("ListMultipartUploads", "", "", "s3:ListBucketMultipartUploads on arn:aws:s3:::b"),
+    ],
+)
+def test_a_denial_names_the_right_that_the_request_needs(
+    operation: str, where: str, region: str, right: str
+) -> None:
+    error = errors.AccessDenied("403", key=where, operation=operation)
+    name_right(error, "b", region)
+    assert (error.message, str(error)) == (f"403 (needs {right})",) * 2
+
+
+def test_a_right_on_an_access_point_is_named_by_its_own_arn() -> None:
+    point = "arn:aws:s3:eu-west-2:1:accesspoint/p"
+    error = errors.AccessDenied("403", key="a/k", operation="PutObject")
+    name_right(error, point, "eu-west-2")
+    assert error.message == f"403 (needs s3:PutObject on {point}/object/a/k)"
+
+
+@pytest.mark.parametrize(
+    ("operation", "code"), [("CreateBucket", ""), ("GetObject", "AllAccessDisabled")]
+)
+def test_a_denial_for_another_reason_names_no_right(operation: str, code: str) -> None:
+    error = errors.AccessDenied("403", key="k", operation=operation, code=code)
+    name_right(error, "b", "")
+    assert error.message == "403"

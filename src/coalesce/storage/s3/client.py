@@ -42,6 +42,7 @@ from coalesce.storage.s3.failure import (
     CREDENTIALS_HINT,
     connection_failure,
     failure_of,
+    name_right,
     subject,
 )
 from coalesce.storage.s3.options import S3Options
@@ -178,6 +179,8 @@ class Client:
                 answer: dict[str, Any] = await method(**self._common, **arguments)
         except (ClientError, BotoCoreError, OSError, RuntimeError, *_UNREADABLE) as error:
             failure = self._translate(error, operation, where)
+            if isinstance(failure, errors.AccessDenied):
+                name_right(failure, self.bucket, self.region)
             self.usage.throttled += isinstance(failure, errors.Throttled)
             raise failure from error
         self.usage.retries += answer["ResponseMetadata"].get("RetryAttempts", 0)

@@ -10,6 +10,7 @@ import re
 import ssl
 
 from coalesce import errors
+from coalesce.storage.rights import right_of
 from coalesce.storage.s3.origin import strip_userinfo
 
 CERTIFICATE_HINT = (
@@ -28,6 +29,7 @@ _CREDENTIAL_CODES = frozenset(
         "RequestTimeTooSkewed",
     }
 )
+_DENIALS = frozenset({errors.AccessDenied.code, "Forbidden"})
 _REDIRECTS = frozenset({301, 307, 308})
 # Only of a 404: an error under a 200 or a 5xx says nothing about what exists. Nor does a 404 with
 # another code or none, which whatever stands in front of the store may give.
@@ -86,6 +88,14 @@ def failure_of(
     if code not in _ABSENT or status == 404:
         kind = _BY_CODE.get(code, kind)
     return kind(text, **details)
+
+
+def name_right(error: errors.AccessDenied, bucket: str, region: str) -> None:
+    """Adds to the message of a refusal which right on what it is for."""
+    right = right_of(error.operation, error.key, bucket, region)
+    if right and error.code in _DENIALS:
+        error.message = f"{error.message} (needs {right})"
+        error.args = (error.message,)
 
 
 def connection_failure(

@@ -11,6 +11,7 @@ from typing import TypeVar
 from coalesce import errors
 from coalesce.storage.s3.client import Client
 from coalesce.storage.s3.connection import Answer
+from coalesce.storage.s3.failure import name_right
 from coalesce.storage.s3.wire import ANSWER_BYTES, Wire
 
 T = TypeVar("T")
@@ -55,25 +56,29 @@ class Sender:
         limit: int | None = ANSWER_BYTES,
         repeatable: bool = True,
     ) -> Answer:
-        """One request, as `Wire.send` takes it; not retried."""
+        """One request, as `Wire.send` takes it; not retried. AccessDenied names the right."""
         if not self._wire.has_origin:
             async with self._locating:
                 if not self._wire.has_origin:
                     with suppress(errors.StorageError):
                         await self.locate(key or where)
         self._usage.requests[operation] += 1
-        with self._usage.measure(operation):
-            return await self._wire.send(
-                operation,
-                method,
-                key,
-                query=query,
-                headers=headers,
-                body=body,
-                where=where,
-                limit=limit,
-                repeatable=repeatable,
-            )
+        try:
+            with self._usage.measure(operation):
+                return await self._wire.send(
+                    operation,
+                    method,
+                    key,
+                    query=query,
+                    headers=headers,
+                    body=body,
+                    where=where,
+                    limit=limit,
+                    repeatable=repeatable,
+                )
+        except errors.AccessDenied as error:
+            name_right(error, self._client.bucket, self._client.region)
+            raise
 
     async def retry(self, send: Callable[[], Awaitable[T]]) -> T:
         """What `send` returns, tried again while it raises Unavailable.
