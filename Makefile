@@ -8,12 +8,13 @@ SERVERS ?= versitygw ministack
 SERVER ?= ministack
 BASE ?= python:3.11-slim-bookworm
 TAG ?= coalesce:local
+WHEELS ?= dist
 FLY_TARGET ?= aws-concourse
 FLY_UTILITY_TARGET ?= utility
 PARTITION ?= -1
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo test test-servers test-readers mutants acceptance rehearsal layers image test-image test-deploy update-pipeline update-corporate-storage-coalescer-pipeline lint docs types fmt check bench bench-quick clean
+.PHONY: help bootstrap demo test test-servers test-readers mutants acceptance rehearsal layers wheel image test-image test-deploy update-pipeline update-corporate-storage-coalescer-pipeline lint docs types fmt check bench bench-quick clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf(length($$1) > 16 ? "  %s\n  %16s %s\n" : "  %-16s%s %s\n", $$1, "", $$2)}' $(MAKEFILE_LIST)
@@ -50,6 +51,9 @@ acceptance: $(READY) ## Join 20,000 generated objects of each layout on real S3 
 
 rehearsal: $(READY) ## Play two nights of array jobs on a local server: the first dies, the next settles it, with one job killed and one started twice: SERVER=ministack
 	.venv/bin/python ci/with_server.py $(SERVER) .venv/bin/python ci/rehearsal.py
+
+wheel: $(READY) ## Build the wheel that pip, pipx and uv install, into dist
+	$(UV) build --quiet --wheel --python .venv/bin/python --out-dir $(WHEELS)
 
 image: ## Build the container image with docker, podman or buildah: BASE=python:3.11-slim-bookworm TAG=coalesce:local
 	$(PYTHON) ci/image.py --tag $(TAG) build --base $(BASE)
