@@ -15,6 +15,7 @@ import typer
 from coalesce.cli import options as o
 from coalesce.cli.attribute_options import ATTRIBUTES
 from coalesce.cli.command import COMMANDS, WIDTH, Commands, add_command, version_option
+from coalesce.cli.layout_options import KEYS, LAYOUT
 from coalesce.cli.options import Values
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def _show_version(version: bool = version_option()) -> None:
 
 app.callback()(_show_version)
 config = _add_list("config", "What a run is told, and by whom.")
+layout = _add_list("layout", "How sources and outputs are named.")
 
 
 @add_command(app, o.SCOPE, o.BATCHING, ATTRIBUTES, o.RUNNING, o.STORE, o.OUTPUT.hide("save_plan"))
@@ -192,6 +194,46 @@ def config_show(values: Gathered) -> int:
     from coalesce.cli.config import show_settings
 
     return show_settings(values)
+
+
+@add_command(layout, o.OUTPUT.only("output"))
+def layout_list(values: Values) -> int:
+    """Show the layouts that there are."""
+    from coalesce.cli.layout import list_layouts
+
+    return list_layouts(values)
+
+
+@add_command(layout, LAYOUT, o.OUTPUT.only("output"))
+def layout_show(values: Values) -> int:
+    """Show all that one layout says."""
+    from coalesce.cli.layout import show_layout
+
+    return show_layout(values)
+
+
+@add_command(layout, LAYOUT, KEYS, o.OUTPUT.only("output"))
+def layout_test(values: Values) -> int:
+    """Show what each key is taken for, and how an output of them is named; exits with 1 if one is
+    neither a source nor an output.
+    """
+    from coalesce.cli.layout import try_keys
+
+    return try_keys(values)
+
+
+@add_command(
+    layout,
+    o.SCOPE.only(*_PLACE, "date"),
+    o.RUNNING.only("state", "config"),
+    o.STORE,
+    o.OUTPUT.only("output"),
+)
+def layout_guess(values: Values) -> int:
+    """Look at up to 1,000 keys, and show which layout fits how many; exits with 1 if none does."""
+    from coalesce.cli.layout import guess_layout
+
+    return guess_layout(values)
 
 
 @add_command(

@@ -64,7 +64,7 @@ class Option:
         """How it is typed: short names first, then the long ones, then the value."""
         names = ", ".join(sorted(self.names, key=lambda name: name.startswith("--")))
         if not names:
-            return f"{self.value}..."
+            return f"{self.value}..." if self.repeatable else self.value
         return f"{names} {self.value}" if self.value else names
 
 

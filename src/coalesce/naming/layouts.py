@@ -44,12 +44,14 @@ class Layout(Protocol):
     Attributes:
         name: As in `--layout`.
         example: What a source is called, in words.
+        output_example: What an output is called, in words.
         gzip: Whether objects are gzip members; plain lines otherwise.
         comparable_offsets: Whether the two offsets of a name belong to one topic-partition.
     """
 
     name: str
     example: str
+    output_example: str
     gzip: bool
     comparable_offsets: bool
 
@@ -82,6 +84,7 @@ class Corporate(Layout):
 
     name = "corporate"
     example = "<topic>_<partition>_<first>-<last>.jsonl.gz"
+    output_example = "<topic>_<partition>_<first>_<last>.jsonl.gz"
     gzip = True
     comparable_offsets = True
     _pattern = re.compile(
@@ -115,6 +118,7 @@ class Manifest(Layout):
 
     name = "manifest"
     example = "<topic>_<partition>_<offset>-<topic>_<partition>_<offset>.txt"
+    output_example = "<topic>_<partition>_<offset>_<topic>_<partition>_<offset>.txt"
     gzip = False
     comparable_offsets = False
     _pattern = re.compile(
