@@ -170,7 +170,7 @@ def test_a_refused_data_set_is_told_in_one_line(
 
     monkeypatch.setattr(MemoryBucket, "put", put)
     done = invoke(["generate", "-b", "b", "--objects", "9"], {"b": MemoryBucket()}, folder=tmp_path)
-    assert (done.code, len(done.stderr.splitlines())) == (ExitCode.FAILED, 1)
+    assert (done.code, len(done.stderr.splitlines())) == (ExitCode.CONFIGURATION, 1)
 
 
 @pytest.mark.parametrize("prefix", ["gen", "gen/"])

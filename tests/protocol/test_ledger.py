@@ -227,7 +227,7 @@ async def test_an_entry_stands_before_its_output_can() -> None:
 
 @pytest.mark.parametrize(
     ("fault", "code"),
-    [(errors.AccessDenied, 1), (errors.Unavailable, 75), (errors.PreconditionFailed, 1)],
+    [(errors.AccessDenied, 10), (errors.Unavailable, 75), (errors.PreconditionFailed, 1)],
 )
 async def test_without_an_entry_there_is_no_complete(
     fault: type[errors.StorageError], code: int

@@ -260,7 +260,7 @@ LASTING = {
         "ListObjectsV2", second_page(refusal(500, "InternalError")), 1, 6
     ),
     "403 for a listing's second page": Lasting(
-        "ListObjectsV2", second_page(refusal(403, "AccessDenied")), 1, 2
+        "ListObjectsV2", second_page(refusal(403, "AccessDenied")), 10, 2
     ),
     "a listing's second page that leads to itself": Lasting(
         "ListObjectsV2", second_page(same_token), 1, 5

@@ -305,7 +305,7 @@ class Account:
         planned = report.plan is not None and any(topic.outputs for topic in report.plan.topics)
         no_outputs = not (report.outputs.written or report.outputs.recovered or planned)
         if self._denied and no_outputs and not report.recovered.groups:
-            report.worsen(ExitCode.CONFIGURATION)  # nobody has to look at groups, but at the role
+            report.worsen(ExitCode.CONFIGURATION)  # the role is wrong, not a group
         if error_on_nothing and report.exit_code == ExitCode.DONE and no_outputs:
             report.exit_code = ExitCode.NOTHING
         report.topics = self._sorted_topics()
