@@ -83,6 +83,11 @@ def test_a_guess_reads_a_sample_and_writes_nothing(tmp_path: Path) -> None:
     assert {operation for operation, _ in done.requests} == {"ListObjectsV2"}
 
 
+def test_a_guess_where_there_is_nothing_says_so(tmp_path: Path) -> None:
+    done = asked(tmp_path, "guess", "s3://b/dta", b=lakes.lake())
+    assert (done.code, "there are no keys" in done.stdout) == (1, True)
+
+
 def test_a_guess_leaves_out_the_state_of_runs(tmp_path: Path) -> None:
     bucket = MemoryBucket()
     bucket.store("_coalesce/ledger/x", b"x")

@@ -54,11 +54,11 @@ async def _demonstrate(count: int, printer: Printer) -> int:
         wrong = await _find_wrong(options, before, printer)
     if printer.as_json:
         print_line(json.dumps({"type": "proof", "wrong": wrong}))
-    elif wrong:
-        print_line(f"Proof:  FAILED: {'; '.join(wrong)}")
-    else:
-        print_line("Proof:  read again from the bucket, every record is there exactly once")
-    return ExitCode.INTEGRITY if wrong else report.exit_code
+    if wrong:
+        _say(printer, f"Proof:  FAILED: {'; '.join(wrong)}")
+        return ExitCode.INTEGRITY
+    _say(printer, "Proof:  read again from the bucket, every record is there exactly once")
+    return report.exit_code
 
 
 def _say(printer: Printer, text: str) -> None:

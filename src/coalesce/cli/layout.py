@@ -87,7 +87,8 @@ def guess_layout(values: Values) -> int:
         ]
         rows.append(("none of them", f"{fits.unparsed:,} of {fits.keys:,} keys"))
         rows += [("such as" if not at else "", key) for at, key in enumerate(fits.examples)]
-        rows.append(("so", f"--layout {fits.best}" if fits.best else "no layout fits"))
+        nothing = "no layout fits" if fits.keys else "there are no keys: check the prefix"
+        rows.append(("so", f"--layout {fits.best}" if fits.best else nothing))
         _print_rows(rows)
     return ExitCode.DONE if fits.best else ExitCode.FAILED
 
