@@ -87,10 +87,8 @@ def _on_full_stdout() -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.EPIPE:
             raise
-        from coalesce.cli.output import drop_stdout
         from coalesce.exits import ExitCode
 
-        drop_stdout()
         typer.echo(f"error: cannot write to stdout: {error.strerror}", err=True)
         raise typer.Exit(ExitCode.CONFIGURATION) from error
 

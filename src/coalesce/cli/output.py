@@ -34,7 +34,7 @@ def on_stdout() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except OSError as error:
-        drop_stdout()
+        _drop_stdout()
         raise ConfigurationError(f"cannot write to stdout: {reason_of(error)}") from error
 
 
@@ -44,7 +44,7 @@ def print_line(text: str) -> None:
         typer.echo(text)
 
 
-def drop_stdout() -> None:
+def _drop_stdout() -> None:
     """The interpreter would try to write what is buffered once more when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -87,7 +87,7 @@ class Printer:
             sys.stdout.flush()
         except OSError as error:
             self.errors.append(error)
-            drop_stdout()
+            _drop_stdout()
             _log.error(
                 "cannot write to stdout: %s; continuing; the exit code will be 10", reason_of(error)
             )
