@@ -60,6 +60,7 @@ class Stop:
         self._clock = clock
         self._started_at = clock()
         self._code = 0
+        self._limit = ""
         self._groups = self._bytes = self._sources = 0
         self._in_progress = [0, 0] if in_progress is None else in_progress
 
@@ -88,6 +89,14 @@ class Stop:
         return self._code
 
     @property
+    def limit(self) -> str:
+        """The option whose limit stopped the run; empty if none did.
+
+        Another process of the run knows of no limit but the deadline.
+        """
+        return (self._limit or "--deadline") if self._code == ExitCode.LIMIT else ""
+
+    @property
     def stopping(self) -> bool:
         """Whether nothing new may be started."""
         return self._code != 0 or self._past_deadline
@@ -114,7 +123,7 @@ class Stop:
         """Returns whether a group may be started, and counts it if so."""
         groups = self._groups + 1
         if self.stopping or _exceeds(groups, self._limits.groups):
-            self._refuse()
+            self._refuse("--max-groups")
             return False
         self._groups = groups
         return True
@@ -127,7 +136,7 @@ class Stop:
             or _exceeds(size, self._limits.bytes)
             or _exceeds(sources, self._limits.sources)
         ):
-            self._refuse()
+            self._refuse("--max-bytes" if _exceeds(size, self._limits.bytes) else "--max-delete")
             return False
         self._bytes, self._sources = size, sources
         return True
@@ -147,7 +156,9 @@ class Stop:
         left = self.seconds_left
         return left is not None and left <= 0
 
-    def _refuse(self) -> None:
+    def _refuse(self, limit: str = "") -> None:
+        if not self.stopping:
+            self._limit = limit
         self.request(ExitCode.LIMIT)
 
 

@@ -16,6 +16,7 @@ from coalesce.report.account import Account, new_report
 from coalesce.report.merging import load, merge
 from coalesce.report.report import MOST_PLAN_RECORDS, Report, cost, stages
 from coalesce.report.usage import ProcessUsage, usable_cpus
+from coalesce.stop import RunLimits, Stop
 from coalesce.storage.base import Deleted, DeleteResult
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support import lakes
@@ -202,7 +203,8 @@ def test_exit_11_says_that_every_group_was_leased(leased: int, code: int) -> Non
     report = new_report("r", settings(), ["data/"])
     report.groups.seen, report.groups.leased, report.groups.left = 3, leased, 3 - leased
     account = Account(report, lambda _: None, 1000)
-    account.close(ProcessUsage(), seconds=1, stop_code=0, error_on_nothing=False)
+    stop = Stop(RunLimits(), lambda: 0.0)
+    account.close(ProcessUsage(), seconds=1, stop=stop, error_on_nothing=False)
     assert report.exit_code == code
 
 

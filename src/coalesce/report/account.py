@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import enum
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from coalesce.model import CommittedOutput, Group, GroupId, Kept, Plan, Source, 
 from coalesce.naming.sources import Sources
 from coalesce.planning.forecast import Forecast
 from coalesce.protocol.outcome import GroupOutcome
+from coalesce.report.locations import Locations
 from coalesce.report.report import (
     Became,
     ConcurrencyPart,
@@ -24,6 +26,7 @@ from coalesce.report.report import (
     PlanRecordPart,
     Report,
     ScopePart,
+    SharePart,
     TopicPart,
     cost,
     path_characters,
@@ -31,8 +34,20 @@ from coalesce.report.report import (
 )
 from coalesce.report.usage import ProcessUsage, cpu_seconds
 from coalesce.settings import Settings
+from coalesce.stop import Stop
 
 Event = dict[str, Any]
+
+
+class Phase(enum.Enum):
+    """What a run is doing, in the word that is shown."""
+
+    STARTING = "starting"
+    SETTLING = "settling"
+    PLANNING = "planning"
+    JOINING = "joining"
+    WAITING = "waiting"
+    ENDING = "ending"
 
 
 def new_report(run_id: str, settings: Settings, prefixes: Iterable[str]) -> Report:
@@ -76,6 +91,9 @@ class Account:
         self._cpu_before = cpu_seconds()
         self._denied = False
         self._topics: dict[str, TopicPart] = {}
+        self._locations = Locations(report.scope.prefixes)
+        self.phase = Phase.STARTING
+        self.all_listed = False
 
     def count_listing(self, listing: Listing, groups: list[Group]) -> None:
         """Counts the keys of a listing, and the sources of `groups`: those of it in scope."""
@@ -88,21 +106,23 @@ class Account:
         report.groups.seen += len(groups)
         report.sources.seen += sum(len(group.sources) for group in groups)
         for group in groups:
-            topic = self._topic(group.id.topic)
-            topic.sources += len(group.sources)
-            topic.bytes += sum(Sources.of(group.id.prefix, group.sources).sizes())
+            size = sum(Sources.of(group.id.prefix, group.sources).sizes())
+            for share in self._shares(group.id.prefix, group.id.topic):
+                share.sources += len(group.sources)
+                share.bytes += size
 
     def recount_listed(self, group: GroupId, before: ListedGroup, now: ListedGroup) -> None:
         """Counts a group as a second listing shows it, after an earlier run's plan record on it was
         settled: sources that are gone since were joined for that run.
         """
-        report, topic = self.report, self._topic(group.topic)
+        report = self.report
         report.sources.seen += now.sources - before.sources
         report.groups.seen -= now.sources == 0
         report.path_list.after += self._characters(now.keys, now.key_characters)
         report.path_list.after -= self._characters(before.keys, before.key_characters)
-        topic.sources += now.sources - before.sources
-        topic.bytes += now.bytes - before.bytes
+        for share in self._shares(group.prefix, group.topic):
+            share.sources += now.sources - before.sources
+            share.bytes += now.bytes - before.bytes
 
     def recount_stale(self, group: Group, outcome: GroupOutcome, now: Group) -> None:
         """Counts a group as its second listing shows it; `outcome` is that of its first plan. What
@@ -127,14 +147,14 @@ class Account:
     def count_dry_run(self, group: Group, plan: Plan) -> None:
         """Counts what a run would do with a group, and emits an event for each output of it."""
         self.count_plan(plan)
-        topic = self._topic(group.id.topic)
         for kept in plan.kept:
             self.report.add_kept(kept.why)
             self._emit_kept(kept)
         for batch in plan.batches:
-            topic.joined += len(batch.sources)
-            topic.outputs += 1
-            topic.output_bytes += batch.size
+            for share in self._shares(group.id.prefix, group.id.topic):
+                share.joined += len(batch.sources)
+                share.outputs += 1
+                share.output_bytes += batch.size
             key_characters = sum(len(source.key) for source in batch.sources)
             self.report.path_list.after += self._characters(1, len(batch.output))
             self.report.path_list.after -= self._characters(len(batch.sources), key_characters)
@@ -162,6 +182,7 @@ class Account:
     def add_forecast(self, forecast: Forecast) -> None:
         """Adds what a dry run expects of the real one, with all topics counted so far."""
         topics, self._topics = self._sorted_topics(), {}
+        self._locations.clear()
         self.report.plan = PlanPart(
             topics=topics,
             requests=forecast.requests,
@@ -286,22 +307,23 @@ class Account:
         groups.left += max(0, groups.seen - counted)
 
     def close(
-        self, usage: ProcessUsage, *, seconds: float, stop_code: int, error_on_nothing: bool
+        self, usage: ProcessUsage, *, seconds: float, stop: Stop, error_on_nothing: bool
     ) -> None:
         """Adds what is known only at the end.
 
         Args:
             usage: of all processes of the run.
             seconds: how long the run took.
-            stop_code: the exit code of what stopped the run early; 0 if nothing did.
+            stop: what stopped the run early, if anything did.
             error_on_nothing: whether a run without outputs has an exit code of its own.
         """
         report, store = self.report, usage.store
         groups = report.groups
         if groups.leased and groups.leased >= groups.seen and not groups.coalesced:
             report.worsen(ExitCode.LEASED)
-        if stop_code:
-            report.worsen(stop_code)
+        if stop.code:
+            report.worsen(stop.code)
+        report.stopped_by = stop.limit
         planned = report.plan is not None and any(topic.outputs for topic in report.plan.topics)
         no_outputs = not (report.outputs.written or report.outputs.recovered or planned)
         if self._denied and no_outputs and not report.recovered.groups:
@@ -309,6 +331,7 @@ class Account:
         if error_on_nothing and report.exit_code == ExitCode.DONE and no_outputs:
             report.exit_code = ExitCode.NOTHING
         report.topics = self._sorted_topics()
+        report.locations = self._locations.sorted()
         report.seconds = round(seconds, 3)
         report.requests = dict(sorted(store.requests.items()))
         report.retries, report.throttled = store.retries, store.throttled
@@ -325,10 +348,11 @@ class Account:
         oversized = output.size > self._max_size and not output.recovered
         report.outputs.oversized += oversized
         if not output.recovered:  # the listing came after the sources of a recovered one were gone
-            topic = self._topic(group.rpartition("_")[0].rpartition("/")[2])
-            topic.joined += output.joined
-            topic.outputs += 1
-            topic.output_bytes += output.size
+            directory, slash, name = group.rpartition("_")[0].rpartition("/")
+            for share in self._shares(directory + slash, name):
+                share.joined += output.joined
+                share.outputs += 1
+                share.output_bytes += output.size
             report.path_list.after += self._characters(1, len(output.key))
             report.path_list.after -= self._characters(output.gone, output.freed)
         self._emit(
@@ -349,8 +373,10 @@ class Account:
     def _emit_kept(self, kept: Kept) -> None:
         self._emit({"type": "left", "key": kept.key, "why": kept.why.value})
 
-    def _topic(self, name: str) -> TopicPart:
-        return self._topics.setdefault(name, TopicPart(topic=name))
+    def _shares(self, prefix: str, topic: str) -> tuple[SharePart, ...]:
+        """Where the sources of a group count."""
+        by_topic = self._topics.setdefault(topic, TopicPart(topic=topic))
+        return by_topic, self._locations.share_of(prefix)
 
     def _sorted_topics(self) -> list[TopicPart]:
         return [self._topics[name] for name in sorted(self._topics)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -17,6 +17,7 @@ from coalesce.report.report import (
     AttributesPart,
     Failure,
     GroupsPart,
+    LocationPart,
     OffsetsPart,
     OutputsPart,
     PathListPart,
@@ -24,11 +25,14 @@ from coalesce.report.report import (
     RecoveredPart,
     Report,
     ScopePart,
+    SharePart,
     SourcesPart,
     StagePart,
     StorePart,
     TopicPart,
 )
+
+_Name = TypeVar("_Name", bound=Hashable)
 
 _MOST_RUN_IDS = 4
 
@@ -116,6 +120,7 @@ def merge(reports: Sequence[Report]) -> MergedReport:
         started=start.isoformat(timespec="seconds"),
         seconds=round((max(map(_end_of, reports)) - start).total_seconds(), 3),
         exit_code=worst(*exit_codes, *(ExitCode.TRANSIENT for _ in missing)),
+        stopped_by=", ".join(sorted({report.stopped_by for report in last if report.stopped_by})),
         scope=_merge_scopes(reports),
         store=_merge_stores(last),
         groups=_merge_groups(attempts),
@@ -126,6 +131,7 @@ def merge(reports: Sequence[Report]) -> MergedReport:
         attributes=_merge_attributes(reports),
         path_list=_merge_path_lists(attempts),
         topics=_merge_topics(attempts),
+        locations=_merge_locations(attempts),
         requests=_merge_requests(reports),
         retries=sum(report.retries for report in reports),
         throttled=sum(report.throttled for report in reports),
@@ -296,19 +302,34 @@ def _merge_path_lists(attempts: Iterable[list[Report]]) -> PathListPart:
 
 
 def _merge_topics(attempts: Iterable[list[Report]]) -> list[TopicPart]:
-    topics: dict[str, TopicPart] = {}
+    shares = _merge_shares(attempts, lambda report: {one.topic: one for one in report.topics})
+    return [TopicPart(topic=name, **share) for name, share in sorted(shares.items())]
+
+
+def _merge_locations(attempts: Iterable[list[Report]]) -> list[LocationPart]:
+    shares = _merge_shares(
+        attempts, lambda report: {(one.location, one.date): one for one in report.locations}
+    )
+    return [
+        LocationPart(location=location, date=date, **share)
+        for (location, date), share in sorted(shares.items())
+    ]
+
+
+def _merge_shares(
+    attempts: Iterable[list[Report]], named: Callable[[Report], Mapping[_Name, SharePart]]
+) -> dict[_Name, Counter[str]]:
+    """The sums of the shares of each name, by field."""
+    total: dict[_Name, Counter[str]] = defaultdict(Counter)
     for runs in attempts:
-        seen: dict[str, tuple[int, int]] = {}
-        for topic in (topic for report in runs for topic in report.topics):
-            total = topics.setdefault(topic.topic, TopicPart(topic=topic.topic))
-            total.joined += topic.joined
-            total.outputs += topic.outputs
-            total.output_bytes += topic.output_bytes
-            seen[topic.topic] = max(seen.get(topic.topic, (0, 0)), (topic.sources, topic.bytes))
+        seen: dict[_Name, tuple[int, int]] = {}
+        for name, share in (item for report in runs for item in named(report).items()):
+            done = {"joined": share.joined, "outputs": share.outputs}
+            total[name].update(done, output_bytes=share.output_bytes)
+            seen[name] = max(seen.get(name, (0, 0)), (share.sources, share.bytes))
         for name, (sources, size) in seen.items():
-            topics[name].sources += sources
-            topics[name].bytes += size
-    return [topics[name] for name in sorted(topics)]
+            total[name].update(sources=sources, bytes=size)
+    return total
 
 
 def _merge_requests(reports: Iterable[Report]) -> dict[str, int]:

@@ -19,6 +19,9 @@ PATH_LIST_LIMIT = 2**31 - 1
 # Failures that a report holds: more of them nobody reads, and each takes about a kilobyte.
 MOST_FAILURES = 1000
 
+# Locations and days that a report tells apart.
+MOST_LOCATIONS = 1000
+
 # Plan records that a report holds: enough for those of a few hundred processes that were killed.
 MOST_PLAN_RECORDS = 1000
 
@@ -28,26 +31,6 @@ Became = Literal["settled", "unsettled", "stopped"]
 # S3 Standard, us-east-1: per request. DELETE is free.
 _WRITE_USD = 0.005 / 1000
 _READ_USD = 0.0004 / 1000
-# What is said to a person of each reason under `sources.left`.
-_REASONS = {
-    Why.YOUNG: "younger than --min-age",
-    Why.SINGLE: "nothing to join it with",
-    Why.TOO_LARGE: "larger than --max-size",
-    Why.COVERED: "offsets already inside an existing output",
-    Why.CORRUPT: "failed the content check",
-    Why.EMPTY: "empty",
-    Why.ARCHIVED: "in an archive tier",
-    Why.UNPARSED: "name does not match the layout",
-    Why.EXCLUDED: "left out by --include or --exclude",
-    Why.UNPLANNED: "outside what the saved plan still joins",
-    Why.LEASED: "their group is worked on by another run",
-    Why.UNFINISHED: "an earlier run left their group unfinished",
-    Why.STOPPED: "the run ended before their turn",
-    Why.FAILED: "their output failed",
-    Why.ATTRIBUTES: "attributes unlike their neighbours'",
-    Why.CHANGED: "changed or deleted since the listing",
-    Why.DELETE_REFUSED: "joined, but the store refused the delete",
-}
 # The stages of a run, in their order, and their requests. The few GETs of the probe, of records and
 # of small read-backs count as GETs.
 _STAGES = {
@@ -212,18 +195,30 @@ class PathListPart(_Part):
     limit: int = PATH_LIST_LIMIT
 
 
-class TopicPart(_Part):
-    """One topic: its sources, and what became of them.
+class SharePart(_Part):
+    """A share of the sources, and what became of them.
 
     In a dry run: what would become of them; the bytes of outputs are then those of their sources.
     """
 
-    topic: str
     sources: int = 0
     bytes: int = 0
     joined: int = 0
     outputs: int = 0
     output_bytes: int = 0
+
+
+class TopicPart(SharePart):
+    """The sources of one topic."""
+
+    topic: str
+
+
+class LocationPart(SharePart):
+    """The sources under one prefix that are of one day, as `yyyy/MM/dd`; empty without a date."""
+
+    location: str
+    date: str = ""
 
 
 class PlanPart(_Part):
@@ -279,7 +274,7 @@ class Failure(_Part):
 
 
 class Report(_Part):
-    """See `docs/operations.md`. Additive changes only."""
+    """See `docs/operations.md`. Additive changes only. `stopped_by` is the limit that ended it."""
 
     type: Literal["summary"] = "summary"
     schema_version: int = Field(default=1, alias="schema")
@@ -288,6 +283,7 @@ class Report(_Part):
     started: str
     seconds: float = 0.0
     exit_code: int = 0
+    stopped_by: str = ""
     scope: ScopePart
     store: StorePart = Field(default_factory=StorePart)
     groups: GroupsPart = Field(default_factory=GroupsPart)
@@ -298,6 +294,7 @@ class Report(_Part):
     attributes: AttributesPart = Field(default_factory=AttributesPart)
     path_list: PathListPart = Field(default_factory=PathListPart)
     topics: list[TopicPart] = Field(default_factory=list)
+    locations: list[LocationPart] = Field(default_factory=list)
     requests: dict[str, int] = Field(default_factory=dict)
     retries: int = 0
     throttled: int = 0
@@ -357,14 +354,6 @@ class Report(_Part):
     def as_json(self) -> dict[str, Any]:
         """The report as JSON values, with the field names of `docs/operations.md`."""
         return self.model_dump(mode="json", by_alias=True)
-
-
-def reason_of(why: str) -> str:
-    """The reason why a source was left, in words; `why` is a name under `sources.left`.
-
-    One that this version does not know, from a later version's report, is its own words.
-    """
-    return _REASONS[Why(why)] if why in list(Why) else why.replace("_", " ")
 
 
 def cost(requests: Counter[str]) -> float:

@@ -177,6 +177,7 @@ class GroupQueue:
             await list_prefixes(
                 self.session.store, self.workload, prefixes, self.account, self.stop, enqueue
             )
+            self.account.all_listed = True
             self._divide(all_listed=True)
             await hand_on()
             for _ in consumers:

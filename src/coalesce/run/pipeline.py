@@ -12,7 +12,7 @@ from coalesce.protocol.lease import Lease
 from coalesce.protocol.session import GroupRules, Session
 from coalesce.protocol.survey import Leftovers, survey
 from coalesce.report import warnings
-from coalesce.report.account import Account, Event, new_report
+from coalesce.report.account import Account, Event, Phase, new_report
 from coalesce.report.report import Report
 from coalesce.run.dry_run import plan_all
 from coalesce.run.groups import GroupQueue
@@ -79,6 +79,16 @@ class Run:
         """The report so far."""
         return self._account.report
 
+    @property
+    def phase(self) -> Phase:
+        """What the run is doing."""
+        return self._account.phase
+
+    @property
+    def all_listed(self) -> bool:
+        """Whether the report has every source that there is."""
+        return self._account.all_listed
+
     def interrupt(self, code: int) -> None:
         """Ends the run between outputs, in all its processes, with this exit code."""
         self.stop.request(code)
@@ -111,6 +121,7 @@ class Run:
 
     async def _plan(self) -> None:
         await self._store.check_access(self._workload.prefixes[0])
+        self._account.phase = Phase.PLANNING
         self.lines = await plan_all(self._store, self._workload, self._account, self.stop)
 
     async def _run(self, *, join: bool) -> None:
@@ -142,11 +153,15 @@ class Run:
             if not ground.holds(rival):
                 account.warn(warnings.unfinished_run(rival, self._settings.bucket))
         async with watch(session.store, rivals.alive) as watches:
+            account.phase = Phase.SETTLING
             found = await settle(session, leftovers.records, rivals, ground, account, stop)
             await clean_up(session, ground, rivals, account)
             if join:
+                account.phase = Phase.JOINING
                 await groups.work_on_all(found.standing)
+            account.phase = Phase.WAITING if rivals.alive else Phase.ENDING
             ended = await wait_for(watches, rivals, account, stop)
+        account.phase = Phase.ENDING
         if ended is not None:
             rivals = rivals.after_watch(ended)
             last = await settle(session, found.owned, rivals, ground, account, stop, last_try=True)
@@ -174,7 +189,7 @@ class Run:
             self._account.close(
                 usage_of_run(self._store, self._capacity, self._workers),
                 seconds=self._clock() - self._started_at,
-                stop_code=self.stop.code,
+                stop=self.stop,
                 error_on_nothing=self._settings.error_on_nothing,
             )
         return self.report

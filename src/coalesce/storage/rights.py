@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # AWS service authorization reference, S3.
-_ACTIONS = {
+ACTIONS = {
     "PutObject": "s3:PutObject",
     "GetObject": "s3:GetObject",
     "HeadObject": "s3:GetObject",
@@ -25,7 +25,7 @@ _TELL_ABSENCE = frozenset({"GetObject", "HeadObject"})
 
 def action_of(operation: str) -> str:
     """The IAM action that an operation needs."""
-    return _ACTIONS.get(operation, "a right")
+    return ACTIONS.get(operation, "a right")
 
 
 def arn_of(bucket: str, region: str) -> str:
@@ -48,7 +48,7 @@ def right_of(operation: str, where: str, bucket: str, region: str) -> str:
     `where` is the request's key, or its prefix if it is one on the bucket. Empty for an operation
     that nothing is known of.
     """
-    if operation not in _ACTIONS:
+    if operation not in ACTIONS:
         return ""
     arn, action = arn_of(bucket, region), action_of(operation)
     if operation in _ON_BUCKET:
