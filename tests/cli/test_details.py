@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from coalesce import errors
-from coalesce.cli.output import JsonLines
+from coalesce.cli.log import JsonLines
 from coalesce.exits import ExitCode
 from coalesce.report.report import Report
 from coalesce.run.pipeline import Run

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 from coalesce.cli.app import app
 from coalesce.cli.files import check_writable
+from coalesce.cli.log import set_up_log
 from coalesce.cli.origins import file_spellings, gather, read_file
-from coalesce.cli.output import Printer, set_up_log
+from coalesce.cli.output import Printer
 from coalesce.cli.request import FILE_NAMES, Request
 from coalesce.errors import CoalesceError, ConfigurationError, UsageError
 from coalesce.settings import Settings, as_directory, parse_days, parse_duration, parse_size

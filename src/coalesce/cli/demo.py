@@ -7,11 +7,12 @@ import json
 from collections import Counter
 
 from coalesce.cli.generate import progress_bar
+from coalesce.cli.log import set_up_log
 from coalesce.cli.options import Values
-from coalesce.cli.output import Printer, on_stdout, print_line, set_up_log
+from coalesce.cli.output import Printer, on_stdout, print_line
 from coalesce.cli.request import DemoOptions, OutputOptions, parse
 from coalesce.cli.status import status_table
-from coalesce.cli.tables import print_table
+from coalesce.cli.tables import pairs, print_table
 from coalesce.demo.dataset import Shape
 from coalesce.demo.proof import fill, find_leftovers, read_records
 from coalesce.demo.server import embedded_server
@@ -55,9 +56,9 @@ async def _demonstrate(count: int, printer: Printer) -> int:
     if printer.as_json:
         print_line(json.dumps({"type": "proof", "wrong": wrong}))
     if wrong:
-        _say(printer, f"Proof:  FAILED: {'; '.join(wrong)}")
+        _say(printer, f"Proof:   FAILED: {'; '.join(wrong)}")
         return ExitCode.INTEGRITY
-    _say(printer, "Proof:  read again from the bucket, every record is there exactly once")
+    _say(printer, "Proof:   read again from the bucket, every record is there exactly once")
     return report.exit_code
 
 
@@ -91,7 +92,7 @@ async def _fill(options: S3Options, count: int, printer: Printer) -> Counter[byt
 async def _run(options: S3Options, printer: Printer) -> Report:
     async with open_s3(options) as store:
         run = Run(store, _SETTINGS, printer.emit)
-        async with printer.progress(run.report):
+        async with printer.progress(run):
             report = await run.coalesce()
     printer.summary(report)
     _say(printer, "")
@@ -120,5 +121,7 @@ async def _show(store: S3Store, when: str, printer: Printer) -> Counter[bytes]:
     print_line(f"coalesce status {_SCOPE}\n")
     with on_stdout():
         print_table(status_table(status, _SETTINGS.min_age))
-    print_line(f"\n{when + ':':7} {sight}")
+    print_line("")
+    with on_stdout():
+        print_table(pairs([(f"{when}:", str(sight))]))
     return records

@@ -13,9 +13,10 @@ from functools import partial
 from typing import Literal
 
 from coalesce.cli.files import check_writable
+from coalesce.cli.log import logs_json, set_up_log
 from coalesce.cli.monitoring import Monitoring
 from coalesce.cli.options import Values
-from coalesce.cli.output import Printer, set_up_log, write_report
+from coalesce.cli.output import Printer, write_report
 from coalesce.cli.plans import planned_settings, read_plan, save_plan
 from coalesce.cli.request import JobOptions, OutputOptions, Request, StoreOptions, parse
 from coalesce.errors import CoalesceError, UsageError
@@ -84,9 +85,20 @@ class Job:
 def run_job(name: JobName, values: Values) -> int:
     """One of the three jobs, from its values to its exit code.
 
-    Raises UsageError or ConfigurationError before there is a report.
+    Raises UsageError or ConfigurationError before there is a report, unless the log says it.
     """
-    set_up_log(parse(OutputOptions, values))
+    output = parse(OutputOptions, values)
+    set_up_log(output)
+    try:
+        return _run_job(name, values)
+    except CoalesceError as error:
+        if not logs_json(output):
+            raise
+        _log.error("%s. %s", error.message.rstrip("."), error.hint)
+        return exit_code_of(error)
+
+
+def _run_job(name: JobName, values: Values) -> int:
     if values.get("summaries") or values.get("parallelise"):
         _log.warning("-u and -c are accepted, but have no effect any more; leave them out")
     job = Job.of(name, values)
@@ -177,7 +189,7 @@ async def run_until_stopped(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
-    async with printer.progress(run.report):
+    async with printer.progress(run):
         try:
             await task
         except asyncio.CancelledError:

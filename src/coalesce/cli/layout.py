@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+from coalesce.cli.columns import Row
 from coalesce.cli.options import Values
 from coalesce.cli.output import on_stdout, print_line
 from coalesce.cli.request import OutputOptions, Request, parse
-from coalesce.cli.tables import Row, pairs, print_table
+from coalesce.cli.tables import pairs, print_table
 from coalesce.errors import UsageError
 from coalesce.exits import ExitCode
 from coalesce.model import GroupId, ObjectInfo, Source

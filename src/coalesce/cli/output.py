@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import json
 import logging
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import typer
 
+from coalesce.cli.columns import printable
 from coalesce.cli.files import reason_of, report_path, write_text
+from coalesce.cli.log import above_bar
+from coalesce.cli.progress import Pace, Watched
 from coalesce.cli.request import OutputOptions
 from coalesce.errors import CoalesceError, ConfigurationError
 from coalesce.report.account import Event
+from coalesce.report.failure_kinds import FailureTally, failure_line
 from coalesce.report.report import Failure, Report
 from coalesce.storage.s3 import S3Options
 
 _WARNINGS = frozenset({"empty", "leased", "unfinished", "unparsed", "waiting", "worker"})
 _REFRESH = 0.2
+_WITHOUT_CURSOR = frozenset({"dumb", "unknown"})  # kinds of terminals that no bar can be drawn on
 
 _log = logging.getLogger("coalesce")
 
@@ -54,7 +59,7 @@ class Printer:
     """Prints what a run does: events, progress, the summary.
 
     `interval` is the seconds between progress lines, `bar` whether there is a progress bar instead.
-    `errors` are those of stdout.
+    `errors` are those of stdout; `failures` are those that were emitted.
     """
 
     as_json: bool
@@ -63,6 +68,7 @@ class Printer:
     bar: bool
     interval: float
     errors: list[OSError] = field(default_factory=list)
+    failures: FailureTally = field(default_factory=FailureTally)
 
     @classmethod
     def of(cls, options: OutputOptions) -> Printer:
@@ -71,7 +77,11 @@ class Printer:
             as_json=options.as_json,
             quiet=options.quiet,
             verbose=options.verbose,
-            bar=sys.stderr.isatty() and not options.quiet and not options.no_progress,
+            bar=sys.stderr.isatty()
+            and os.environ.get("TERM") not in _WITHOUT_CURSOR
+            and not (options.as_json and sys.stdout.isatty())
+            and not options.quiet
+            and not options.no_progress,
             interval=max(options.stats_interval, _REFRESH),
         )
 
@@ -99,7 +109,7 @@ class Printer:
             with self._on_stdout():
                 typer.echo(json.dumps(event))
         if kind == "failure":
-            _log.error(failure_line(Failure.model_validate(event)), extra={"event": event})
+            self._log_failure(Failure.model_validate(event), event)
         elif kind in _WARNINGS:
             _log.warning(
                 "%s. %s", event["message"].rstrip("."), event["hint"], extra={"event": event}
@@ -107,11 +117,22 @@ class Printer:
         elif kind == "left" and self.verbose:
             _log.info("kept %s: %s", event["key"], event["why"], extra={"event": event})
 
+    def _log_failure(self, failure: Failure, event: Event) -> None:
+        """Logs the first failure of its kind, and all of them if every detail is asked for."""
+        if self.failures.add(failure).times == 1 or self.verbose:
+            _log.error(failure_line(failure), extra={"event": event})
+
+    def _log_repeated(self) -> None:
+        for count in () if self.verbose else self.failures.repeated:
+            event = {"type": "repeated", "code": count.first.code, "times": count.times}
+            _log.error(count.line, extra={"event": event})
+
     def summary(self, report: Report, min_age: float | None = None) -> None:
         """Prints the summary. `min_age` is the run's, in seconds.
 
         There is none for a person where nothing could be done: the failures have said so.
         """
+        self._log_repeated()
         if self.as_json:
             with self._on_stdout():
                 typer.echo(json.dumps(report.as_json()))
@@ -123,9 +144,9 @@ class Printer:
                 print_table(table(report, min_age))
 
     @asynccontextmanager
-    async def progress(self, report: Report) -> AsyncIterator[None]:
+    async def progress(self, run: Watched) -> AsyncIterator[None]:
         """Shows how far the run is, as long as the block lasts: as a bar or in lines."""
-        task = asyncio.create_task(self._bar(report) if self.bar else self._lines(report))
+        task = asyncio.create_task(self._bar(run) if self.bar else self._lines(run))
         try:
             yield
         finally:
@@ -133,89 +154,43 @@ class Printer:
             with suppress(asyncio.CancelledError):
                 await task
 
-    async def _lines(self, report: Report) -> None:
+    async def _lines(self, run: Watched) -> None:
+        pace = Pace()
+        pace.look(run, time.monotonic())
         while True:
             await asyncio.sleep(self.interval)
-            sources, outputs = report.sources, report.outputs
-            event = {
-                "type": "progress",
-                "seen": sources.seen,
-                "joined": sources.joined,
-                "outputs": outputs.written,
-                "bytes": outputs.bytes,
-            }
+            progress = pace.look(run, time.monotonic())
+            event = progress.as_event()
             self.emit(event)
             if not self.quiet:
-                _log.info(
-                    f"{sources.seen:,} sources found, {sources.joined:,} joined into"
-                    f" {outputs.written:,} outputs, {outputs.bytes:,} bytes",
-                    extra={"event": event},
-                )
+                _log.info(progress.sentence(), extra={"event": event})
 
-    async def _bar(self, report: Report) -> None:
+    async def _bar(self, run: Watched) -> None:
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-        )
+        from rich.live import Live
+        from rich.text import Text
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("sources"),
-            TimeElapsedColumn(),
+        console, pace = Console(stderr=True), Pace()
+        live = Live(
+            console=console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,  # stdout may be a file: it is not for the terminal's console
+            redirect_stderr=False,
         )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("joined", total=None)
+        with live, above_bar(console):
             while True:
-                progress.update(
-                    task, completed=report.sources.joined, total=report.sources.seen or None
+                line = pace.look(run, time.monotonic()).bar(
+                    console.width - 1, ascii_only=console.options.ascii_only
                 )
+                live.update(Text(line, no_wrap=True), refresh=True)
                 await asyncio.sleep(_REFRESH)
 
 
-class JsonLines(logging.Formatter):
-    """One JSON object per line, for collectors of logs."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line of one record; a failure's fields stand in it by their own names."""
-        line = {
-            "time": dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(
-                timespec="milliseconds"
-            ),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["trace"] = self.formatException(record.exc_info)
-        return json.dumps(line | getattr(record, "event", {}))
-
-
-def set_up_log(options: OutputOptions) -> None:
-    """Sends the log of this process to stderr, in the form and from the level asked for."""
-    plain = options.log_format == "text" or (options.log_format == "auto" and sys.stderr.isatty())
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s") if plain else JsonLines())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)  # the libraries underneath would log requests at lower levels
-    _log.setLevel(logging.ERROR if options.quiet else options.log_level.upper())
-
-
-def failure_line(failure: Failure) -> str:
-    """A failure for a person: its code, what happened, what to do next."""
-    return f"{failure.code}: {failure.message.rstrip('.')}. {failure.hint}".rstrip()
-
-
 def print_failures(failures: Iterable[Failure]) -> None:
-    """One line on stderr for each."""
-    for failure in failures:
-        typer.echo(failure_line(failure), err=True)
+    """One line on stderr for each kind."""
+    for count in FailureTally(failures).counts:
+        typer.echo(printable(count.line), err=True)
 
 
 async def write_report(report: Report, path: str, options: S3Options) -> None:

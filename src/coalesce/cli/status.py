@@ -6,17 +6,25 @@ import asyncio
 import json
 
 import typer
-from rich.console import Group, RenderableType
-from rich.table import Table
 
+from coalesce.cli.columns import Block, Columns, Row, Stack
 from coalesce.cli.options import Values
 from coalesce.cli.output import on_stdout, print_failures, print_line
 from coalesce.cli.request import Request
-from coalesce.cli.tables import Row, count_of, kept_rows, pairs, print_table, share_of_limit
+from coalesce.cli.tables import (
+    count_of,
+    kept_rows,
+    pairs,
+    print_table,
+    scope_rows,
+    share_of_limit,
+)
 from coalesce.inspect.status import ObjectTotal, Status, read_status
+from coalesce.report.units import human_bytes
 from coalesce.storage.s3 import open_s3
 
 _WIDTH = 24
+_EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 
 
 def show(values: Values) -> int:
@@ -41,28 +49,27 @@ async def _show(request: Request) -> int:
     return status.exit_code
 
 
-def status_table(status: Status, min_age: float) -> RenderableType:
+def status_table(status: Status, min_age: float) -> Block:
     """Topic by topic, then the whole, then the path list as bars.
 
     `min_age` is what a run is told as --min-age, in seconds.
     """
-    table = Table(box=None, pad_edge=False)
-    table.add_column("topic", overflow="fold")
-    for heading in ("small objects", "bytes", "outputs", "bytes", "would be joined", "into"):
-        table.add_column(heading, justify="right")
-    for topic in status.topics:
-        numbers = (
-            topic.sources.count,
-            topic.sources.bytes,
-            topic.outputs.count,
-            topic.outputs.bytes,
-            topic.would_join,
-            topic.would_write,
+    headings = ("topic", "sources", "size", "outputs", "size", "to join", "into")
+    topics = [
+        (
+            topic.topic,
+            f"{topic.sources.count:,}",
+            human_bytes(topic.sources.bytes),
+            f"{topic.outputs.count:,}",
+            human_bytes(topic.outputs.bytes),
+            f"{topic.would_join:,}",
+            f"{topic.would_write:,}",
         )
-        table.add_row(topic.topic, *(f"{number:,}" for number in numbers))
+        for topic in status.topics
+    ]
     paths = status.path_list
     rows: list[Row] = [
-        ("small objects", _total(status.sources)),
+        ("sources", _total(status.sources)),
         ("outputs", _total(status.outputs)),
         ("other keys", _total(status.other)),
         *kept_rows("would be kept", status.left, min_age),
@@ -70,11 +77,22 @@ def status_table(status: Status, min_age: float) -> RenderableType:
         ("path list", bar(paths.before, paths.limit, "now")),
         ("", bar(paths.after, paths.limit, "after a run")),
     ]
-    return Group(table, "", pairs(rows))
+    if status.exit_code == 0:
+        rows.append(("next", _next_step(status)))
+    return Stack([pairs(scope_rows(status.scope)), Columns(headings, topics), pairs(rows)])
+
+
+def _next_step(status: Status) -> str:
+    joined = sum(topic.would_join for topic in status.topics)
+    outputs = sum(topic.would_write for topic in status.topics)
+    if outputs:
+        return f"`coalesce run` joins {joined:,} sources into {count_of(outputs, 'output')}"
+    alive = [*(group.alive for group in status.unfinished), *(run.alive for run in status.leases)]
+    return "`coalesce recover` finishes what is unfinished" if not all(alive) else "nothing"
 
 
 def _total(total: ObjectTotal) -> str:
-    return f"{total.count:,}, {total.bytes:,} bytes"
+    return f"{total.count:,}, {human_bytes(total.bytes)}"
 
 
 def _unfinished_rows(status: Status) -> list[Row]:
@@ -102,9 +120,9 @@ def _unfinished_rows(status: Status) -> list[Row]:
 
 
 def bar(characters: int, limit: int, when: str) -> str:
-    """A length as a bar against the limit; what is there at all shows."""
-    filled = min(_WIDTH, max(round(characters / limit * _WIDTH), characters > 0))
+    """A length as a bar against the limit: as long as its share, to an eighth of a character."""
+    eighths = min(8 * _WIDTH, round(8 * _WIDTH * characters / limit))
+    filled = "█" * (eighths // 8) + _EIGHTHS[eighths % 8]
     return (
-        f"{'█' * filled}{'░' * (_WIDTH - filled)} {characters:,} characters {when},"
-        f" {share_of_limit(characters, limit)}"
+        f"▕{filled:{_WIDTH}}▏ {characters:,} characters {when}, {share_of_limit(characters, limit)}"
     )

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterable, Mapping
 
-from rich.console import Console, RenderableType
-from rich.table import Table
-
-from coalesce.exits import meaning_of
+from coalesce.cli.columns import Block, Columns, Pairs, Row, Stack
+from coalesce.exits import ExitCode, meaning_of
 from coalesce.model import Why
-from coalesce.report.report import AttributesPart, RecoveredPart, Report, StagePart
+from coalesce.report.next_step import next_step
+from coalesce.report.report import AttributesPart, RecoveredPart, Report, ScopePart, StagePart
+from coalesce.report.units import human_bytes, human_rate, human_seconds, human_share
 from coalesce.settings import format_duration
 
-Row = tuple[str, str]
-
-_PIPED_WIDTH = 160  # columns, so that lines stay whole where there is no terminal
+# As many prefixes are named; --date may make hundreds.
+_MOST_PREFIXES = 5
 
 _REASONS = {
     Why.YOUNG: "younger than --min-age{min_age}; run later or use --min-age 0",
@@ -40,21 +40,18 @@ _REASONS = {
 }
 
 
-class _Stdout(Console):
-    """Stdout, whose closed pipe is an error like any other: a job has more to do than to print."""
+def print_table(table: Block) -> None:
+    """Prints a table on stdout, as wide as the terminal is; in a pipe no line is folded.
 
-    def on_broken_pipe(self) -> None:
-        """Raises the BrokenPipeError, where rich would end the process with code 1."""
-        raise
-
-
-def print_table(table: RenderableType) -> None:
-    """Prints a table on stdout, as wide as the terminal is. Raises OSError."""
-    width = None if sys.stdout.isatty() else _PIPED_WIDTH
-    _Stdout(file=sys.stdout, highlight=False, soft_wrap=True, width=width).print(table)
+    Characters that stdout does not know become question marks. Raises OSError.
+    """
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    text = "".join(f"{line.rstrip()}\n" for line in table.lines(width))
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
 
 
-def summary_table(report: Report, min_age: float | None = None) -> Table:
+def summary_table(report: Report, min_age: float | None = None) -> Block:
     """What came of a run; `min_age` is its --min-age in seconds, if that is known."""
     sources, outputs, groups = report.sources, report.outputs, report.groups
     found = {
@@ -64,6 +61,8 @@ def summary_table(report: Report, min_age: float | None = None) -> Table:
         "failed": groups.failed,
     }
     rows: list[Row] = [
+        *scope_rows(report.scope),
+        ("run", report.run_id),
         ("groups", f"{groups.seen:,} found{_list_counts(found)}"),
         (
             "sources",
@@ -73,7 +72,7 @@ def summary_table(report: Report, min_age: float | None = None) -> Table:
         (
             "outputs",
             f"{outputs.written:,} written, {outputs.recovered:,} recovered;"
-            f" {outputs.bytes:,} bytes, {outputs.records:,} records"
+            f" {human_bytes(outputs.bytes)}, {outputs.records:,} records"
             + (f"; {outputs.oversized:,} larger than --max-size" if outputs.oversized else ""),
         ),
         *_recovered_rows(report.recovered),
@@ -87,29 +86,39 @@ def summary_table(report: Report, min_age: float | None = None) -> Table:
             f" {report.throttled:,} throttled",
         ),
         *_stage_rows(report.stages),
+        ("store", _store(report)),
         (
             "time",
-            f"{report.seconds:.1f} s, {report.cpu_seconds:.1f} s of CPU"
+            f"{human_seconds(report.seconds)}, {human_seconds(report.cpu_seconds)} of CPU"
             + (f" in {report.processes} worker processes" if report.processes > 1 else "")
             + f", peak memory {report.peak_rss_bytes // 2**20:,} MiB",
         ),
-        ("store", _store(report)),
-        _exit_code(report),
+        *_rate_rows(report),
+        *_end_rows(report),
     ]
-    return pairs(rows)
+    return Pairs(rows)
 
 
-def plan_table(report: Report, min_age: float | None = None) -> Table:
+def plan_table(report: Report, min_age: float | None = None) -> Block:
     """What a run would do, topic by topic; `min_age` is its --min-age in seconds."""
     assert report.plan is not None
     plan = report.plan
-    table = Table(box=None, pad_edge=False)
-    table.add_column("topic", overflow="fold")
-    for heading in ("sources", "bytes", "would be joined", "into outputs", "of bytes"):
-        table.add_column(heading, justify="right")
-    for topic in plan.topics:
-        numbers = (topic.sources, topic.bytes, topic.joined, topic.outputs, topic.output_bytes)
-        table.add_row(topic.topic, *(f"{number:,}" for number in numbers))
+    headings = ("topic", "sources", "size", "to join", "outputs", "size")
+    topics = [
+        (
+            topic.topic,
+            f"{topic.sources:,}",
+            human_bytes(topic.bytes),
+            f"{topic.joined:,}",
+            f"{topic.outputs:,}",
+            human_bytes(topic.output_bytes),
+        )
+        for topic in plan.topics
+    ]
+    joined, outputs = (
+        sum(topic.joined for topic in plan.topics),
+        sum(topic.outputs for topic in plan.topics),
+    )
     rows: list[Row] = [
         *kept_rows("would be kept", report.sources.left, min_age),
         ("path list", _path_list(report)),
@@ -119,16 +128,31 @@ def plan_table(report: Report, min_age: float | None = None) -> Table:
         ),
         (
             "forecast",
-            f"about {plan.seconds:.0f} s with one process,"
-            f" {plan.memory_bytes // 2**20:,} MiB of memory, {plan.bytes:,} bytes read and written",
+            f"about {human_seconds(plan.seconds)} with one process,"
+            f" {plan.memory_bytes // 2**20:,} MiB of memory,"
+            f" {human_bytes(plan.bytes)} read and written",
         ),
-        _exit_code(report),
+        *_reduction_rows(joined, outputs, "would become"),
+        *_end_rows(report),
     ]
-    both = Table.grid()
-    both.add_row(table)
-    both.add_row("")
-    both.add_row(pairs(rows))
-    return both
+    scope = Pairs([*scope_rows(report.scope), ("plan", f"{report.run_id}; nothing was written")])
+    return Stack([scope, Columns(headings, topics), Pairs(rows)])
+
+
+def scope_rows(scope: ScopePart) -> list[Row]:
+    """Where a command was at work."""
+    shown = scope.prefixes[:_MOST_PREFIXES]
+    more = len(scope.prefixes) - len(shown)
+    names = " ".join(prefix or "(all keys)" for prefix in shown)
+    rows = [
+        ("bucket", scope.bucket),
+        ("prefixes" if len(scope.prefixes) > 1 else "prefix", names),
+    ]
+    if more:
+        rows[-1] = ("prefixes", f"{names} and {more:,} more")
+    if scope.shard != "0/1":
+        rows.append(("shard", scope.shard))
+    return rows
 
 
 def kept_rows(title: str, left: Mapping[str, int], min_age: float | None) -> list[Row]:
@@ -144,9 +168,7 @@ def kept_rows(title: str, left: Mapping[str, int], min_age: float | None) -> lis
 
 def share_of_limit(characters: int, limit: int) -> str:
     """How much of the longest path list this is."""
-    share = characters / limit
-    part = f"{share:.1%}" if share >= 0.001 or not characters else "less than 0.1%"
-    return f"{part} of the longest that Hadoop can take"
+    return f"{human_share(characters, limit)} of the longest that Hadoop can take"
 
 
 def count_of(number: int, noun: str) -> str:
@@ -154,12 +176,9 @@ def count_of(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def pairs(rows: Iterable[Row]) -> Table:
+def pairs(rows: Iterable[Row]) -> Block:
     """Names and what there is to say of each."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return Pairs(list(rows))
 
 
 def _list_counts(counts: Mapping[str, int]) -> str:
@@ -225,5 +244,32 @@ def _path_list(report: Report) -> str:
     )
 
 
-def _exit_code(report: Report) -> Row:
-    return "exit code", f"{report.exit_code}: {meaning_of(report.exit_code)}"
+def _rate_rows(report: Report) -> list[Row]:
+    """How fast a run was, and how many fewer objects there are; nothing if it joined nothing."""
+    joined, outputs, seconds = report.sources.joined, report.outputs, report.seconds
+    if not joined or not seconds:
+        return []
+    per_second = human_rate(joined, seconds), human_bytes(outputs.bytes / seconds)
+    return [
+        ("rate", "{} sources/s, {}/s written".format(*per_second)),
+        *_reduction_rows(joined, outputs.written, "became"),
+    ]
+
+
+def _reduction_rows(joined: int, outputs: int, became: str) -> list[Row]:
+    if not joined or not outputs:
+        return []
+    factor = joined / outputs
+    times = f"{factor:,.0f}" if factor >= 9.95 else f"{factor:.1f}"
+    text = f"{joined:,} sources {became} {count_of(outputs, 'output')}: {times} times fewer objects"
+    return [("reduction", text)]
+
+
+def _end_rows(report: Report) -> list[Row]:
+    """How it ended, and what to do next."""
+    stopped = report.exit_code == ExitCode.LIMIT and report.stopped_by
+    limit = f", {report.stopped_by}" if stopped else ""
+    return [
+        ("exit code", f"{report.exit_code}: {meaning_of(report.exit_code)}{limit}"),
+        ("next", next_step(report)),
+    ]

@@ -8,13 +8,16 @@ from typing import Any
 
 import typer
 
+from coalesce.cli.columns import Row, printable
 from coalesce.cli.options import Values
-from coalesce.cli.output import failure_line, on_stdout, print_line
+from coalesce.cli.output import on_stdout, print_line
 from coalesce.cli.request import Request, VerifyOptions, parse
-from coalesce.cli.tables import Row, pairs, print_table
+from coalesce.cli.tables import pairs, print_table
 from coalesce.exits import meaning_of
 from coalesce.inspect.verify import Verification, verify
+from coalesce.report.failure_kinds import FailureTally
 from coalesce.report.report import Failure
+from coalesce.report.units import human_bytes
 from coalesce.storage.s3 import open_s3
 
 
@@ -28,12 +31,15 @@ def prove(values: Values) -> int:
 
 async def _prove(request: Request, deep: bool) -> int:
     as_json = request.output.as_json
+    failures = FailureTally()
 
     def emit(event: dict[str, Any]) -> None:
         if as_json:
             print_line(json.dumps(event))
         elif event["type"] == "failure":
-            typer.echo(failure_line(Failure.model_validate(event)), err=True)
+            count = failures.add(Failure.model_validate(event))
+            if count.times == 1:
+                typer.echo(printable(count.line), err=True)
 
     async with open_s3(request.store) as store:
         result = await verify(store, request.settings, deep=deep, emit=emit)
@@ -42,6 +48,8 @@ async def _prove(request: Request, deep: bool) -> int:
     else:
         with on_stdout():
             print_table(pairs(_rows(result)))
+        for count in failures.repeated:
+            typer.echo(printable(count.line), err=True)
     return result.exit_code
 
 
@@ -52,7 +60,7 @@ def _rows(result: Verification) -> list[Row]:
             "outputs",
             f"{result.outputs:,} found, {result.proven:,} proven, {result.failed:,} failed",
         ),
-        ("proven", f"{result.bytes:,} bytes from {result.sources:,} sources{records}"),
+        ("proven", f"{human_bytes(result.bytes)} from {result.sources:,} sources{records}"),
         ("how", "every byte read again" if result.deep else "by metadata and HEAD"),
     ]
     if result.unsummed:

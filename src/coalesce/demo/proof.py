@@ -17,6 +17,7 @@ from coalesce.demo.dataset import Shape, generate_objects
 from coalesce.errors import first_failure
 from coalesce.naming.layouts import layout
 from coalesce.report.report import path_characters
+from coalesce.report.units import human_bytes
 from coalesce.storage.base import ObjectStore
 
 _AT_ONCE = 32
@@ -72,7 +73,7 @@ class PrefixContents:
 
     def __str__(self) -> str:
         return (
-            f"{self.objects:,} objects, {self.bytes:,} bytes, {self.records:,} records, "
+            f"{self.objects:,} objects, {human_bytes(self.bytes)}, {self.records:,} records, "
             f"path list {self.path_list:,} characters"
         )
 

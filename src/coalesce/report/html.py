@@ -7,7 +7,7 @@ from html import escape
 
 from coalesce.exits import meaning_of
 from coalesce.report.merging import MergedReport
-from coalesce.report.report import reason_of
+from coalesce.report.reasons import reason_of
 
 _STYLE = """
 :root {
