@@ -15,13 +15,13 @@ from coalesce.exits import meaning_of
 from coalesce.model import Why
 from coalesce.report.html import render_page
 from coalesce.report.merging import load, merge
+from coalesce.report.reasons import reason_of
 from coalesce.report.report import (
     Failure,
     Report,
     ScopePart,
     StagePart,
     TopicPart,
-    reason_of,
 )
 from coalesce.run.pipeline import Run
 from coalesce.storage.memory import MemoryStore
@@ -161,7 +161,7 @@ class Page(HTMLParser):
             for name, value in attrs
             if name in ("src", "href", "action") or name.startswith("on")
         ]
-        if tag not in ("meta", "rect"):
+        if tag not in ("meta", "wbr"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -171,7 +171,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.said += f"{data} " if "style" not in self.open else ""
+        self.said += data if "style" not in self.open else ""
 
 
 def test_the_page_shows_everything_and_runs_nothing_that_a_name_could_hold() -> None:
@@ -214,13 +214,13 @@ def test_the_page_shows_everything_and_runs_nothing_that_a_name_could_hold() -> 
         "younger than --min-age",
         "67",
         "CorruptGzip",
-        "50.00%",
+        "50%",
         "exit code 4",
         meaning_of(4),
         "GetObject",
         "upload",
-        "4,321.2",
-        "617,321.4",  # milliseconds of each of the 7 requests
+        "1 h 12 min",
+        "617,321.4 ms",  # for each of the 7 requests
     ):
         assert word in shown.said, word
     assert "prefers-color-scheme: dark" in text
@@ -238,29 +238,27 @@ async def test_every_request_of_a_run_belongs_to_one_stage() -> None:
     assert merge(taken).stages == {"get": StagePart(requests=4, seconds=2.5)}
 
 
-def bar_widths(text: str, label: str) -> list[float]:
-    """The widths of all bars of the chart with this label, from top to bottom."""
-    chart = re.search(rf'aria-label="{label}">(.*?)</svg>', text)
-    assert chart is not None
-    return [float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)"', chart[1])]
+def bars(text: str, heading: str) -> list[float]:
+    """How long the bars below a heading are, in percent of their tracks."""
+    (body,) = re.findall(rf"<h2>{heading}.*?</h2>(.*?)</section>", text)
+    return [float(width) for width in re.findall(r"width:([\d.]+)%", body)]
 
 
-def test_bars_are_as_long_as_their_numbers() -> None:
-    """Per topic one for the objects before and one for those after, the largest topic first."""
-    topics = [
-        TopicPart(topic="b", sources=25),
-        TopicPart(topic="a", sources=100, joined=100, outputs=50),
-    ]
-    text = render_page(merge([report(topics=topics, path_list={"before": 100, "after": 1})]))
-    assert bar_widths(text, "objects by topic before and after") == [480, 240, 120, 120]
-    assert bar_widths(text, "path list before and after") == [480, 4.8]
-    kept = render_page(merge([report(path_list={"before": 50, "after": 100})]))  # --no-delete
-    assert bar_widths(kept, "path list before and after") == [240, 480]
+def test_bars_are_as_long_as_their_share() -> None:
+    """The path list's of its limit: what is next to nothing looks like nothing."""
+    paths = {"before": 2**30, "after": 1_000_000}
+    left = {"young": 25, "corrupt": 50}
+    text = render_page(merge([report(path_list=paths, sources={"seen": 100, "left": left})]))
+    assert bars(text, "Path list") == [50.0, 0.0466]
+    assert bars(text, "Sources that were kept") == [50.0, 25.0]
+    over = render_page(merge([report(path_list=paths | {"before": 2**32})]))
+    assert bars(over, "Path list")[0] == 100.0
 
 
-def test_the_page_writes_a_stores_message_and_our_hint_as_two_sentences() -> None:
+def test_the_page_says_what_the_store_said_and_what_to_do_about_it() -> None:
     failure = Failure(code="AccessDenied", message="403 Access Denied.", hint="Check the role.")
-    assert "403 Access Denied. Check the role." in render_page(merge([report(failures=[failure])]))
+    said = Page(render_page(merge([report(failures=[failure])]))).said
+    assert "403 Access Denied.Check the role." in said  # two cells
 
 
 def test_failures_that_a_report_has_no_room_for_are_counted_all_the_same() -> None:
@@ -276,8 +274,8 @@ def test_the_page_says_which_tries_count_no_more() -> None:
     tries = [report(code=143), report(started="2026-11-22T02:40:00+00:00")]
     page = render_page(merge(tries))
     assert "143 (tried again since)" in page
-    assert '<tr class="old">' in page
-    assert '<tr class="bad">' not in page
+    assert '<tr role="row" class="old">' in page
+    assert '<tr role="row" class="good">' in page
 
 
 def test_the_page_says_of_how_many_topics_it_shows_the_largest() -> None:
@@ -384,7 +382,7 @@ def test_what_differs_in_the_attributes_of_outputs_adds_up_and_is_shown() -> Non
     assert merged.attributes.example == "K: content-type is <a>"
     page = render_page(merged)
     assert "<h2>Attributes</h2>" in page
-    assert "K: content-type is &lt;a&gt;" in page
+    assert "K: content-type is <a>" in Page(page).said
     assert "<h2>Attributes</h2>" not in render_page(merge([report()]))
 
 

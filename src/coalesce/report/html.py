@@ -1,52 +1,29 @@
-"""Renders a report as one self-contained web page: tables and bars, readable in light and dark."""
+"""Renders a report as one self-contained web page: the verdict first, then what to do, then why."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from coalesce.exits import meaning_of
-from coalesce.report.merging import MergedReport
+from coalesce.exits import ExitCode, meaning_of
+from coalesce.report.failure_kinds import FailureKind
+from coalesce.report.html_parts import (
+    STYLE,
+    Cell,
+    Long,
+    Number,
+    bar,
+    name,
+    paragraph,
+    section,
+    table,
+)
+from coalesce.report.merging import MergedReport, RunPart
+from coalesce.report.next_step import next_step
 from coalesce.report.reasons import reason_of
-
-_STYLE = """
-:root {
-  color-scheme: light dark;
-  --ink: #1d2330; --faint: #667085; --line: #d9dee7; --ground: #fff;
-  --before: #b9c3d6; --after: #2f6fde; --bad: #c4320a;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --ink: #e6e9ef; --faint: #98a2b3; --line: #333b4a; --ground: #12161f;
-    --before: #4a556b; --after: #6ea2ff; --bad: #ff8a65;
-  }
-}
-body {
-  font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground);
-  max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
-}
-h1 { font-size: 1.5rem; margin-bottom: 0; }
-h2 { font-size: 1.1rem; margin-top: 2.2rem; }
-p.under { color: var(--faint); margin-top: .2rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; }
-th, td {
-  text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; overflow-wrap: anywhere;
-}
-th { color: var(--faint); font-weight: 500; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.bad { color: var(--bad); font-weight: 600; }
-.old { color: var(--faint); }
-.tiles { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; margin: 1.2rem 0; }
-.tiles b { display: block; font-size: 1.4rem; font-variant-numeric: tabular-nums; }
-svg { width: 100%; height: auto; }
-svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
-svg .v { fill: var(--faint); }
-.before { fill: var(--before); }
-.after { fill: var(--after); }
-.key span { display: inline-block; width: .8em; height: .8em; margin: 0 .3em 0 1em; }
-"""
+from coalesce.report.report import Failure, LocationPart, SharePart
+from coalesce.report.units import human_bytes, human_rate, human_seconds, human_share
 
 _HEAD = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -55,11 +32,18 @@ _HEAD = (
 
 _MAX_ROWS = 200
 
-# A chart, in units of its own: names, then bars, then their numbers.
-_CHART_WIDTH = 940
-_BARS_LEFT = 300
-_LONGEST_BAR = 480
-_NAME_CHARACTERS = 44
+# Codes of runs that did nothing wrong, and that the next one follows up.
+_STOPPED = frozenset(
+    {
+        ExitCode.LIMIT,
+        ExitCode.LEASED,
+        ExitCode.TRANSIENT,
+        ExitCode.INTERRUPTED,
+        ExitCode.TERMINATED,
+        ExitCode.NOTHING,
+    }
+)
+_SHARES = ("sources", "size", "joined", "outputs", "size of outputs", "fewer objects")
 
 
 def render_page(report: MergedReport) -> str:
@@ -71,256 +55,243 @@ def render_page(report: MergedReport) -> str:
     Returns:
         The page, to be stored as UTF-8.
     """
-    verdict = f"coalesce: {escape(meaning_of(report.exit_code))}"
+    locations, dates = _by_location(report.locations), _by_date(report.locations)
+    topics = {topic.topic: topic for topic in report.topics}
     parts = [
-        f"<h1>{verdict}</h1>",
-        f'<p class="under">{_render_exit_code(report.exit_code)} · {escape(report.started)}, '
-        f"{report.seconds:,.1f} s · {escape(report.scope.bucket)}"
-        f" · version {escape(report.version)}</p>",
+        _render_verdict(report),
         _render_totals(report),
-        _render_section(
-            "Path list, against the longest that Hadoop can take", _chart_path_list(report)
-        ),
-        _render_section("Failures", _list_failures(report)),
-        _render_section("Objects by topic", _chart_objects(report)),
-        _render_section("Bytes by topic", _list_topics(report)),
-        _render_section("Small objects left in place, and why", _chart_left(report)),
-        _render_section("Attributes", _list_attributes(report)),
-        _render_section("Runs", _chart_seconds(report) + _list_runs(report)),
-        _render_section("Stages", _list_stages(report)),
-        _render_section("Requests", _list_requests(report)),
+        section("Failures", _list_failures(report)),
+        section("Path list, against the longest that Hadoop can take", _show_path_list(report)),
+        section("Sources that were kept, and why", _show_kept(report)),
+        section("By location", _list_shares("location", locations)),
+        section("By date", _list_shares("date", dates, largest_first=False)),
+        section("By topic", _list_shares("topic", topics)),
+        section("Attributes", _list_attributes(report)),
+        section("Runs", _list_runs(report.runs)),
+        section("Stages", _list_stages(report)),
+        section("Requests", _list_requests(report)),
     ]
+    title = f"coalesce: {escape(meaning_of(report.exit_code))}"
     return (
-        f"{_HEAD}<title>{verdict}</title><style>{_STYLE}</style></head>"
-        f"<body>{''.join(parts)}</body></html>\n"
+        f"{_HEAD}<title>{title}</title><style>{STYLE}</style></head>"
+        f"<body><main>{''.join(parts)}</main></body></html>\n"
     )
 
 
-def _render_section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""
+def _kind_of(code: int) -> str:
+    """The CSS class of an exit code."""
+    if code == ExitCode.DONE:
+        return "good"
+    return "stopped" if code in _STOPPED else "bad"
 
 
-def _render_exit_code(code: int) -> str:
-    return f'<span class="{"bad" if code else "good"}">exit code {code}</span>'
+def _render_verdict(report: MergedReport) -> str:
+    scope, code = report.scope, report.exit_code
+    limit = f" ({report.stopped_by})" if code == ExitCode.LIMIT and report.stopped_by else ""
+    verdict = escape(f"{meaning_of(code)}{limit}")
+    where = f"s3://{scope.bucket}: {', '.join(prefix or 'all keys' for prefix in scope.prefixes)}"
+    when = f"exit code {code} · {report.started}, {human_seconds(report.seconds)}"
+    return (
+        f'<h1 class="{_kind_of(code)}">{verdict}</h1>'
+        f"<p>{name(where)}</p>"
+        f'<p class="faint">{name(f"{when} · run {report.run_id} · version {report.version}")}</p>'
+        f'<p class="next {_kind_of(code)}"><span><b>Next:</b> {name(next_step(report))}</span></p>'
+    )
 
 
 def _render_totals(report: MergedReport) -> str:
+    sources, outputs = report.sources, report.outputs
     totals = {
-        "small objects joined": report.sources.joined,
-        "outputs written": report.outputs.written,
-        "small objects deleted": report.sources.deleted,
-        "records in the outputs": report.outputs.records,
-        "requests": sum(report.requests.values()),
+        "sources joined": f"{sources.joined:,}",
+        "outputs written": f"{outputs.written:,}",
+        "fewer objects": _factor(sources.joined, outputs.written),
+        "sources deleted": f"{sources.deleted:,}",
+        "records in the outputs": f"{outputs.records:,}",
+        "written": human_bytes(outputs.bytes),
+        "written in a second": f"{human_bytes(outputs.bytes / (report.seconds or 1))}/s",
+        "sources in a second": human_rate(sources.joined, report.seconds),
+        "requests": f"{sum(report.requests.values()):,}",
+        "for requests, at list price": f"${report.cost_usd:,.4f}",
     }
-    tiles = [f"<div><b>{value:,}</b>{escape(name)}</div>" for name, value in totals.items()]
-    tiles.append(f"<div><b>${report.cost_usd:,.4f}</b>for requests, at list price</div>")
+    tiles = (f"<div><b>{escape(text)}</b>{what}</div>" for what, text in totals.items())
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
 
-def _render_table(
-    headings: Sequence[str], rows: Iterable[Sequence[object]], *, classes: Sequence[str] = ()
-) -> str:
-    """A table with one CSS class for each row, if given; numbers are aligned right."""
-    body = []
-    numeric: set[int] = set()
-    for at, row in enumerate(rows):
-        cells = []
-        for column, cell in enumerate(row):
-            if isinstance(cell, int | float):
-                numeric.add(column)
-                cells.append(f'<td class="n">{cell:,}</td>')
-            else:
-                cells.append(f"<td>{escape(str(cell))}</td>")
-        kind = f' class="{classes[at]}"' if classes else ""
-        body.append(f"<tr{kind}>{''.join(cells)}</tr>")
-    if not body:
-        return ""
-    head = "".join(
-        f'<th class="n">{escape(name)}</th>' if column in numeric else f"<th>{escape(name)}</th>"
-        for column, name in enumerate(headings)
-    )
-    return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-    )
+def _factor(joined: int, outputs: int) -> str:
+    if not joined or not outputs:
+        return "–"
+    factor = joined / outputs
+    return f"{factor:,.0f} times" if factor >= 9.95 else f"{factor:.1f} times"
 
 
-def _render_bars(rows: Sequence[tuple[str, float, float | None]], unit: str, label: str) -> str:
-    """A chart of (name, before, after): two bars for each name, or one where no `after` is given.
-
-    `label` is what a screen reader says of it.
-    """
-    if not rows:
-        return ""
-    longest = max(max(before, after or 0) for _, before, after in rows) or 1
-    pairs = any(after is not None for _, _, after in rows)
-    step = 44 if pairs else 26
-    drawn = []
-    for at, (name, before, after) in enumerate(rows):
-        y = at * step
-        drawn.append(f'<text x="0" y="{y + 14}">{escape(_shorten(name))}</text>')
-        drawn.append(_draw_bar("before" if pairs else "after", y + 3, before, longest, unit))
-        if after is not None:
-            drawn.append(_draw_bar("after", y + 20, after, longest, unit))
-    key = (
-        '<p class="key"><span style="background:var(--before)"></span>before'
-        '<span style="background:var(--after)"></span>after</p>'
-    )
-    return (
-        f'{key if pairs else ""}<svg viewBox="0 0 {_CHART_WIDTH} {len(rows) * step}" role="img" '
-        f'aria-label="{escape(label)}">{"".join(drawn)}</svg>'
-    )
+def _list_failures(report: MergedReport) -> str:
+    by_kind: dict[FailureKind, list[Failure]] = defaultdict(list)
+    for failure in report.failures:
+        by_kind[FailureKind.of(failure)].append(failure)
+    rows: list[Sequence[Cell]] = [
+        (
+            kind.name or "failure",
+            Number.of(len(failures)),
+            Long(f"{failures[0].message.rstrip('.')}."),
+            Long(kind.hint),
+        )
+        for kind, failures in by_kind.items()
+    ]
+    headings = ("failure", "times", "the first of them", "what to do next")
+    shown = table("failures by kind", headings, rows[:_MAX_ROWS])
+    notes = {
+        "more kinds of failures are in the JSON report": len(rows) - _MAX_ROWS,
+        "more are only counted": report.failures_omitted,
+    }
+    rest = [paragraph(f"{count:,} {what}.") for what, count in notes.items() if count > 0]
+    repeated = [_list_repeated(kind, found) for kind, found in by_kind.items() if len(found) > 1]
+    return "".join((shown, *rest, *repeated))
 
 
-def _shorten(name: str) -> str:
-    return name if len(name) <= _NAME_CHARACTERS else f"{name[: _NAME_CHARACTERS - 1]}…"
+def _list_repeated(kind: FailureKind, failures: Sequence[Failure]) -> str:
+    """Where one kind of failure happened, to be unfolded."""
+    rows: list[Sequence[Cell]] = [
+        (failure.key or failure.group or "–", Long(failure.request_id or "–"))
+        for failure in failures[:_MAX_ROWS]
+    ]
+    more = len(failures) - len(rows)
+    rest = paragraph(f"{more:,} more are in the JSON report.") if more else ""
+    title = f"Where {kind.name} happened"
+    shown = table(title, ("key", "request id"), rows)
+    return f"<details><summary>{name(title)}</summary>{shown}{rest}</details>"
 
 
-def _draw_bar(kind: str, y: int, value: float, longest: float, unit: str) -> str:
-    """A bar and its number; whatever is not zero shows."""
-    width = max(1.0, _LONGEST_BAR * value / longest) if value else 0
-    return (
-        f'<rect class="{kind}" x="{_BARS_LEFT}" y="{y}" width="{width:.1f}" height="14" rx="2"/>'
-        f'<text class="v" x="{_BARS_LEFT + 6 + width:.1f}" y="{y + 11}">'
-        f"{value:,.0f} {escape(unit)}</text>"
-    )
-
-
-def _chart_path_list(report: MergedReport) -> str:
+def _show_path_list(report: MergedReport) -> str:
     paths = report.path_list
-    rows = [("all paths, joined by commas", float(paths.before), float(paths.after))]
-    share = (
-        f"{paths.before / paths.limit:.2%} of the longest that Hadoop can take "
-        f"({paths.limit:,} characters) before, {paths.after / paths.limit:.2%} after."
+    if not paths.before:
+        return ""
+    lengths = {"before": paths.before, "after": paths.after}
+    return "".join(
+        bar(
+            f"{when}: {length:,} characters, {human_share(length, paths.limit)} of {paths.limit:,}",
+            length / paths.limit,
+        )
+        for when, length in lengths.items()
     )
-    return _render_bars(rows, "characters", "path list before and after") + f"<p>{share}</p>"
 
 
-def _chart_objects(report: MergedReport) -> str:
-    topics = sorted(report.topics, key=lambda topic: -topic.sources)
-    rows = [
-        (topic.topic, float(topic.sources), float(topic.sources - topic.joined + topic.outputs))
-        for topic in topics[:_MAX_ROWS]
+def _show_kept(report: MergedReport) -> str:
+    left, seen = report.sources.left, report.sources.seen
+    return "".join(
+        bar(
+            f"{count:,} {reason_of(why)}, {human_share(count, seen)} of all that were seen",
+            count / seen if seen else 1.0,
+        )
+        for why, count in sorted(left.items(), key=lambda item: -item[1])
+        if count
+    )
+
+
+def _by_location(locations: Iterable[LocationPart]) -> dict[str, SharePart]:
+    return _sum_by((one.location or "the whole bucket", one) for one in locations)
+
+
+def _by_date(locations: Iterable[LocationPart]) -> dict[str, SharePart]:
+    dated = _sum_by((one.date or "without a date", one) for one in locations)
+    return dated if dated.keys() != {"without a date"} else {}
+
+
+def _sum_by(named: Iterable[tuple[str, SharePart]]) -> dict[str, SharePart]:
+    total: dict[str, SharePart] = {}
+    for key, share in named:
+        whole = total.setdefault(key, SharePart())
+        for field in SharePart.model_fields:
+            setattr(whole, field, getattr(whole, field) + getattr(share, field))
+    return total
+
+
+def _list_shares(what: str, shares: Mapping[str, SharePart], *, largest_first: bool = True) -> str:
+    items = sorted(shares.items(), key=lambda item: (-item[1].sources, item[0]))
+    shown = items[:_MAX_ROWS] if largest_first else sorted(items[:_MAX_ROWS])
+    rows: list[Sequence[Cell]] = [
+        (
+            key,
+            Number.of(share.sources),
+            Number(human_bytes(share.bytes)),
+            Number.of(share.joined),
+            Number.of(share.outputs),
+            Number(human_bytes(share.output_bytes)),
+            Number(_factor(share.joined, share.outputs)),
+        )
+        for key, share in shown
     ]
-    rest = f"<p>The {_MAX_ROWS} largest of {len(topics):,} topics.</p>"
-    return _render_bars(rows, "objects", "objects by topic before and after") + (
-        rest if len(topics) > _MAX_ROWS else ""
+    rest = f"The {_MAX_ROWS} largest of {len(items):,} {what}s."
+    return table(f"sources by {what}", (what, *_SHARES), rows) + (
+        paragraph(rest) if len(items) > _MAX_ROWS else ""
     )
-
-
-def _list_topics(report: MergedReport) -> str:
-    topics = sorted(report.topics, key=lambda topic: -topic.bytes)
-    return _render_table(
-        ("topic", "small objects", "bytes", "joined", "outputs", "bytes of outputs"),
-        [
-            (
-                topic.topic,
-                topic.sources,
-                topic.bytes,
-                topic.joined,
-                topic.outputs,
-                topic.output_bytes,
-            )
-            for topic in topics[:_MAX_ROWS]
-        ],
-    )
-
-
-def _chart_left(report: MergedReport) -> str:
-    rows = [
-        (reason_of(why), float(count), None) for why, count in report.sources.left.items() if count
-    ]
-    return _render_bars(rows, "", "small objects left in place, by reason")
 
 
 def _list_attributes(report: MergedReport) -> str:
     said = report.attributes
     rows = [
-        ("small objects that say something else than their output", said.differing),
+        ("sources that say something else than their output", said.differing),
         ("outputs whose store did not keep what they were to say", said.not_kept),
     ]
-    table = _render_table(("what", "number"), [row for row in rows if row[1]])
-    return table + (f"<p>{escape(said.example)}</p>" if said.example else "")
+    cells = [(what, Number.of(count)) for what, count in rows if count]
+    return table("attributes", ("what", "number"), cells) + (
+        paragraph(said.example) if said.example else ""
+    )
 
 
-def _chart_seconds(report: MergedReport) -> str:
-    rows = [
-        (f"{run.scope.layout} {' '.join(run.scope.prefixes)} {run.scope.shard}", run.seconds, None)
-        for run in report.runs
+def names_of(runs: Sequence[RunPart]) -> list[str]:
+    """What tells each run from the others: only what differs, or its prefixes if nothing does."""
+    fields = [
+        [run.scope.bucket for run in runs],
+        [run.scope.layout for run in runs],
+        [" ".join(run.scope.prefixes) or "all keys" for run in runs],
+        [" ".join(f"partition {number}" for number in run.scope.partitions) for run in runs],
+        [f"shard {run.scope.shard}" for run in runs],
     ]
-    return _render_bars(rows, "s", "seconds of each run")
+    differing = [texts for texts in fields if len(set(texts)) > 1] or [fields[2]]
+    return [" ".join(filter(None, texts)) for texts in zip(*differing, strict=True)]
 
 
-def _list_runs(report: MergedReport) -> str:
-    rows = [
+def _list_runs(runs: Sequence[RunPart]) -> str:
+    rows: list[Sequence[Cell]] = [
         (
-            f"{run.scope.bucket}: {' '.join(run.scope.prefixes)}",
-            run.scope.layout,
-            run.scope.shard,
+            named,
             run.started,
-            run.seconds,
-            run.joined,
-            run.written,
-            run.failures,
+            Number(human_seconds(run.seconds)),
+            Number.of(run.joined),
+            Number.of(run.written),
+            Number.of(run.failures),
             f"{run.exit_code} (tried again since)" if run.superseded else str(run.exit_code),
         )
-        for run in report.runs
+        for named, run in zip(names_of(runs), runs, strict=True)
     ]
-    headings = (
-        "bucket and prefixes",
-        "layout",
-        "shard",
-        "started",
-        "seconds",
-        "joined",
-        "outputs",
-        "failures",
-        "exit code",
-    )
-    classes = ["old" if run.superseded else "bad" if run.exit_code else "" for run in report.runs]
-    return _render_table(headings, rows, classes=classes)
-
-
-def _list_failures(report: MergedReport) -> str:
-    rows = [
-        (
-            failure.code,
-            failure.group,
-            failure.key,
-            f"{failure.message.rstrip('.')}. {failure.hint}",
-            failure.request_id,
-        )
-        for failure in report.failures[:_MAX_ROWS]
-    ]
-    notes = {
-        "more are in the JSON report": len(report.failures) - len(rows),
-        "more are only counted": report.failures_omitted,
-    }
-    rest = [f"<p>{count:,} {what}.</p>" for what, count in notes.items() if count]
-    table = _render_table(("code", "group", "key", "what happened", "request id"), rows)
-    return f"{table}{''.join(rest)}"
+    headings = ("run", "started", "time", "joined", "outputs", "failures", "exit code")
+    classes = ["old" if run.superseded else _kind_of(run.exit_code) for run in runs]
+    codes = sorted({run.exit_code for run in runs})
+    meanings = "; ".join(f"{code}: {meaning_of(code)}" for code in codes)
+    return table("runs", headings, rows, classes=classes) + paragraph(meanings)
 
 
 def _list_stages(report: MergedReport) -> str:
-    rows = [
+    rows: list[Sequence[Cell]] = [
         (
-            name,
-            stage.requests,
-            round(stage.seconds, 1),
-            round(1000 * stage.seconds / stage.requests, 1) if stage.requests else "",
+            stage,
+            Number.of(part.requests),
+            Number(human_seconds(part.seconds)),
+            Number(f"{1000 * part.seconds / part.requests:,.1f} ms" if part.requests else "–"),
         )
-        for name, stage in report.stages.items()
+        for stage, part in report.stages.items()
     ]
     if not rows:
         return ""
     note = (
         "Requests overlap, so their seconds add up to more than the run's. The check is CPU time."
     )
-    return (
-        _render_table(("stage", "requests", "seconds", "ms per request"), rows) + f"<p>{note}</p>"
+    return table("stages", ("stage", "requests", "time", "for each request"), rows) + paragraph(
+        note
     )
 
 
 def _list_requests(report: MergedReport) -> str:
     rows = sorted(report.requests.items(), key=lambda item: (item[1], item[0]), reverse=True)
-    return _render_table(("operation", "requests"), rows)
+    cells = [(operation, Number.of(count)) for operation, count in rows]
+    return table("requests", ("operation", "requests"), cells)
