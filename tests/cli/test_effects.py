@@ -164,7 +164,7 @@ def output(words: str, **warned: Any) -> dict[str, Case]:
         "log_level": Case("error", stderr_has(words), False, **warned),
         "log_format": Case("text", stderr_has(f"WARNING {words}"), True, **warned),
         "quiet": Case(True, quiet, True, never=("output",), **warned),
-        "no_progress": Case(True, lambda sight: sight.bars, 0, terminal=True),
+        "no_progress": Case(True, lambda sight: sight.bars, 0, terminal=True, never=("output",)),
         "stats_interval": Case("7s", lambda sight: set(sight.pauses), {7.0}),
     }
 

@@ -234,7 +234,7 @@ def invoke(
     sight = Sight({name: copy.deepcopy(bucket) for name, bucket in buckets.items()}, folder)
     with watching(sight, terminal=terminal), pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
-        done = CliRunner().invoke(app, [*words], env=dict(variables or {}))
+        done = CliRunner().invoke(app, [*words], env={"TERM": "xterm", **(variables or {})})
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     sight.code, sight.stdout, sight.stderr = done.exit_code, done.stdout, done.stderr

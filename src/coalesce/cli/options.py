@@ -310,7 +310,9 @@ OUTPUT = Group(
             "FORMAT",
         ),
         Option(("--quiet", "-q"), "log failures only, and print no summary"),
-        Option(("--verbose", "-v"), "also log every source that was kept, and why"),
+        Option(
+            ("--verbose", "-v"), "also log each source that was kept, and why, and each failure"
+        ),
         Option(("--no-progress",), "show no progress bar on a terminal"),
         Option(
             ("--stats-interval",),
