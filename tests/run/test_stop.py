@@ -138,3 +138,33 @@ def test_the_limits_are_those_of_the_settings() -> None:
     chosen = settings(max_groups=1, max_bytes="2KB", max_delete=3, deadline="4m")
     assert RunLimits.of(chosen) == RunLimits(groups=1, bytes=2000, sources=3, deadline=240)
     assert RunLimits.of(settings()) == RunLimits()
+
+
+@pytest.mark.parametrize(
+    ("limits", "name"),
+    [
+        (RunLimits(groups=0), "--max-groups"),
+        (RunLimits(bytes=1), "--max-bytes"),
+        (RunLimits(sources=1), "--max-delete"),
+        (RunLimits(deadline=0), "--deadline"),
+        (RunLimits(), ""),
+    ],
+)
+def test_a_run_names_the_limit_that_stopped_it(limits: RunLimits, name: str) -> None:
+    """The first one, whatever it runs into later."""
+    stop = Stop(limits, Clock())
+    if limits.groups is None:
+        stop.try_start_output(batch(sources=2, size=2))
+    stop.try_start_group()
+    assert stop.limit == name
+    stop.try_start_output(batch(sources=9, size=9))
+    assert stop.limit == name
+
+
+def test_the_limit_that_stopped_another_process_of_the_run_is_the_deadline() -> None:
+    stop = Stop(RunLimits(), Clock())
+    stop.request(ExitCode.LIMIT)
+    assert stop.limit == "--deadline"
+    stopped = Stop(RunLimits(), Clock())
+    stopped.request(ExitCode.TERMINATED)
+    assert stopped.limit == ""

@@ -310,9 +310,7 @@ OUTPUT = Group(
             "FORMAT",
         ),
         Option(("--quiet", "-q"), "log failures only, and print no summary"),
-        Option(
-            ("--verbose", "-v"), "also log each source that was kept, and why, and each failure"
-        ),
+        Option(("--verbose", "-v"), "also log each failure, and each source that was kept"),
         Option(("--no-progress",), "show no progress bar on a terminal"),
         Option(
             ("--stats-interval",),
