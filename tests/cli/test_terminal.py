@@ -196,20 +196,23 @@ async def test_a_terminal_without_a_cursor_gets_lines(bucket: S3Store) -> None:
 
 @pytest.mark.parametrize(
     ("more", "code"),
-    [
-        (["-u", "3"], 0),
-        (["-u", "3", "--save-plan", "x"], 2),
-        (["-u", "3", "--report", "/nowhere/x"], 10),
-    ],
+    [([], 0), (["--dry-run", "--save-plan", "s3://no-such-bucket-of-ours/plan"], 10)],
 )
 async def test_a_pipe_gets_nothing_but_json_on_stderr(
     more: list[str], code: int, bucket: S3Store
 ) -> None:
     await fill(bucket)
-    done = coalesce(bucket, *job(bucket, *more))
+    done = coalesce(bucket, *job(bucket, "-u", "3", *more))
     assert done.returncode == code
     levels = [json.loads(line)["level"] for line in done.stderr.splitlines()]
     assert levels == ["warning", "error"][: 1 + bool(code)]
+
+
+async def test_a_refusal_is_all_that_stands_on_stderr(bucket: S3Store) -> None:
+    done = coalesce(bucket, *job(bucket, "-u", "3", "--save-plan", "x"))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: --save-plan is for `plan`")
 
 
 def test_a_name_cannot_move_the_cursor(tmp_path: Path) -> None:

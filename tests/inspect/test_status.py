@@ -179,10 +179,10 @@ async def test_a_path_list_over_the_limit_is_shown_as_such() -> None:
     from coalesce.cli.status import bar
 
     assert status.path_list.limit == PATH_LIST_LIMIT
-    assert bar(PATH_LIST_LIMIT * 3, PATH_LIST_LIMIT, "now").startswith("█" * 24 + " ")
-    assert bar(PATH_LIST_LIMIT // 2, PATH_LIST_LIMIT, "now").startswith("█" * 12 + "░" * 12)
-    assert bar(1, PATH_LIST_LIMIT, "now").startswith("█░")
-    assert bar(0, PATH_LIST_LIMIT, "now").startswith("░")
+    assert bar(PATH_LIST_LIMIT * 3, PATH_LIST_LIMIT, "now").startswith(f"▕{'█' * 24}▏ ")
+    assert bar(PATH_LIST_LIMIT // 2, PATH_LIST_LIMIT, "now").startswith(f"▕{'█' * 12}{' ' * 12}▏ ")
+    assert bar(PATH_LIST_LIMIT // 100, PATH_LIST_LIMIT, "now").startswith(f"▕▎{' ' * 23}▏ ")
+    assert bar(1, PATH_LIST_LIMIT, "now").startswith(f"▕{' ' * 24}▏ ")
 
 
 @pytest.mark.timeout(180)
@@ -195,7 +195,7 @@ async def test_the_command_prints_it_as_text_and_as_json(bucket: S3Store) -> Non
     row = next(
         line.split() for line in text.stdout.splitlines() if line.startswith("db.core.topic")
     )
-    assert (row[1], row[3], row[5:]) == ("12", "0", ["12", "3"])
+    assert (row[1], row[4], row[7:]) == ("12", "0", ["12", "3"])
     done = coalesce(bucket, "status", *scope, "--output", "json")
     status = json.loads(done.stdout)
     assert (status["type"], status["schema"], status["sources"]["count"]) == ("status", 1, 12)

@@ -85,12 +85,15 @@ class Job:
 def run_job(name: JobName, values: Values) -> int:
     """One of the three jobs, from its values to its exit code.
 
-    Raises UsageError or ConfigurationError before there is a report, unless the log says it.
+    Raises UsageError or ConfigurationError before anything is logged, or if the log is text too.
     """
     output = parse(OutputOptions, values)
     set_up_log(output)
+    job = Job.of(name, values)
+    if values.get("summaries") or values.get("parallelise"):
+        _log.warning("-u and -c are accepted, but have no effect any more; leave them out")
     try:
-        return _run_job(name, values)
+        return _run_in_processes(job)
     except CoalesceError as error:
         if not logs_json(output):
             raise
@@ -98,10 +101,7 @@ def run_job(name: JobName, values: Values) -> int:
         return exit_code_of(error)
 
 
-def _run_job(name: JobName, values: Values) -> int:
-    if values.get("summaries") or values.get("parallelise"):
-        _log.warning("-u and -c are accepted, but have no effect any more; leave them out")
-    job = Job.of(name, values)
+def _run_in_processes(job: Job) -> int:
     settings = job.request.settings
     processes = most_processes(settings.processes, settings.memory) if job.name == "run" else 1
     with (
