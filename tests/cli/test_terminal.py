@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from coalesce.cli.output import Printer
+from coalesce.cli.request import OutputOptions
 from coalesce.report.report import Report
 from coalesce.storage.s3 import S3Store
 from support.buckets import fill
@@ -186,12 +188,13 @@ async def test_no_bar_is_drawn_into_json_on_a_terminal(bucket: S3Store) -> None:
     assert [json.loads(line)["type"] for line in written.splitlines()] == ["output", "summary"]
 
 
-async def test_a_terminal_without_a_cursor_gets_lines(bucket: S3Store) -> None:
-    await fill(bucket)
-    words = ["env", "TERM=dumb", *command(*job(bucket, "--stats-interval", "0.2s"))]
-    _, written = run_in_terminal(words, environment(bucket.endpoint), 80)
-    assert "\x1b" not in written
-    assert re.search(r"^INFO \w+: \d+ sources found, ", written, re.MULTILINE)
+@pytest.mark.parametrize(("kind", "bar"), [("xterm", True), ("dumb", False), ("unknown", False)])
+def test_a_terminal_without_a_cursor_gets_lines(
+    kind: str, bar: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", kind)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert Printer.of(OutputOptions()).bar is bar
 
 
 @pytest.mark.parametrize(
