@@ -166,6 +166,12 @@ def _drop_all(partitions: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(number for number in partitions if number != -1)
 
 
+def _check_encoding(text: str) -> str:
+    if "aws-chunked" in text:
+        raise ValueError("aws-chunked is how a client sends an object, not what it is encoded in")
+    return text
+
+
 def _check_header(text: str) -> str:
     if not (text.strip() and text.isascii() and text.isprintable()):
         raise ValueError("not a header's value; write printable ASCII, or source, or none")
@@ -270,7 +276,7 @@ class Settings(BaseModel):
     tags: Tags = "source"
     metadata: Metadata = "source"
     content_type: Header = "source"
-    content_encoding: Header = "source"
+    content_encoding: Annotated[Header, AfterValidator(_check_encoding)] = "source"
     strict_attributes: bool = False
 
     state: str = DEFAULT_STATE

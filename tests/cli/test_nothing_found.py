@@ -87,6 +87,17 @@ def test_keys_of_another_kind_beside_sources_are_only_counted(tmp_path: Path) ->
     assert "fit" not in sight.stderr
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("asked", [["--topic", "nosuch"], ["-n", "7"]])
+def test_a_topic_or_partition_that_is_not_there_is_told(
+    command: str, asked: list[str], tmp_path: Path
+) -> None:
+    sight = said(tmp_path, [command, "-p", "storage", *asked], *LAKE)
+    assert "no topic-partition here matches --topic and --partition" in sight.stderr
+    assert "There is storage/events/2026/11/24/t_0, for instance." in sight.stderr
+    assert "matches" not in said(tmp_path, [command, "-p", "storage", "-n", "0"], *LAKE).stderr
+
+
 def test_a_shard_does_not_speak_for_others(tmp_path: Path) -> None:
     for shard in ("0/2", "1/2"):
         assert (
@@ -96,7 +107,7 @@ def test_a_shard_does_not_speak_for_others(tmp_path: Path) -> None:
 
 
 def test_what_could_not_be_listed_is_not_called_empty() -> None:
-    found = Found({"a/", "b/"})
+    found = Found({"a/", "b/"}, lambda _: True)
     found.add_failed(["a/deeper/"])
     assert found.empty == {"b/"}
 

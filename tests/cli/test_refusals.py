@@ -82,6 +82,7 @@ def test_what_is_wrong_with_an_option_is_said_in_plain_words(words: str, said: s
         ("plan -b b -p a -m --processes 4", "--multiprocessor and --processes 4 contradict"),
         ("run -b b -p a -q -v", "--quiet and --verbose contradict each other"),
         ("run -b b -p a --ca-bundle f --no-verify-ssl", "--no-verify-ssl and --ca-bundle contra"),
+        ("run -b b -p a --content-encoding aws-chunked", "--content-encoding aws-chunked: aws-ch"),
         ("generate s3://b/x -p y", "'s3://b/x' and --prefix y contradict each other"),
         ("probe", "--bucket is required. See `coalesce probe --help`"),
         ("generate", "--bucket is required. See `coalesce generate --help`"),

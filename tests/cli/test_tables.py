@@ -71,6 +71,12 @@ def test_the_summary_says_how_many_processes_were_at_work(processes: int, words:
     assert f"time 2.5 s, 9.0 s of CPU{words}, peak memory 0 MiB" in shown
 
 
+def test_records_that_nobody_counted_are_not_said_to_be_none() -> None:
+    shown = lines(summary_table(report(outputs={"written": 2, "bytes": 7_000})))
+    assert any(line.endswith("records not counted") for line in shown)
+    assert any(line.endswith("0 records") for line in lines(summary_table(report())))
+
+
 def test_the_summary_says_what_was_done_for_earlier_runs() -> None:
     recovered = {"groups": 18, "outputs": 18, "sources_deleted": 1_180, "unsettled_groups": 2}
     shown = lines(summary_table(report(recovered=recovered)))

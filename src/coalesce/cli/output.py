@@ -25,7 +25,9 @@ from coalesce.report.failure_kinds import FailureTally, failure_line
 from coalesce.report.report import Failure, Report
 from coalesce.storage.s3 import S3Options
 
-_WARNINGS = frozenset({"empty", "leased", "unfinished", "unparsed", "waiting", "worker"})
+_WARNINGS = frozenset(
+    {"empty", "leased", "unfinished", "unmatched", "unparsed", "waiting", "worker"}
+)
 _REFRESH = 0.2
 _WITHOUT_CURSOR = frozenset({"dumb", "unknown"})  # kinds of terminals that no bar can be drawn on
 

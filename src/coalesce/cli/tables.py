@@ -10,7 +10,14 @@ from coalesce.cli.columns import Block, Columns, Pairs, Row, Stack
 from coalesce.exits import ExitCode, meaning_of
 from coalesce.model import Why
 from coalesce.report.next_step import next_step
-from coalesce.report.report import AttributesPart, RecoveredPart, Report, ScopePart, StagePart
+from coalesce.report.report import (
+    AttributesPart,
+    OutputsPart,
+    RecoveredPart,
+    Report,
+    ScopePart,
+    StagePart,
+)
 from coalesce.report.units import human_bytes, human_rate, human_seconds, human_share
 from coalesce.settings import format_duration
 
@@ -72,7 +79,7 @@ def summary_table(report: Report, min_age: float | None = None) -> Block:
         (
             "outputs",
             f"{outputs.written:,} written, {outputs.recovered:,} recovered;"
-            f" {human_bytes(outputs.bytes)}, {outputs.records:,} records"
+            f" {human_bytes(outputs.bytes)}, {_records(outputs)}"
             + (f"; {outputs.oversized:,} larger than --max-size" if outputs.oversized else ""),
         ),
         *_recovered_rows(report.recovered),
@@ -234,6 +241,13 @@ def _store(report: Report) -> str:
         report.store.mode, f"weaker mode {report.store.mode}"
     )
     return f"{mode}, checksum {checksum}" if checksum else mode
+
+
+def _records(outputs: OutputsPart) -> str:
+    """Without the check nobody counts them."""
+    if outputs.written and not outputs.records:
+        return "records not counted"
+    return f"{outputs.records:,} records"
 
 
 def _path_list(report: Report) -> str:

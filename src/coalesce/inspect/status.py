@@ -148,7 +148,7 @@ class _StatusBuilder:
         self._left: Counter[str] = Counter()
         self._records: dict[GroupId, PlanRecord] = {}
         self._unfinished: dict[GroupId, UnfinishedGroup] = {}
-        self._found = Found(set(prefixes))
+        self._found = Found(set(prefixes), self._scope.covers)
         self._denied = False
 
     def add_failure(self, error: CoalesceError) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 from coalesce.errors import CoalesceError
 from coalesce.listing.groups import Listing
+from coalesce.model import GroupId
 from coalesce.storage.base import ObjectStore
 
 _MOST = 3
@@ -19,20 +20,28 @@ class Found:
 
     Attributes:
         empty: Those that hold no key.
-        fits: Whether any key is a source's or an output's.
-        other_keys: Keys that are neither.
+        covers: Whether a group is in scope.
+        in_scope: Whether any group is.
+        other_group: A group that is not; empty if there is none.
+        other_keys: Keys that are neither a source's nor an output's.
         other_key: The first of them.
     """
 
     empty: set[str]
-    fits: bool = False
+    covers: Callable[[GroupId], bool]
+    in_scope: bool = False
+    other_group: str = ""
     other_keys: int = 0
     other_key: str = ""
 
     def add(self, listing: Listing) -> None:
         """Takes in one piece of the listing."""
         self.empty -= {prefix for prefix in self.empty if listing.prefix.startswith(prefix)}
-        self.fits |= bool(listing.groups or listing.outputs_only)
+        for group in (*listing.groups, *listing.outputs_only):
+            if self.covers(group.id):
+                self.in_scope = True
+            else:
+                self.other_group = self.other_group or str(group.id)
         self.other_keys += listing.other_keys
         self.other_key = self.other_key or listing.other_key
 

@@ -58,7 +58,8 @@ def worker_died() -> Event:
 def nothing_found(
     bucket: str, layout: str, found: Found, neighbours: Mapping[str, Sequence[str]]
 ) -> Iterator[Event]:
-    """There is no key under a prefix, or none that is named as the layout says.
+    """There is no key under a prefix, none that is named as the layout says, or none of a topic and
+    partition that was asked for.
 
     `neighbours` has each prefix without keys, and some under which there are keys.
     """
@@ -68,7 +69,13 @@ def nothing_found(
         if others:
             hint = f"There are {', '.join(others)} and {last}."
         yield _warning("empty", prefix, f"no keys under s3://{bucket}/{prefix}", hint)
-    if found.other_keys and not found.fits:
+    if found.in_scope:
+        return
+    if found.other_group:
+        message = "no topic-partition here matches --topic and --partition"
+        hint = f"There is {found.other_group}, for instance."
+        yield _warning("unmatched", found.other_group, message, hint)
+    elif found.other_keys:
         fitting = [name for name, other in LAYOUTS.items() if other.parse(found.other_key)]
         hint = f"A source is called {LAYOUTS[layout].example}."
         if fitting:

@@ -31,7 +31,7 @@ async def plan_all(
     plans: list[Plan] = []
     planned: list[PlannedGroup] = []
     records = await _find_records(store, workload, account)
-    found = Found(set(workload.prefixes))
+    found = Found(set(workload.prefixes), workload.scope.covers)
 
     async def plan_listing(listing: Listing) -> None:
         found.add(listing)

@@ -104,7 +104,7 @@ class GroupQueue:
 
     async def work_on_all(self, standing: Collection[str]) -> None:
         """Works on every group in scope; defers those whose plan records are `standing`."""
-        found = Found(set(self.workload.prefixes))
+        found = Found(set(self.workload.prefixes), self.workload.scope.covers)
 
         def choose(listing: Listing) -> list[Group]:
             found.add(listing)
