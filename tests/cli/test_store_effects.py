@@ -25,10 +25,12 @@ COMMANDS_WITH_A_STORE = [
     name
     for name, command in COMMANDS.items()
     if {option.name for option in STORE.options} <= {option.name for option in command.options}
+    and name != "config show"  # which asks nobody
 ]
 WORDS = {
     **{name: ["-b", "lake", "-p", "p"] for name in ("run", "plan", "recover", "status", "verify")},
     "report": ["s3://lake/reports/"],
+    "layout guess": ["-b", "lake", "-p", "p"],
     "probe": ["-b", "lake"],
     "generate": ["-b", "lake", "--objects", "1"],
 }
@@ -83,7 +85,7 @@ def requests_of(recorder: Recorder, command: str, saids: Sequence[Wording]) -> l
     Path("coalesce.toml").write_text("\n".join(line for said in saids for line in said.lines))
     variables = {name: text for said in saids for name, text in said.variables.items()}
     words = [word for said in saids for word in said.arguments]
-    done = CliRunner().invoke(app, [command, *WORDS[command], *words], env=variables)
+    done = CliRunner().invoke(app, [*command.split(), *WORDS[command], *words], env=variables)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return list(recorder.requests)
 

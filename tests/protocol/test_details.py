@@ -388,7 +388,7 @@ async def test_an_upload_whose_abort_failed_before_it_was_recorded_is_swept() ->
 
     store.before = before
     report = await night(bucket, store, max_files=2)
-    assert (report.exit_code, creations, aborts >= 1) == (ExitCode.FAILED, 2, True)
+    assert (report.exit_code, creations, aborts >= 1) == (ExitCode.CONFIGURATION, 2, True)
     assert (await night(bucket)).exit_code == 0
     assert (bucket.uploads, unfinished(bucket)) == ({}, [])
 
@@ -399,7 +399,7 @@ async def test_uploads_begun_beside_one_that_is_refused_are_aborted() -> None:
         MemoryStore(bucket), "CreateMultipartUpload", "topic_0_20_39", AccessDenied, times=1
     )
     report = await night(bucket, store, max_files=2)
-    assert report.exit_code == ExitCode.FAILED
+    assert report.exit_code == ExitCode.CONFIGURATION
     assert (bucket.uploads, unfinished(bucket)) == ({}, [])
 
 

@@ -286,7 +286,7 @@ class Crew:
         self.stop = stop
         yield
 
-    def take(self, count: int) -> None:
+    def take(self, count: int, on_death: Callable[[], None]) -> None:
         assert self.stop is not None
         self.seconds_left = self.stop.seconds_left
 

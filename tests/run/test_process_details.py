@@ -125,7 +125,9 @@ async def test_what_comes_of_a_task_that_was_given_up_changes_nothing() -> None:
     end = TaskEnd((), (), False, False, None)
     for number, untidy in ((1, False), (2, False), (3, True)):
         send(pipe, Reply(number, ProcessUsage(), untidy, 0, end))  # type: ignore[arg-type]
-    listening = asyncio.create_task(handle.listen(lease, Stop(RunLimits(), lambda: 0.0)))
+    listening = asyncio.create_task(
+        handle.listen(lease, Stop(RunLimits(), lambda: 0.0), lambda: None)
+    )
     for _ in range(10):
         await asyncio.sleep(0)
     assert (lease.untidy, handle.lost) == (True, False)

@@ -328,7 +328,7 @@ def with_two_workers(
 
         async def run() -> None:
             async with workers.assigned(Assignment(RULES, 2, 2**26), NoLease(), stop):
-                workers.take(2)
+                workers.take(2, lambda: None)
                 await do(workers)
 
         asyncio.run(run())

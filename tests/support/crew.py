@@ -158,7 +158,7 @@ class NearCrew:
         self._assignment = (assignment, lease, stop)
         yield
 
-    def take(self, count: int) -> None:
+    def take(self, count: int, on_death: Callable[[], None]) -> None:
         assert self._assignment is not None
         assignment, lease, stop = self._assignment
         shared = replace(assignment, processes=max(1, count))

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from coalesce.cli.columns import Pairs
 from coalesce.cli.options import Values
 from coalesce.cli.origins import Gathered, Origin
 from coalesce.cli.output import on_stdout, print_line
@@ -19,6 +20,7 @@ from coalesce.settings import Settings, format_value
 
 _DEFAULT = Origin("default", "")
 _MODELS: tuple[type[BaseModel], ...] = (Settings, StoreOptions, OutputOptions, JobOptions)
+_VALUE_WIDTH = 40
 _WITHOUT_EFFECT = frozenset({"summaries", "parallelise"})
 
 
@@ -103,12 +105,12 @@ def _as_text(field: FieldInfo, value: Any) -> str:
     return format_value(field, value)
 
 
-def _table(settings: list[_Setting]) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("setting", "value", "from"):
-        table.add_column(heading, overflow="fold")
-    for setting in settings:
-        table.add_row(setting.name, setting.text, " ".join(filter(None, setting.origin)))
-    return table
+def _table(settings: list[_Setting]) -> Pairs:
+    """A line for each setting: its value and where that comes from."""
+    width = min(_VALUE_WIDTH, max(len(setting.text) for setting in settings))
+    return Pairs(
+        [
+            (setting.name, f"{setting.text:{width}}  {' '.join(filter(None, setting.origin))}")
+            for setting in settings
+        ]
+    )
