@@ -681,7 +681,7 @@ async def test_the_store_copies_only_the_version_that_was_listed(
     async def before(request: Request) -> None:
         if request.key.startswith("data/"):
             asked.append(request.operation)
-            if asked == ["ListObjectsV2", "HeadObject"]:
+            if asked == ["ListObjectsV2", "HeadObject", "CreateMultipartUpload"]:
                 bucket.store(key, new)
 
     store.before = before
