@@ -97,6 +97,7 @@ async def test_no_part_before_a_copied_one_is_too_small(streamed: int) -> None:
     store, sources = stored(list(filter(None, bodies)), min_part_bytes=1000)
     sizes = await send(store, sources, PartSizes(usual=2000, least=1000), copy=True)
     assert min(sizes[:-1]) >= 1000
+    assert store.usage.requests["UploadPartCopy"] == 1
     assert body_of(store) == b"".join(bodies)
 
 
