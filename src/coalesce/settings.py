@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from coalesce.naming.shards import WHOLE, Shard
-from coalesce.storage.attributes import parse_metadata, parse_tags
+from coalesce.storage.attributes import Encryption, StorageClass, parse_metadata, parse_tags
 
 DEFAULT_STATE = "_coalesce/"
 TAKE_SOURCES, LEAVE_OUT = "source", "none"  # of the attributes of outputs
@@ -206,22 +206,6 @@ Prefix = Annotated[str, AfterValidator(check_prefix)]
 Partition = Annotated[int, AfterValidator(_check_partition)]
 LayoutName = Literal["corporate", "manifest"]
 GzipMode = Literal["single", "members"]
-StorageClass = Literal[
-    "source",
-    "none",
-    "STANDARD",
-    "REDUCED_REDUNDANCY",
-    "STANDARD_IA",
-    "ONEZONE_IA",
-    "INTELLIGENT_TIERING",
-    "GLACIER",
-    "DEEP_ARCHIVE",
-    "OUTPOSTS",
-    "GLACIER_IR",
-    "SNOW",
-    "EXPRESS_ONEZONE",
-]
-Encryption = Literal["source", "none", "AES256", "aws:kms", "aws:kms:dsse"]
 Header = Annotated[str, AfterValidator(_check_header)]
 Metadata = Annotated[str, _check_pairs(parse_metadata)]
 Tags = Annotated[str, _check_pairs(parse_tags)]
@@ -270,8 +254,8 @@ class Settings(BaseModel):
     """
     shard: Share = WHOLE
 
-    storage_class: StorageClass = "source"
-    sse: Encryption = "source"
+    storage_class: Literal["source", "none", StorageClass] = "source"
+    sse: Literal["source", "none", Encryption] = "source"
     sse_kms_key_id: Header = "source"
     tags: Tags = "source"
     metadata: Metadata = "source"

@@ -80,6 +80,7 @@ def failed_night() -> Report:
             "group": "data/2026/11/22/db.core.claimant_0",
             "key": key.format(n=n),
             "code": "AccessDenied",
+            "operation": "PutObject",
             "message": f"PutObject {key.format(n=n)!r}: 403 AccessDenied Access Denied",
             "hint": "Check the IAM policy; `coalesce policy` prints what a run needs.",
         }

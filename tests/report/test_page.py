@@ -59,6 +59,7 @@ def night(shard: str = "0/2", *, code: int = 0, **more: Any) -> Report:
             "group": "storage/events/2026/11/22/db.crm.subscription-preferences_changes-v2_0",
             "key": key.format(n=n),
             "code": "AccessDenied",
+            "operation": "PutObject",
             "request_id": f"4442587FB7D0A2F{n}",
             "message": f"PutObject {key.format(n=n)!r}: 403 AccessDenied Access Denied",
             "hint": "Check the IAM policy; `coalesce policy` prints what a run needs.",

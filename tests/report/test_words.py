@@ -73,7 +73,8 @@ def test_rates() -> None:
 
 def denied(operation: str, key: str) -> Failure:
     message = f"{operation} {key!r}: 403 AccessDenied"
-    return Failure(code="AccessDenied", key=key, message=message, hint="Check the policy.")
+    hint = "Check the policy."
+    return Failure(code="AccessDenied", key=key, message=message, hint=hint, operation=operation)
 
 
 def test_equal_failures_are_counted_under_the_right_that_is_missing() -> None:
@@ -81,7 +82,12 @@ def test_equal_failures_are_counted_under_the_right_that_is_missing() -> None:
         denied("PutObject", "a"),
         denied("GetObject", "b"),
         denied("UploadPart", "c"),
-        Failure(code="SlowDown", message="GetObject 'd': 503 SlowDown", hint="Wait."),
+        Failure(
+            code="SlowDown",
+            message="GetObject 'd': 503 SlowDown",
+            hint="Wait.",
+            operation="GetObject",
+        ),
     ]
     tally = FailureTally(failures)
     assert [(count.kind.name, count.times, count.first.key) for count in tally.counts] == [

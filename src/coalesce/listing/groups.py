@@ -219,7 +219,8 @@ def _unknown(prefix: str, error: StorageError) -> StorageError:
     """The failure of a listing; running again is no cure for one that is not allowed."""
     kind = AccessDenied if isinstance(error, AccessDenied) else ListingError
     message = f"listing {prefix!r}: {error.message}"
-    return kind(message, key=prefix, code=error.code, request_id=error.request_id)
+    said = {"code": error.code, "request_id": error.request_id, "operation": error.operation}
+    return kind(message, key=prefix, **said)
 
 
 async def _list_piece(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from coalesce.report.report import Failure
 from coalesce.storage.rights import ACTIONS
-
-_OPERATION = re.compile(r"([A-Z][A-Za-z0-9]+)(?= '|: )")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +19,10 @@ class FailureKind:
 
     @classmethod
     def of(cls, failure: Failure) -> FailureKind:
-        """The kind of a failure. Its request, if it was one, begins the message."""
-        found = _OPERATION.match(failure.message)
-        operation = found[1] if found and found[1] in ACTIONS else ""
+        """The kind of a failure."""
         denied = failure.code == "AccessDenied"
-        return cls(
-            failure.code, ACTIONS[operation] if denied and operation else operation, failure.hint
-        )
+        action = ACTIONS.get(failure.operation, "") if denied else failure.operation
+        return cls(failure.code, action, failure.hint)
 
     @property
     def name(self) -> str:

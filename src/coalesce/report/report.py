@@ -259,6 +259,7 @@ class Failure(_Part):
     request_id: str = ""
     message: str = ""
     hint: str = ""
+    operation: str = ""
 
     @classmethod
     def of(cls, error: CoalesceError, group: str = "") -> Failure:
@@ -270,6 +271,7 @@ class Failure(_Part):
             request_id=error.request_id,
             message=error.message,
             hint=error.hint,
+            operation=error.operation,
         )
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Literal
 
 METADATA = "x-amz-meta-"
 SSE = "x-amz-server-side-encryption"
@@ -27,7 +28,7 @@ _HEADERS = frozenset(
     }
 )
 # API reference, "CreateMultipartUpload".
-STORAGE_CLASSES = (
+StorageClass = Literal[
     "STANDARD",
     "REDUCED_REDUNDANCY",
     "STANDARD_IA",
@@ -39,8 +40,8 @@ STORAGE_CLASSES = (
     "GLACIER_IR",
     "SNOW",
     "EXPRESS_ONEZONE",
-)
-ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
+]
+Encryption = Literal["AES256", "aws:kms", "aws:kms:dsse"]
 
 _OWN = f"{METADATA}coalesce-"
 _LENGTH = len(METADATA)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import get_args
 
 from coalesce import errors
 from coalesce.storage.attributes import (
-    ENCRYPTIONS,
     MAX_METADATA_BYTES,
     METADATA,
     SSE,
     SSE_KEY,
-    STORAGE_CLASSES,
     Attributes,
+    Encryption,
+    StorageClass,
     attributes_in,
     check_tags,
     metadata_bytes,
@@ -99,9 +100,9 @@ def check_attributes(key: str, metadata: Mapping[str, str], attributes: Attribut
         problem = "InvalidTag"
     if metadata_bytes(headers) + own > MAX_METADATA_BYTES:
         problem = "MetadataTooLarge"
-    if attributes.storage_class not in ("", *STORAGE_CLASSES):
+    if attributes.storage_class not in ("", *get_args(StorageClass)):
         problem = "InvalidStorageClass"
-    if headers.get(SSE, "AES256") not in ENCRYPTIONS:
+    if headers.get(SSE, "AES256") not in get_args(Encryption):
         problem = "InvalidEncryptionAlgorithmError"
     if SSE_KEY in headers and not headers.get(SSE, "").startswith("aws:kms"):
         problem = "InvalidArgument"
