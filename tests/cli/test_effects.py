@@ -229,7 +229,7 @@ PLAN = {
     **{name: same(ATTRIBUTES[name].value, more=ATTRIBUTES[name].more) for name in ATTRIBUTES},
     "storage_class": Case("none", count(planned), 1, fill=lakes.described),
     "plan": Case("plan.jsonl", code, 2),
-    "memory": Case("64MiB", in_summary("plan", "memory_bytes"), 164 * 1024**2),
+    "memory": Case("64MiB", in_summary("plan", "memory_bytes"), 204 * 1024**2),
     "state": state_of_whole_bucket(planned, USUAL_OUTPUTS),
     "deadline": Case("1h", everything, same=True),
     "error_on_nothing": Case(True, code, 3, fill=lakes.empty),
