@@ -307,6 +307,9 @@ VERIFY = {
     "state": state_of_whole_bucket(verified, USUAL_OUTPUTS, **JOINED),
     "config": of_other(verified, ["x_0_0_2"], **JOINED),
     "output": OUTPUT["output"],
+    "no_progress": Case(
+        True, lambda sight: sight.bars, 0, terminal=True, never=("output",), **JOINED
+    ),
 }
 CASES = {"run": RUN, "plan": PLAN, "recover": RECOVER, "status": STATUS, "verify": VERIFY}
 _PLACE: dict[str, object] = {"bucket": "b", "prefix": ["data"], "output": "json"}
