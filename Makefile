@@ -92,9 +92,10 @@ lint: $(READY) ## Check format, style, layers and the Dockerfile
 	.venv/bin/lint-imports
 	.venv/bin/hadolint Dockerfile
 
-docs: $(READY) ## Write docs/options.md, docs/metrics.md, the tables of docs/scale.md and the dashboards from the program itself
+docs: $(READY) ## Write docs/options.md, docs/metrics.md, the JSON schemas, the tables of docs/scale.md and the dashboards from the program itself
 	.venv/bin/python ci/options.py
 	.venv/bin/python ci/metrics.py
+	.venv/bin/python ci/schemas.py
 	.venv/bin/python -m bench.scale
 
 layers: $(READY) ## Check which package may import which

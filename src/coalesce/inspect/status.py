@@ -85,7 +85,7 @@ class Status(BaseModel):
     """
 
     type: Literal["status"] = "status"
-    schema_version: int = Field(default=1, alias="schema")
+    schema_version: Literal[1] = Field(default=1, alias="schema")
     version: str = __version__
     scope: ScopePart
     sources: ObjectTotal = Field(default_factory=ObjectTotal)

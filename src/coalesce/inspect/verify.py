@@ -56,7 +56,7 @@ class Verification(BaseModel):
     """
 
     type: Literal["verify"] = "verify"
-    schema_version: int = Field(default=1, alias="schema")
+    schema_version: Literal[1] = Field(default=1, alias="schema")
     version: str = __version__
     scope: ScopePart
     deep: bool

@@ -43,7 +43,7 @@ class Run:
     Args:
         store: The bucket.
         settings: What the user asked for.
-        emit: Takes the run's events, as `docs/operations.md` lists them.
+        emit: Takes the run's events, as `docs/report.md` lists them.
         endpoint: The store's URL, for the report.
         planned: The saved plan of which the run works on its shard; None to plan by itself.
         run_id: An id that no other run has.
