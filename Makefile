@@ -49,8 +49,9 @@ test-readers: $(READY) ## Read outputs of both modes with the JDK, the AWS SDK, 
 acceptance: $(READY) ## Join 20,000 generated objects of each layout on real S3 servers, with and without kill -9, and compare every record
 	set -e; for server in $(SERVERS); do .venv/bin/python ci/with_server.py $$server .venv/bin/python ci/acceptance.py $(ARGS); done
 
-rehearsal: $(READY) ## Play two nights of array jobs on a local server: the first dies, the next settles it, with one job killed and one started twice: SERVER=ministack
+rehearsal: $(READY) ## Play two nights of array jobs that die, then a Monday and a Tuesday on a model of AWS: deploy, a night, a new image, a night with a dead location: SERVER=ministack
 	.venv/bin/python ci/with_server.py $(SERVER) .venv/bin/python ci/rehearsal.py
+	.venv/bin/python ci/with_server.py $(SERVER) .venv/bin/python ci/rehearsal_on_aws.py
 
 wheel: $(READY) ## Build the wheel that pip, pipx and uv install, into dist
 	$(UV) build --quiet --wheel --python .venv/bin/python --out-dir $(WHEELS)

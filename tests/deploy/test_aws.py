@@ -23,6 +23,7 @@ from coalesce.storage.s3 import S3Store
 from support.buckets import check_finished, data_in, fill, look
 from support.cloudformation import AWS, Account, Refused, template
 from support.command import coalesce, job, summary
+from support.events import failed, messages
 
 TEMPLATES = sorted(path.stem for path in AWS.glob("*.yaml"))
 LAYOUTS = ("storage", "manifests")
@@ -177,21 +178,6 @@ def test_what_cannot_be_delivered_is_kept_and_told() -> None:
     assert shared["Undelivered"]["AlarmActions"] == [SHARED["AlarmTopicArn"]]
 
 
-def matches(pattern: Any, event: Any) -> bool:
-    """Whether EventBridge sends an event to a rule, for the kinds of conditions that stand here."""
-    for name, wanted in pattern.items():
-        found = event.get(name)
-        if isinstance(wanted, dict):
-            if not matches(wanted, found or {}):
-                return False
-        elif isinstance(wanted[0], dict):
-            if (name in event) != wanted[0]["exists"]:
-                return False
-        elif found not in wanted:
-            return False
-    return True
-
-
 ONE = {"container": {"exitCode": 10}}
 SUMMARY = {"SUCCEEDED": 5, "FAILED": 3}
 
@@ -210,25 +196,11 @@ SUMMARY = {"SUCCEEDED": 5, "FAILED": 3}
 )
 def test_a_failure_is_told_once_with_what_is_known_of_it(detail: Any, told: str | None) -> None:
     shared = Account().deploy("coalesce-batch", "batch", **SHARED)
-    common = {"status": "FAILED", "jobName": "j", "jobId": "i", "statusReason": "r"}
-    event = {
-        "source": "aws.batch",
-        "detail-type": "Batch Job State Change",
-        "detail": common | {"jobQueue": "coalesce-batch-Queue"} | detail,
-    }
-    messages = []
-    for rule in ("Failed", "ArrayFailed"):
-        if matches(shared[rule]["EventPattern"], event):
-            transformer = shared[rule]["Targets"][0]["InputTransformer"]
-            text = transformer["InputTemplate"].strip('"')
-            for name, path in transformer["InputPathsMap"].items():
-                value: Any = event
-                for step in path.split(".")[1:]:
-                    value = value[step]
-                text = text.replace(f"<{name}>", str(value))
-            messages.append(text)
+    common = {"jobName": "j", "jobId": "i", "statusReason": "r"}
+    rules = (shared["Failed"], shared["ArrayFailed"])
+    found = messages(rules, failed("coalesce-batch-Queue", common | detail))
     wanted = "What to do on each exit code: " if detail is not ONE else "What to do on each code: "
-    assert messages == ([] if told is None else [f"{told}{wanted}docs/exit-codes.md"])
+    assert found == ([] if told is None else [f"{told}{wanted}docs/exit-codes.md"])
 
 
 def test_what_is_kept_for_good_does_not_block_a_first_deployment_that_failed() -> None:
