@@ -1,6 +1,7 @@
 """What the pages refer to is there: other pages and their headings, make targets, modules."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,18 @@ def test_every_make_target_exists(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     named = re.findall(r"(?:`|^ {4})make ([a-z][a-z-]*)", page.read_text("utf-8"), re.MULTILINE)
     assert set(named) <= targets
+
+
+def test_the_list_of_make_targets_names_each_in_one_piece_with_what_it_does() -> None:
+    done = subprocess.run(
+        ["make", "--silent", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True
+    )
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = dict(re.findall(r"^([a-z-]+):.*? ## (.*)$", makefile, re.MULTILINE))
+    shown = dict(re.findall(r"^  ([a-z-]+)\s+(\S.*)$", done.stdout, re.MULTILINE))
+    assert shown == targets
+    lines = done.stdout.splitlines()
+    assert len({line.index(text) for text in targets.values() for line in lines if text in line}) == 1
 
 
 def test_the_map_of_packages_names_their_modules() -> None:

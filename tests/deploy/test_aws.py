@@ -320,6 +320,12 @@ def test_the_container_may_nothing_that_it_need_not(layout: str) -> None:
     assert (container["User"], container["ReadonlyRootFilesystem"]) == (user[1], True)
 
 
+def test_the_job_is_told_its_region() -> None:
+    """The metadata that would say it is not there on Fargate."""
+    (variable,) = definition_of()["ContainerProperties"]["Environment"]
+    assert variable == {"Name": "AWS_DEFAULT_REGION", "Value": "eu-west-2"}
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 async def test_what_the_schedule_starts_does_the_job(layout: str, bucket: S3Store) -> None:
     """The definition's command, with its own parameters, on a real server; a command that is not

@@ -349,6 +349,10 @@ def test_the_self_update_follows_the_branch_that_the_pipeline_was_set_with(aviat
     (update,) = [step for step in steps(job["plan"]) if "set_pipeline" in step]
     given = yaml.safe_load((ROOT / aviator).read_text())["fly"]["vars"]
     assert update["vars"] == {**given, "branch": "((branch))"}
+    (merge,) = [step for step in steps(job["plan"]) if step.get("task") == "merge"]
+    (_, script) = merge["config"]["run"]["args"]
+    written = re.findall(r">\s*(\S+)", script)
+    assert written == ["/tmp/merge.yml"]  # not in the working tree, which others read
 
 
 def test_a_run_by_hand_may_pull_the_image_that_it_runs_in() -> None:

@@ -122,6 +122,13 @@ class Printer:
             )
         elif event["type"] == "left" and self.verbose:
             _log.info("kept %s: %s", event["key"], event["why"], extra={"event": event})
+        elif event["type"] == "planned" and self.verbose:
+            _log.info(
+                "would write %s from %s sources",
+                event["key"],
+                f"{event['sources']:,}",
+                extra={"event": event},
+            )
 
     def _log_failure(self, failure: Failure, event: Event) -> None:
         """Logs the first failure of its kind, and all of them if every detail is asked for."""
@@ -241,3 +248,4 @@ async def write_report(report: Report, path: str, options: S3Options) -> None:
             f"cannot write the report to {path!r}: {reason_of(error)}",
             hint="The run itself is over; see its summary.",
         ) from error
+    _log.info("the report is %s", path)

@@ -110,7 +110,9 @@ def _unfinished_rows(status: Status) -> list[Row]:
         dead = len(status.leases) - active
         rows.append(("runs", f"{active:,} active, {dead:,} ended without cleaning up"))
     if status.uploads is None:
-        rows.append(("open uploads", "this store does not list them"))
+        refused = any(failure.operation == "ListMultipartUploads" for failure in status.failures)
+        unseen = "unknown: see the failures" if refused else "this store does not list them"
+        rows.append(("open uploads", unseen))
     elif status.uploads:
         rows.append(("open uploads", f"{status.uploads:,}"))
     return rows
