@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coalesce.listing.found import Found, closest
-from coalesce.storage.memory import MemoryBucket
+from coalesce.errors import AccessDenied
+from coalesce.listing.found import Found, closest, find_empty
+from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
 from support.invoke import Sight, invoke
 
 PLANNING = ["run", "plan", "status"]
@@ -145,6 +146,17 @@ def test_what_could_not_be_listed_is_not_called_empty() -> None:
     found = Found({"a/", "b/"}, lambda _: True)
     found.add_failed(["a/deeper/"])
     assert found.empty == {"b/"}
+
+
+async def test_what_cannot_be_listed_is_not_known_to_be_empty() -> None:
+    store = MemoryStore(bucket_with(*LAKE))
+
+    async def refuse(request: Request) -> None:
+        if request.key == "secret/":
+            raise AccessDenied("no right", key=request.key)
+
+    store.before = refuse
+    assert await find_empty(store, ["secret/", "storage/", "strange/"]) == ["strange/"]
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,8 @@ def test_a_verification_counts_outputs_and_the_bytes_that_are_proven() -> None:
     extent, pace = Extent(found=40), Pace()
     begun = pace.look_at_check(extent, 0.0)
     assert (begun.left, "0/40+ outputs" in begun.bar(80)) == (None, True)
+    extent.proven = 1
+    assert pace.look_at_check(extent, 1.0).left is None
     extent.proven, extent.failed, extent.bytes = 9, 1, 5_000_000
     extent.found, extent.all_listed = 50, True
     assert pace.look_at_check(extent, 2.0).bar(80) == (
