@@ -25,14 +25,15 @@ $(UV):
 
 $(READY): pyproject.toml uv.lock | $(UV)
 	$(UV) sync --quiet --locked --all-extras --python $(PYTHON)
-	if git rev-parse --git-dir >/dev/null 2>&1; then git config core.hooksPath ci/hooks; fi
+	if git rev-parse --git-dir >/dev/null 2>&1; then git config core.hooksPath ci/hooks; else echo "no git repository here: no hooks are set"; fi
 	touch $@
 
 $(BENCH_READY): $(READY)
 	$(UV) sync --quiet --locked --all-extras --group bench --compile-bytecode --python $(PYTHON)
 	touch $@
 
-bootstrap: $(READY) ## Set up everything a developer needs, with only Python 3.11, venv and make on the machine
+bootstrap: $(READY) ## Set up everything a developer needs, with only Python 3.11, venv and make on the machine, and say what the tests will skip
+	@.venv/bin/python ci/skipped.py
 
 demo: $(READY) ## Run the main job on an embedded S3 server and check every record
 	.venv/bin/coalesce demo $(ARGS)
