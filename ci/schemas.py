@@ -31,7 +31,10 @@ Schema = dict[str, Any]
 
 
 class _Always(GenerateJsonSchema):
-    """All fields are there always, and are called what they are called."""
+    """All fields are there always, so that no default is needed, and each is called by its name."""
+
+    def default_schema(self, schema: Any) -> Schema:
+        return self.generate_inner(schema["schema"])
 
     def field_is_required(self, field: Any, total: bool) -> bool:
         return True

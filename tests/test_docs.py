@@ -45,7 +45,9 @@ def test_the_list_of_make_targets_names_each_in_one_piece_with_what_it_does() ->
     shown = dict(re.findall(r"^  ([a-z-]+)\s+(\S.*)$", done.stdout, re.MULTILINE))
     assert shown == targets
     lines = done.stdout.splitlines()
-    assert len({line.index(text) for text in targets.values() for line in lines if text in line}) == 1
+    assert (
+        len({line.index(text) for text in targets.values() for line in lines if text in line}) == 1
+    )
 
 
 def test_the_map_of_packages_names_their_modules() -> None:

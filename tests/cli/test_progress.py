@@ -77,7 +77,9 @@ def test_the_less_important_numbers_go_first(width: int, line: str) -> None:
 def test_the_line_fits_any_terminal(
     done: int, more: int, whole: bool, rate: float, width: int, phase: Phase
 ) -> None:
-    now = replace(HALF, phase=phase.value, done=done, seen=done + more, whole=whole, source_rate=rate)
+    now = replace(
+        HALF, phase=phase.value, done=done, seen=done + more, whole=whole, source_rate=rate
+    )
     assert len(now.bar(width)) <= width
     assert now.bar(width, ascii_only=True).isascii()
 
@@ -118,7 +120,7 @@ def test_a_verification_counts_outputs_and_the_bytes_that_are_proven() -> None:
     extent.proven, extent.failed, extent.bytes = 9, 1, 5_000_000
     extent.found, extent.all_listed = 50, True
     assert pace.look_at_check(extent, 2.0).bar(80) == (
-        "checking ━━━━────────────────  10/50 outputs  5/s  2.5 MB/s  0:08 left  1 failed"
+        "checking ━━━──────────────  10/50 outputs  5.0/s  2.50 MB/s  0:08 left  1 failed"
     )
 
 

@@ -123,9 +123,7 @@ def test_a_dry_run_says_what_it_expects() -> None:
     )
     shown = lines(plan_table(report(plan=plan)))
     assert "would be kept none" in shown
-    assert (
-        "requests 3 ($0.0001 at list price); more where the store deletes one by one" in shown
-    )
+    assert "requests 3 ($0.0001 at list price); more where the store deletes one by one" in shown
     assert (
         "forecast about 2.0 s with one process, up to 128 MiB of memory, 5 B read and written"
         in shown

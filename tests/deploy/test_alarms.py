@@ -25,9 +25,7 @@ DAY = dt.timedelta(days=1)
 def locations(**shards: int) -> dict[str, Any]:
     """The resources of locations, each a prefix of one bucket."""
     account = Account()
-    account.deploy(
-        "coalesce-batch", "batch", VpcId="v", SubnetIds="s", AlarmTopicArn=TOPIC
-    )
+    account.deploy("coalesce-batch", "batch", VpcId="v", SubnetIds="s", AlarmTopicArn=TOPIC)
     given = {"Image": "coalesce:1", "AlarmTopicArn": TOPIC, "Bucket": "b"}
     return {
         name: account.deploy(name, "location", Prefix=name, Shards=str(count), **given)

@@ -266,7 +266,9 @@ async def test_a_missing_right_to_delete_is_named() -> None:
     assert len(sources_in(bucket)) == 5
 
 
-@pytest.mark.parametrize("said", ["403 AccessDenied", "403 (needs s3:PutObject on arn:aws:s3:::b/k)"])
+@pytest.mark.parametrize(
+    "said", ["403 AccessDenied", "403 (needs s3:PutObject on arn:aws:s3:::b/k)"]
+)
 def test_a_missing_right_is_named_once(said: str) -> None:
     """By the refusal, if that names it."""
     refusal = errors.AccessDenied(said, key="k", operation="PutObject")
