@@ -1,7 +1,7 @@
 """Writes docs/report.schema.json and docs/events.schema.json from the types of the program: `make
 docs`. A test holds them current.
 
-Other programs read by them. A field that a written schema promises and the program no longer gives
+Other programs rely on them. A field that a written schema promises and the program no longer gives
 is refused: it takes another number of the schema.
 """
 
