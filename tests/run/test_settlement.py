@@ -114,7 +114,8 @@ def test_a_run_that_waits_says_for_whom_and_for_how_long() -> None:
         r"waiting for run (\S+) on \S+, which holds its lease for up to (\d+) s", waiting["message"]
     )
     assert said is not None
-    assert (said[1], 0 < int(said[2]) <= 60) == (waiting["key"], True)
+    assert said[1] == waiting["key"]
+    assert 0 < int(said[2]) <= 61  # the store's dates are exact to a second
 
 
 def test_what_is_finished_late_for_a_dead_run_is_told_once() -> None:
