@@ -369,7 +369,7 @@ def test_a_run_by_hand_may_pull_the_image_that_it_runs_in() -> None:
         "aws_region": "((aws.region))",
         "aws_access_key_id": "((aws.access_key_id))",
         "aws_secret_access_key": "((aws.secret_access_key))",
-        "aws_role_arn": "((production.role_arn))",
+        "aws_role_arn": "((production.by_hand_role_arn))",
         "aws_account_id": "((production.account))",
     }
 
