@@ -2,6 +2,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 UV := .tools/bin/uv
+CHECKOV_VERSION := 3.3.30
+CHECKOV := .tools/bin/checkov
 READY := .venv/.ready
 BENCH_READY := .venv/.bench
 SERVERS ?= versitygw ministack
@@ -14,7 +16,7 @@ FLY_UTILITY_TARGET ?= utility
 PARTITION ?= -1
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo test test-servers test-readers mutants acceptance rehearsal layers wheel image test-image test-deploy update-pipeline update-corporate-storage-coalescer-pipeline lint docs types fmt check bench bench-quick clean
+.PHONY: help bootstrap demo test test-servers test-readers mutants acceptance rehearsal layers wheel image test-image test-cluster test-deploy update-pipeline update-corporate-storage-coalescer-pipeline lint docs types fmt check bench bench-quick clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf(length($$1) > 16 ? "  %s\n  %16s %s\n" : "  %-16s%s %s\n", $$1, "", $$2)}' $(MAKEFILE_LIST)
@@ -63,7 +65,14 @@ image: ## Build the container image with docker, podman or buildah: BASE=python:
 test-image: $(READY) image ## Build the image and run it on a real server: read-only, without rights, with signals
 	COALESCE_TEST_IMAGE=$(TAG) .venv/bin/python ci/with_server.py versitygw .venv/bin/pytest -q tests/deploy/test_image.py
 
-test-deploy: $(READY) ## Check everything that deploys something, with the tools that are on the PATH; the rest is skipped and named
+test-cluster: $(READY) ## Apply the Kubernetes manifests to a real API server, built once from source, and try each exit code there; needs go and kubectl
+	.venv/bin/python ci/with_cluster.py .venv/bin/pytest -q -n 0 tests/deploy/test_cluster.py $(ARGS)
+
+# In a place of its own: it pins other versions of what the program uses.
+$(CHECKOV): | $(UV)
+	UV_TOOL_DIR=$(CURDIR)/.tools/share UV_TOOL_BIN_DIR=$(CURDIR)/.tools/bin $(UV) tool install --quiet --python $(PYTHON) checkov==$(CHECKOV_VERSION)
+
+test-deploy: $(READY) $(CHECKOV) ## Check everything that deploys something, with the tools that are on the PATH; the rest is skipped and named
 	$(UV) sync --quiet --locked --inexact --all-extras --group deploy
 	PATH="$(CURDIR)/.tools/bin:$$PATH" .venv/bin/pytest -q -n 2 -rs tests/deploy $(ARGS)
 
