@@ -74,6 +74,39 @@ def test_checkov_finds_nothing_but_what_is_explained() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def typed() -> list[str]:
+    """The commands of the page that deploy a template, each on one line."""
+    text = (AWS.parent.parent / "docs/deploy-aws.md").read_text("utf-8")
+    lines = re.sub(r" \\\n +", " ", text).splitlines()
+    return [line.strip() for line in lines if line.startswith("    aws cloudformation deploy ")]
+
+
+@pytest.mark.parametrize("command", typed(), ids=lambda command: command.split()[4])
+def test_what_the_docs_tell_to_type_has_the_parameters_of_its_template(command: str) -> None:
+    """Every one exists, and none that has no default is missing; IAM is acknowledged where roles
+    are made.
+    """
+    words = command.split()
+    path = AWS.parent.parent / words[words.index("--template-file") + 1]
+    known = template(path.stem)["Parameters"]
+    given = dict(word.split("=", 1) for word in words if re.match(r"[A-Z]\w+=", word))
+    assert given.keys() <= known.keys()
+    assert {name for name, one in known.items() if "Default" not in one} <= given.keys()
+    for name, value in given.items():
+        pattern = known[name].get("AllowedPattern", ".*")
+        assert re.fullmatch(pattern, value) or value.isupper(), name
+    makes_roles = any(
+        resource["Type"] == "AWS::IAM::Role"
+        for resource in template(path.stem)["Resources"].values()
+    )
+    assert ("CAPABILITY_IAM" in words) == makes_roles
+
+
+def test_the_docs_tell_how_to_deploy_what_everybody_needs() -> None:
+    told = {re.findall(r"/([\w-]+)\.yaml", command)[0] for command in typed()}
+    assert told == {"registry", "batch", "location", "deployer", "by-hand", "eks"}
+
+
 def test_a_second_image_rolls_out() -> None:
     """Every schedule starts the newest image, with no step between that CloudFormation refuses."""
     account = Account()
@@ -213,9 +246,8 @@ def test_what_is_kept_for_good_does_not_block_a_first_deployment_that_failed() -
         for resource in template(name)["Resources"].values()
         if "DeletionPolicy" in resource
     }
-    assert kept == dict.fromkeys(
-        ("AWS::Logs::LogGroup", "AWS::ECR::Repository", "AWS::S3::Bucket"), "RetainExceptOnCreate"
-    )
+    types = ("Logs::LogGroup", "ECR::Repository", "S3::Bucket", "IAM::OIDCProvider")
+    assert kept == {f"AWS::{type_}": "RetainExceptOnCreate" for type_ in types}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -537,6 +569,27 @@ def test_the_registry_stack_comes_up(account: boto3.Session) -> None:
         "coalesce",
         "IMMUTABLE_WITH_EXCLUSION",
     )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_roles_come_up(account: boto3.Session, deployed: dict[str, str]) -> None:
+    """That of who deploys, with a boundary that a location's roles then have, and that of runs by
+    hand.
+    """
+    iam = account.client("iam")
+    user = "arn:aws:iam::123456789012:user/ci"
+    buckets = {"StorageBucket": "my-bucket", "ManifestBucket": "my-manifests"}
+    deployer = deploy(account, "deployer", "deployer", TrustedPrincipals=user, **buckets)
+    by_hand = deploy(account, "by-hand", "by-hand", TrustedPrincipals=user)
+    for made in (deployer, by_hand):
+        name = made["RoleArn"].rpartition("/")[2]
+        trusted = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]["Statement"]
+        assert [statement["Principal"] for statement in trusted] == [{"AWS": [user]}]
+    boundary = deployer["PermissionsBoundary"]
+    given = LOCATION | {"Image": "coalesce:1", "PermissionsBoundary": boundary}
+    role = deploy(account, "main", "location", **given)["JobRoleArn"].rpartition("/")[2]
+    bound = iam.get_role(RoleName=role)["Role"]["PermissionsBoundary"]
+    assert bound["PermissionsBoundaryArn"] == boundary
 
 
 def test_the_lifecycle_waits_longer_than_any_run_may_take() -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from support.typed import blocks
+
 ROOT = Path(__file__).parent.parent.parent
 KUBERNETES = ROOT / "deploy/kubernetes"
 VERSIONS = ("1.33", "1.37")  # the first where retries by index are stable, and a late one
@@ -188,6 +190,20 @@ def test_every_location_has_a_service_account_of_its_own() -> None:
         account["metadata"]["name"] for account in accounts
     }
     assert not any(account["automountServiceAccountToken"] for account in accounts)
+
+
+@needs_kustomize
+def test_web_identity_takes_the_annotation_that_the_docs_show(tmp_path: Path) -> None:
+    _, patch = blocks("deploy.md", "Kubernetes")
+    shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
+    with (tmp_path / "kubernetes/overlays/nightly/storage-audit/kustomization.yaml").open("a") as file:
+        file.write(patch)
+    annotated = [
+        account["metadata"]["name"]
+        for account in of(built(str(tmp_path / "kubernetes/overlays/nightly")), "ServiceAccount")
+        if "eks.amazonaws.com/role-arn" in account["metadata"].get("annotations", {})
+    ]
+    assert annotated == ["coalesce-storage-audit"]
 
 
 @needs_kustomize
