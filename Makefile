@@ -74,7 +74,7 @@ $(CHECKOV): | $(UV)
 
 test-deploy: $(READY) $(CHECKOV) ## Check everything that deploys something, with the tools that are on the PATH; the rest is skipped and named
 	$(UV) sync --quiet --locked --inexact --all-extras --group deploy
-	PATH="$(CURDIR)/.tools/bin:$$PATH" .venv/bin/pytest -q -n 2 -rs tests/deploy $(ARGS)
+	PATH="$(CURDIR)/.tools/bin:$$PATH" COALESCE_TEST_SYSTEMD=1 .venv/bin/pytest -q -n 2 -rs tests/deploy $(ARGS)
 
 needs = @command -v $(1) >/dev/null || { echo "make $@ needs $(1), which comes from $(2)" >&2; exit 1; }
 needs-aviator = $(call needs,aviator,https://github.com/herrjulz/aviator/releases)

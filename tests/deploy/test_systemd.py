@@ -1,19 +1,32 @@
 """The systemd units: verified by systemd itself, and installed as the docs tell."""
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from coalesce.storage.s3 import S3Store
 from support import sandbox
+from support.buckets import check_finished, data_in, fill, look
+from support.command import environment
 from support.typed import commands
 
 ROOT = Path(__file__).parent.parent.parent
 UNITS = ROOT / "deploy/systemd"
 INSTALLED = "/opt/coalesce/bin/coalesce"
+PASSED_ON = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "COALESCE_ENDPOINT_URL",
+    "COALESCE_REGION",
+    "COALESCE_ADDRESSING",
+    "COALESCE_ACCEPT_WEAKER",
+)
 
 systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="needs systemd-analyze on the PATH"
@@ -109,3 +122,47 @@ def test_what_the_docs_tell_to_type_installs_the_units() -> None:
     assert (enabled, target) == ("enabled", "/etc/systemd/system/coalesce@.timer")
     assert settings == (UNITS / "example.env").read_text().splitlines()
     assert [line for line in done.stderr.splitlines() if not line.startswith("Created symlink")] == []
+
+
+@pytest.mark.skipif(
+    "COALESCE_TEST_SYSTEMD" not in os.environ or shutil.which("systemd-nspawn") is None,
+    reason="needs systemd-nspawn, and make test-deploy",
+)
+@pytest.mark.timeout(600)
+async def test_the_service_does_the_job_where_the_docs_were_typed(
+    bucket: S3Store, tmp_path: Path
+) -> None:
+    """Line by line under a real systemd, with the real program: nothing of what the unit forbids is
+    needed.
+    """
+    await fill(bucket, 2, 3)
+    way = environment(bucket.endpoint)
+    settings = {name: way[name] for name in PASSED_ON if name in way}
+    settings |= {
+        "COALESCE_BUCKET": bucket.bucket,
+        "COALESCE_PREFIX": "data",
+        "COALESCE_MIN_AGE": "0",
+    }
+    install, copy, configure, enable = commands("deploy.md", "systemd")
+    done = sandbox.boot(
+        tmp_path,
+        install,
+        copy,
+        configure,
+        f"cat > /etc/coalesce/main.env <<'END'\n{as_lines(settings)}\nEND",
+        enable,
+        "systemctl is-active coalesce@main.timer",
+        "systemctl start --wait coalesce@main.service",
+        "systemctl show --property=Result,ExecMainStatus,NRestarts coalesce@main.service",
+        "journalctl --no-pager --output=cat --unit=coalesce@main.service >&2",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = done.stdout.splitlines()
+    assert said[-4:] == ["active", "Result=success", "NRestarts=0", "ExecMainStatus=0"]
+    held = await look(bucket)
+    assert len(data_in(held)) == 2
+    check_finished(held)
+
+
+def as_lines(variables: Mapping[str, str]) -> str:
+    return "\n".join(f"{name}={value}" for name, value in variables.items())

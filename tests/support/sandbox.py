@@ -46,3 +46,43 @@ def run(*lines: str) -> subprocess.CompletedProcess[str]:
         timeout=100,
         check=False,
     )
+
+
+# A systemd on a copy of the whole file system, with this machine's network and no more of it.
+_BOOT = """
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/upper /mnt/work /mnt/root
+mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
+cat > /mnt/root/etc/systemd/system/sandbox.service <<'END'
+[Service]
+Type=oneshot
+WorkingDirectory={root}
+ExecStart=/bin/sh -ex /mnt/lines
+StandardOutput=file:/mnt/out
+StandardError=file:/mnt/err
+ExecStopPost=/bin/systemctl exit $EXIT_STATUS
+END
+exec systemd-nspawn --quiet --directory=/mnt/root --register=no --keep-unit --bind={folder}:/mnt \\
+  --console=pipe --boot systemd.unit=sandbox.service
+"""
+
+
+def boot(folder: Path, *lines: str) -> subprocess.CompletedProcess[str]:
+    """Runs lines of shell as `run` does, where systemd is the first process.
+
+    Args:
+        folder: an empty one, for the lines and what they print.
+        lines: the first that fails is the last.
+    """
+    (folder / "lines").write_text("\n".join(lines))
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", _BOOT.format(root=ROOT, folder=folder)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    out, err = ((folder / name) for name in ("out", "err"))
+    if not out.exists():
+        raise AssertionError(f"systemd did not come up: {done.stdout}{done.stderr}")
+    return subprocess.CompletedProcess(lines, done.returncode, out.read_text(), err.read_text())
