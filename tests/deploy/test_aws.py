@@ -578,13 +578,25 @@ def test_the_roles_come_up(account: boto3.Session, deployed: dict[str, str]) -> 
     """
     iam = account.client("iam")
     user = "arn:aws:iam::123456789012:user/ci"
-    buckets = {"StorageBucket": "my-bucket", "ManifestBucket": "my-manifests"}
-    deployer = deploy(account, "deployer", "deployer", TrustedPrincipals=user, **buckets)
+    # All that may be given: the emulator keeps empty places where the template leaves something out.
+    provider = "arn:aws:iam::123456789012:oidc-provider/token.actions.githubusercontent.com"
+    deployer = deploy(
+        account,
+        "deployer",
+        "deployer",
+        StorageBucket="my-bucket",
+        ManifestBucket="my-manifests",
+        KmsKeyArns="arn:aws:kms:eu-west-2:123456789012:key/1",
+        SourceRepositoryArn="arn:aws:ecr:eu-west-2:111111111111:repository/coalesce",
+        GitHubRepository="owner/coalesce",
+        GitHubProviderArn=provider,
+        TrustedPrincipals=user,
+    )
     by_hand = deploy(account, "by-hand", "by-hand", TrustedPrincipals=user)
-    for made in (deployer, by_hand):
+    for made, who in ((deployer, [{"Federated": provider}, {"AWS": [user]}]), (by_hand, [{"AWS": [user]}])):
         name = made["RoleArn"].rpartition("/")[2]
         trusted = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]["Statement"]
-        assert [statement["Principal"] for statement in trusted] == [{"AWS": [user]}]
+        assert [statement["Principal"] for statement in trusted] == who
     boundary = deployer["PermissionsBoundary"]
     given = LOCATION | {"Image": "coalesce:1", "PermissionsBoundary": boundary}
     role = deploy(account, "main", "location", **given)["JobRoleArn"].rpartition("/")[2]

@@ -152,6 +152,7 @@ async def test_the_service_does_the_job_where_the_docs_were_typed(
         f"cat > /etc/coalesce/main.env <<'END'\n{as_lines(settings)}\nEND",
         enable,
         "systemctl is-active coalesce@main.timer",
+        "systemctl start dbus.service",  # which waiting needs
         "systemctl start --wait coalesce@main.service",
         "systemctl show --property=Result,ExecMainStatus,NRestarts coalesce@main.service",
         "journalctl --no-pager --output=cat --unit=coalesce@main.service >&2",
