@@ -121,6 +121,7 @@ def api_server(home: Path, folder: Path, port: int, clients: int) -> list[str]:
         f"--etcd-servers=http://127.0.0.1:{clients}",
         "--bind-address=127.0.0.1",
         "--advertise-address=127.0.0.1",
+        "--endpoint-reconciler-type=none",  # which takes no loopback address
         f"--secure-port={port}",
         f"--cert-dir={folder}",
         f"--tls-cert-file={folder}/server.crt",
