@@ -1,10 +1,9 @@
 """Runs a command against a Kubernetes API server: `python ci/with_cluster.py COMMAND...`.
 
 The server, its etcd and the controller manager are built once, at the versions of
-`ci/cluster/go.mod`, beside the S3 servers of the tests, which takes a quarter of an hour and two
-gigabytes of Go's caches. They run on free loopback ports with their data in a temporary folder. No
-node belongs to them, so no container ever runs. kubectl finds the server by KUBECONFIG; the command
-sees COALESCE_TEST_CLUSTER set too.
+`ci/cluster/go.mod`, beside the S3 servers of the tests: up to half an hour on 2 cores. They run on
+free loopback ports with their data in a temporary folder. No node belongs to them, so no container
+ever runs. kubectl finds the server by KUBECONFIG; the command sees COALESCE_TEST_CLUSTER set too.
 """
 
 from __future__ import annotations
@@ -52,7 +51,9 @@ def installed() -> Path:
         sys.exit("Kubernetes cannot be built without go")
     major, minor, _ = version().removeprefix("v").split(".")
     stamp = {"gitVersion": version(), "gitMajor": major, "gitMinor": minor}
-    flags = " ".join(f"-X k8s.io/component-base/version.{key}={value}" for key, value in stamp.items())
+    flags = " ".join(
+        f"-X k8s.io/component-base/version.{key}={value}" for key, value in stamp.items()
+    )
     for name, package in missing.items():
         build = ["go", "build", "-C", str(MODULE), "-ldflags", f"-s -w {flags}"]
         subprocess.run([*build, "-o", str(home / name), package], check=True)
@@ -69,7 +70,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def write_credentials(folder: Path, port: int) -> None:
-    """The server's certificate, the key of service accounts, and a kubeconfig of an administrator."""
+    """The server's certificate, the key of service accounts, an administrator's kubeconfig."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "ca.crt"))
     certificate = authority.issue_cert("127.0.0.1")

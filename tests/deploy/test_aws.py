@@ -578,7 +578,7 @@ def test_the_roles_come_up(account: boto3.Session, deployed: dict[str, str]) -> 
     """
     iam = account.client("iam")
     user = "arn:aws:iam::123456789012:user/ci"
-    # All that may be given: the emulator keeps empty places where the template leaves something out.
+    # All that may be given: the emulator keeps empty places where a template leaves something out.
     provider = "arn:aws:iam::123456789012:oidc-provider/token.actions.githubusercontent.com"
     deployer = deploy(
         account,
@@ -593,7 +593,10 @@ def test_the_roles_come_up(account: boto3.Session, deployed: dict[str, str]) -> 
         TrustedPrincipals=user,
     )
     by_hand = deploy(account, "by-hand", "by-hand", TrustedPrincipals=user)
-    for made, who in ((deployer, [{"Federated": provider}, {"AWS": [user]}]), (by_hand, [{"AWS": [user]}])):
+    for made, who in (
+        (deployer, [{"Federated": provider}, {"AWS": [user]}]),
+        (by_hand, [{"AWS": [user]}]),
+    ):
         name = made["RoleArn"].rpartition("/")[2]
         trusted = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]["Statement"]
         assert [statement["Principal"] for statement in trusted] == who

@@ -143,9 +143,7 @@ def test_the_server_admits_the_pod_of_every_location() -> None:
 def test_the_server_would_refuse_a_defect_of_the_manifest(old: str, new: str, said: str) -> None:
     text = (KUBERNETES / "backfill/job.yaml").read_text()
     assert old in text
-    refused = run(
-        "kubectl create --dry-run=server -n coalesce -f -", text.replace(old, new, 1)
-    )
+    refused = run("kubectl create --dry-run=server -n coalesce -f -", text.replace(old, new, 1))
     assert refused.returncode != 0
     assert said in refused.stderr
 
@@ -175,9 +173,7 @@ def begin(name: str) -> None:
 
 
 def first_shard(job: str) -> str:
-    return (
-        f"batch.kubernetes.io/job-name={job},batch.kubernetes.io/job-completion-index=0"
-    )
+    return f"batch.kubernetes.io/job-name={job},batch.kubernetes.io/job-completion-index=0"
 
 
 def until(kind: str, selector: str, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -196,7 +192,7 @@ def until(kind: str, selector: str, wanted: Callable[[dict[str, Any]], bool]) ->
 
 
 def end(job: str, code: int) -> None:
-    """Tells the server, as a node would, that the pod of the job's first shard ended with a code."""
+    """Tells the server, as a node would, that the job's first shard ended with a code."""
     pod = until("pods", first_shard(job), lambda _: True)
     container = {
         "name": "coalesce",

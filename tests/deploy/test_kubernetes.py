@@ -196,7 +196,9 @@ def test_every_location_has_a_service_account_of_its_own() -> None:
 def test_web_identity_takes_the_annotation_that_the_docs_show(tmp_path: Path) -> None:
     _, patch = blocks("deploy.md", "Kubernetes")
     shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
-    with (tmp_path / "kubernetes/overlays/nightly/storage-audit/kustomization.yaml").open("a") as file:
+    with (tmp_path / "kubernetes/overlays/nightly/storage-audit/kustomization.yaml").open(
+        "a"
+    ) as file:
         file.write(patch)
     annotated = [
         account["metadata"]["name"]

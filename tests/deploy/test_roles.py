@@ -1,5 +1,5 @@
-"""The roles that deploy, that run jobs by hand and that run on EKS: who may take them, and that they
-have the rights that are used and no others.
+"""The roles that deploy, that run jobs by hand and that run on EKS: who may take them, and that
+they have the rights that are used and no others.
 """
 
 import json

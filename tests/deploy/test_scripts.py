@@ -301,7 +301,9 @@ def refused_to_the_deployer(recording: Path) -> set[tuple[str, str]]:
         "cloudformation:DeleteStack",
         "ecr:PutImage",
     }
-    return {(action, resource) for action, resource in asked if not allows(scripts, action, resource)}
+    return {
+        (action, resource) for action, resource in asked if not allows(scripts, action, resource)
+    }
 
 
 @needs_aws

@@ -121,7 +121,9 @@ def test_what_the_docs_tell_to_type_installs_the_units() -> None:
     enabled, target, *settings = done.stdout.splitlines()
     assert (enabled, target) == ("enabled", "/etc/systemd/system/coalesce@.timer")
     assert settings == (UNITS / "example.env").read_text().splitlines()
-    assert [line for line in done.stderr.splitlines() if not line.startswith("Created symlink")] == []
+    assert [
+        line for line in done.stderr.splitlines() if not line.startswith("Created symlink")
+    ] == []
 
 
 @pytest.mark.skipif(

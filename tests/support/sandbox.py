@@ -14,7 +14,8 @@ _COVER = """
 mount -t tmpfs tmpfs /mnt
 for folder in etc var; do
   mkdir "/mnt/$folder" "/mnt/$folder.work"
-  mount -t overlay overlay -o "lowerdir=/$folder,upperdir=/mnt/$folder,workdir=/mnt/$folder.work" "/$folder"
+  over="lowerdir=/$folder,upperdir=/mnt/$folder,workdir=/mnt/$folder.work"
+  mount -t overlay overlay -o "$over" "/$folder"
 done
 mount -t tmpfs tmpfs /opt
 mount -t tmpfs tmpfs /run
