@@ -103,11 +103,13 @@ lint: $(READY) ## Check format, style, layers and the Dockerfile
 	.venv/bin/lint-imports
 	.venv/bin/hadolint Dockerfile
 
-docs: $(READY) ## Write docs/options.md, docs/metrics.md, the JSON schemas, the tables of docs/scale.md and the dashboards from the program itself
+docs: $(READY) ## Write what is generated: options, metrics, schemas, the configuration file, the tables of scale and recipes, dashboards
 	.venv/bin/python ci/options.py
+	.venv/bin/python ci/configuration.py
 	.venv/bin/python ci/metrics.py
 	.venv/bin/python ci/schemas.py
 	.venv/bin/python -m bench.scale
+	.venv/bin/python -m bench.backfill
 
 layers: $(READY) ## Check which package may import which
 	.venv/bin/lint-imports

@@ -50,6 +50,21 @@ def test_the_list_of_make_targets_names_each_in_one_piece_with_what_it_does() ->
     )
 
 
+def test_the_index_leads_to_every_page() -> None:
+    index = ROOT / "docs/index.md"
+    linked = {
+        (index.parent / target.partition("#")[0]).resolve()
+        for target in re.findall(r"\]\(([^)\s]+)\)", index.read_text("utf-8"))
+    }
+    assert set(PAGES) - linked == {index}
+
+
+def test_one_page_alone_speaks_of_what_came_before() -> None:
+    """The others are for everybody."""
+    speak = [p for p in PAGES if re.search(r"\bthe original\b", p.read_text("utf-8"), re.I)]
+    assert {page.name for page in speak} <= {"migrating.md"}
+
+
 def test_the_map_of_packages_names_their_modules() -> None:
     text = (ROOT / "docs/architecture.md").read_text("utf-8")
     (block,) = re.findall(r"```\n(src/coalesce/.*?)```", text, re.DOTALL)
