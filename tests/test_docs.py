@@ -1,10 +1,13 @@
 """What the pages refer to is there: other pages and their headings, make targets, modules."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from support.pages import Block, all_blocks
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -48,6 +51,11 @@ def test_the_list_of_make_targets_names_each_in_one_piece_with_what_it_does() ->
     assert (
         len({line.index(text) for text in targets.values() for line in lines if text in line}) == 1
     )
+
+
+@pytest.mark.parametrize("block", all_blocks("json"), ids=str)
+def test_what_a_page_shows_as_json_is_json(block: Block) -> None:
+    json.loads(block.text)
 
 
 def test_the_index_leads_to_every_page() -> None:

@@ -1,7 +1,7 @@
 """What README and docs tell to type works as it stands there.
 
-Every block of commands is run, on an embedded server with a bucket `my-bucket` in which a day's
-small objects lie. Only what is named in `NOT_RUN` is not, each with its reason: a new block is run,
+Every block of commands is run, on an embedded server with a bucket `my-bucket` in which the small
+objects of a few days lie, and the outputs of one. Only what is named in `NOT_RUN` is not, each with its reason: a new block is run,
 and fails here if it cannot be.
 """
 
@@ -23,11 +23,22 @@ from typer.testing import CliRunner, Result
 from coalesce.cli.app import app
 from coalesce.demo.dataset import Shape
 from coalesce.demo.proof import fill
+from coalesce.run.pipeline import Run
+from coalesce.settings import Settings
 from coalesce.storage.s3 import open_s3
 from support import auditor
 from support.buckets import look
 from support.command import environment
-from support.pages import PAGES, ROOT, Block, all_blocks, calls_in, name_of, named_calls
+from support.pages import (
+    EVIDENCE,
+    PAGES,
+    ROOT,
+    Block,
+    all_blocks,
+    calls_in,
+    name_of,
+    named_calls,
+)
 from support.servers import options_of
 
 pytestmark = pytest.mark.timeout(300)
@@ -63,23 +74,22 @@ NOT_RUN = {
     ".venv/bin/python ci/with_server.py ministack bash": "it opens a shell for a person",
 }
 
-# What commands are run on after a first run, since they look at outputs.
-LATER = {"docs/inspecting.md", "docs/how-it-works.md", "docs/operations.md"}
+BUCKET, PREFIX = "my-bucket", "storage/events"
+JOINED = "2026/11/20"
+DAYS = (JOINED, "2026/11/01", "2026/11/21", "2026/11/22")
 
 # What stands for something of the reader's own; those without a value are found in the bucket.
 STANDS_FOR = {
     "ARN": "arn:aws:iam::123456789012:role/coalesce",
     "ROLE_ARN": "arn:aws:iam::123456789012:role/coalesce",
     "OWNER": "000000000000",
-    "PREFIX": "storage/events",
+    "PREFIX": PREFIX,
     "KEY": "",
     "OUTPUT": "",
     "HASH": "",
     "GROUP": "",
 }
 
-BUCKET = "my-bucket"
-DAYS = ("2026/11/01/", "2026/11/21/", "2026/11/22/")
 _NAMES = re.compile(r"(?<!\w)[A-Z]+(?:_[A-Z]+)*(?![A-Za-z0-9])")
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 BLOCKS = all_blocks("sh")
@@ -113,15 +123,20 @@ def url(ministack: str) -> Iterator[str]:
 
 
 async def furnish(url: str) -> None:
-    """Puts into the bucket what the pages expect there, and nothing else."""
-    yesterday = (dt.datetime.now(dt.UTC) - dt.timedelta(days=1)).strftime("%Y/%m/%d/")
-    days = tuple(sorted({*DAYS, yesterday}))
+    """Puts into the bucket what the pages expect there, and nothing else: small objects of a few
+    days, yesterday among them (also if it is past midnight by then), and the outputs of a day that
+    was joined before.
+    """
+    today = dt.datetime.now(dt.UTC)
+    recent = (day.strftime("%Y/%m/%d") for day in (today - dt.timedelta(days=1), today))
+    days = tuple(f"{day}/" for day in sorted({*DAYS, *recent}))
     async with open_s3(options_of(url, BUCKET)) as store:
-        for key in await look(store):
-            await store.delete(key)
-        shape = Shape("storage/events/", days=days, partitions=1, objects=6 * len(days), records=2)
+        await store.delete_many([(key, "") for key in await look(store)])
+        shape = Shape(f"{PREFIX}/", days=days, partitions=1, objects=6 * len(days), records=2)
         await fill(store, shape)
-        await fill(store, Shape("business/manifests/", layout="manifest", objects=12, records=2))
+        await fill(store, Shape("manifests/", layout="manifest", objects=12, records=2))
+        joined = Settings(bucket=BUCKET, prefix=(PREFIX,), date=JOINED, min_age=0)
+        assert (await Run(store, joined).coalesce()).exit_code == 0
 
 
 async def held_in(url: str) -> dict[str, bytes]:
@@ -172,9 +187,6 @@ def test_what_a_page_tells_to_type_does_what_it_says(
     if re.search(r"^ *aws ", block.text, re.MULTILINE) and shutil.which("aws", path=PATH) is None:
         pytest.skip("needs the AWS CLI on the PATH; `make test-deploy` installs it")
     asyncio.run(furnish(url))
-    if block.page in LATER:
-        first = typed(f"coalesce run -b {BUCKET} -p storage/events -d 2026-11-22", url, tmp_path)
-        assert first.returncode == 0, first.stderr
     before = asyncio.run(held_in(url))
     done = typed(filled_in(runnable(block), before), url, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -207,7 +219,7 @@ def parsed(words: list[str]) -> Result:
         return CliRunner().invoke(app, words)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", [*PAGES, *EVIDENCE], ids=name_of)
 def test_every_command_that_a_page_names_is_one_with_these_options(page: Path) -> None:
     """Also those that are not run, and those in the middle of a sentence."""
     lines = named_calls(page)

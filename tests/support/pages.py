@@ -16,6 +16,8 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
+EVIDENCE = sorted((ROOT / "docs" / "evidence").glob("*.md"))
+"""What was measured, and how: a reader looks these commands up, and types few of them."""
 
 _FENCE = re.compile(r" *```(\S*)")
 _PROGRAM = frozenset({"coalesce", ".venv/bin/coalesce", "coalesce:local"})
