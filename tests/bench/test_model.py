@@ -3,12 +3,12 @@
 from types import ModuleType
 
 import pytest
-from bench import backfill, scale
 from bench.markdown import between, duration
 from bench.model import DELETES_PER_SECOND, OUTPUT_BYTES, estimate
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench import backfill, scale
 from coalesce.storage.memory import MemoryBucket, MemoryStore
 from support.runs import new_run
 from support.settings import settings

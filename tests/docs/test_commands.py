@@ -1,8 +1,8 @@
 """What README and docs tell to type works as it stands there.
 
 Every block of commands is run, on an embedded server with a bucket `my-bucket` in which the small
-objects of a few days lie, and the outputs of one. Only what is named in `NOT_RUN` is not, each with its reason: a new block is run,
-and fails here if it cannot be.
+objects of a few days lie, and the outputs of one. Only what is named in `NOT_RUN` is not, each with
+its reason: a new block is run, and fails here if it cannot be.
 """
 
 import asyncio
@@ -14,7 +14,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -60,7 +59,7 @@ NOT_RUN = {
     "pip install .": "it changes the environment; tests/cli/test_wheel.py installs the same",
     "pipx install .": "it changes the home folder; tests/cli/test_wheel.py installs the same",
     "uv tool install .": "it changes the home folder; tests/cli/test_wheel.py installs the same",
-    "aws cloudformation": "it needs an AWS account; an emulator stands in: tests/deploy/test_aws.py",
+    "aws cloudformation": "it needs an AWS account; moto stands in: tests/deploy/test_aws.py",
     "aws s3api": "it needs a versioned bucket on AWS with a damaged output in it",
     "aws s3 mv": "it needs a damaged output and its plan record",
     "python deploy/aws/guard.py": "it needs a bucket on AWS; moto stands in: "
@@ -111,7 +110,7 @@ RUN = [block for block in BLOCKS if runnable(block).strip()]
 
 
 @pytest.fixture(scope="module")
-def url(ministack: str) -> Iterator[str]:
+def url(ministack: str) -> str:
     """A server with the bucket that the pages speak of."""
 
     async def create() -> None:
@@ -119,7 +118,7 @@ def url(ministack: str) -> Iterator[str]:
             await store.create_bucket()
 
     asyncio.run(create())
-    yield ministack
+    return ministack
 
 
 async def furnish(url: str) -> None:

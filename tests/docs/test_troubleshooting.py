@@ -22,19 +22,18 @@ def texts_of(source: str) -> Iterator[str]:
         else:
             continue
         fixed = [str(part.value) if isinstance(part, ast.Constant) else "" for part in parts]
-        if sum(map(len, fixed)) >= LEAST:
-            yield "".join(pattern_of(text) if text else ".+" for text in fixed)
+        pattern = "".join(pattern_of(text) if text else ".+" for text in fixed)
+        if len(pattern.replace(".+", "").replace("\\", "")) >= LEAST:
+            yield pattern
 
 
 def pattern_of(text: str) -> str:
     """What a text with its own places to be filled in may become."""
-    return re.sub(r"%[sd]|\\\{\w+\\\}", ".*", re.escape(text))
+    return re.sub(r"%[sd]|\\\{\w+\\\}", ".+", re.escape(text))
 
 
 TEXTS = {
-    text
-    for module in (ROOT / "src").rglob("*.py")
-    for text in texts_of(module.read_text("utf-8"))
+    text for module in (ROOT / "src").rglob("*.py") for text in texts_of(module.read_text("utf-8"))
 }
 ROWS = [
     [cell.strip() for cell in line.strip("|").split(" | ")]
