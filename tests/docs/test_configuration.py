@@ -12,6 +12,7 @@ import pytest
 from coalesce.cli.app import COMMANDS
 from coalesce.cli.origins import file_spellings
 from coalesce.cli.request import FILE_NAMES
+from coalesce.storage.memory import MemoryBucket
 from support.invoke import invoke
 from support.pages import ROOT, Block, all_blocks
 
@@ -47,6 +48,12 @@ def test_the_full_file_says_what_holds_without_it(tmp_path: Path) -> None:
     assert values == {name: setting["value"] for name, setting in usual.items()} | place
     unset = {"max-groups", "max-bytes", "max-delete", "deadline"}
     assert {n for n, s in found.items() if s["origin"] != "file"} == unset | {"output"}
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "recover", "policy", "generate --objects 2"])
+def test_commands_may_share_the_full_file(command: str, tmp_path: Path) -> None:
+    done = invoke(command.split(), {"my-bucket": MemoryBucket()}, lines=FULL, folder=tmp_path)
+    assert done.code == 0, done.stderr
 
 
 @pytest.mark.parametrize("at", UNSET, ids=lambda at: FULL[at].partition(" ")[0].strip("#"))
