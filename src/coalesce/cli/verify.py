@@ -68,9 +68,25 @@ def _rows(result: Verification) -> list[Row]:
             f"{result.outputs:,} found, {result.proven:,} proven, {result.failed:,} failed",
         ),
         ("proven", f"{human_bytes(result.bytes)} from {result.sources:,} sources{records}"),
-        ("how", "every byte read again" if result.deep else "by metadata and HEAD"),
+        ("how", "every byte read again" if result.deep else "by metadata, HEAD and the ledger"),
+        *_ledger_rows(result),
     ]
     if result.unsummed:
         rows.append(("without CRC64NVME", f"{result.unsummed:,}: the store keeps none for them"))
     rows.append(("exit code", f"{result.exit_code}: {meaning_of(result.exit_code)}"))
+    return rows
+
+
+def _ledger_rows(result: Verification) -> list[Row]:
+    """What came of the comparison with the ledger."""
+    recorded = f"{result.recorded:,} outputs are what their entries say"
+    if result.digests is not None:
+        recorded += f"; {result.digests:,} sources are in them, by their content"
+    rows = [("ledger", recorded)]
+    if result.unrecorded:
+        rows.append(("", f"{result.unrecorded:,} proven outputs without an entry"))
+    if result.missing:
+        rows.append(("", f"{result.missing:,} entries without an output"))
+    if result.unfinished:
+        rows.append(("", f"{result.unfinished:,} outputs of unfinished groups are not there yet"))
     return rows

@@ -75,7 +75,9 @@ _Unsure = Whole | None
 _Row = tuple[
     _Key, Sent, Whole, int, _Unsure, Whole, Whole, _Crc | None, _Unsure, Difference | None
 ]
-_ROW = TypeAdapter(_Row)
+
+SOURCE_LINE = TypeAdapter(_Row)
+"""A line as it stands in an entry, with nothing of what later versions add."""
 
 
 class FoundEntry(NamedTuple):
@@ -265,7 +267,7 @@ class _Parser:
             raise ValueError("a line that is no list")
         # Later versions may add to a line; a version that does not know what it is leaves it out.
         whole = (*row, None)[:_FIELDS]
-        line = SourceLine(*_ROW.validate_python(whole, strict=True))
+        line = SourceLine(*SOURCE_LINE.validate_python(whole, strict=True))
         if line.start != self._end:
             raise ValueError("a place that does not begin where the one before it ends")
         self._end += line.length
