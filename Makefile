@@ -106,6 +106,7 @@ lint: $(READY) ## Check format, style, layers and the Dockerfile
 docs: $(READY) ## Write what is generated: options, metrics, schemas, the configuration file, the tables of scale and recipes, dashboards
 	.venv/bin/python ci/options.py
 	.venv/bin/python ci/configuration.py
+	.venv/bin/python ci/ledger.py
 	.venv/bin/python ci/metrics.py
 	.venv/bin/python ci/schemas.py
 	.venv/bin/python -m bench.scale

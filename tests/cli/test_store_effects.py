@@ -29,6 +29,8 @@ COMMANDS_WITH_A_STORE = [
 ]
 WORDS = {
     **{name: ["-b", "lake", "-p", "p"] for name in ("run", "plan", "recover", "status", "verify")},
+    "history": ["s3://lake/p/t_0_0_1.jsonl.gz"],
+    "extract": ["s3://lake/p/t_0_0-0.jsonl.gz"],
     "report": ["s3://lake/reports/"],
     "layout guess": ["-b", "lake", "-p", "p"],
     "probe": ["-b", "lake"],
