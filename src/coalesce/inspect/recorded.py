@@ -1,14 +1,23 @@
-"""Which ledger entry an output was written with, and whether it is still what the entry says."""
+"""Which ledger entries outputs have, and whether an output is still what its entry says."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
 
 from coalesce.errors import IntegrityError
 from coalesce.inspect.places import Places
+from coalesce.model import GroupId
+from coalesce.naming.layouts import Layout
 from coalesce.protocol.commit import stored_checksum
-from coalesce.protocol.entry_reader import Entry, FoundEntry, describes, open_entry
+from coalesce.protocol.entry_reader import (
+    Entry,
+    FoundEntry,
+    describes,
+    entries_under,
+    open_entry,
+)
 from coalesce.protocol.ledger import EntryHeader
 from coalesce.storage.base import Head, ObjectStore
 
@@ -34,6 +43,37 @@ class Standing(enum.StrEnum):
         if not describes(header, head):
             return cls.CHANGED
         return cls.INTACT if stored_checksum(head, header)[0] else cls.UNSUMMED
+
+
+class LedgerListing:
+    """The entries of outputs of one layout, listed group by group. Raises StorageError."""
+
+    def __init__(self, store: ObjectStore, state: str, layout: Layout) -> None:
+        self._store = store
+        self._state = state
+        self._layout = layout
+        self._listed: set[GroupId] = set()
+
+    async def of_group(self, group: GroupId) -> dict[str, list[FoundEntry]]:
+        """The entries of a group, by their outputs."""
+        self._listed.add(group)
+        entries: dict[str, list[FoundEntry]] = defaultdict(list)
+        async for found in entries_under(self._store, self._state, group.prefix):
+            if self.group_of(found.output) == group:
+                entries[found.output].append(found)
+        return entries
+
+    async def of_other_groups(self, prefix: str) -> AsyncIterator[tuple[GroupId, FoundEntry]]:
+        """Yields the entries under a prefix whose groups were not asked for, with their groups."""
+        async for found in entries_under(self._store, self._state, prefix):
+            group = self.group_of(found.output)
+            if group is not None and group not in self._listed:
+                yield group, found
+
+    def group_of(self, output: str) -> GroupId | None:
+        """The group of an output of this layout, None for what is none."""
+        named = self._layout.parse(output)
+        return named.group if named is not None and named.kind == "output" else None
 
 
 async def entry_of(

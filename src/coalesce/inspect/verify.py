@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import re
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -25,16 +24,17 @@ from coalesce.errors import (
 )
 from coalesce.exits import ExitCode, exit_code_of, worst
 from coalesce.inspect.places import Places
-from coalesce.inspect.recorded import entry_of, places_of
+from coalesce.inspect.recorded import LedgerListing, entry_of, places_of
 from coalesce.listing.found import Found, find_neighbours
 from coalesce.listing.groups import Listing, list_groups
-from coalesce.model import ExistingOutput, GroupId
+from coalesce.model import ExistingOutput, Group, GroupId
 from coalesce.naming.layouts import layout
 from coalesce.planning.parts import PART_BYTES
 from coalesce.planning.rules import Limits, Scope, selected
 from coalesce.protocol.commit import COUNT, DIGEST
-from coalesce.protocol.entry_reader import FoundEntry, entries_under, open_entry
+from coalesce.protocol.entry_reader import FoundEntry, open_entry
 from coalesce.protocol.state import record_key
+from coalesce.protocol.together import all_of
 from coalesce.report.events import FailureEvent, VerifiedEvent, WarningEvent, failure_event
 from coalesce.report.report import Failure, ScopePart
 from coalesce.report.warnings import nothing_found, nothing_to_verify
@@ -47,6 +47,8 @@ _AT_ONCE = 32
 
 # Outputs that are listed ahead of the checks, so that soon it is known how many there are.
 _LISTED = 10_000
+# Groups of one piece of the key space whose entries are listed at once; so are several pieces.
+_LISTED_AT_ONCE = 8
 
 # Its sources were deleted when it was written, so the usual hint would be wrong.
 _DAMAGED = (
@@ -197,13 +199,13 @@ class _Verifier:
         self._state = settings.state_prefix
         self._emit = emit
         self._layout = layout(settings.layout)
+        self._ledger = LedgerListing(store, self._state, self._layout)
         self._scope = Scope.of(settings)
         self._limits = Limits.of(settings)
         self._found = Found(set(result.scope.prefixes), self._scope.covers)
         self._left_out = ""  # an output that the user's patterns leave out
         self._workers = workers
         self._queue: asyncio.Queue[_Found | None] = asyncio.Queue(_LISTED)
-        self._compared: set[GroupId] = set()  # groups whose entries were listed with them
 
     async def list_outputs(self, prefixes: tuple[str, ...]) -> None:
         """Puts all outputs in scope into the queue, then the entries of groups that have none, and
@@ -255,54 +257,51 @@ class _Verifier:
 
     async def _enqueue(self, listing: Listing) -> None:
         self._found.add(listing)
-        for group in (*listing.groups, *listing.outputs_only):
-            if not group.outputs or not self._scope.covers(group.id):
+        groups = [
+            group
+            for group in (*listing.groups, *listing.outputs_only)
+            if group.outputs and self._scope.covers(group.id)
+        ]
+        for at in range(0, len(groups), _LISTED_AT_ONCE):
+            some = groups[at : at + _LISTED_AT_ONCE]
+            ledgers = await all_of(self._list_entries(group.id) for group in some)
+            for group, entries in zip(some, ledgers, strict=True):
+                await self._enqueue_group(group, entries)
+
+    async def _enqueue_group(
+        self, group: Group, entries: dict[str, list[FoundEntry]] | None
+    ) -> None:
+        for output in group.outputs:
+            if not selected(output.key, self._limits):
+                self._left_out = self._left_out or output.key
                 continue
-            entries = await self._list_entries(group.id)
-            for output in group.outputs:
-                own = None if entries is None else entries.pop(output.key, [])
-                if not selected(output.key, self._limits):
-                    self._left_out = self._left_out or output.key
-                    continue
-                self._extent.found += 1
-                await self._queue.put(_Found(output.key, output, own))
-            for key, found in (entries or {}).items():
-                if selected(key, self._limits):
-                    await self._queue.put(_Found(key, None, found))
+            self._extent.found += 1
+            own = None if entries is None else entries.pop(output.key, [])
+            await self._queue.put(_Found(output.key, output, own))
+        for key, found in (entries or {}).items():
+            if selected(key, self._limits):
+                await self._queue.put(_Found(key, None, found))
 
     async def _list_entries(self, group: GroupId) -> dict[str, list[FoundEntry]] | None:
         """The entries of a group by their outputs, None if they cannot be listed."""
-        self._compared.add(group)
-        entries: dict[str, list[FoundEntry]] = defaultdict(list)
         try:
-            async for found in entries_under(self._store, self._state, group.prefix):
-                if self._group_of(found.output) == group:
-                    entries[found.output].append(found)
+            return await self._ledger.of_group(group)
         except StorageError as error:
             self._add_failure(error)
             return None
-        return entries
 
     async def _enqueue_entries(self, prefix: str) -> None:
         """Queues the entries of groups that have no outputs any more."""
         try:
-            async for found in entries_under(self._store, self._state, prefix):
-                group = self._group_of(found.output)
+            async for group, found in self._ledger.of_other_groups(prefix):
                 if (
-                    group is not None
-                    and group not in self._compared
-                    and self._scope.covers(group)
+                    self._scope.covers(group)
                     and self._settings.shard.owns(found.output)
                     and selected(found.output, self._limits)
                 ):
                     await self._queue.put(_Found(found.output, None, [found]))
         except StorageError as error:
             self._add_failure(error)
-
-    def _group_of(self, output: str) -> GroupId | None:
-        """The group of an output of this layout, None if it is another's."""
-        named = self._layout.parse(output)
-        return named.group if named is not None and named.kind == "output" else None
 
     async def _check(self, output: ExistingOutput, found: Sequence[FoundEntry] | None) -> None:
         """Checks one output. Raises IntegrityError, StorageError."""
@@ -334,7 +333,7 @@ class _Verifier:
         While its group has a plan record, the output may still be on its way. Raises
         IntegrityError, StorageError.
         """
-        group = self._group_of(key)
+        group = self._ledger.group_of(key)
         assert group is not None
         if await self._store.head(record_key(self._state, group)) is not None:
             self._result.unfinished += 1
