@@ -1,5 +1,5 @@
-"""`extract` gives one source back out of its output: all of it, proven by the digest of its content,
-or nothing at all. It reads no more of the output than it needs.
+"""`extract` gives one source back out of its output: all of it, proven by the digest of its
+content, or nothing at all. It reads no more of the output than it needs.
 """
 
 import dataclasses

@@ -1,5 +1,5 @@
-"""An output is what its ledger entry says only if every place in it holds the content of its source,
-and nothing lies between, before or behind them.
+"""An output is what its ledger entry says only if every place in it holds the content of its
+source, and nothing lies between, before or behind them.
 """
 
 import gzip

@@ -175,7 +175,8 @@ async def test_deep_counts_the_records_that_a_reader_finds_in_each_output() -> N
 
 
 def with_other(bucket: MemoryBucket, **changed: object) -> None:
-    bucket.objects[KEY] = dataclasses.replace(bucket.objects[KEY], **changed)  # type: ignore[arg-type]
+    changes: Any = changed
+    bucket.objects[KEY] = dataclasses.replace(bucket.objects[KEY], **changes)
 
 
 def flipped(data: bytes, at: int) -> bytes:
@@ -244,7 +245,7 @@ async def test_an_output_that_is_not_what_its_entry_says_is_found_by_head(how: s
 @pytest.mark.parametrize("mode", ["single", "members"])
 async def test_a_changed_byte_is_found_by_its_source_where_the_store_hides_it(mode: str) -> None:
     """HEAD shows the checksum that the store took in, and the bytes are others: valid gzip of other
-    text, as long as before.
+    text.
     """
     bucket = MemoryBucket()
     for n in range(4):
@@ -326,8 +327,8 @@ async def test_an_entry_whose_output_is_gone_is_found(left: str) -> None:
     assert "4 sources" in failure.message
     for more in ({"partition": [0]}, {"exclude": ["*_1_*"]}, {"topic": ["u*"]}):
         assert (await verify_unchanged(bucket, deep=False, **more)).missing == 0
-    shards = [(await verify_unchanged(bucket, deep=False, shard=f"{n}/3")).missing for n in range(3)]
-    assert sorted(shards) == [0, 0, 1]
+    shards = [await verify_unchanged(bucket, deep=False, shard=f"{n}/3") for n in range(3)]
+    assert sorted(shard.missing for shard in shards) == [0, 0, 1]
 
 
 async def test_an_output_that_is_still_on_its_way_is_not_missing() -> None:

@@ -1,5 +1,5 @@
-"""What stands in a ledger entry is read line by line, and believed only where all of it makes sense:
-whatever is cut, changed or another's is refused, and nothing is made of it.
+"""What stands in a ledger entry is read line by line, and believed only where all of it makes
+sense: whatever is cut, changed or another's is refused, and nothing is made of it.
 """
 
 import asyncio

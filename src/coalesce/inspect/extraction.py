@@ -76,23 +76,16 @@ async def extract(store: ObjectStore, state: str, key: str, sink: BinaryIO) -> E
     excerpt = excerpt_of(Held.of(line), header.gzip)
     deflater = Deflater() if header.gzip == "single" else None
     pieces = _text_of(store, head, where) if deflater else _bytes_of(store, head, where)
-    written, md5 = 0, hashlib.md5(usedforsecurity=False)
-
-    def write(data: bytes) -> None:
-        nonlocal written
-        sink.write(data)
-        md5.update(data)
-        written += len(data)
-
+    writer = _Writer(sink)
     async for piece in pieces:
         given = excerpt.feed(piece)
-        write(deflater.deflate(given) if deflater else given)
-    write(excerpt.finish())
+        writer.write(deflater.deflate(given) if deflater else given)
+    writer.write(excerpt.finish())
     if deflater:
-        write(deflater.finish())
-    elif header.gzip == "members" and not written:
-        write(EMPTY_MEMBER)  # it held nothing, and so nothing of it is in the output
-    identical = looks_like_md5(line.etag) and line.etag.strip('"').lower() == md5.hexdigest()
+        writer.write(deflater.finish())
+    elif header.gzip == "members" and not writer.written:
+        writer.write(EMPTY_MEMBER)  # it held nothing, and so nothing of it is in the output
+    identical = writer.has_md5(line.etag)
     if line.content is None and standing is not Standing.INTACT and not identical:
         message = f"{key}: nothing proves that these are its bytes"
         raise IntegrityError(message, key=key, code="SourceNotProven", hint=_UNPROVEN)
@@ -100,10 +93,29 @@ async def extract(store: ObjectStore, state: str, key: str, sink: BinaryIO) -> E
         key=key,
         output=header.output,
         run_id=header.run_id,
-        bytes=written,
+        bytes=writer.written,
         records=line.records,
         identical=identical,
     )
+
+
+class _Writer:
+    """Writes to a sink; `written` is how many bytes so far."""
+
+    def __init__(self, sink: BinaryIO) -> None:
+        self.written = 0
+        self._sink = sink
+        self._md5 = hashlib.md5(usedforsecurity=False)
+
+    def write(self, data: bytes) -> None:
+        """Writes these bytes."""
+        self._sink.write(data)
+        self._md5.update(data)
+        self.written += len(data)
+
+    def has_md5(self, etag: str) -> bool:
+        """Whether an ETag is the MD5 of all that was written."""
+        return looks_like_md5(etag) and etag.strip('"').lower() == self._md5.hexdigest()
 
 
 async def _locate(store: ObjectStore, state: str, key: str) -> tuple[Whereabouts, Head, Standing]:

@@ -1,4 +1,4 @@
-"""Where sources went, what outputs hold, and what a run did: answers from the ledger. Reads only."""
+"""Where sources went, what outputs hold, what a run did: answers from the ledger. Reads only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks earlier outputs again: by their metadata, HEAD and the ledger, or by reading every byte."""
+"""Checks earlier outputs again: by metadata, HEAD and the ledger, or by reading every byte."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ OnFailure = Callable[[CoalesceError], None]
 
 
 class Whereabouts(NamedTuple):
-    """That a source went into an output, by this entry: its `number` there, from 1, and its line."""
+    """A source in the entry of an output: its `number` there, from 1, and its line."""
 
     entry: Entry
     number: int
@@ -76,7 +76,7 @@ async def find_source(
             output = layout.parse(found.output)
             if output is None or not may_hold(layout, output, named):
                 continue
-            async for each in _search(store, state, found, lambda line: line.key == key, on_failure):
+            async for each in _search(store, state, found, _named(key), on_failure):
                 yield each
 
 
@@ -105,6 +105,10 @@ def may_hold(layout: Layout, output: ParsedKey, source: ParsedKey) -> bool:
         and output.first <= source.first
         and (not layout.comparable_offsets or source.last <= output.last)
     )
+
+
+def _named(key: str) -> Callable[[SourceLine], bool]:
+    return lambda line: line.key == key
 
 
 def _holds(layout: Layout, offset: Offset) -> Callable[[SourceLine], bool]:
