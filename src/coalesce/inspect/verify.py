@@ -306,7 +306,8 @@ class _Verifier:
     async def _check(self, output: ExistingOutput, found: Sequence[FoundEntry] | None) -> None:
         """Checks one output. Raises IntegrityError, StorageError."""
         head = await _check_metadata(self._store, output)
-        places, crc64 = None, head.checksum.get("CRC64NVME", "")
+        places: Places | None = None
+        crc64 = head.checksum.get("CRC64NVME", "")
         if found:
             places, crc64 = await self._read_entry(head, found) or (None, crc64)
         records = await self._count_records(head, places, crc64) if self._result.deep else None
