@@ -72,9 +72,7 @@ class SourceLine(NamedTuple):
 _FIELDS = len(SourceLine._fields)
 _Key = Annotated[str, Field(min_length=1)]
 _Unsure = Whole | None
-_Row = tuple[
-    _Key, Sent, Whole, int, _Unsure, Whole, Whole, _Crc | None, _Unsure, Difference | None
-]
+_Row = tuple[_Key, Sent, Whole, int, _Unsure, Whole, Whole, _Crc | None, _Unsure, Difference | None]
 
 SOURCE_LINE = TypeAdapter(_Row)
 """A line as it stands in an entry, with nothing of what later versions add."""
@@ -184,9 +182,7 @@ async def _list(store: ObjectStore, state: str, prefix: str) -> AsyncIterator[Fo
                 yield FoundEntry(output, info.key, info.size, info.etag, info.modified)
 
 
-async def _read(
-    store: ObjectStore, found: FoundEntry, start: int, most: int = PART_BYTES
-) -> bytes:
+async def _read(store: ObjectStore, found: FoundEntry, start: int, most: int = PART_BYTES) -> bytes:
     """Up to `most` bytes of an entry from byte `start`. Raises StorageError."""
     length = min(most, found.size - start)
     body = await store.get(found.key, etag=found.etag, start=start, length=length)
