@@ -104,12 +104,12 @@ async def ledger(tmp_path: Path) -> str:
             path = tmp_path / key
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(stored.data)
-    return f"{tmp_path}/_coalesce/ledger/**/2026/11/**/*.jsonl.gz"
+    return f"{tmp_path}/_coalesce/ledger/**/2026/11/*/*.jsonl.gz"
 
 
 def test_the_queries_of_the_page_answer(ledger: str) -> None:
     views, runs, same, where = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
-    pattern = "s3://my-bucket/_coalesce/ledger/**/2026/11/**/*.jsonl.gz"
+    pattern = "s3://my-bucket/_coalesce/ledger/**/2026/11/*/*.jsonl.gz"
     assert pattern in views
     with duckdb.connect() as base:
         base.execute(views.replace(pattern, ledger))

@@ -18,7 +18,7 @@ HISTORY = Group(
         Option(
             ("--offset",),
             "which source under the prefixes held this offset, and where it is now",
-            "TOPIC:PARTITION:OFFSET",
+            "TOPIC:PARTITION:N",
         ),
     ),
 )
