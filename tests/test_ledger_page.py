@@ -122,6 +122,6 @@ def test_the_queries_of_the_page_answer(ledger: str) -> None:
             f"{DAY}db.core.other_0_240-300.jsonl.gz",
         )
         (place,) = base.execute(where).fetchall()
-        assert place[1] == f"{DAY}db.core.claims_3_0_240.jsonl.gz"
+        assert place[1] == f"{DAY}db.core.claims_3_0_180.jsonl.gz"
         (counted,) = base.execute("SELECT count(*), count(DISTINCT etag) FROM sources").fetchall()
         assert counted == (12, 11)

@@ -122,7 +122,7 @@ class Entry:
         for line in parser.feed(self._begin):
             yield line
         for start in range(len(self._begin), self._found.size, PART_BYTES):
-            for line in parser.feed(await _read(self._store, self._found, start)):
+            for line in parser.feed(await _read(self._store, self._found, start, PART_BYTES)):
                 yield line
         parser.finish()
 
@@ -182,7 +182,7 @@ async def _list(store: ObjectStore, state: str, prefix: str) -> AsyncIterator[Fo
                 yield FoundEntry(output, info.key, info.size, info.etag, info.modified)
 
 
-async def _read(store: ObjectStore, found: FoundEntry, start: int, most: int = PART_BYTES) -> bytes:
+async def _read(store: ObjectStore, found: FoundEntry, start: int, most: int) -> bytes:
     """Up to `most` bytes of an entry from byte `start`. Raises StorageError."""
     length = min(most, found.size - start)
     body = await store.get(found.key, etag=found.etag, start=start, length=length)
