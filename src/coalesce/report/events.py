@@ -92,13 +92,16 @@ class ProgressEvent(TypedDict):
 
 
 class VerifiedEvent(TypedDict):
-    """`verify` has proven an output. `records` is null without `--deep`."""
+    """`verify` has proven an output; `recorded` says that it has a ledger entry. `records` is null
+    without `--deep`.
+    """
 
     type: Literal["verified"]
     key: str
     bytes: Count
     sources: Count
     records: Count | None
+    recorded: bool
 
 
 Event: TypeAlias = (
