@@ -220,6 +220,7 @@ def read_file(path: str | None, spellings: Mapping[str, tuple[str, bool]]) -> Va
             f"cannot read the configuration file {str(file)!r}: {reason}", hint="Check --config."
         ) from error
     written = {name.replace("-", "_"): value for name, value in found.items()}
+    _read_layouts(written, file)
     if unknown := sorted(written.keys() - spellings.keys()):
         raise UsageError(
             f"unknown names in the configuration file {str(file)!r}: {', '.join(unknown)}",
@@ -230,3 +231,23 @@ def read_file(path: str | None, spellings: Mapping[str, tuple[str, bool]]) -> Va
         setting, positive = spellings[name]
         values[setting] = value if positive or not isinstance(value, bool) else not value
     return values
+
+
+def _read_layouts(written: dict[str, object], file: Path) -> None:
+    """Takes the user's own layouts, the tables under `layout`, apart from the name of the one that
+    is chosen, which is `layout.use` in a file that has some: TOML knows no name that is both a text
+    and a table. Raises UsageError.
+    """
+    found = written.get("layout")
+    if not isinstance(found, dict):
+        return
+    chosen = found.pop("use", None)
+    if named := [name for name, said in found.items() if not isinstance(said, dict)]:
+        raise UsageError(
+            f"layout.{named[0]} in the configuration file {str(file)!r} is no table",
+            hint='Write [layout.NAME], and layout.use = "NAME" to choose one.',
+        )
+    del written["layout"]
+    written["layouts"] = found
+    if chosen is not None:
+        written["layout"] = chosen

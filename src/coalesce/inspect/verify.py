@@ -21,7 +21,7 @@ from coalesce.errors import (
 from coalesce.exits import ExitCode, exit_code_of, worst
 from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import ExistingOutput
-from coalesce.naming.layouts import codec_of, layout
+from coalesce.naming.layouts import codec_of
 from coalesce.planning.parts import PART_BYTES
 from coalesce.planning.rules import Limits, Scope, selected
 from coalesce.protocol.commit import COUNT, DIGEST
@@ -123,7 +123,7 @@ class _Verifier:
         self._store = store
         self._settings = settings
         self._emit = emit
-        self._layout = layout(settings.layout)
+        self._layout = settings.chosen_layout
         self._scope = Scope.of(settings)
         self._limits = Limits.of(settings)
         self._workers = workers

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 
 from coalesce.model import Batch, ExistingOutput, Group, GroupId, Kept, Plan, Source, Why
+from coalesce.naming.layout_data import Offsets
 from coalesce.naming.layouts import Layout
 from coalesce.naming.sources import Sources, offsets_of
 from coalesce.planning.rules import Limits, selected
@@ -37,7 +38,11 @@ def plan(group: Group, layout: Layout, limits: Limits, taken: Container[str] = (
     batches, single = _plan_stretches(group.id, chosen.stretches(), layout, limits, names)
     excluded = len(group.sources) - len(chosen.sources) - len(chosen.kept)
     kept = (*chosen.kept, *(Kept(source.key, Why.SINGLE) for source in single))
+    gaps: int | None
+    overlaps: int | None
     gaps, overlaps = count_gaps(chosen.sources) if layout.comparable_offsets else (0, 0)
+    if layout.offsets is not Offsets.RANGE:
+        gaps = overlaps = None
     return Plan(group.id, tuple(batches), kept, gaps, overlaps, excluded)
 
 
@@ -286,7 +291,7 @@ def _plan_batches(
             continue
         key = layout.output_key(group, run, names)
         parsed = layout.parse(key)
-        if parsed is None or parsed.kind != "output":
+        if parsed is None or (parsed.kind, parsed.group) != ("output", group):
             single += run
             continue
         names.add(key)
