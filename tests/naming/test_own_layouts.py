@@ -133,6 +133,20 @@ def test_two_fields_order_one_after_the_other_and_ties_by_key() -> None:
     assert ordered(each, keys[::-1]) == [keys[0], keys[2], keys[1], keys[3]]
 
 
+def test_a_key_without_what_orders_it_is_nobodys() -> None:
+    each = own(
+        source=r"(?P<dir>.*/)(?P<host>[a-z]+)(?:-(?P<time>\d+))?\.log",
+        output="{dir}{host}--{first.time}--{last.time}.log",
+    )
+    assert each.parse("a/w-1.log") is not None
+    assert each.parse("a/w.log") is None
+    empty = own(
+        source=r"(?P<dir>.*/)(?P<host>[a-z]+)-(?P<time>\d*)\.log",
+        output="{dir}{host}--{first.time}--{last.time}.log",
+    )
+    assert empty.parse("a/w-.log") is not None
+
+
 def test_offsets_are_said_of_numbers() -> None:
     each = own(
         source=r"(?P<dir>.*/)(?P<host>[a-z]+)@(?P<begin>\d+)-(?P<end>\d+)\.jsonl",

@@ -160,7 +160,7 @@ class Layout:
             match = names.match(base)
             if match is None:
                 return None
-        elif self.data.own and self._outputs.match(base) is not None:
+        elif self.data.own and not self._is_clear(match, base):
             return None
         if self._once is not None and len(self._once.findall(base)) != 1:
             return None
@@ -177,6 +177,11 @@ class Layout:
             return None
         kind: Literal["source", "output"] = "source" if names is self._sources else "output"
         return ParsedKey(kind, group, first, last, match[names.tail] if names.tail else "")
+
+    def _is_clear(self, match: Any, base: str) -> bool:
+        """Whether a source of a user's layout has all that orders it, and is no output's name."""
+        fields = self._sources.first_field, self._sources.last_field
+        return None not in map(match.group, fields) and self._outputs.match(base) is None
 
     def names_source(self, key: str) -> bool:
         """Whether a key is a source's by its name, whatever its output would be called."""

@@ -11,7 +11,7 @@ from coalesce.naming.layout_data import Kind
 
 _NAMED = re.compile(r"\(\?P<([A-Za-z_]\w*)>", re.ASCII)
 _PLACEHOLDER = re.compile(r"\{(?:(first|last|max)\.)?([A-Za-z_]\w*)\}", re.ASCII)
-_NUMBER = re.compile(r"(?:\\d|\[0-9\])(?:\+|\*|\{\d+(?:,\d*)?\})?", re.ASCII)
+_NUMBER = re.compile(r"(?:\\d|\[0-9\])(?:\+|\{[1-9]\d*(?:,\d*)?\})?", re.ASCII)
 _ENDS_IN_NUMBER = re.compile(r"\\d\+\)*$")
 _TIME_MARKS = re.compile(r"\\?[-T:_.Z+ ]|\(\?:|\)|\?")
 
