@@ -229,7 +229,7 @@ PLAN = {
     **{name: same(ATTRIBUTES[name].value, more=ATTRIBUTES[name].more) for name in ATTRIBUTES},
     "storage_class": Case("none", count(planned), 1, fill=lakes.described),
     "plan": Case("plan.jsonl", code, 2),
-    "memory": Case("64MiB", in_summary("plan", "memory_bytes"), 164 * 1024**2),
+    "memory": Case("64MiB", in_summary("plan", "memory_bytes"), 204 * 1024**2),
     "state": state_of_whole_bucket(planned, USUAL_OUTPUTS),
     "deadline": Case("1h", everything, same=True),
     "error_on_nothing": Case(True, code, 3, fill=lakes.empty),
@@ -307,6 +307,9 @@ VERIFY = {
     "state": state_of_whole_bucket(verified, USUAL_OUTPUTS, **JOINED),
     "config": of_other(verified, ["x_0_0_2"], **JOINED),
     "output": OUTPUT["output"],
+    "no_progress": Case(
+        True, lambda sight: sight.bars, 0, terminal=True, never=("output",), **JOINED
+    ),
 }
 CASES = {"run": RUN, "plan": PLAN, "recover": RECOVER, "status": STATUS, "verify": VERIFY}
 _PLACE: dict[str, object] = {"bucket": "b", "prefix": ["data"], "output": "json"}

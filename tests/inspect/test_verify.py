@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from coalesce.inspect.verify import Verification, verify
+from coalesce.inspect.verify import Extent, Verification, verify
 from coalesce.run.pipeline import Run
 from coalesce.storage.base import Body
 from coalesce.storage.checksums import crc64, encode
@@ -108,6 +108,21 @@ async def test_what_is_wrong_with_an_output_is_found(code: str, harm: Harm, shal
             assert "sources were kept" not in failure.hint  # they are deleted long since
         else:
             assert (result.exit_code, result.proven) == (0, 3)
+
+
+async def test_whoever_watches_sees_how_far_it_is() -> None:
+    bucket = await bucket_of_outputs()
+    bucket.objects[KEY] = dataclasses.replace(bucket.objects[KEY], metadata={})
+    extent, seen = Extent(), list[tuple[int, int]]()
+    result = await verify(
+        MemoryStore(bucket),
+        settings(),
+        deep=True,
+        emit=lambda _: seen.append((extent.proven, extent.failed)),
+        extent=extent,
+    )
+    assert sorted(sum(counts) for counts in seen) == [1, 2, 3]
+    assert extent == Extent(3, all_listed=True, proven=2, failed=1, bytes=result.bytes)
 
 
 async def test_deep_counts_the_records_that_a_reader_finds_in_each_output() -> None:

@@ -154,7 +154,7 @@ def status(values: Values) -> int:
     o.VERIFICATION,
     o.RUNNING.only("memory", "state", "config"),
     o.STORE,
-    o.OUTPUT.only("output"),
+    o.OUTPUT.only("output", "no_progress"),
 )
 def verify(values: Values) -> int:
     """Prove earlier outputs again, by their metadata or with --deep by their content."""

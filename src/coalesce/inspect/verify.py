@@ -6,7 +6,8 @@ import asyncio
 import datetime as dt
 import re
 from collections.abc import Callable
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
@@ -19,19 +20,25 @@ from coalesce.errors import (
     first_failure,
 )
 from coalesce.exits import ExitCode, exit_code_of, worst
+from coalesce.listing.found import Found, find_neighbours
 from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import ExistingOutput
 from coalesce.naming.layouts import codec_of
 from coalesce.planning.parts import PART_BYTES
 from coalesce.planning.rules import Limits, Scope, selected
 from coalesce.protocol.commit import COUNT, DIGEST
+from coalesce.report.events import FailureEvent, VerifiedEvent, WarningEvent, failure_event
 from coalesce.report.report import Failure, ScopePart
+from coalesce.report.warnings import nothing_found, nothing_to_verify
 from coalesce.settings import Settings
 from coalesce.storage.base import Head, ObjectStore
 from coalesce.transfer.readback import check_output
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _AT_ONCE = 32
+
+# Outputs that are listed ahead of the checks, so that soon it is known how many there are.
+_LISTED = 10_000
 
 # Its sources were deleted when it was written, so the usual hint would be wrong.
 _DAMAGED = (
@@ -45,11 +52,11 @@ class Verification(BaseModel):
 
     `unsummed` outputs have no full-object CRC64NVME in the store, so with `deep` only their content
     and length are checked. `bytes`, `sources` and `records` are those of the `proven` outputs;
-    `records` is None unless `deep`.
+    `records` is None unless `deep`. `warnings` say why nothing was found.
     """
 
     type: Literal["verify"] = "verify"
-    schema_version: int = Field(default=1, alias="schema")
+    schema_version: Literal[1] = Field(default=1, alias="schema")
     version: str = __version__
     scope: ScopePart
     deep: bool
@@ -61,7 +68,27 @@ class Verification(BaseModel):
     sources: int = 0
     records: int | None = None
     failures: list[Failure] = Field(default_factory=list)
+    warnings: list[WarningEvent] = Field(default_factory=list)
     exit_code: int = 0
+
+
+@dataclass(slots=True)
+class Extent:
+    """How far a verification is, for whoever watches it.
+
+    Attributes:
+        found: Outputs that have been listed.
+        all_listed: Whether there are no others.
+        proven: Outputs that have been proven.
+        failed: Outputs, and pieces of the listing, that have failed.
+        bytes: Those of the proven outputs.
+    """
+
+    found: int = 0
+    all_listed: bool = False
+    proven: int = 0
+    failed: int = 0
+    bytes: int = 0
 
 
 async def verify(
@@ -69,7 +96,8 @@ async def verify(
     settings: Settings,
     *,
     deep: bool,
-    emit: Callable[[dict[str, Any]], None] = lambda _: None,
+    emit: Callable[[VerifiedEvent | FailureEvent], None] = lambda _: None,
+    extent: Extent | None = None,
 ) -> Verification:
     """Checks every output in scope. Writes nothing to the bucket.
 
@@ -80,6 +108,7 @@ async def verify(
         settings: the scope, `include` and `exclude`, and `memory` in bytes.
         deep: also read each output: its gzip members or lines, its records, its CRC64NVME.
         emit: takes a `verified` or `failure` event for each output, as it is checked.
+        extent: is kept up to date all the while.
 
     Returns:
         The sum of all; its exit code is that of the worst failure.
@@ -94,7 +123,7 @@ async def verify(
     )
     # Two parts each: one that is read, and its text while it is inflated.
     workers = max(1, min(_AT_ONCE, settings.memory // (2 * PART_BYTES))) if deep else _AT_ONCE
-    verifier = _Verifier(store, settings, result, emit, workers)
+    verifier = _Verifier(store, settings, result, emit, extent or Extent(), workers)
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(verifier.list_outputs(prefixes))
@@ -102,6 +131,7 @@ async def verify(
                 tasks.create_task(verifier.check_outputs())
     except BaseExceptionGroup as failures:
         raise first_failure(failures) from failures
+    await verifier.look_around()
     if verifier.denied and not result.proven:
         result.exit_code = worst(result.exit_code, ExitCode.CONFIGURATION)
     return result
@@ -115,10 +145,12 @@ class _Verifier:
         store: ObjectStore,
         settings: Settings,
         result: Verification,
-        emit: Callable[[dict[str, Any]], None],
+        emit: Callable[[VerifiedEvent | FailureEvent], None],
+        extent: Extent,
         workers: int,
     ) -> None:
         self.denied = False
+        self._extent = extent
         self._result = result
         self._store = store
         self._settings = settings
@@ -126,8 +158,10 @@ class _Verifier:
         self._layout = settings.chosen_layout
         self._scope = Scope.of(settings)
         self._limits = Limits.of(settings)
+        self._found = Found(set(result.scope.prefixes), self._scope.covers)
+        self._left_out = ""  # an output that the user's patterns leave out
         self._workers = workers
-        self._queue: asyncio.Queue[ExistingOutput | None] = asyncio.Queue(workers)
+        self._queue: asyncio.Queue[ExistingOutput | None] = asyncio.Queue(_LISTED)
 
     async def list_outputs(self, prefixes: tuple[str, ...]) -> None:
         """Puts all outputs in scope into the queue, and after them an end mark for each worker."""
@@ -140,6 +174,7 @@ class _Verifier:
             on_failure=self._add_failure,
             shard=self._settings.shard,
         )
+        self._extent.all_listed = True
         for _ in range(self._workers):
             await self._queue.put(None)
 
@@ -161,11 +196,27 @@ class _Verifier:
             else:
                 self._add_proven(head, records)
 
+    async def look_around(self) -> None:
+        """Warns of prefixes without keys, and of keys none of which is an output in scope."""
+        settings, found, result = self._settings, self._found, self._result
+        if settings.shard.count > 1:
+            return
+        found.add_failed(failure.key for failure in result.failures)
+        neighbours = await find_neighbours(self._store, found.empty, settings.state_prefix)
+        layouts = self._layout, settings.known_layouts
+        result.warnings += nothing_found(settings.bucket, *layouts, found, neighbours)
+        if found.in_scope and not self._extent.found:
+            result.warnings.append(nothing_to_verify(self._left_out))
+
     async def _enqueue(self, listing: Listing) -> None:
+        self._found.add(listing)
         for group in (*listing.groups, *listing.outputs_only):
             for output in group.outputs if self._scope.covers(group.id) else ():
-                if selected(output.key, self._limits):
-                    await self._queue.put(output)
+                if not selected(output.key, self._limits):
+                    self._left_out = self._left_out or output.key
+                    continue
+                self._extent.found += 1
+                await self._queue.put(output)
 
     async def _count_records(self, head: Head) -> int:
         try:
@@ -186,6 +237,8 @@ class _Verifier:
         result.unsummed += "CRC64NVME" not in head.checksum
         result.bytes += head.size
         result.sources += sources
+        self._extent.proven += 1
+        self._extent.bytes += head.size
         if result.records is not None:
             result.records += records or 0
         self._emit(
@@ -203,7 +256,8 @@ class _Verifier:
         failure = Failure.of(error)
         self._result.failures.append(failure)
         self._result.exit_code = worst(self._result.exit_code, exit_code_of(error))
-        self._emit({"type": "failure", **failure.model_dump()})
+        self._extent.failed += 1
+        self._emit(failure_event(failure))
 
 
 async def _check_metadata(store: ObjectStore, output: ExistingOutput) -> Head:

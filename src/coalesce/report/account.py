@@ -8,7 +8,6 @@ import enum
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from coalesce import __version__
 from coalesce.errors import AccessDenied, CoalesceError, first_failure
@@ -18,6 +17,7 @@ from coalesce.model import CommittedOutput, Group, GroupId, Kept, Plan, Source, 
 from coalesce.naming.sources import Sources
 from coalesce.planning.forecast import Forecast
 from coalesce.protocol.outcome import GroupOutcome
+from coalesce.report.events import Event, WarningEvent, failure_event
 from coalesce.report.locations import Locations
 from coalesce.report.report import (
     Became,
@@ -35,8 +35,6 @@ from coalesce.report.report import (
 from coalesce.report.usage import ProcessUsage, cpu_seconds
 from coalesce.settings import Settings
 from coalesce.stop import Stop
-
-Event = dict[str, Any]
 
 
 class Phase(enum.Enum):
@@ -271,7 +269,7 @@ class Account:
         """Counts plan records of living runs, where no groups are listed."""
         self.report.groups.leased += count
 
-    def warn(self, warning: Event) -> None:
+    def warn(self, warning: WarningEvent) -> None:
         """Emits one of the events of `report/warnings`."""
         self._emit(warning)
 
@@ -279,7 +277,7 @@ class Account:
         """Adds the failure of a group or, without one, of a listing or of the whole run."""
         self._denied |= isinstance(error, AccessDenied)
         failure = self.report.add_failure(error, group)
-        self._emit({"type": "failure", **failure.model_dump()})
+        self._emit(failure_event(failure))
 
     async def add_failure_of(self, job: Awaitable[None]) -> None:
         """Waits for the run's job, and adds its failure if it ends with one.
