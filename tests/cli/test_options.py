@@ -17,8 +17,8 @@ from coalesce.cli.describe import default_of
 from coalesce.cli.options import BATCHING, OUTPUT, RUNNING, SCOPE, STORE, Option
 from coalesce.cli.request import field_of, parse
 from coalesce.exits import ExitCode
-from coalesce.settings import Settings
 from coalesce.naming.layouts import LAYOUTS
+from coalesce.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "options.md").read_text("utf-8")

@@ -224,7 +224,7 @@ _OWN: dict[str, type[BaseModel]] = {
     "demo": DemoOptions,
 }
 
-FILE_NAMES = frozenset(name for model in _SHARED for name in model.model_fields)
+FILE_NAMES = frozenset(n for model in _SHARED for n in model.model_fields if n != "layouts")
 """Names of settings, which a configuration file may use beside the names of options."""
 
 _Model = TypeVar("_Model", bound=BaseModel)

@@ -208,9 +208,10 @@ def _recovered_rows(recovered: RecoveredPart) -> list[Row]:
 
 
 def _offsets(offsets: OffsetsPart) -> str:
-    if offsets.gaps is None or offsets.overlaps is None:
-        return "gaps and overlaps unknown: names do not say where a source ends"
-    return f"{offsets.gaps:,} gaps, {offsets.overlaps:,} overlaps"
+    if not offsets.unknown:
+        return f"{offsets.gaps:,} gaps, {offsets.overlaps:,} overlaps"
+    groups = count_of(offsets.unknown, "group")
+    return f"unknown in {groups}, whose names do not say where a source ends"
 
 
 def _attribute_rows(said: AttributesPart) -> list[Row]:

@@ -276,6 +276,7 @@ def _merge_offsets(attempts: Iterable[list[Report]]) -> OffsetsPart:
     total = OffsetsPart()
     for runs in attempts:
         total.add(runs[0].offsets.gaps, runs[0].offsets.overlaps)
+        total.unknown += runs[0].offsets.unknown
     return total
 
 
