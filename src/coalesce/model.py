@@ -29,22 +29,52 @@ class ObjectInfo(NamedTuple):
 
 @dataclass(frozen=True, slots=True, order=True)
 class GroupId:
-    """The unit of ownership: one topic-partition in one directory.
+    """The unit of ownership: one topic-partition in one directory, or what a layout has instead.
 
-    `directory` ends with a slash; it is empty at the bucket's root.
+    Attributes:
+        directory: Ends with a slash; empty at the bucket's root.
+        topic: What `--topic` selects.
+        partition: -1 where names have none.
+        names: What the names of its objects look like, with a `*` where they differ, such as
+            `clicks+3+*.json`; empty where that is `<topic>_<partition>_*`.
     """
 
     directory: str
     topic: str
     partition: int
+    names: str = ""
 
     @property
     def prefix(self) -> str:
-        """What every key of the group begins with: directory, topic and partition."""
+        """What every key of the group begins with."""
+        if self.names:
+            return self.directory + self.names.partition("*")[0]
         return f"{self.directory}{self.topic}_{self.partition}_"
 
     def __str__(self) -> str:
-        return self.prefix[:-1]
+        return self.directory + self.names if self.names else self.prefix[:-1]
+
+
+class Codec(enum.StrEnum):
+    """How the content of an object is stored. The values are names in the ledger."""
+
+    GZIP = "gzip"
+    PLAIN = "plain"
+    ZSTD = "zstd"
+    BZIP2 = "bzip2"
+
+    @property
+    def is_compressed_again(self) -> bool:
+        """Whether `--gzip single` makes one stream of the whole output."""
+        return self is Codec.GZIP
+
+
+class Records(enum.StrEnum):
+    """What the content of an object is made of."""
+
+    LINES = "lines"
+    CSV_HEADER = "csv-header"  # lines under a first one that names their columns
+    OPAQUE = "opaque"  # any bytes: no line is looked for in them
 
 
 class Source(NamedTuple):
@@ -54,8 +84,8 @@ class Source(NamedTuple):
         size: In bytes, as listed.
         etag: As listed: only this version is read, joined and deleted.
         modified: Seconds since the epoch, by the store's clock.
-        first: The first offset in its name.
-        last: The last offset in its name.
+        first: The first offset in its name, or what else orders it.
+        last: The last offset in its name, or what orders it next.
         tail: The topic, partition and offset that end a manifest's name; empty in other layouts.
     """
 
@@ -203,15 +233,15 @@ class Batch:
 class Plan:
     """What is to be done with a group: batches to join and sources to keep.
 
-    `gaps` and `overlaps` count neighbouring sources whose offsets do not meet; `excluded` counts
-    those that the user's patterns leave out.
+    `gaps` and `overlaps` count neighbouring sources whose offsets do not meet, None where names do
+    not say where a source ends; `excluded` counts those that the user's patterns leave out.
     """
 
     group: GroupId
     batches: tuple[Batch, ...]
     kept: tuple[Kept, ...]
-    gaps: int = 0
-    overlaps: int = 0
+    gaps: int | None = 0
+    overlaps: int | None = 0
     excluded: int = 0
 
 
@@ -286,8 +316,8 @@ class CommittedOutput:
         sources: How many sources it was made of.
         size: In bytes.
         records: Records in it; None if they were not counted.
-        first: The first offset of its sources.
-        last: The largest offset of its sources.
+        first: The first offset of its sources; None if their names have none.
+        last: The largest offset of its sources; None if their names do not say where they end.
         checksum: CRC-64/NVME in base64; empty if unknown.
         deleted: How many of its sources this run has deleted.
         gone: How many of them are gone, whoever deleted them.
@@ -304,8 +334,8 @@ class CommittedOutput:
     sources: int
     size: int
     records: int | None
-    first: int
-    last: int
+    first: int | None
+    last: int | None
     checksum: str
     deleted: int
     gone: int

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
@@ -21,6 +21,8 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from coalesce.naming.layouts import LAYOUTS, Layout
+from coalesce.naming.own_layouts import OwnLayout, known_layouts
 from coalesce.naming.shards import WHOLE, Shard
 from coalesce.storage.attributes import Encryption, StorageClass, parse_metadata, parse_tags
 
@@ -204,7 +206,6 @@ Share = Annotated[
 Bucket = Annotated[str, AfterValidator(check_bucket)]
 Prefix = Annotated[str, AfterValidator(check_prefix)]
 Partition = Annotated[int, AfterValidator(_check_partition)]
-LayoutName = Literal["corporate", "manifest"]
 GzipMode = Literal["single", "members"]
 Header = Annotated[str, AfterValidator(_check_header)]
 Metadata = Annotated[str, _check_pairs(parse_metadata)]
@@ -224,7 +225,8 @@ class Settings(BaseModel):
     prefix: tuple[Prefix, ...] = ()
     whole_bucket: bool = False
     date: Annotated[str, AfterValidator(_check_days)] = "NOT_SET"
-    layout: LayoutName = "corporate"
+    layout: str = Field(default="corporate", examples=list(LAYOUTS))
+    layouts: dict[str, OwnLayout] = Field(default_factory=dict)
     partition: Annotated[tuple[Partition, ...], AfterValidator(_drop_all)] = ()
     topic: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
@@ -278,6 +280,13 @@ class Settings(BaseModel):
     error_on_nothing: bool = False
 
     @model_validator(mode="after")
+    def _check_layout(self) -> Settings:
+        if self.layout not in self.known_layouts:
+            *others, last = self.known_layouts
+            raise ValueError(f"--layout {self.layout}: choose {', '.join(others)} or {last}")
+        return self
+
+    @model_validator(mode="after")
     def _check_gzip(self) -> Settings:
         if not self.check and self.gzip == "single" and "gzip" in self.model_fields_set:
             raise ValueError("--gzip single needs the check; with --no-check choose --gzip members")
@@ -326,6 +335,16 @@ class Settings(BaseModel):
                     f"another: write -p {prefix[: found.start()] or 'PREFIX'}, or leave out --date"
                 )
         return self
+
+    @property
+    def known_layouts(self) -> Mapping[str, Layout]:
+        """All layouts by name, the user's own among them."""
+        return known_layouts(tuple(self.layouts.items()))
+
+    @property
+    def chosen_layout(self) -> Layout:
+        """How sources and outputs are named."""
+        return self.known_layouts[self.layout]
 
     @property
     def gzip_mode(self) -> GzipMode:

@@ -17,6 +17,7 @@ from coalesce.cli.describe import default_of
 from coalesce.cli.options import BATCHING, OUTPUT, RUNNING, SCOPE, STORE, Option
 from coalesce.cli.request import field_of, parse
 from coalesce.exits import ExitCode
+from coalesce.naming.layouts import LAYOUTS
 from coalesce.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -177,7 +178,7 @@ def test_the_help_says_what_each_exit_code_means() -> None:
 @pytest.mark.parametrize(
     ("option", "values"),
     [
-        ("--layout", {"corporate", "manifest"}),
+        ("--layout", set(LAYOUTS)),
         ("--output", {"text", "json"}),
         ("--log-level", {"debug", "info", "warning", "error"}),
         ("--log-format", {"auto", "text", "json"}),

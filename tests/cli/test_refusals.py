@@ -31,7 +31,7 @@ from coalesce.settings import (
         ("--date 2026-02-03..2026-02-01", "--date 2026-02-03..2026-02-01: ends before it begins"),
         ("--date tomorrow", "--date tomorrow: not a day; write today, yesterday, 2026-11-22"),
         ("--date today..2001-01-01", "--date today..2001-01-01: ends before it begins"),
-        ("--layout other", "--layout other: choose corporate or manifest"),
+        ("--layout other", "--layout other: choose corporate, manifest, kafka-connect, "),
         ("--accept-weaker all", "--accept-weaker all: choose delete-race, overwrite-race or"),
         ("--addressing none", "--addressing none: choose path, virtual or auto"),
         ("--log-level loud", "--log-level loud: choose debug, info, warning or error"),

@@ -233,7 +233,7 @@ def config_show(values: Gathered) -> int:
     return show_settings(values)
 
 
-@add_command(layout, o.OUTPUT.only("output"))
+@add_command(layout, o.RUNNING.only("config"), o.OUTPUT.only("output"))
 def layout_list(values: Values) -> int:
     """Show the layouts that there are."""
     from coalesce.cli.layout import list_layouts
@@ -241,7 +241,7 @@ def layout_list(values: Values) -> int:
     return list_layouts(values)
 
 
-@add_command(layout, LAYOUT, o.OUTPUT.only("output"))
+@add_command(layout, LAYOUT, o.RUNNING.only("config"), o.OUTPUT.only("output"))
 def layout_show(values: Values) -> int:
     """Show all that one layout says."""
     from coalesce.cli.layout import show_layout
@@ -249,7 +249,7 @@ def layout_show(values: Values) -> int:
     return show_layout(values)
 
 
-@add_command(layout, LAYOUT, KEYS, o.OUTPUT.only("output"))
+@add_command(layout, LAYOUT, KEYS, o.RUNNING.only("config"), o.OUTPUT.only("output"))
 def layout_test(values: Values) -> int:
     """Show what each key is taken for, and how an output of them is named; exits with 1 if one is
     neither a source nor an output.
@@ -267,7 +267,9 @@ def layout_test(values: Values) -> int:
     o.OUTPUT.only("output"),
 )
 def layout_guess(values: Values) -> int:
-    """Look at up to 1,000 keys, and show which layout fits how many; exits with 1 if none does."""
+    """Look at up to 1,000 keys, and show which layout fits how many, or propose one; exits with 1
+    if none fits.
+    """
     from coalesce.cli.layout import guess_layout
 
     return guess_layout(values)

@@ -100,7 +100,7 @@ def _without_secrets(name: str, value: Any) -> Any:
 def _as_text(field: FieldInfo, value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, list):
+    if isinstance(value, list | dict):
         return ", ".join(map(str, value))
     return format_value(field, value)
 

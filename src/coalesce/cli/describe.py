@@ -40,6 +40,8 @@ def choices_of(command: str, option: Option) -> tuple[str, ...]:
 
 
 def _choices(field: FieldInfo) -> tuple[str, ...]:
+    if field.examples:
+        return tuple(map(str, field.examples))
     found: list[Any] = [field.annotation]
     for annotation in found:  # also inside a tuple
         if get_origin(annotation) is Literal:

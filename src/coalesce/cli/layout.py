@@ -5,36 +5,46 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from coalesce.cli.columns import Row
 from coalesce.cli.options import Values
 from coalesce.cli.output import on_stdout, print_line
-from coalesce.cli.request import OutputOptions, Request, parse
+from coalesce.cli.request import LayoutOptions, OutputOptions, Request, parse
 from coalesce.cli.tables import pairs, print_table
 from coalesce.errors import UsageError
 from coalesce.exits import ExitCode
-from coalesce.model import GroupId, ObjectInfo, Source
+from coalesce.model import Codec, GroupId, ObjectInfo, Source
 from coalesce.naming.fits import Fits
-from coalesce.naming.layouts import LAYOUTS, Layout, layout, source_of
+from coalesce.naming.foreign import foreign
+from coalesce.naming.guesses import propose
+from coalesce.naming.layout_data import Offsets
+from coalesce.naming.layouts import Layout, layout, source_of
+from coalesce.naming.own_layouts import OwnLayout
 from coalesce.storage.limits import LIST_PAGE
 from coalesce.storage.s3 import open_s3
 
 _SAMPLE = 1000
-_PLACEHOLDER = re.compile(r"<(\w+)>")
+_CONTENTS = {
+    Codec.GZIP: "gzip",
+    Codec.PLAIN: "plain lines",
+    Codec.ZSTD: "zstd",
+    Codec.BZIP2: "bzip2",
+}
 
 
 def list_layouts(values: Values) -> int:
     """Prints every layout's name and what it names; the exit code. Raises UsageError."""
+    known = _known(values)
     if parse(OutputOptions, values).as_json:
-        for each in LAYOUTS.values():
+        for each in known.values():
             _print_json("layout", _described(each))
         return 0
+    shown = ((each.name, each.data) for each in known.values())
     return _print_rows(
-        [(each.name, f"{each.example} becomes {each.output_example}") for each in LAYOUTS.values()]
+        [(name, f"{data.example} becomes {data.output_example}") for name, data in shown]
     )
 
 
@@ -79,24 +89,65 @@ def guess_layout(values: Values) -> int:
     """
     request = Request.of(values)
     fits = asyncio.run(_look(request))
+    joinable = [key for key in fits.others if foreign(key) is None]
+    proposal = None if fits.best else propose(joinable)
     if request.output.as_json:
-        _print_json("guess", asdict(fits) | {"best": fits.best})
+        _print_json(
+            "guess",
+            {
+                "keys": fits.keys,
+                "unparsed": fits.unparsed,
+                "layouts": [asdict(fit) for fit in fits.layouts],
+                "examples": fits.examples,
+                "best": fits.best,
+                "foreign": dict(fits.foreign),
+                "proposal": proposal.model_dump(mode="json", exclude_defaults=True)
+                if proposal
+                else None,
+            },
+        )
     else:
-        rows = [
-            (fit.layout, f"{fit.sources:,} sources, {fit.outputs:,} outputs")
-            for fit in fits.layouts
-        ]
-        rows.append(("none of them", f"{fits.unparsed:,} of {fits.keys:,} keys"))
-        rows += [("such as" if not at else "", key) for at, key in enumerate(fits.examples)]
-        nothing = "no layout fits" if fits.keys else "there are no keys: check the prefix"
-        rows.append(("so", f"--layout {fits.best}" if fits.best else nothing))
-        _print_rows(rows)
+        _print_rows(_guess_rows(fits, proposal is not None))
+        for line in _as_toml(proposal) if proposal else ():
+            print_line(line)
     return ExitCode.DONE if fits.best else ExitCode.FAILED
+
+
+def _guess_rows(fits: Fits, proposed: bool) -> list[Row]:
+    rows: list[Row] = [
+        (fit.layout, f"{fit.sources:,} sources, {fit.outputs:,} outputs")
+        for fit in fits.layouts
+        if fit.sources or fit.outputs
+    ]
+    rows.append(("none of them", f"{fits.unparsed:,} of {fits.keys:,} keys"))
+    rows += [("such as" if not at else "", key) for at, key in enumerate(fits.examples)]
+    rows += [("left alone", _foreign_in_words(fits, what)) for what in fits.foreign]
+    nothing = "no layout fits" if fits.keys else "there are no keys: check the prefix"
+    if proposed:
+        nothing = "no layout fits; try this one, in the configuration file, with `layout test`:"
+    rows.append(("so", f"--layout {fits.best}" if fits.best else nothing))
+    return rows
+
+
+def _foreign_in_words(fits: Fits, what: str) -> str:
+    kind = next(kind for key in fits.others if (kind := foreign(key)) and kind.what == what)
+    return f"{fits.foreign[what]:,} like {what}: {kind.why} {kind.instead}"
+
+
+def _as_toml(said: OwnLayout) -> list[str]:
+    """The table of a configuration file that says the same."""
+    fields = said.model_dump(mode="json", exclude_defaults=True)
+    plain = {name for name, value in fields.items() if isinstance(value, str) and "'" not in value}
+    return ["[layout.mine]"] + [
+        f"{name} = '{value}'" if name in plain else f"{name} = {json.dumps(value)}"
+        for name, value in fields.items()
+    ]
 
 
 async def _look(request: Request) -> Fits:
     """Takes keys from each prefix, the same number from all of them at most."""
-    settings, fits = request.settings, Fits()
+    settings = request.settings
+    fits = Fits(settings.known_layouts)
     prefixes = settings.prefixes(dt.datetime.now(dt.UTC).date())
     share = max(1, _SAMPLE // len(prefixes))
     async with open_s3(request.store) as store:
@@ -111,52 +162,62 @@ async def _look(request: Request) -> Fits:
     return fits
 
 
+def _known(values: Values) -> Mapping[str, Layout]:
+    """All layouts, those of the configuration file among them. Raises UsageError."""
+    return parse(LayoutOptions, values).known
+
+
 def _chosen(values: Values) -> Layout:
-    name = values.get("layout_name")
+    name, known = values.get("layout_name"), _known(values)
     if not name:
-        raise UsageError("no layout is named", hint=f"Known layouts: {', '.join(LAYOUTS)}.")
-    return layout(str(name))
+        raise UsageError("no layout is named", hint=f"Known layouts: {', '.join(known)}.")
+    return layout(str(name), known)
 
 
 def _described(each: Layout) -> dict[str, Any]:
-    keys = [_fill_in(each.example, first, first + 9) for first in (0, 10)]
+    data = each.data
+    outputs = _outputs_of(each, data.samples)
     return {
         "name": each.name,
-        "sources": each.example,
-        "outputs": each.output_example,
-        "content": "gzip" if each.gzip else "plain lines",
-        "example": keys,
-        "becomes": next(iter(_outputs_of(each, keys).values())),
+        "sources": data.example,
+        "outputs": data.output_example,
+        "content": " or ".join(_CONTENTS[codec] for codec in each.codecs),
+        "records": each.records.value,
+        "example": list(data.samples),
+        "becomes": next(iter(outputs.values()), ""),
+        "described": data.described,
     }
-
-
-def _fill_in(example: str, first: int, last: int) -> str:
-    """A key for what a source is called in words."""
-    said = {"topic": "events", "partition": 3, "first": first, "offset": first, "last": last}
-    return "dir/" + _PLACEHOLDER.sub(lambda match: str(said[match[1]]), example)
 
 
 def _tried(chosen: Layout, key: str) -> dict[str, Any]:
     parsed = chosen.parse(key)
     if parsed is None:
-        return {"key": key, "kind": None}
+        other = foreign(key)
+        why = f"It looks like {other.what}: {other.why} {other.instead}" if other else ""
+        return {"key": key, "kind": None, "why": why}
     return {
         "key": key,
         "kind": parsed.kind,
         "group": str(parsed.group),
         "directory": parsed.group.directory,
         "topic": parsed.group.topic,
-        "partition": parsed.group.partition,
-        "first_offset": parsed.first,
-        "last_offset": parsed.last,
+        "partition": None if parsed.group.partition < 0 else parsed.group.partition,
+        "first_offset": None if chosen.offsets is Offsets.NONE else parsed.first,
+        "last_offset": parsed.last if chosen.offsets is Offsets.RANGE else None,
     }
 
 
 def _in_words(found: dict[str, Any]) -> str:
     if not found["kind"]:
-        return "neither source nor output: left alone"
-    where = f"topic {found['topic']}, partition {found['partition']}"
-    return f"{found['kind']}: {where}, offsets {found['first_offset']} to {found['last_offset']}"
+        return " ".join(filter(None, ("neither source nor output: left alone.", found["why"])))
+    said = [f"{found['kind']}: topic {found['topic']}"]
+    if found["partition"] is not None:
+        said.append(f"partition {found['partition']}")
+    if found["last_offset"] is not None:
+        said.append(f"offsets {found['first_offset']} to {found['last_offset']}")
+    elif found["first_offset"] is not None:
+        said.append(f"from offset {found['first_offset']} on")
+    return ", ".join(said)
 
 
 def _outputs_of(chosen: Layout, keys: Iterable[str]) -> dict[str, str]:
@@ -169,7 +230,7 @@ def _outputs_of(chosen: Layout, keys: Iterable[str]) -> dict[str, str]:
             entry = ObjectInfo(key, 0, "", 0.0, "")
             sources.setdefault(parsed.group, []).append(source_of(parsed, entry))
     return {
-        str(group): chosen.output_key(group, sorted(found, key=lambda s: s.first), taken)
+        str(group): chosen.output_key(group, sorted(found, key=lambda s: (s.first, s.last)), taken)
         for group, found in sources.items()
     }
 

@@ -121,7 +121,7 @@ SCOPE = Group(
             "DATE",
             field="date",
         ),
-        Option(("--layout",), "how sources and outputs are named: {choices}", "NAME"),
+        Option(("--layout",), "how objects are named: {choices}; or one of the file", "NAME"),
         Option(("--manifests", "-a"), "same as --layout manifest"),
         Option(
             ("--partition", "-n"),

@@ -113,6 +113,9 @@ def spell_out(values: Values) -> Values:
     return plain
 
 
+# The setting that the tables under `layout` make; it has no name of its own in a file.
+_LAYOUTS = "layouts"
+
 _SHORTHANDS: dict[str, tuple[str, object]] = {
     "manifests": ("layout", "manifest"),
     "multiprocessor": ("processes", 0),
@@ -201,7 +204,7 @@ def file_spellings(
 
 def is_setting(name: str, settings: Collection[str]) -> bool:
     """Whether this is the name of a setting, or of an option that stands for one."""
-    return name in settings or name in _SHORTHANDS
+    return name in settings or name in _SHORTHANDS or name == _LAYOUTS
 
 
 def read_file(path: str | None, spellings: Mapping[str, tuple[str, bool]]) -> Values:
@@ -226,7 +229,30 @@ def read_file(path: str | None, spellings: Mapping[str, tuple[str, bool]]) -> Va
             hint="It knows the names of the options, such as max-size.",
         )
     values: dict[str, object] = {}
+    if layouts := _take_layouts(written, file):
+        values[_LAYOUTS] = layouts
     for name, value in written.items():
         setting, positive = spellings[name]
         values[setting] = value if positive or not isinstance(value, bool) else not value
     return values
+
+
+def _take_layouts(written: dict[str, object], file: Path) -> dict[str, object]:
+    """Takes the user's own layouts out of what is written: the tables under `layout`.
+
+    The name of the one that is chosen is `layout.use` in a file that has some: TOML knows no name
+    that is both a text and a table. Raises UsageError.
+    """
+    found = written.get("layout")
+    if not isinstance(found, dict):
+        return {}
+    chosen = found.pop("use", None)
+    if named := [name for name, said in found.items() if not isinstance(said, dict)]:
+        raise UsageError(
+            f"layout.{named[0]} in the configuration file {str(file)!r} is no table",
+            hint='Write [layout.NAME], and layout.use = "NAME" to choose one.',
+        )
+    del written["layout"]
+    if chosen is not None:
+        written["layout"] = chosen
+    return found

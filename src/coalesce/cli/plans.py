@@ -42,11 +42,13 @@ def planned_settings(values: Values, plan: PlanFile, today: dt.date) -> Settings
             "the plan was made for sources that are checked",
             hint="Leave --no-check out; or plan again with it.",
         )
-    chosen = parse(Settings, {**values, **options, "date": "NOT_SET"})
-    asked = parse(Settings, {**options, **values})
-    other = [
-        name for name in options.keys() - _SCOPE if getattr(chosen, name) != getattr(asked, name)
-    ]
+    planned, own = _layouts(options), _layouts(values)
+    chosen = parse(Settings, {**values, **options, "layouts": own | planned, "date": "NOT_SET"})
+    asked = parse(Settings, {**options, **values, "layouts": planned | own})
+    compared = options.keys() - _SCOPE - {"layouts"}
+    other = [name for name in compared if getattr(chosen, name) != getattr(asked, name)]
+    if chosen.layout == asked.layout and chosen.chosen_layout.data != asked.chosen_layout.data:
+        other.append("layout")
     if chosen.prefixes(today) != asked.prefixes(today):
         other.append("prefix")
     if other:
@@ -56,6 +58,12 @@ def planned_settings(values: Values, plan: PlanFile, today: dt.date) -> Settings
             hint="Leave these options out, since the plan has its own; or plan again.",
         )
     return chosen
+
+
+def _layouts(values: Values) -> dict[str, object]:
+    """The user's own layouts in these values."""
+    found = values.get("layouts")
+    return dict(found) if isinstance(found, dict) else {}
 
 
 async def save_plan(path: str, run: Run, settings: Settings, options: S3Options) -> None:

@@ -25,6 +25,7 @@ _REASONS = {
     "string_type": "not text",
     "tuple_type": 'not a list; write it as ["a", "b"]',
 }
+_OF_NAMES = {"missing": "is required", "extra_forbidden": "is not known"}
 _BOUNDS = {
     "greater_than_equal": ("ge", "must be at least"),
     "greater_than": ("gt", "must be more than"),
@@ -40,6 +41,8 @@ def refusal_of(model: type[BaseModel], error: ErrorDetails) -> str:
         reason = str(context["error"])
     if not error["loc"] or reason.startswith("--"):
         return reason
+    if error["loc"][0] == "layouts":
+        return _refusal_of_layout(error, reason)
     name = str(error["loc"][0])
     option = f"--{name.replace('_', '-')}"
     if kind == "missing":
@@ -53,6 +56,14 @@ def refusal_of(model: type[BaseModel], error: ErrorDetails) -> str:
     if reason.startswith(repr(error["input"])):
         return f"{option} {reason}"
     return f"{option} {quote(error['input'])}: {reason}"
+
+
+def _refusal_of_layout(error: ErrorDetails, reason: str) -> str:
+    """One sentence for what is wrong in a `[layout.NAME]` of the configuration file."""
+    _, name, *fields = map(str, error["loc"])
+    if error["type"] in _OF_NAMES:
+        reason = _OF_NAMES[error["type"]]
+    return f"[layout.{name}] {'.'.join(fields)}: {reason}"
 
 
 def quote(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -19,7 +20,9 @@ from pydantic.fields import FieldInfo
 from coalesce.cli.options import Values
 from coalesce.cli.refusal import refusal_of
 from coalesce.errors import UsageError
-from coalesce.settings import Bucket, LayoutName, Prefix, Seconds, Settings, as_directory
+from coalesce.naming.layouts import Layout
+from coalesce.naming.own_layouts import OwnLayout, known_layouts
+from coalesce.settings import Bucket, Prefix, Seconds, Settings, as_directory
 
 if TYPE_CHECKING:
     from coalesce.storage.s3 import S3Options
@@ -153,6 +156,22 @@ class ExtractOptions(Options):
     force: bool = False
 
 
+class LayoutOptions(Options):
+    """The user's own layouts, for the commands that show layouts."""
+
+    layouts: dict[str, OwnLayout] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_layouts(self) -> LayoutOptions:
+        _ = self.known
+        return self
+
+    @property
+    def known(self) -> Mapping[str, Layout]:
+        """All layouts by name."""
+        return known_layouts(tuple(self.layouts.items()))
+
+
 class PolicyOptions(Options):
     """Options of `policy`."""
 
@@ -187,7 +206,7 @@ class DataSetOptions(Options):
 
     bucket: Bucket
     prefix: Annotated[Prefix, BeforeValidator(_take_one), AfterValidator(as_directory)] = "data/"
-    layout: LayoutName = Settings.model_fields["layout"].default
+    layout: Literal["corporate", "manifest"] = Settings.model_fields["layout"].default
     topics: Annotated[int, Field(ge=1)] = 2
     partitions: Annotated[int, Field(ge=1)] = 3
     objects: Annotated[int, Field(ge=0)] = 1000
@@ -221,7 +240,7 @@ _OWN: dict[str, type[BaseModel]] = {
     "demo": DemoOptions,
 }
 
-FILE_NAMES = frozenset(name for model in _SHARED for name in model.model_fields)
+FILE_NAMES = frozenset(n for model in _SHARED for n in model.model_fields if n != "layouts")
 """Names of settings, which a configuration file may use beside the names of options."""
 
 _Model = TypeVar("_Model", bound=BaseModel)

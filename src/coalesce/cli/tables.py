@@ -12,6 +12,7 @@ from coalesce.model import Why
 from coalesce.report.next_step import next_step
 from coalesce.report.report import (
     AttributesPart,
+    OffsetsPart,
     OutputsPart,
     RecoveredPart,
     Report,
@@ -83,7 +84,7 @@ def summary_table(report: Report, min_age: float | None = None) -> Block:
             + (f"; {outputs.oversized:,} larger than --max-size" if outputs.oversized else ""),
         ),
         *_recovered_rows(report.recovered),
-        ("offsets", f"{report.offsets.gaps:,} gaps, {report.offsets.overlaps:,} overlaps"),
+        ("offsets", _offsets(report.offsets)),
         *_attribute_rows(report.attributes),
         *([("path list", _path_list(report))] if report.path_list.before else []),
         (
@@ -204,6 +205,13 @@ def _recovered_rows(recovered: RecoveredPart) -> list[Row]:
     ]
     said = [f"{count_of(number, noun)} {what}" for number, noun, what in parts if number]
     return [("recovered", ", ".join(said or [f"{count_of(recovered.outputs, 'output')} proven"]))]
+
+
+def _offsets(offsets: OffsetsPart) -> str:
+    if not offsets.unknown:
+        return f"{offsets.gaps:,} gaps, {offsets.overlaps:,} overlaps"
+    groups = count_of(offsets.unknown, "group")
+    return f"unknown in {groups}, whose names do not say where a source ends"
 
 
 def _attribute_rows(said: AttributesPart) -> list[Row]:

@@ -14,7 +14,6 @@ from coalesce.exits import ExitCode, exit_code_of, worst
 from coalesce.listing.found import Found, find_neighbours
 from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import Group, GroupId
-from coalesce.naming.layouts import Layout, layout
 from coalesce.naming.sources import Sources
 from coalesce.planning import batches as planning
 from coalesce.planning.rules import Limits, Scope
@@ -138,7 +137,7 @@ class _StatusBuilder:
     """Adds up a status, in the order of the calls above: plan records first, then listings."""
 
     def __init__(self, store: ObjectStore, settings: Settings, prefixes: tuple[str, ...]) -> None:
-        self.layout: Layout = layout(settings.layout)
+        self.layout = settings.chosen_layout
         self._store = store
         self._settings = settings
         self._prefixes = prefixes
@@ -165,12 +164,15 @@ class _StatusBuilder:
             prefixes=self._prefixes,
             roots=self._settings.roots,
             shard=shard,
-            owns=shard.owns,
+            owns=lambda key: shard.owns(key, self.layout.share_of),
         )
         found = await survey(self._store, state, ground)
         self._status.leases = [_lease_of(rival) for rival in found.rivals]
         alive = {lease.run_id for lease in self._status.leases if lease.alive}
-        self._records = await read_records(self._store, state, found.records, self.add_failure)
+        known = self._settings.known_layouts
+        self._records = await read_records(
+            self._store, state, found.records, known, self.add_failure
+        )
         for group, record in self._records.items():
             self._unfinished[group] = UnfinishedGroup(
                 group=str(group),
@@ -227,7 +229,8 @@ class _StatusBuilder:
             return
         found.add_failed(failure.key for failure in self._status.failures)
         neighbours = await find_neighbours(self._store, found.empty, settings.state_prefix)
-        self._status.warnings += nothing_found(settings.bucket, settings.layout, found, neighbours)
+        layouts = self.layout, settings.known_layouts
+        self._status.warnings += nothing_found(settings.bucket, *layouts, found, neighbours)
 
     async def count_uploads(self) -> None:
         """Counts the open uploads of outputs."""
@@ -246,7 +249,8 @@ class _StatusBuilder:
 
     def _is_own_output(self, key: str) -> bool:
         named = self.layout.parse(key)
-        return named is not None and named.kind == "output" and self._settings.shard.owns(key)
+        owns = self._settings.shard.owns(key, self.layout.share_of)
+        return owns and named is not None and named.kind == "output"
 
     def build(self) -> Status:
         """The status, with what is known only at the end."""

@@ -28,7 +28,7 @@ from coalesce.inspect.recorded import LedgerListing, entry_of, places_of
 from coalesce.listing.found import Found, find_neighbours
 from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import ExistingOutput, Group, GroupId
-from coalesce.naming.layouts import layout
+from coalesce.naming.layouts import codec_of
 from coalesce.planning.parts import PART_BYTES
 from coalesce.planning.rules import Limits, Scope, selected
 from coalesce.protocol.commit import COUNT, DIGEST
@@ -198,7 +198,7 @@ class _Verifier:
         self._settings = settings
         self._state = settings.state_prefix
         self._emit = emit
-        self._layout = layout(settings.layout)
+        self._layout = settings.chosen_layout
         self._ledger = LedgerListing(store, self._state, self._layout)
         self._scope = Scope.of(settings)
         self._limits = Limits.of(settings)
@@ -251,7 +251,8 @@ class _Verifier:
             return
         found.add_failed(failure.key for failure in result.failures)
         neighbours = await find_neighbours(self._store, found.empty, settings.state_prefix)
-        result.warnings += nothing_found(settings.bucket, settings.layout, found, neighbours)
+        layouts = self._layout, settings.known_layouts
+        result.warnings += nothing_found(settings.bucket, *layouts, found, neighbours)
         if found.in_scope and not self._extent.found:
             result.warnings.append(nothing_to_verify(self._left_out))
 
@@ -358,7 +359,7 @@ class _Verifier:
             return await check_output(
                 self._store,
                 head,
-                gzipped=self._layout.gzip,
+                codec_of(self._layout, head.key),
                 expected_crc64=crc64,
                 joiner=None if places is None else places.joiner(),
             )

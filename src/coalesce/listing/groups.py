@@ -8,7 +8,6 @@ key space: keys are grouped by what they say, and no order is trusted.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field
 from coalesce.errors import AccessDenied, CoalesceError, ListingError, StorageError, first_failure
 from coalesce.listing.pages import RepeatedToken, all_pages, read_page
 from coalesce.model import ExistingOutput, Group, GroupId, ObjectInfo
-from coalesce.naming.layouts import Layout, output_of, source_of
+from coalesce.naming.layouts import Layout, ParsedKey, output_of, source_of
 from coalesce.naming.shards import WHOLE, Shard
 from coalesce.naming.sources import SourcesBuilder
 from coalesce.storage.base import ObjectStore, Page
@@ -25,9 +24,6 @@ from coalesce.storage.base import ObjectStore, Page
 # A page holds 1,000 keys. With fewer keys per piece than this, listing on takes fewer requests than
 # listing every piece.
 _WORTH_A_REQUEST = 50
-
-# A prefix that ends like this may be a group, and is not split any further.
-_MAY_BE_GROUP = re.compile(r"_\d+_$", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +67,10 @@ class _ListingBuilder:
     key_characters: int = 0
     sources: dict[GroupId, SourcesBuilder] = field(default_factory=dict)
     outputs: dict[GroupId, list[ExistingOutput]] = field(default_factory=lambda: defaultdict(list))
+    begin: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.begin = self.prefix.rfind("/") + 1
 
     def add(self, page: Page) -> None:
         self.date = self.date or page.date
@@ -79,12 +79,12 @@ class _ListingBuilder:
 
     def _add_entry(self, entry: ObjectInfo) -> None:
         is_state = self.state_prefix and entry.key.startswith(self.state_prefix)
-        if is_state or not self.shard.owns(entry.key):
+        if is_state or not self.shard.owns(entry.key, self.layout.share_of):
             return
         self.keys += 1
         self.key_characters += len(entry.key)
         parsed = self.layout.parse(entry.key)
-        if parsed is None:
+        if parsed is None or self._is_partly_here(parsed):
             self.other_keys += 1
             self.other_key = self.other_key or entry.key
             self.other_bytes += entry.size
@@ -95,6 +95,12 @@ class _ListingBuilder:
             builder.add(source_of(parsed, entry))
         else:
             self.outputs[parsed.group].append(output_of(parsed, entry))
+
+    def _is_partly_here(self, parsed: ParsedKey) -> bool:
+        """Whether the group of a key begins in a directory above the piece: neither is it complete
+        here, nor may its output be written there.
+        """
+        return len(parsed.group.directory) < self.begin
 
     def build(self) -> Listing:
         """Raises ListingError if a source was listed twice."""
@@ -178,6 +184,10 @@ class _Rules:
     keep_going: Callable[[], bool]
     worth_a_request: int
 
+    def owns(self, prefix: str) -> bool:
+        """Whether what may be a group is the shard's."""
+        return self.shard.owns(prefix, self.layout.share_of)
+
 
 @dataclass(frozen=True, slots=True)
 class _Lister:
@@ -194,7 +204,7 @@ class _Lister:
         async with self.limiter:
             children = await self._list_and_hand_over(prefix)
         for child in children:
-            if not _MAY_BE_GROUP.search(child) or self.rules.shard.owns(child):
+            if not self.rules.layout.may_be_group(child) or self.rules.owns(child):
                 tasks.create_task(self.list_below(child, tasks))
 
     async def _list_and_hand_over(self, prefix: str) -> set[str]:
@@ -231,7 +241,8 @@ async def _list_piece(
     What may be a group is listed by the one shard that owns it, as a whole. That includes a
     directory whose name happens to end like a group's, which no other shard gets to see.
     """
-    owner = WHOLE if _MAY_BE_GROUP.search(prefix) else rules.shard
+    whole = not rules.layout.by_directory and rules.layout.may_be_group(prefix)
+    owner = WHOLE if whole else rules.shard
     builder, children = _ListingBuilder(prefix, rules.layout, rules.state_prefix, owner), set[str]()
     first = await read_page(store, prefix, "", None)
     if first.token and (delimiter := _choose_delimiter(prefix, first, rules)):
@@ -257,10 +268,10 @@ def _choose_delimiter(prefix: str, page: Page, rules: _Rules) -> str:
 
     Returns an empty string if the pieces that this page shows are too small to be listed apart.
     """
-    if _MAY_BE_GROUP.search(prefix):
+    if rules.layout.may_be_group(prefix):
         return ""
     rests = [entry.key[len(prefix) :] for entry in page.objects]
-    for delimiter in "/_":
+    for delimiter in "/" if rules.layout.by_directory else "/_":
         pieces = {rest.partition(delimiter)[0] for rest in rests if delimiter in rest}
         direct = sum(delimiter not in rest for rest in rests)
         if pieces and direct < len(rests) // 2:

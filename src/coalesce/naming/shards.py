@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 # A listing is never split below a prefix that ends like this: it may be a group.
 _FIRST_GROUP = re.compile(r"_\d+_", re.ASCII)
+_MAY_BE_GROUP = re.compile(r"_\d+_$", re.ASCII)
 
 
 def share_of(key: str) -> str:
@@ -23,6 +24,11 @@ def share_of(key: str) -> str:
     begin = key.rfind("/") + 1
     match = _FIRST_GROUP.search(key, begin)
     return key[: match.end() - 1] if match else key
+
+
+def may_be_group(prefix: str) -> bool:
+    """Whether a prefix ends like a group's, and is not split any further."""
+    return _MAY_BE_GROUP.search(prefix) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +57,24 @@ class Shard:
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
 
-    def owns(self, key: str) -> bool:
+    def owns(self, key: str, share_of: Callable[[str], str] = share_of) -> bool:
         """Whether this shard owns a key, and so the key's whole group.
 
         The rule never changes: BLAKE2b-64 of `share_of(key)`, as a big-endian number, modulo
-        `count`.
+        `count`. Layouts have a `share_of` of their own.
         """
         if self.count == 1:
             return True
         digest = hashlib.blake2b(share_of(key).encode(), digest_size=8).digest()
         return int.from_bytes(digest) % self.count == self.index
 
-    def may_own(self, key: str) -> bool:
+    def may_own(self, key: str, share_of: Callable[[str], str] = share_of) -> bool:
         """Returns whether a key is this shard's, or was listed by it.
 
         A split listing that meets a directory such as `x_1_y/` hands it whole to the shard of
         `x_1`, whatever the names in it say.
         """
-        if self.owns(key):
+        if self.owns(key, share_of):
             return True
         match = _FIRST_GROUP.search(key)
         return match is not None and self.owns(key[: match.end()])

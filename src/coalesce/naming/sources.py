@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 from typing import overload
@@ -17,15 +17,16 @@ from coalesce.model import Source
 _ETAG = re.compile(r'"([0-9a-f]{32})((?:-[0-9]+)?)"', re.ASCII)
 
 # What sources have in common besides the prefix: the text between the two offsets, the text after
-# the last offset, the storage class, and the end of the ETag.
-_Template = tuple[str, str, str, str]
+# the last offset, the storage class, and the end of the ETag. Without a text between them, the
+# names of these sources are stored as they are.
+_Template = tuple[str | None, str, str, str]
 
 
 class _Table:
     """A growing table of sources: their numbers, and the sixteen bytes of each ETag.
 
-    A key is rebuilt from its numbers and a template. A source for which that is impossible is
-    stored whole, and an ETag of another form as it is.
+    A key is rebuilt from its numbers and a template. Where that is impossible, what comes after the
+    prefix is stored; a source with a tail is stored whole, and an ETag of another form as it is.
     """
 
     __slots__ = (
@@ -33,6 +34,8 @@ class _Table:
         "firsts",
         "lasts",
         "modified",
+        "name_ends",
+        "names",
         "other_etags",
         "prefix",
         "sizes",
@@ -47,6 +50,7 @@ class _Table:
         self.firsts, self.lasts, self.sizes = array("q"), array("q"), array("q")
         self.modified = array("d")
         self.etags = bytearray()
+        self.names, self.name_ends = bytearray(), array("Q")  # only where names are stored
         self.other_etags: dict[int, str] = {}
         self.templates: list[_Template] = []
         self.template_ids: dict[_Template, int] = {}
@@ -59,11 +63,14 @@ class _Table:
     def append(self, source: Source) -> None:
         etag = _ETAG.fullmatch(source.etag)
         digits, etag_end = etag.groups() if etag else ("0" * 32, "")
-        template = self._template_id(source, etag_end)
+        parts = self._template_of(source, etag_end)
+        template = None if parts is None else self._number_of(parts)
         if template is None:
             self.unpacked[len(self)] = source
         elif etag is None:
             self.other_etags[len(self)] = source.etag
+        if parts is not None and parts[0] is None:
+            self._store_name(source.key)
         self.firsts.append(source.first)
         self.lasts.append(source.last)
         self.sizes.append(source.size)
@@ -79,6 +86,11 @@ class _Table:
             setattr(chosen, name, array(column.typecode, map(column.__getitem__, rows)))
         chosen.etags = bytearray().join(self.etags[row * 16 : row * 16 + 16] for row in rows)
         chosen.templates, chosen.template_ids = self.templates, self.template_ids
+        for place, row in enumerate(rows if self.name_ends else ()):
+            if self.templates[self.template_rows[row]][0] is None and row not in self.unpacked:
+                chosen._pad_names(place)
+                chosen.names += self._name(row)
+                chosen.name_ends.append(len(chosen.names))
         for name in ("other_etags", "unpacked"):
             if column := getattr(self, name):
                 found = {at: column[row] for at, row in enumerate(rows) if row in column}
@@ -100,34 +112,50 @@ class _Table:
                 yield unpacked[row]
                 continue
             between, after, storage_class, etag_end = templates[template_rows[row]]
-            first, last = firsts[row], lasts[row]
+            first, last, tail = firsts[row], lasts[row], ""
             etag = other_etags.get(row)
             if etag is None:
                 etag = f'"{etags[row * 16 : row * 16 + 16].hex()}{etag_end}"'
-            fields = (
-                f"{prefix}{first}{between}{last}{after}",
-                sizes[row],
-                etag,
-                modified[row],
-                storage_class,
-                first,
-                last,
-                f"{between[1:]}{last}" if len(between) > 1 else "",
-            )
+            if between is None:
+                key = prefix + self._name(row).decode()
+            else:
+                key = f"{prefix}{first}{between}{last}{after}"
+                if len(between) > 1:
+                    tail = f"{between[1:]}{last}"
+            fields = (key, sizes[row], etag, modified[row], storage_class, first, last, tail)
             yield new(Source, fields)
 
-    def _template_id(self, source: Source, etag_end: str) -> int | None:
-        """Returns the number of the source's template; None if it must be stored whole."""
+    def _store_name(self, key: str) -> None:
+        """Stores what comes after the prefix of the row that is appended next."""
+        self._pad_names(len(self))
+        self.names += key[len(self.prefix) :].encode()
+        self.name_ends.append(len(self.names))
+
+    def _pad_names(self, row: int) -> None:
+        """Says of all rows before this one that there is no more in their names."""
+        missing = row - len(self.name_ends)
+        self.name_ends.extend([len(self.names)] * missing)
+
+    def _name(self, row: int) -> bytes:
+        begin = self.name_ends[row - 1] if row else 0
+        return bytes(self.names[begin : self.name_ends[row]])
+
+    def _template_of(self, source: Source, etag_end: str) -> _Template | None:
+        """Returns the source's template; None if it must be stored whole."""
         first, last = str(source.first), str(source.last)
         between = f"-{source.tail.removesuffix(last)}"
         begin = len(self.prefix) + len(first) + len(between)
         after = source.key[begin + len(last) :]
-        if source.key != f"{self.prefix}{first}{between}{last}{after}" or source.tail not in (
+        if source.key == f"{self.prefix}{first}{between}{last}{after}" and source.tail in (
             "",
             f"{between[1:]}{last}",
         ):
+            return between, after, source.storage_class, etag_end
+        if source.tail or not source.key.startswith(self.prefix):
             return None
-        template = (between, after, source.storage_class, etag_end)
+        return None, "", source.storage_class, etag_end
+
+    def _number_of(self, template: _Template) -> int | None:
         number = self.template_ids.setdefault(template, len(self.templates))
         if number == len(self.templates):
             self.templates.append(template)
@@ -138,7 +166,8 @@ class Sources(Sequence[Source]):
     """Sources of one group in some order. Each `Source` is made on access.
 
     Slices share the table, so a source costs about 50 bytes once, and 4 bytes for its place in each
-    reordered view. An ETag of another form than those of S3 adds 170.
+    reordered view. An ETag of another form than those of S3 adds 170; a name that is not made of
+    two offsets adds 8 and its length behind the group's prefix.
     """
 
     __slots__ = ("_rows", "_table")
@@ -269,16 +298,19 @@ class Places:
         self._sources = sources
         self._firsts = array("q", (first for first, _ in sources.offsets()))
         self._by_first = array("I", _sort(range(len(sources)), self._firsts))
+        for begin, end in _ties(self._by_first, self._firsts):
+            ordered = sorted(self._by_first[begin:end], key=lambda place: sources[place].key)
+            self._by_first[begin:end] = array("I", ordered)
 
     def find(self, first: int, key: str) -> int | None:
         """Returns the place of the source with this key and first offset, None if there is none."""
-        at = bisect_left(self._by_first, first, key=self._firsts.__getitem__)
-        while at < len(self._by_first) and self._firsts[self._by_first[at]] == first:
-            place = self._by_first[at]
-            if self._sources[place].key == key:
-                return place
-            at += 1
-        return None
+        found = bisect_left(self._by_first, first, key=self._firsts.__getitem__)
+        end = bisect_right(self._by_first, first, found, key=self._firsts.__getitem__)
+        at = bisect_left(self._by_first, key, found, end, key=self._key)
+        return self._by_first[at] if at < end and self._key(self._by_first[at]) == key else None
+
+    def _key(self, place: int) -> str:
+        return self._sources[place].key
 
 
 def offsets_of(sources: Iterable[Source]) -> Iterator[tuple[int, int]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 
 from coalesce.model import Batch, ExistingOutput, Group, GroupId, Kept, Plan, Source, Why
+from coalesce.naming.layout_data import Offsets
 from coalesce.naming.layouts import Layout
 from coalesce.naming.sources import Sources, offsets_of
 from coalesce.planning.rules import Limits, selected
@@ -31,12 +32,17 @@ def plan(group: Group, layout: Layout, limits: Limits, taken: Container[str] = (
         limits: Sources and bytes per output, and which sources to keep.
         taken: Output keys in use besides those that the group lists.
     """
+    limits = limits.of_codec(layout.codec(group.id))
     chosen = choose_sources(group, layout, limits)
     names = _NamesInUse(taken, {output.key for output in group.outputs})
     batches, single = _plan_stretches(group.id, chosen.stretches(), layout, limits, names)
     excluded = len(group.sources) - len(chosen.sources) - len(chosen.kept)
     kept = (*chosen.kept, *(Kept(source.key, Why.SINGLE) for source in single))
+    gaps: int | None
+    overlaps: int | None
     gaps, overlaps = count_gaps(chosen.sources) if layout.comparable_offsets else (0, 0)
+    if layout.offsets is not Offsets.RANGE:
+        gaps = overlaps = None
     return Plan(group.id, tuple(batches), kept, gaps, overlaps, excluded)
 
 
@@ -71,6 +77,7 @@ def replan(
     Raises:
         ValueError: One of `without` is not a source of the batch.
     """
+    limits = limits.of_codec(layout.codec(group))
     sources = Sources.of(group.prefix, batch.sources)
     unusable = {source.key for source in without}
     places = [at for at, source in enumerate(sources) if source.key in unusable]
@@ -119,7 +126,7 @@ class Chosen:
 
 
 def choose_sources(group: Group, layout: Layout, limits: Limits) -> Chosen:
-    """Chooses the sources of a group that may be joined."""
+    """Chooses the sources of a group that may be joined; `limits` are those of its codec."""
     ordered = Sources.of(group.id.prefix, group.sources).by_offset()
     coverage = _Coverage(group.outputs if layout.comparable_offsets else ())
     places, borders = array("I"), array("I")
@@ -284,7 +291,7 @@ def _plan_batches(
             continue
         key = layout.output_key(group, run, names)
         parsed = layout.parse(key)
-        if parsed is None or parsed.kind != "output":
+        if parsed is None or (parsed.kind, parsed.group) != ("output", group):
             single += run
             continue
         names.add(key)

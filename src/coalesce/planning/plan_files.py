@@ -10,11 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from coalesce.errors import ConfigurationError
 from coalesce.model import Batch, Group, GroupId, Plan, Why
-from coalesce.naming.layouts import LAYOUTS, Layout
+from coalesce.naming.layouts import Layout
+from coalesce.naming.own_layouts import OwnLayout, known_layouts
 from coalesce.naming.shards import Shard, balance
 from coalesce.planning.batches import choose_sources, digest
 from coalesce.planning.forecast import work_seconds
@@ -40,6 +41,9 @@ _OPTIONS = frozenset(
         "storage_class",
     }
 )
+
+
+_OWN = TypeAdapter(dict[str, OwnLayout])
 
 
 class _Line(BaseModel):
@@ -83,6 +87,7 @@ class PlannedGroup(_Line):
     directory: str
     topic: str
     partition: int
+    names: str = ""
     listed_at: float
     seconds: float
     batches: tuple[PlannedBatch, ...]
@@ -98,6 +103,7 @@ class PlannedGroup(_Line):
             directory=group.id.directory,
             topic=group.id.topic,
             partition=group.id.partition,
+            names=group.id.names,
             listed_at=group.listed_at,
             seconds=round(seconds, 6),
             batches=batches,
@@ -106,7 +112,11 @@ class PlannedGroup(_Line):
     @property
     def id(self) -> GroupId:
         """The group's id."""
-        return GroupId(self.directory, self.topic, self.partition)
+        return GroupId(self.directory, self.topic, self.partition, self.names)
+
+    def dump(self) -> str:
+        """Returns the line of the file."""
+        return self.model_dump_json(exclude_defaults=True)
 
 
 class PlanHeader(_Line):
@@ -158,11 +168,16 @@ class PlanFile:
             schema=1,
             version=version,
             created=created,
-            options=options | {"prefix": list(prefixes)} | _gzip_option(settings),
+            options={
+                **options,
+                "prefix": list(prefixes),
+                **_gzip_option(settings),
+                **_layouts_option(settings),
+            },
             groups=len(lines),
             seconds=round(sum(group.seconds for group in lines), 3),
         )
-        sha256 = _hash(header, [group.model_dump_json() for group in lines])
+        sha256 = _hash(header, [group.dump() for group in lines])
         return cls(header.model_copy(update={"sha256": sha256}), lines)
 
     def dump(self) -> str:
@@ -170,7 +185,7 @@ class PlanFile:
         return "\n".join(
             [
                 self.header.model_dump_json(by_alias=True),
-                *(group.model_dump_json() for group in self.groups),
+                *(group.dump() for group in self.groups),
                 "",
             ]
         )
@@ -231,6 +246,7 @@ def match_plan(
         with the sources that are kept whatever the plan says; and the number of batches that no
         longer match. A batch that an earlier run of the same plan has joined is in neither.
     """
+    limits = limits.of_codec(layout.codec(group.id))
     chosen = choose_sources(replace(group, listed_at=planned.listed_at), layout, limits)
     ends = {key for batch in planned.batches for key in (batch.first, batch.last)}
     places = {
@@ -254,8 +270,18 @@ def match_plan(
 
 
 def _gzip_option(settings: Settings) -> dict[str, str]:
-    """How outputs are made of gzip members, where the sources are gzip at all."""
-    return {"gzip": settings.gzip_mode} if LAYOUTS[settings.layout].gzip else {}
+    """How outputs are made of gzip members, where any sources can be compressed again."""
+    codecs = settings.chosen_layout.codecs
+    again = any(codec.is_compressed_again for codec in codecs)
+    return {"gzip": settings.gzip_mode} if again else {}
+
+
+def _layouts_option(settings: Settings) -> dict[str, Any]:
+    """What the plan's layout says, if it is the user's own."""
+    if settings.layout not in settings.layouts:
+        return {}
+    said = settings.layouts[settings.layout].model_dump(mode="json", exclude_defaults=True)
+    return {"layouts": {settings.layout: said}}
 
 
 def _hash(header: PlanHeader, lines: Sequence[str]) -> str:
@@ -267,7 +293,9 @@ def _hash(header: PlanHeader, lines: Sequence[str]) -> str:
 
 def _check_scope(header: PlanHeader, groups: Iterable[PlannedGroup]) -> None:
     """Raises ValueError if a batch's output is not one of its group, under the plan's prefixes."""
-    prefixes, layout = tuple(header.options["prefix"]), LAYOUTS[header.options["layout"]]
+    own = _OWN.validate_python(header.options.get("layouts", {}))
+    layout = known_layouts(tuple(own.items()))[header.options["layout"]]
+    prefixes = tuple(header.options["prefix"])
     for group in groups:
         for batch in group.batches:
             parsed = layout.parse(batch.output)

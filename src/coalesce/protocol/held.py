@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from coalesce.errors import (
@@ -21,6 +21,7 @@ from coalesce.errors import (
     Unavailable,
 )
 from coalesce.model import Batch
+from coalesce.naming.layouts import LAYOUTS, Layout
 from coalesce.protocol.lease import Claim
 from coalesce.protocol.record import PlanRecord, RecordedBatch, encode
 from coalesce.protocol.record_reader import RecordReader
@@ -75,15 +76,26 @@ class HeldRecord:
         return cls(store, state, record, etag)
 
     @classmethod
-    async def read(cls, store: ObjectStore, state: str, key: str) -> HeldRecord | None:
+    async def read(
+        cls, store: ObjectStore, state: str, key: str, known: Mapping[str, Layout] = LAYOUTS
+    ) -> HeldRecord | None:
         """The record at a key, None for none. Raises RecordDamaged, StorageError."""
         stored = await find_record(store, key)
-        return None if stored is None else await cls.of(store, state, stored)
+        return None if stored is None else await cls.of(store, state, stored, known)
 
     @classmethod
-    async def of(cls, store: ObjectStore, state: str, stored: StoredRecord) -> HeldRecord:
-        """The record that was found, read to its end. Raises RecordDamaged, StorageError."""
-        key, reader, data, at = stored.key, RecordReader(stored.key, state), stored.begin, 0
+    async def of(
+        cls,
+        store: ObjectStore,
+        state: str,
+        stored: StoredRecord,
+        known: Mapping[str, Layout] = LAYOUTS,
+    ) -> HeldRecord:
+        """The record that was found, read to its end; `known` are the layouts that it may have.
+
+        Raises RecordDamaged, StorageError.
+        """
+        key, reader, data, at = stored.key, RecordReader(stored.key, state, known), stored.begin, 0
         while True:
             for begin in range(0, len(data), _TAKEN_AT_ONCE):
                 reader.feed(data[begin : begin + _TAKEN_AT_ONCE])

@@ -31,6 +31,7 @@ from coalesce.errors import (
     StoreRefused,
 )
 from coalesce.model import ObjectInfo
+from coalesce.naming.layouts import LAYOUTS
 from coalesce.naming.shards import WHOLE, Shard
 from coalesce.protocol.rights import missing_right
 from coalesce.protocol.state import lease_key
@@ -42,6 +43,9 @@ from coalesce.storage.capabilities import CONDITIONAL_PUT, CREATE_ONLY_PUT
 _PRECISION = 1.0
 
 _LOOKS = 4
+
+# Layouts whose runs share out the groups in the same way. A run without one only probes.
+_SHARED_BY_GROUP = frozenset({"", *(n for n, each in LAYOUTS.items() if not each.by_directory)})
 
 # Seconds that a lease can hold at most: so long may a dead run hold up another.
 LONGEST = 86_400
@@ -83,6 +87,13 @@ class LeaseRecord(BaseModel):
     def share(self) -> Shard:
         """Whose groups its run works on."""
         return replace(Shard.parse(self.shard), plan=self.plan)
+
+    def meets(self, layout: str, share: Shard) -> bool:
+        """Whether a key may be its run's and also belong to a share of a run with a layout, by the
+        layout's name. Layouts share out their groups in different ways.
+        """
+        alike = layout == self.layout or {layout, self.layout} <= _SHARED_BY_GROUP
+        return not alike or self.share.meets(share)
 
 
 @dataclass(frozen=True, slots=True)

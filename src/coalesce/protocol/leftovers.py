@@ -5,11 +5,12 @@ next run that deletes takes them away before it plans anything.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from coalesce.errors import CoalesceError, RecordDamaged, StorageError
 from coalesce.model import Group, GroupId
+from coalesce.naming.layouts import Layout
 from coalesce.naming.sources import Places, Sources, SourcesBuilder
 from coalesce.protocol.held import HeldRecord
 from coalesce.protocol.record import PlanRecord
@@ -17,13 +18,19 @@ from coalesce.storage.base import ObjectStore
 
 
 async def read_records(
-    store: ObjectStore, state: str, keys: Iterable[str], on_failure: Callable[[CoalesceError], None]
+    store: ObjectStore,
+    state: str,
+    keys: Iterable[str],
+    known: Mapping[str, Layout],
+    on_failure: Callable[[CoalesceError], None],
 ) -> dict[GroupId, PlanRecord]:
-    """The plan records at these keys; of each that cannot be read `on_failure` is told."""
+    """The plan records at these keys, of the layouts that are `known`; of each that cannot be read
+    `on_failure` is told.
+    """
     records: dict[GroupId, PlanRecord] = {}
     for key in keys:
         try:
-            held = await HeldRecord.read(store, state, key)
+            held = await HeldRecord.read(store, state, key, known)
         except (RecordDamaged, StorageError) as error:
             on_failure(error)
             continue

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from coalesce.errors import CoalesceError
 from coalesce.model import CommittedOutput, Kept
+from coalesce.naming.layout_data import Offsets
 from coalesce.naming.sources import offsets_of
 from coalesce.protocol.commit import Committed
 from coalesce.protocol.deletion import Deletion
@@ -57,17 +58,21 @@ def committed_output(
     deletion: Deletion | None,
     *,
     records: int | None,
+    offsets: Offsets,
     recovered: bool = False,
 ) -> CommittedOutput:
-    """Returns what is reported of a committed batch; `deletion` is None where its sources stay."""
+    """Returns what is reported of a committed batch; `deletion` is None where its sources stay, and
+    `offsets` what their names say.
+    """
     batch = committed.batch
+    last = max(last for _, last in offsets_of(batch.sources))
     return CommittedOutput(
         key=batch.output,
         sources=len(batch.sources),
         size=committed.size,
         records=records,
-        first=batch.sources[0].first,
-        last=max(last for _, last in offsets_of(batch.sources)),
+        first=None if offsets is Offsets.NONE else batch.sources[0].first,
+        last=last if offsets is Offsets.RANGE else None,
         checksum=committed.crc64,
         deleted=deletion.deleted if deletion else 0,
         gone=deletion.gone if deletion else 0,

@@ -69,6 +69,7 @@ def _json(record: PlanRecord) -> Iterator[str]:
         directory=group.directory,
         topic=group.topic,
         partition=group.partition,
+        **({"names": group.names} if group.names else {}),
     )
     for number, entry in enumerate(record.batches):
         batch = entry.batch

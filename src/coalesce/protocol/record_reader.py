@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import zlib
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -22,6 +23,10 @@ _CHECKED_AT_ONCE = 1000
 _MOST_FIELDS = 32
 _OTHER_VERSION = (
     "Another version of coalesce wrote it; `recover` with that version, or one from after it."
+)
+_OTHER_LAYOUT = (
+    "Its group is left alone. `recover` with the configuration file that has this layout, or with "
+    "the version that wrote it."
 )
 
 # What goes into a request's headers and query. Empty ones would turn a conditional delete, and the
@@ -45,10 +50,11 @@ class _Header(BaseModel):
     directory: str
     topic: str
     partition: int
+    names: str = ""
 
     @property
     def group(self) -> GroupId:
-        return GroupId(self.directory, self.topic, self.partition)
+        return GroupId(self.directory, self.topic, self.partition, self.names)
 
 
 class _BatchFields(BaseModel):
@@ -62,28 +68,29 @@ class _BatchFields(BaseModel):
     doubted: bool = False
 
 
-def decode(data: bytes, key: str, state: str) -> PlanRecord:
-    """A stored record, held against its key.
+def decode(data: bytes, key: str, state: str, known: Mapping[str, Layout] = LAYOUTS) -> PlanRecord:
+    """A stored record, held against its key; `known` are the layouts that it may have.
 
     Raises RecordDamaged where it cannot be read or names anything outside its group.
     """
-    reader = RecordReader(key, state)
+    reader = RecordReader(key, state, known)
     reader.feed(data)
     return reader.finish()
 
 
 class RecordReader:
-    """Reads the record at a key from its bytes as they come, into packed sources.
+    """Reads the record at a key from its bytes as they come, into packed sources; `known` are the
+    layouts that it may have.
 
     Both steps raise RecordDamaged as `decode` does.
     """
 
-    def __init__(self, key: str, state: str) -> None:
+    def __init__(self, key: str, state: str, known: Mapping[str, Layout] = LAYOUTS) -> None:
         self._key = key
         self._inflater = zlib.decompressobj()
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._text = JsonText()
-        self._contents = _Contents(key, state, self._text)
+        self._contents = _Contents(key, state, self._text, known)
         self._reading = self._contents.read()
         self._record: PlanRecord | None = None
 
@@ -126,10 +133,11 @@ class RecordReader:
 class _Contents:
     """What is said in a record, held against its key."""
 
-    def __init__(self, key: str, state: str, text: JsonText) -> None:
+    def __init__(self, key: str, state: str, text: JsonText, known: Mapping[str, Layout]) -> None:
         self._key = key
         self._state = state
         self._text = text
+        self._known = known
 
     def read(self) -> Step[PlanRecord]:
         """The whole record. Raises RecordDamaged, ValueError."""
@@ -140,7 +148,7 @@ class _Contents:
                 raise ValueError("no batches, or other fields than those of a record")
             values[name] = yield from text.value()
         header = self._check(values)
-        batches = _Batches(text, header)
+        batches = _Batches(text, header, self._known[header.layout])
         entries = yield from batches.read()
         if (yield from text.name()) is not None:
             raise ValueError("a field that is not known")
@@ -163,9 +171,12 @@ class _Contents:
                 )
                 raise RecordDamaged(message, key=self._key, hint=_OTHER_VERSION) from error
             raise
-        if header.layout not in LAYOUTS:
-            message = f"the plan record {self._key!r} has a layout that this version does not know"
-            raise RecordDamaged(message, key=self._key, hint=_OTHER_VERSION)
+        if header.layout not in self._known:
+            message = (
+                f"the plan record {self._key!r} has the layout {header.layout!r}, which this run "
+                "does not know"
+            )
+            raise RecordDamaged(message, key=self._key, hint=_OTHER_LAYOUT)
         if record_key(self._state, header.group) != self._key:
             message = f"the plan record {self._key!r} is about another group"
             raise RecordDamaged(message, key=self._key)
@@ -178,11 +189,11 @@ class _Batches:
     `have_their_digests` says whether each digest is that of the batch's sources.
     """
 
-    def __init__(self, text: JsonText, header: _Header) -> None:
+    def __init__(self, text: JsonText, header: _Header, layout: Layout) -> None:
         self.have_their_digests = True
         self._text = text
         self._group = header.group
-        self._layout: Layout = LAYOUTS[header.layout]
+        self._layout = layout
         self._older = header.schema_version == 1
         self._sources = SourcesBuilder(header.group.prefix)
         self._outputs: list[str] = []

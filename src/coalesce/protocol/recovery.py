@@ -10,7 +10,6 @@ from dataclasses import replace
 from coalesce.errors import CoalesceError, GroupOwned, IntegrityError, LeaseLost, RecordDamaged
 from coalesce.listing.pages import all_pages
 from coalesce.model import Batch
-from coalesce.naming.layouts import LAYOUTS
 from coalesce.naming.sources import Places, Sources
 from coalesce.protocol.commit import DIGEST, Committed, prove
 from coalesce.protocol.deletion import delete_sources
@@ -44,24 +43,23 @@ async def recover(
     record any more. Raises GroupOwned if that run, by its id, `is_alive`; LeaseLost. Everything
     else is added to the outcome.
     """
-    left_by = ""
+    left_by, rules = "", session.rules
     if not stop.try_continue():
         outcome.unsettled = True
         return left_by
     try:
         stored = await find_record(session.store, key)
         if stored is None:
-            run_id = session.rules.run_id
-            await remove_tombstone(session.store, key, is_alive, run_id, session.lease)
+            await remove_tombstone(session.store, key, is_alive, rules.run_id, session.lease)
             return None
         async with session.capacity.memory.hold(_MEMORY * stored.size):
-            held = await HeldRecord.of(session.store, session.rules.state, stored)
+            held = await HeldRecord.of(session.store, rules.state, stored, rules.known)
             left_by = held.record.run_id
             if await is_alive(left_by):
                 message = f"{held.record.group}: run {left_by} works on it"
                 raise GroupOwned(message, key=key)
             # The dead run may have worked with another layout: its names and contents are its own.
-            rules = replace(session.rules, layout=LAYOUTS[held.record.layout])
+            rules = replace(rules, layout=rules.known[held.record.layout])
             await _Recovery(replace(session, rules=rules), held, stop, outcome).run()
     except (GroupOwned, LeaseLost):
         raise
@@ -112,7 +110,10 @@ class _Recovery:
             self._outcome.unsettled = True
             return
         deletion = await delete_sources(self._session, committed)
-        self._outcome.add(committed_output(committed, deletion, records=records, recovered=True))
+        offsets = self._session.rules.layout.offsets
+        self._outcome.add(
+            committed_output(committed, deletion, records=records, offsets=offsets, recovered=True)
+        )
         if deletion.error is not None:
             raise deletion.error
         self._outcome.unsettled |= bool(deletion.refused)

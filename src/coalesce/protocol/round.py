@@ -194,7 +194,12 @@ class GroupWork:
         assert work.transferred is not None
         wanted = self.session.rules.attributes.of_output(work.first)
         return replace(
-            committed_output(committed, work.deletion, records=work.transferred.records),
+            committed_output(
+                committed,
+                work.deletion,
+                records=work.transferred.records,
+                offsets=self.session.rules.layout.offsets,
+            ),
             differing=work.transferred.differences.sources,
             example=work.transferred.differences.example,
             not_kept=not_kept(committed.batch.output, wanted, committed.attributes),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from coalesce.content.attributes import AttributeRules
-from coalesce.naming.layouts import Layout
+from coalesce.naming.layouts import LAYOUTS, Layout
 from coalesce.planning.parts import PartSizes
 from coalesce.planning.rules import Limits
 from coalesce.protocol.lease import Claim
@@ -19,8 +20,9 @@ class GroupRules:
     """The same for all groups of a run, in whichever of its processes they are worked on.
 
     `delete` off commits outputs and keeps sources and plan records; `ledger` off removes the ledger
-    entries with the plan record. A plan record holds at most `round_batches` batches and
-    `round_sources` sources: a larger group takes several rounds.
+    entries with the plan record. `known` are all layouts that records of earlier runs may have. A
+    plan record holds at most `round_batches` batches and `round_sources` sources: a larger group
+    takes several rounds.
     """
 
     state: str
@@ -34,6 +36,7 @@ class GroupRules:
     ledger: bool = True
     attributes: AttributeRules = field(default_factory=AttributeRules)
     sizes: PartSizes = field(default_factory=PartSizes)
+    known: Mapping[str, Layout] = field(default_factory=lambda: LAYOUTS)
     round_batches: int = 64
     round_sources: int = 25_000
 

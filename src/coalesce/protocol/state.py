@@ -30,13 +30,6 @@ def record_key(state: str, group: GroupId) -> str:
     return f"{records_prefix(state)}{group}"
 
 
-def group_of(state: str, key: str) -> GroupId:
-    """The group whose plan record stands at this key. Raises ValueError if none can."""
-    name, _, partition = key.removeprefix(records_prefix(state)).rpartition("_")
-    cut = name.rfind("/") + 1
-    return GroupId(name[:cut], name[cut:], int(partition))
-
-
 def ledger_prefix(state: str) -> str:
     """What the keys of all ledger entries begin with."""
     return f"{state}ledger/"

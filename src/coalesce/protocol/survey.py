@@ -61,8 +61,8 @@ class Ground:
 
     def meets(self, rival: Rival) -> bool:
         """Whether another run works on groups that may be this run's too."""
-        return overlap(self.prefixes, rival.record.prefixes) and rival.record.share.meets(
-            self.shard
+        return overlap(self.prefixes, rival.record.prefixes) and rival.record.meets(
+            self.layout, self.shard
         )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from coalesce.naming.layouts import LAYOUTS
+from coalesce.naming.layouts import Layout
 from coalesce.protocol.lease import Rival
 from coalesce.protocol.session import Session
 from coalesce.protocol.state import lease_key, probe_prefix
@@ -20,9 +20,11 @@ async def sweep(session: Session, ground: Ground, dead: Sequence[Rival]) -> None
     An upload is aborted only if one of these runs can have begun it: by its key, and by when it was
     begun. A run writes its lease before it begins an upload. So uploads that were open before a
     look at the leases are nobody's if that look shows no other run that works there; if it does
-    show one, everything stays for a later run. Raises StorageError.
+    show one, everything stays for a later run. So does what a run left whose layout this one does
+    not know. Raises StorageError.
     """
-    swept = [rival for rival in dead if ground.holds(rival)]
+    known = session.rules.known
+    swept = [rival for rival in dead if ground.holds(rival) and _is_known(rival, known)]
     if not swept:
         return
     uploads = await _find_uploads(session, swept)
@@ -54,20 +56,26 @@ async def _find_uploads(session: Session, swept: Sequence[Rival]) -> list[OpenUp
     found: dict[str, OpenUpload] = {}
     for prefix in prefixes:
         for upload in await open_uploads(session.store, prefix):
-            if any(_can_have_begun(rival, upload) for rival in swept):
+            if any(_can_have_begun(rival, upload, session.rules.known) for rival in swept):
                 found[upload.upload_id] = upload
     return list(found.values())
 
 
-def _can_have_begun(rival: Rival, upload: OpenUpload) -> bool:
+def _is_known(rival: Rival, known: Mapping[str, Layout]) -> bool:
+    """Whether it can be told what a run can have begun. One without a layout only probed."""
+    return not rival.record.layout or rival.record.layout in known
+
+
+def _can_have_begun(rival: Rival, upload: OpenUpload, known: Mapping[str, Layout]) -> bool:
     """Whether an ended run can have begun an upload: of an output in its scope, in its time."""
-    layout, share = LAYOUTS.get(rival.record.layout), rival.record.share
+    layout, share = known.get(rival.record.layout), rival.record.share
     parsed = layout.parse(upload.key) if layout else None
     return (
-        parsed is not None
+        layout is not None
+        and parsed is not None
         and parsed.kind == "output"
         and upload.key.startswith(rival.record.prefixes)
-        and (bool(share.plan) or share.may_own(upload.key))
+        and (bool(share.plan) or share.may_own(upload.key, layout.share_of))
         and rival.can_have_begun(upload)
     )
 
@@ -89,8 +97,8 @@ async def _others_work_there(
 
 def _may_share(one: Rival, other: Rival) -> bool:
     """Whether some group may be both runs'."""
-    return overlap(one.record.prefixes, other.record.prefixes) and one.record.share.meets(
-        other.record.share
+    return overlap(one.record.prefixes, other.record.prefixes) and one.record.meets(
+        other.record.layout, other.record.share
     )
 
 

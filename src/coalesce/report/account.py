@@ -62,6 +62,7 @@ def new_report(run_id: str, settings: Settings, prefixes: Iterable[str]) -> Repo
 class ListedGroup:
     """How much of a group a listing has shown: its sources, their bytes, and all its keys."""
 
+    group: GroupId
     sources: int
     bytes: int
     keys: int
@@ -72,7 +73,7 @@ class ListedGroup:
         """Measures a group."""
         keys = [*(source.key for source in group.sources), *(out.key for out in group.outputs)]
         sizes = Sources.of(group.id.prefix, group.sources).sizes()
-        return cls(len(group.sources), sum(sizes), len(keys), sum(map(len, keys)))
+        return cls(group.id, len(group.sources), sum(sizes), len(keys), sum(map(len, keys)))
 
 
 class Account:
@@ -128,6 +129,7 @@ class Account:
         """
         first, there = ListedGroup.of(group), {source.key for source in now.sources}
         before = ListedGroup(
+            group.id,
             first.sources - outcome.gone,
             sum(source.size for source in group.sources if source.key in there),
             first.keys + outcome.outputs - outcome.gone,
@@ -138,8 +140,7 @@ class Account:
 
     def count_plan(self, plan: Plan) -> None:
         """Counts what the plan of a group says of its sources without more being done."""
-        self.report.offsets.gaps += plan.gaps
-        self.report.offsets.overlaps += plan.overlaps
+        self.report.offsets.add(plan.gaps, plan.overlaps)
         self.report.add_kept(Why.EXCLUDED, plan.excluded)
 
     def count_dry_run(self, group: Group, plan: Plan) -> None:
@@ -190,9 +191,11 @@ class Account:
             memory_bytes=forecast.memory,
         )
 
-    def new_outcome(self, group: str) -> GroupOutcome:
-        """Returns an empty outcome for a group. Its outputs are counted as they are committed."""
-        return GroupOutcome(lambda output: self._count_output(output, group))
+    def new_outcome(self, group: str, listed: GroupId | None = None) -> GroupOutcome:
+        """Returns an empty outcome for a group, which was `listed` if it is worked on. Its outputs
+        are counted as they are committed.
+        """
+        return GroupOutcome(lambda output: self._count_output(output, group, listed))
 
     def count_plan_record(
         self, outcome: GroupOutcome, group: str, run_id: str, became: Became
@@ -340,14 +343,14 @@ class Account:
         report.peak_rss_bytes = usage.peak_rss_bytes
         report.concurrency = ConcurrencyPart(reads=usage.reads, writes=usage.writes)
 
-    def _count_output(self, output: CommittedOutput, group: str) -> None:
+    def _count_output(self, output: CommittedOutput, group: str, listed: GroupId | None) -> None:
         report = self.report
         report.add_output(output)
         oversized = output.size > self._max_size and not output.recovered
         report.outputs.oversized += oversized
-        if not output.recovered:  # the listing came after the sources of a recovered one were gone
-            directory, slash, name = group.rpartition("_")[0].rpartition("/")
-            for share in self._shares(directory + slash, name):
+        # the listing came after the sources of a recovered one were gone
+        if listed is not None and not output.recovered:
+            for share in self._shares(listed.prefix, listed.topic):
                 share.joined += output.joined
                 share.outputs += 1
                 share.output_bytes += output.size

@@ -31,8 +31,8 @@ class OutputEvent(TypedDict):
     sources: Count
     bytes: Count
     records: Count | None
-    first_offset: int
-    last_offset: int
+    first_offset: int | None
+    last_offset: int | None
     crc64nvme: str
     oversized: bool
 

@@ -275,8 +275,8 @@ def _plan_records(reports: Iterable[Report]) -> dict[_RecordName, list[PlanRecor
 def _merge_offsets(attempts: Iterable[list[Report]]) -> OffsetsPart:
     total = OffsetsPart()
     for runs in attempts:
-        total.gaps += runs[0].offsets.gaps
-        total.overlaps += runs[0].offsets.overlaps
+        total.add(runs[0].offsets.gaps, runs[0].offsets.overlaps)
+        total.unknown += runs[0].offsets.unknown
     return total
 
 

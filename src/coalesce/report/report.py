@@ -171,10 +171,21 @@ class RecoveredPart(_Part):
 
 
 class OffsetsPart(_Part):
-    """Neighbouring sources whose offsets do not meet."""
+    """Neighbouring sources whose offsets do not meet. Of groups whose names do not say where a
+    source ends nothing is known: they are counted as `unknown`.
+    """
 
     gaps: int = 0
     overlaps: int = 0
+    unknown: int = 0
+
+    def add(self, gaps: int | None, overlaps: int | None) -> None:
+        """Adds those of a group; None is unknown."""
+        if gaps is None or overlaps is None:
+            self.unknown += 1
+        else:
+            self.gaps += gaps
+            self.overlaps += overlaps
 
 
 class AttributesPart(_Part):

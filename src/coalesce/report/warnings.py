@@ -7,7 +7,8 @@ from shlex import quote
 
 from coalesce.errors import GroupOwned
 from coalesce.listing.found import Found
-from coalesce.naming.layouts import LAYOUTS
+from coalesce.naming.foreign import foreign
+from coalesce.naming.layouts import Layout
 from coalesce.protocol.lease import Rival
 from coalesce.report.events import WarningEvent, WarningKind
 from coalesce.settings import DEFAULT_STATE
@@ -77,12 +78,17 @@ def nothing_to_verify(left_out: str) -> WarningEvent:
 
 
 def nothing_found(
-    bucket: str, layout: str, found: Found, neighbours: Mapping[str, Sequence[str]]
+    bucket: str,
+    layout: Layout,
+    known: Mapping[str, Layout],
+    found: Found,
+    neighbours: Mapping[str, Sequence[str]],
 ) -> Iterator[WarningEvent]:
     """There is no key under a prefix, none that is named as the layout says, or none of a topic and
     partition that was asked for.
 
-    `neighbours` has each prefix without keys, and some under which there are keys.
+    `known` are all layouts; `neighbours` has each prefix without keys, and some under which there
+    are keys.
     """
     yield from no_keys(bucket, neighbours)
     if found.in_scope:
@@ -92,14 +98,16 @@ def nothing_found(
         hint = f"There is {found.other_group}, for instance."
         yield _warning("unmatched", found.other_group, message, hint)
     elif found.other_keys:
-        fitting = [name for name, other in LAYOUTS.items() if other.parse(found.other_key)]
-        hint = f"A source is called {LAYOUTS[layout].example}."
+        fitting = [name for name, other in known.items() if other.parse(found.other_key)]
+        hint = f"A source is called {layout.data.example}."
         if fitting:
             hint = f"Its name fits --layout {fitting[0]}."
+        elif other := foreign(found.other_key):
+            hint = f"It looks like {other.what}: {other.why} {other.instead}"
         count = found.other_keys
         keys, fit = (f"{count:,} keys", "fit") if count > 1 else ("1 key", "fits")
         example = f"for instance {found.other_key!r}"
-        message = f"{keys}, {example}, {fit} no name of the layout {layout}"
+        message = f"{keys}, {example}, {fit} no name of the layout {layout.name}"
         yield _warning("unparsed", found.other_key, message, hint)
 
 

@@ -67,4 +67,5 @@ async def _find_records(
         account.add_failure(error)
         return {}
     own = [key for key in found if ground.has(key.removeprefix(groups))]
-    return await read_records(store, state, own, account.add_failure)
+    known = workload.settings.known_layouts
+    return await read_records(store, state, own, known, account.add_failure)

@@ -15,11 +15,12 @@ from coalesce.errors import GroupOwned, PlanStale
 from coalesce.listing.found import Found, find_neighbours
 from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import Batch, Group, GroupId, Plan, TransferredBatch, Why
+from coalesce.naming.shards import WHOLE
 from coalesce.protocol.batch import transfer_here
 from coalesce.protocol.outcome import GroupOutcome
 from coalesce.protocol.round import work_on_group
 from coalesce.protocol.session import Session
-from coalesce.protocol.state import group_of, record_key
+from coalesce.protocol.state import record_key
 from coalesce.report import warnings
 from coalesce.report.account import Account, ListedGroup
 from coalesce.run.division import is_shared, processes_worth, work_of
@@ -58,7 +59,7 @@ async def list_prefixes(
         on_listing=on_listing,
         on_failure=account.add_failure,
         keep_going=stop.try_plan_group,
-        shard=workload.settings.shard,
+        shard=workload.settings.shard if workload.planned is None else WHOLE,
     )
 
 
@@ -74,7 +75,8 @@ async def warn_of_nothing(
     found.add_failed(failure.key for failure in account.report.failures)
     settings = workload.settings
     neighbours = await find_neighbours(store, found.empty, settings.state_prefix)
-    for warning in warnings.nothing_found(settings.bucket, settings.layout, found, neighbours):
+    layouts = workload.layout, settings.known_layouts
+    for warning in warnings.nothing_found(settings.bucket, *layouts, found, neighbours):
         account.warn(warning)
 
 
@@ -129,8 +131,7 @@ class GroupQueue:
         One that the first listing did not show, because it failed or came too early, is for the
         next run: it was not counted.
         """
-        state = self.session.rules.state
-        late = {group_of(state, key): key for key in records if key in self.deferred}
+        late = {self.deferred[key].group: key for key in records if key in self.deferred}
 
         def choose(listing: Listing) -> list[Group]:
             for group in (*listing.groups, *listing.outputs_only):
@@ -219,7 +220,7 @@ class GroupQueue:
         if not self.stop.try_plan_group():
             self.account.count_idle_group(len(group.sources), Why.STOPPED)
             return
-        outcome = self.account.new_outcome(str(group.id))
+        outcome = self.account.new_outcome(str(group.id), group.id)
         plan, unmatched = self.workload.plan(group, self.session.rules.limits)
         if plan.batches and not self.stop.try_start_group():
             outcome.kept += plan.kept
@@ -272,7 +273,7 @@ class GroupQueue:
         if listed is None or not self.stop.try_plan_group():
             return None
         plan, unmatched = self.workload.plan(listed, self.session.rules.limits)
-        second = self.account.new_outcome(str(group.id))
+        second = self.account.new_outcome(str(group.id), group.id)
         await self._work(listed, plan, second)
         self.account.recount_stale(group, outcome, listed)
         complete_outcome(outcome, second)

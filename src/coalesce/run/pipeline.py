@@ -28,7 +28,7 @@ from coalesce.run.settlement import (
     warn_of_no_keys,
     watch,
 )
-from coalesce.run.start import new_run_id, probe_store
+from coalesce.run.start import new_run_id, probe_store, try_own_layout
 from coalesce.run.workers import Workers, usage_of_run
 from coalesce.run.workload import Workload
 from coalesce.settings import Settings
@@ -123,6 +123,7 @@ class Run:
 
     async def _plan(self) -> None:
         await self._store.check_access(self._workload.prefixes[0])
+        await try_own_layout(self._store, self._workload)
         self._account.phase = Phase.PLANNING
         self.lines = await plan_all(self._store, self._workload, self._account, self.stop)
 
@@ -130,6 +131,8 @@ class Run:
         store, workload, workers = self._store, self._workload, self._workers
         state = self._settings.state_prefix
         await store.check_access(workload.prefixes[0])
+        if join:
+            await try_own_layout(store, workload)
         leftovers = await survey(store, state, workload.ground)  # without this run's own lease
         claim = workload.lease_record(self.run_id, leftovers.date)
         lease = Lease(store, state, claim, self._clock, workers.expiry if workers else None)

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from coalesce import __version__
 from coalesce.content.attributes import AttributeRules
-from coalesce.errors import CoalesceError
-from coalesce.planning.rules import Limits
+from coalesce.errors import CoalesceError, ConfigurationError
+from coalesce.naming.own_layouts import check_sample
 from coalesce.protocol.lease import Claim
 from coalesce.protocol.probe import probe
 from coalesce.protocol.session import GroupRules
@@ -40,6 +40,25 @@ def report_failure(
     return account.report
 
 
+async def try_own_layout(store: ObjectStore, workload: Workload) -> None:
+    """Tries a user's own layout on some keys that are there, before anything is begun.
+
+    Raises ConfigurationError if it cannot name their outputs, StorageError.
+    """
+    layout, state = workload.layout, workload.settings.state_prefix
+    if not layout.data.own:
+        return
+    page = await store.list_page(workload.prefixes[0])
+    try:
+        check_sample(layout, (e.key for e in page.objects if not e.key.startswith(state)))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"[layout.{layout.name}] {error}",
+            code="BadLayout",
+            hint=f"Try it with `coalesce layout test {layout.name} KEY`.",
+        ) from error
+
+
 async def probe_store(
     store: ObjectStore, lease: Claim, workload: Workload, report: Report
 ) -> GroupRules:
@@ -56,7 +75,8 @@ async def probe_store(
         run_id=report.run_id,
         version=__version__,
         layout=workload.layout,
-        limits=replace(workload.limits, copy=_may_copy(settings, workload.limits, capabilities)),
+        known=settings.known_layouts,
+        limits=replace(workload.limits, copy=_may_copy(settings, capabilities)),
         capabilities=capabilities,
         check=settings.check,
         delete=settings.delete,
@@ -65,16 +85,14 @@ async def probe_store(
     )
 
 
-def _may_copy(settings: Settings, limits: Limits, capabilities: Capabilities) -> bool:
+def _may_copy(settings: Settings, capabilities: Capabilities) -> bool:
     """Decides whether the store may copy sources into outputs by itself.
 
-    Only where outputs have the sources' bytes, if the store copies no other version than the listed
-    one, and if it keeps a checksum of the whole output. What is copied unread says nothing of its
-    attributes.
+    Only if the store copies no other version than the listed one, and if it keeps a checksum of the
+    whole output. What is copied unread says nothing of its attributes.
     """
     return (
-        not limits.single
-        and (settings.check or not settings.strict_attributes)
+        (settings.check or not settings.strict_attributes)
         and capabilities.copy_condition
         and capabilities.checksum is Checksum.CRC64NVME
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from coalesce.listing.groups import Listing
 from coalesce.model import Group, GroupId, Plan
-from coalesce.naming.layouts import Layout, layout
+from coalesce.naming.layouts import Layout
 from coalesce.naming.shards import Shard
 from coalesce.planning import batches
 from coalesce.planning.plan_files import PlanFile, PlannedGroup, match_plan
@@ -26,7 +26,7 @@ class Workload:
         prefixes: The prefixes of the scope, one for each day if there is a date.
         shard: The run's shard, of the saved plan if there is one.
         planned: The saved plan's groups that are this shard's; None without a saved plan.
-        planned_prefixes: What the keys of these groups begin with.
+        planned_names: The names of these groups, each with an underscore.
     """
 
     settings: Settings
@@ -36,7 +36,7 @@ class Workload:
     scope: Scope
     shard: Shard
     planned: Mapping[GroupId, PlannedGroup] | None = None
-    planned_prefixes: frozenset[str] = frozenset()
+    planned_names: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, settings: Settings, plan: PlanFile | None, today: dt.date) -> Workload:
@@ -44,7 +44,7 @@ class Workload:
         workload = cls(
             settings=settings,
             prefixes=settings.prefixes(today),
-            layout=layout(settings.layout),
+            layout=settings.chosen_layout,
             limits=Limits.of(settings),
             scope=Scope.of(settings),
             shard=settings.shard,
@@ -57,7 +57,7 @@ class Workload:
             scope=replace(workload.scope, only=frozenset(planned)),
             shard=replace(settings.shard, plan=plan.header.sha256),
             planned=planned,
-            planned_prefixes=frozenset(group.prefix for group in planned),
+            planned_names=frozenset(f"{group}_" for group in planned),
         )
 
     @property
@@ -83,12 +83,12 @@ class Workload:
     def owns(self, key: str) -> bool:
         """Returns whether the group of a key belongs to the run's shard.
 
-        The key may be a source's, an output's, or a group's prefix.
+        The key may be a source's, an output's, or a group's name with an underscore.
         """
         if self.planned is None:
-            return self.settings.shard.owns(key)
+            return self.settings.shard.owns(key, self.layout.share_of)
         parsed = self.layout.parse(key)
-        return (parsed.group.prefix if parsed else key) in self.planned_prefixes
+        return (f"{parsed.group}_" if parsed else key) in self.planned_names
 
     def groups_in_scope(self, listing: Listing) -> list[Group]:
         """Returns the listed groups that the run works on."""

@@ -10,6 +10,7 @@ import asyncio
 from coalesce.content.joiner import Joiner
 from coalesce.content.rules import ContentRules
 from coalesce.errors import ContentError, IntegrityError
+from coalesce.model import Codec
 from coalesce.planning.parts import PART_BYTES
 from coalesce.storage import checksums
 from coalesce.storage.base import Head, ObjectStore
@@ -44,8 +45,8 @@ async def read_output(store: ObjectStore, head: Head, joiner: Joiner | None = No
 async def check_output(
     store: ObjectStore,
     head: Head,
+    codec: Codec,
     *,
-    gzipped: bool,
     expected_crc64: str = "",
     joiner: Joiner | None = None,
 ) -> int:
@@ -54,7 +55,7 @@ async def check_output(
     Args:
         store: where the output is.
         head: names the output, and the version of it that is read.
-        gzipped: whether it holds gzip members or plain lines.
+        codec: how its content is stored.
         expected_crc64: the CRC64NVME (base64) that its bytes must have; empty if none is known.
         joiner: reads it so, and may look for more; by default one that does only that.
 
@@ -67,7 +68,7 @@ async def check_output(
             joiner raises it.
         StorageError: as `read_output`.
     """
-    joiner = joiner or ContentRules(gzipped=gzipped, check=True).joiner(head.key)
+    joiner = joiner or ContentRules(codec, check=True).joiner(head.key)
     try:
         crc64 = checksums.encode(await read_output(store, head, joiner))
         supplied = joiner.finish()
