@@ -31,9 +31,7 @@ def output(first: int, last: int, size: int, **more: object) -> ExistingOutput:
     return replace(ExistingOutput(key, size, first, last, '"e-1"', 0.0), **more)  # type: ignore[arg-type]
 
 
-def planned(
-    sources: list[Source], outputs: list[ExistingOutput], limits: Limits
-) -> planning.Plan:
+def planned(sources: list[Source], outputs: list[ExistingOutput], limits: Limits) -> planning.Plan:
     group = Group(GROUP, tuple(sources), tuple(outputs), NOW)
     return planning.plan(grow(group, CORPORATE, limits), CORPORATE, limits)
 

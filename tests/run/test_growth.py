@@ -127,7 +127,7 @@ async def test_status_says_what_growing_would_gain() -> None:
 
 
 def test_a_size_of_more_than_half_an_output_is_refused() -> None:
-    with pytest.raises(ValueError, match="--grow 600kB is more than half of --max-size 1MB"):
+    with pytest.raises(ValueError, match="--grow 600KB is more than half of --max-size 1MB"):
         Settings(bucket="b", prefix=("data",), max_size=1_000_000, grow=600_000)
 
 

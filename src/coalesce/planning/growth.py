@@ -17,8 +17,8 @@ from typing import NamedTuple
 from coalesce.model import Group
 from coalesce.naming.layouts import Layout
 from coalesce.naming.sources import Places, SourcesBuilder
-from coalesce.planning.batches import Chosen, choose_sources, reason_to_keep
-from coalesce.planning.rules import Limits, selected
+from coalesce.planning.batches import Chosen, choose_sources
+from coalesce.planning.rules import Limits
 
 
 class _Placed(NamedTuple):
@@ -52,7 +52,7 @@ def grow(group: Group, layout: Layout, limits: Limits) -> Group:
 
 
 def _able_to_grow(group: Group, layout: Layout, limits: Limits) -> set[str]:
-    """Returns the keys of the outputs that may be joined again as far as they themselves say.
+    """Returns the keys of the outputs that may be joined again, as far as outputs alone tell.
 
     One that shares offsets with another is left: one of them may hold records of the other.
     """
@@ -65,9 +65,7 @@ def _able_to_grow(group: Group, layout: Layout, limits: Limits) -> set[str]:
             or (at + 1 < len(ordered) and ordered[at + 1].first <= output.last)
         )
         reached = max(reached, output.last)
-        if shared or output.size >= limits.grow or not selected(output.key, limits):
-            continue
-        if reason_to_keep(output.as_source(), group.listed_at, limits) is None:
+        if output.size < limits.grow and not shared:
             able.add(output.key)
     return able
 
