@@ -101,25 +101,51 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ExistingOutput:
-    """An output of an earlier plan, recognised by its name; `size` is in bytes."""
+    """An output of an earlier plan, recognised by its name. Its fields are those of a source."""
 
     key: str
     size: int
     first: int
     last: int
+    etag: str
+    modified: float
+    storage_class: str = "STANDARD"
+    tail: str = ""
+
+    def as_source(self) -> Source:
+        """The output as something to be joined again."""
+        return Source(
+            self.key,
+            self.size,
+            self.etag,
+            self.modified,
+            self.storage_class,
+            self.first,
+            self.last,
+            self.tail,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
     """All sources and outputs of one (directory, topic, partition), from a complete listing.
 
-    `listed_at` is in seconds since the epoch, by the store's clock.
+    Attributes:
+        listed_at: In seconds since the epoch, by the store's clock.
+        growing: Outputs of earlier plans that are among the sources, to be joined again; they are
+            not among the `outputs`.
     """
 
     id: GroupId
     sources: Sequence[Source]
     outputs: tuple[ExistingOutput, ...]
     listed_at: float
+    growing: tuple[ExistingOutput, ...] = ()
+
+    @property
+    def output_keys(self) -> frozenset[str]:
+        """The keys of all outputs of earlier plans."""
+        return frozenset(output.key for output in (*self.outputs, *self.growing))
 
 
 class Why(enum.StrEnum):

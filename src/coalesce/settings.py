@@ -236,6 +236,7 @@ class Settings(BaseModel):
     max_size: Bytes = Field(default=128_000_000, ge=1)
     min_files: int = Field(default=2, ge=2)
     min_age: Seconds = Field(default=300.0, ge=0)
+    grow: Bytes | None = Field(default=None, ge=1)
 
     concurrency: int = Field(default=0, ge=0)
     processes: int = Field(default=0, ge=0)
@@ -290,6 +291,15 @@ class Settings(BaseModel):
     def _check_gzip(self) -> Settings:
         if not self.check and self.gzip == "single" and "gzip" in self.model_fields_set:
             raise ValueError("--gzip single needs the check; with --no-check choose --gzip members")
+        return self
+
+    @model_validator(mode="after")
+    def _check_growth(self) -> Settings:
+        if self.grow is not None and self.grow > self.max_size // 2:
+            raise ValueError(
+                f"--grow {format_size(self.grow)} is more than half of --max-size "
+                f"{format_size(self.max_size)}: what grows would be written again and again"
+            )
         return self
 
     @model_validator(mode="after")

@@ -76,6 +76,7 @@ def batching(outputs_made: Look) -> dict[str, Case]:
         "gzip": Case("members", outputs_made, 5, more={"max_size": 59}),
         "min_files": Case(4, outputs_made, 1),
         "min_age": Case("2h", outputs_made, 0),
+        "grow": Case("1KB", outputs_made, 1, fill=lakes.small_outputs),
     }
 
 

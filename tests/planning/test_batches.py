@@ -70,7 +70,8 @@ def test_an_output_never_exceeds_the_size_limit() -> None:
 def test_a_source_inside_an_existing_output_is_left_alone() -> None:
     """It may have been joined before."""
     made = plan(
-        [source(5, 6), source(20, 21), source(22, 30)], outputs=(ExistingOutput("k", 1, 0, 9),)
+        [source(5, 6), source(20, 21), source(22, 30)],
+        outputs=(ExistingOutput("k", 1, 0, 9, '"e"', 0.0),),
     )
     assert [(kept.key, kept.why) for kept in made.kept] == [(source(5, 6).key, Why.COVERED)]
 

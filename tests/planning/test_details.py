@@ -37,7 +37,7 @@ def plan(
 
 
 def output(first: int, last: int) -> ExistingOutput:
-    return ExistingOutput(f"{GROUP.prefix}{first}_{last}.jsonl.gz", 1, first, last)
+    return ExistingOutput(f"{GROUP.prefix}{first}_{last}.jsonl.gz", 1, first, last, '"e"', 0.0)
 
 
 @pytest.mark.parametrize("storage_class", ["GLACIER", "DEEP_ARCHIVE"])
@@ -128,7 +128,7 @@ def manifest(name: str) -> Source:
 def test_offsets_of_manifests_are_not_compared() -> None:
     """The two of a name may be of different partitions."""
     sources = tuple(manifest(f"t_0_{n}-u_1_{n}") for n in (5, 7))
-    outputs = (ExistingOutput("data/t_0_0_u_1_9.txt", 1, 0, 9),)
+    outputs = (ExistingOutput("data/t_0_0_u_1_9.txt", 1, 0, 9, '"e"', 0.0),)
     made = planning.plan(Group(GROUP, sources, outputs, NOW), MANIFEST, Limits())
     assert [batch.output for batch in made.batches] == ["data/t_0_5_u_1_7.txt"]
     assert (made.kept, made.gaps, made.overlaps) == ((), 0, 0)
@@ -260,7 +260,9 @@ def test_the_same_holds_of_manifests_whose_offsets_cover_nothing() -> None:
     line = PlannedGroup.of(group, made)
     matched, stale = match_plan(group, line, MANIFEST, limits)
     assert (len(matched.batches), stale) == (1, 0)
-    there = Group(GROUP, sources, (ExistingOutput(made.batches[0].output, 1, 5, 6),), NOW)
+    there = Group(
+        GROUP, sources, (ExistingOutput(made.batches[0].output, 1, 5, 6, '"e"', 0.0),), NOW
+    )
     matched, stale = match_plan(there, line, MANIFEST, limits)
     assert (matched.batches, stale) == ((), 1)
 

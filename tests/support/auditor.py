@@ -52,11 +52,16 @@ class Auditor:
     A record is `owed` as often as it lay there when the audit began, or as others have added it
     since. What others take away or write over is owed no more; what they write twice may be there
     more than once. `excused` records may be missing: others took them in an instant in which no
-    program can notice.
+    program can notice. Outputs are deleted only where they may grow (`grows`).
     """
 
     def __init__(
-        self, bucket: MemoryBucket, prefix: str = "data/", state: str = "_coalesce/"
+        self,
+        bucket: MemoryBucket,
+        prefix: str = "data/",
+        state: str = "_coalesce/",
+        *,
+        grows: bool = False,
     ) -> None:
         self.wrong: list[str] = []
         self.changes = 0
@@ -65,6 +70,7 @@ class Auditor:
         self._state = state
         self._ledger = f"{state}ledger/"
         self._others = False
+        self._grows = grows
         self._present = records(
             {key: stored.data for key, stored in bucket.objects.items()}, prefix
         )
@@ -123,9 +129,11 @@ class Auditor:
         says what was seen. Its numbers are counted here anew.
         """
         before, after = self._found, self._keys()
-        joined = set(sources(before)) - set(sources(after))
+        outputs = [key for key in before if OUTPUT.fullmatch(key)]
+        grown = [key for key in outputs if key not in after]
+        joined = {*(set(sources(before)) - set(sources(after))), *grown}
         seen = {
-            "seen": len(sources(before)),
+            "seen": len(sources(before)) + len(grown),
             "joined": len(joined),
             "deleted": len(self.removed),
             "left": len(before) - len(joined),
@@ -136,12 +144,11 @@ class Auditor:
             "after": sum(len(f"s3://{report.scope.bucket}/{key},") for key in after),
             "groups": len({re.sub(r"_\d+-.*", "", key) for key in sources(before)}),
         }
-        outputs = [key for key in before if OUTPUT.fullmatch(key)]
         said = {
             "seen": report.sources.seen,
             "joined": report.sources.joined,
             "deleted": report.sources.deleted,
-            "left": sum(report.sources.left.values()) + len(outputs),
+            "left": sum(report.sources.left.values()) + len(outputs) - len(grown),
             "written": report.outputs.written,
             "bytes": report.outputs.bytes,
             "records": report.outputs.records,
@@ -233,7 +240,8 @@ class Auditor:
                 ours or key.startswith(self._state), f"{key} was deleted outside of the prefixes"
             )
             self._held(
-                not ours or bool(SOURCE.fullmatch(key)), f"{key} was deleted and is no source"
+                not ours or self._grows or bool(SOURCE.fullmatch(key)),
+                f"{key} was deleted and is no source",
             )
             self.removed += [key] if ours else []
         if ours:

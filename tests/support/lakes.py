@@ -39,6 +39,16 @@ def lake() -> MemoryBucket:
 
 
 @cache
+def small_outputs() -> MemoryBucket:
+    """A group of nothing but two outputs of earlier runs."""
+    bucket = MemoryBucket()
+    for n in range(2):
+        bucket.store(f"data/t_0_{n}_{n}.jsonl.gz", gzip.compress(b'{"n": %d}\n' % n, mtime=0))
+    bucket.now += 3600
+    return bucket
+
+
+@cache
 def other() -> MemoryBucket:
     """Another bucket, with one group of one topic."""
     bucket = MemoryBucket()

@@ -87,6 +87,14 @@ def copied(bucket: MemoryBucket) -> None:
         )
 
 
+def outputs_beside(bucket: MemoryBucket) -> None:
+    """Two outputs of earlier days beside new sources; together they are less than these."""
+    corporate(bucket, groups=1, sources=5, size=300)
+    for first in (100, 200):
+        body = gzip.compress(b'{"first": %d}\n' % first, mtime=0)
+        bucket.store(f"data/db.core.topic_0_{first}_{first + 99}.jsonl.gz", body)
+
+
 def long_group(bucket: MemoryBucket) -> None:
     corporate(bucket, groups=1, sources=8)
 
@@ -99,6 +107,10 @@ SCENARIOS = {
     "manifests": Scenario(manifests),
     "a name that is taken": Scenario(taken),
     "a large source that the store copies": Scenario(copied, {"check": False}, min_part_bytes=1000),
+    "outputs that grow": Scenario(outputs_beside, {"grow": 1_000_000}),
+    "a death among outputs that grow": Scenario(
+        outputs_beside, {"grow": 1_000_000}, killed_at=("CompleteMultipartUpload", "data/", 1)
+    ),
     "a group of several rounds": Scenario(long_group, {"max_files": 2}, round_batches=2),
     "outputs without deletes": Scenario(corporate, {"max_files": 3, "delete": False}),
     "a store that deletes one by one": Scenario(
@@ -150,7 +162,7 @@ def prepared(name: str) -> tuple[AuditedBucket, Settings]:
     scenario.fill(bucket)
     bucket.now += 1000
     bucket.round_batches = scenario.round_batches
-    bucket.audit = Auditor(bucket)
+    bucket.audit = Auditor(bucket, grows="grow" in scenario.settings)
     layout = "manifest" if any(key.endswith(".txt") for key in bucket.objects) else "corporate"
     return bucket, settings(layout=layout, **scenario.settings)
 

@@ -160,11 +160,7 @@ BATCHING = Group(
     "Batching",
     (
         Option(("--max-files", "--files", "-f"), "join at most N sources into one output", "N"),
-        Option(
-            ("--max-size", "--size", "-s"),
-            "join at most this many bytes into one output, such as 128MB or 64MiB",
-            "SIZE",
-        ),
+        Option(("--max-size", "--size", "-s"), "write at most SIZE into one output: 128MB", "SIZE"),
         Option(
             ("--gzip",),
             "single: deflate again, into one gzip member for each output, which every reader "
@@ -177,6 +173,7 @@ BATCHING = Group(
             "leave sources younger than this alone, by the store's clock: 0, 90s, 5m, 2h",
             "DURATION",
         ),
+        Option(("--grow",), "join earlier outputs below SIZE again, with their neighbours", "SIZE"),
     ),
 )
 

@@ -19,6 +19,7 @@ from coalesce.cli.tables import (
 )
 from coalesce.inspect.status import ObjectTotal, Status, read_status
 from coalesce.report.units import human_bytes
+from coalesce.settings import format_size
 from coalesce.storage.s3 import open_s3
 
 _WIDTH = 24
@@ -70,6 +71,7 @@ def status_table(status: Status, min_age: float) -> Block:
         ("outputs", _total(status.outputs)),
         ("other keys", _total(status.other)),
         *kept_rows("would be kept", status.left, min_age),
+        *_growth_rows(status),
         *_unfinished_rows(status),
         ("path list", bar(paths.before, paths.limit, "now")),
         ("", bar(paths.after, paths.limit, "after a run")),
@@ -90,6 +92,15 @@ def _next_step(status: Status) -> str:
 
 def _total(total: ObjectTotal) -> str:
     return f"{total.count:,}, {human_bytes(total.bytes)}"
+
+
+def _growth_rows(status: Status) -> list[Row]:
+    """What `--grow` would gain; nothing where that is nothing."""
+    growth = status.growth
+    if growth is None or growth.fewer <= 0:
+        return []
+    objects = "1 object" if growth.fewer == 1 else f"{growth.fewer:,} objects"
+    return [("growing", f"{objects} fewer with `--grow {format_size(growth.size)}`")]
 
 
 def _unfinished_rows(status: Status) -> list[Row]:

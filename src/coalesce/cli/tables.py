@@ -74,7 +74,9 @@ def summary_table(report: Report, min_age: float | None = None) -> Block:
         ("groups", f"{groups.seen:,} found{_list_counts(found)}"),
         (
             "sources",
-            f"{sources.seen:,} found, {sources.joined:,} joined, {sources.deleted:,} deleted",
+            f"{sources.seen:,} found"
+            + (f" ({sources.outputs:,} of them earlier outputs)" if sources.outputs else "")
+            + f", {sources.joined:,} joined, {sources.deleted:,} deleted",
         ),
         *kept_rows("kept", sources.left, min_age),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -13,9 +14,10 @@ from coalesce.errors import AccessDenied, CoalesceError, NotImplementedByStore
 from coalesce.exits import ExitCode, exit_code_of, worst
 from coalesce.listing.found import Found, find_neighbours
 from coalesce.listing.groups import Listing, list_groups
-from coalesce.model import Group, GroupId
+from coalesce.model import Group, GroupId, Plan
 from coalesce.naming.sources import Sources
 from coalesce.planning import batches as planning
+from coalesce.planning.growth import grow
 from coalesce.planning.rules import Limits, Scope
 from coalesce.protocol.lease import Rival
 from coalesce.protocol.leftovers import read_records, without_leftovers
@@ -52,6 +54,13 @@ class TopicStatus(BaseModel):
     would_write: int = 0
 
 
+class Growth(BaseModel):
+    """What `--grow` of `size` bytes would gain: so many objects fewer than a run without it."""
+
+    size: int
+    fewer: int = 0
+
+
 class UnfinishedGroup(BaseModel):
     """A group with a plan record, whose run still works on it or ended before it was done.
 
@@ -81,6 +90,7 @@ class Status(BaseModel):
 
     `path_list.before` is now, `after` is what a run would leave. `left` counts, by reason, the
     sources that a run would not join. `uploads` is None where the store does not list them.
+    `growth` is None where outputs grow already.
     """
 
     type: Literal["status"] = "status"
@@ -97,6 +107,7 @@ class Status(BaseModel):
     leases: list[Lease] = Field(default_factory=list)
     uploads: int | None = None
     leftovers: int = 0
+    growth: Growth | None = None
     failures: list[Failure] = Field(default_factory=list)
     warnings: list[WarningEvent] = Field(default_factory=list)
     exit_code: int = 0
@@ -143,6 +154,8 @@ class _StatusBuilder:
         self._prefixes = prefixes
         self._status = Status(scope=ScopePart.of(settings, prefixes))
         self._limits = Limits.of(settings)
+        if not self._limits.grow:
+            self._status.growth = Growth(size=settings.max_size // 2)
         self._scope = Scope.of(settings)
         self._topics: dict[str, TopicStatus] = {}
         self._left: Counter[str] = Counter()
@@ -203,7 +216,8 @@ class _StatusBuilder:
             totals.outputs.add(len(group.outputs), output_bytes)
         if group.id in self._records:
             group = self._without_leftovers(group)
-        plan = planning.plan(group, self.layout, self._limits)
+        plan = planning.plan(grow(group, self.layout, self._limits), self.layout, self._limits)
+        self._count_growth(group, plan)
         self._left.update(kept.why.value for kept in plan.kept)
         for batch in plan.batches:
             topic.would_join += len(batch.sources)
@@ -212,6 +226,15 @@ class _StatusBuilder:
             status.path_list.after -= path_characters(
                 bucket, len(batch.sources), sum(len(source.key) for source in batch.sources)
             )
+
+    def _count_growth(self, group: Group, plan: Plan) -> None:
+        """Counts how many objects fewer there would be than after a plan, if outputs grew."""
+        if (growth := self._status.growth) is None:
+            return
+        limits = replace(self._limits, grow=growth.size)
+        grown = grow(group, self.layout, limits)
+        if grown.growing:
+            growth.fewer += _fewer(planning.plan(grown, self.layout, limits)) - _fewer(plan)
 
     def _without_leftovers(self, group: Group) -> Group:
         """The group as the next run plans it: it deletes the joined sources first."""
@@ -262,6 +285,11 @@ class _StatusBuilder:
         if self._denied and not status.topics and not status.other.count:
             status.exit_code = worst(status.exit_code, ExitCode.CONFIGURATION)
         return status
+
+
+def _fewer(plan: Plan) -> int:
+    """How many objects fewer there are after a plan."""
+    return sum(len(batch.sources) - 1 for batch in plan.batches)
 
 
 def _lease_of(rival: Rival) -> Lease:

@@ -321,7 +321,16 @@ def source_of(parsed: ParsedKey, entry: ObjectInfo) -> Source:
 
 def output_of(parsed: ParsedKey, entry: ObjectInfo) -> ExistingOutput:
     """Returns a listed object as an output, with the offsets in its key."""
-    return ExistingOutput(entry.key, entry.size, parsed.first, parsed.last)
+    return ExistingOutput(
+        entry.key,
+        entry.size,
+        parsed.first,
+        parsed.last,
+        entry.etag,
+        entry.modified,
+        entry.storage_class,
+        parsed.tail,
+    )
 
 
 def _compile(pattern: str) -> re.Pattern[str]:

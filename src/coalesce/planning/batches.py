@@ -34,7 +34,7 @@ def plan(group: Group, layout: Layout, limits: Limits, taken: Container[str] = (
     """
     limits = limits.of_codec(layout.codec(group.id))
     chosen = choose_sources(group, layout, limits)
-    names = _NamesInUse(taken, {output.key for output in group.outputs})
+    names = _NamesInUse(taken, set(group.output_keys))
     batches, single = _plan_stretches(group.id, chosen.stretches(), layout, limits, names)
     excluded = len(group.sources) - len(chosen.sources) - len(chosen.kept)
     kept = (*chosen.kept, *(Kept(source.key, Why.SINGLE) for source in single))
@@ -101,8 +101,9 @@ class Chosen:
         kept: Those that are kept whatever their neighbours are. One that the user's patterns leave
             out is in neither.
         borders: The places in `sources`, in order, before which a source is kept that a later run
-            may join. No batch extends across one: its output would cover that source, and no run
-            would ever join it.
+            may join, or, where outputs grow, one that does not. No batch extends across one: its
+            output would cover that source, and no run would ever join it; or it would claim the
+            offsets of that other output.
     """
 
     sources: Sources
@@ -128,15 +129,20 @@ class Chosen:
 def choose_sources(group: Group, layout: Layout, limits: Limits) -> Chosen:
     """Chooses the sources of a group that may be joined; `limits` are those of its codec."""
     ordered = Sources.of(group.id.prefix, group.sources).by_offset()
-    coverage = _Coverage(group.outputs if layout.comparable_offsets else ())
+    outputs = (*group.outputs, *group.growing) if layout.comparable_offsets else ()
+    coverage, growing = _Coverage(outputs), {output.key for output in group.growing}
+    staying = _firsts_of_staying(group, layout, limits)
     places, borders = array("I"), array("I")
     kept: list[Kept] = []
     for place, source in enumerate(ordered):
+        while staying and staying[-1] <= source.first:
+            staying.pop()
+            borders.append(len(places))
         if not selected(source.key, limits):
             borders.append(len(places))
             continue
         why = reason_to_keep(source, group.listed_at, limits)
-        if why is None and coverage.includes(source):
+        if why is None and coverage.includes(source) and source.key not in growing:
             why = Why.COVERED
         if why is None:
             places.append(place)
@@ -146,6 +152,17 @@ def choose_sources(group: Group, layout: Layout, limits: Limits) -> Chosen:
             borders.append(len(places))
     sources = ordered if len(places) == len(ordered) else ordered.take(places)
     return Chosen(sources, kept, borders if layout.comparable_offsets else ())
+
+
+def _firsts_of_staying(group: Group, layout: Layout, limits: Limits) -> list[int]:
+    """Returns the first offsets of outputs that no batch may extend across, the last of them first.
+
+    Outputs that grow are as wide as many sources: without this, two of them would take the name of
+    what lies between them too.
+    """
+    if not (limits.grow and layout.comparable_offsets):
+        return []
+    return sorted((output.first for output in group.outputs), reverse=True)
 
 
 def reason_to_keep(source: Source, now: float, limits: Limits) -> Why | None:

@@ -39,6 +39,7 @@ _OPTIONS = frozenset(
         "min_age",
         "state",
         "storage_class",
+        "grow",
     }
 )
 
@@ -253,7 +254,7 @@ def match_plan(
         source.key: place for place, source in enumerate(chosen.sources) if source.key in ends
     }
     present = {source.key for source in group.sources if source.key in ends}
-    outputs = {output.key for output in group.outputs}
+    outputs = group.output_keys
     batches: list[Batch] = []
     stale = 0
     for batch in planned.batches:

@@ -17,7 +17,7 @@ class Limits:
 
     `max_size` is in bytes, `min_age` in seconds. `copy` allows server-side copies; `single` makes
     one gzip member of each output, where its codec can be made one; `one_class` joins only sources
-    of the same storage class.
+    of the same storage class. Outputs of less than `grow` bytes may be joined again.
     """
 
     max_files: int = _DEFAULTS["max_files"].default
@@ -29,6 +29,7 @@ class Limits:
     copy: bool = False
     single: bool = False
     one_class: bool = True
+    grow: int = 0
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
@@ -42,6 +43,7 @@ class Limits:
             exclude=settings.exclude,
             single=settings.gzip_mode == "single",
             one_class=settings.storage_class == TAKE_SOURCES,
+            grow=settings.grow or 0,
         )
 
     def of_codec(self, codec: Codec) -> Limits:

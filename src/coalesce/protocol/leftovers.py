@@ -41,7 +41,7 @@ async def read_records(
 
 def without_leftovers(group: Group, record: PlanRecord) -> tuple[Group, Sources]:
     """The group as the next run plans it, and the sources that this run deletes before."""
-    outputs = {output.key for output in group.outputs}
+    outputs = group.output_keys
     joined = SourcesBuilder(group.id.prefix)
     for entry in record.batches:
         if entry.batch.output in outputs and not entry.doubted:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from coalesce.errors import RecordDamaged
 from coalesce.model import Batch, GroupId, Source
-from coalesce.naming.layouts import LAYOUTS, Layout, ParsedKey
+from coalesce.naming.layouts import LAYOUTS, Layout
 from coalesce.naming.sources import SourcesBuilder
 from coalesce.planning.batches import Digests
 from coalesce.protocol.json_text import JsonText, Step
@@ -196,22 +196,14 @@ class _Batches:
         self._layout = layout
         self._older = header.schema_version == 1
         self._sources = SourcesBuilder(header.group.prefix)
-        self._outputs: list[str] = []
         self._strangers = False
 
     @property
     def names_its_own(self) -> bool:
-        """Whether all keys are outputs and sources of the record's own group, each there once."""
-        names = map(self._layout.parse, self._outputs)
-        return (
-            not self._strangers
-            and len(set(self._outputs)) == len(self._outputs)
-            and all(
-                name is not None and (name.kind, name.group) == ("output", self._group)
-                for name in names
-            )
-            and self._sources.build().duplicate_key() is None
-        )
+        """Whether all keys are outputs and sources of the record's own group, each there once: an
+        output that is a source of its own record would be deleted for itself.
+        """
+        return not self._strangers and self._sources.build().duplicate_key() is None
 
     def read(self) -> Step[tuple[RecordedBatch, ...]]:
         entries: list[RecordedBatch] = []
@@ -235,10 +227,18 @@ class _Batches:
             raise ValueError("no sources")
         fields = _BatchFields.model_validate(values)
         sources = self._sources.added(begin)
-        self._outputs.append(fields.output)
+        self._add_output(fields.output)
         self.have_their_digests &= fields.digest in digests
         batch = Batch(fields.output, sources, sum(sources.sizes()), fields.digest)
         return RecordedBatch(batch, fields.upload_id, fields.doubted, may_lack_entry=self._older)
+
+    def _add_output(self, key: str) -> None:
+        """Packs an output beside the sources, so that no other key is the same."""
+        name = self._layout.parse(key)
+        if name is None or (name.kind, name.group) != ("output", self._group):
+            self._strangers = True
+            return
+        self._sources.add(Source(key, 0, "", 0.0, "STANDARD", name.first, name.last, name.tail))
 
     def _read_sources(self, digests: Digests) -> Step[int]:
         """Packs the sources of a batch; returns how many there are."""
@@ -259,7 +259,8 @@ class _Batches:
         parse, group = self._layout.parse, self._group
         sources: list[Source] = []
         for key, etag, size, first, last, tail in _ROWS.validate_python(rows):
-            self._strangers |= parse(key) != ParsedKey("source", group, first, last, tail)
+            name = parse(key)  # of a source, or of an output that grows
+            self._strangers |= name is None or name[1:] != (group, first, last, tail)
             sources.append(Source(key, size, etag, 0.0, "STANDARD", first, last, tail))
         digests.add(sources)
         for source in sources:

@@ -60,20 +60,26 @@ def new_report(run_id: str, settings: Settings, prefixes: Iterable[str]) -> Repo
 
 @dataclass(frozen=True, slots=True)
 class ListedGroup:
-    """How much of a group a listing has shown: its sources, their bytes, and all its keys."""
+    """How much of a group a listing has shown: its sources, their bytes, and all its keys.
+
+    `growing` of the sources are outputs of earlier runs.
+    """
 
     group: GroupId
     sources: int
     bytes: int
     keys: int
     key_characters: int
+    growing: int = 0
 
     @classmethod
     def of(cls, group: Group) -> ListedGroup:
         """Measures a group."""
         keys = [*(source.key for source in group.sources), *(out.key for out in group.outputs)]
         sizes = Sources.of(group.id.prefix, group.sources).sizes()
-        return cls(group.id, len(group.sources), sum(sizes), len(keys), sum(map(len, keys)))
+        characters = sum(map(len, keys))
+        count, growing = len(group.sources), len(group.growing)
+        return cls(group.id, count, sum(sizes), len(keys), characters, growing)
 
 
 class Account:
@@ -104,6 +110,7 @@ class Account:
         report.path_list.after += characters
         report.groups.seen += len(groups)
         report.sources.seen += sum(len(group.sources) for group in groups)
+        report.sources.outputs += sum(len(group.growing) for group in groups)
         for group in groups:
             size = sum(Sources.of(group.id.prefix, group.sources).sizes())
             for share in self._shares(group.id.prefix, group.id.topic):
@@ -116,6 +123,7 @@ class Account:
         """
         report = self.report
         report.sources.seen += now.sources - before.sources
+        report.sources.outputs += now.growing - before.growing
         report.groups.seen -= now.sources == 0
         report.path_list.after += self._characters(now.keys, now.key_characters)
         report.path_list.after -= self._characters(before.keys, before.key_characters)
@@ -134,6 +142,7 @@ class Account:
             sum(source.size for source in group.sources if source.key in there),
             first.keys + outcome.outputs - outcome.gone,
             first.key_characters + outcome.characters,
+            first.growing,
         )
         self.recount_listed(now.id, before, ListedGroup.of(now))
         outcome.more = len(now.sources) - before.sources

@@ -219,6 +219,7 @@ def _merge_sources(attempts: Iterable[list[Report]]) -> SourcesPart:
     total = SourcesPart()
     for runs in attempts:
         total.seen += max(report.sources.seen for report in runs)
+        total.outputs += max(report.sources.outputs for report in runs)
         total.joined += sum(report.sources.joined for report in runs)
         total.deleted += sum(report.sources.deleted for report in runs)
         for why, count in runs[-1].sources.left.items():

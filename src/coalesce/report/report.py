@@ -115,10 +115,12 @@ class SourcesPart(_Part):
     """Sources by what became of them: those seen are joined, or left for one of the reasons.
 
     A key that is no source counts as seen too, and as left because it is `unparsed`. Joined are
-    those whose output is proven and that are deleted, or kept with `--no-delete`.
+    those whose output is proven and that are deleted, or kept with `--no-delete`. `outputs` of
+    those seen are outputs of earlier runs: see `--grow`.
     """
 
     seen: int = 0
+    outputs: int = 0
     joined: int = 0
     deleted: int = 0
     left: dict[str, int] = Field(default_factory=lambda: {why.value: 0 for why in Why})

@@ -134,10 +134,12 @@ class GroupQueue:
         late = {self.deferred[key].group: key for key in records if key in self.deferred}
 
         def choose(listing: Listing) -> list[Group]:
+            found = {group.id: group for group in self.workload.groups_of(listing)}
             for group in (*listing.groups, *listing.outputs_only):
                 if group.id in late and (before := self.deferred.pop(late[group.id], None)):
-                    self.account.recount_listed(group.id, before, ListedGroup.of(group))
-            return [group for group in listing.groups if group.id in late]
+                    now = ListedGroup.of(found.get(group.id, group))
+                    self.account.recount_listed(group.id, before, now)
+            return [group for group in found.values() if group.id in late]
 
         await self._list_and_work(outermost(group.prefix for group in late), choose)
 
@@ -283,7 +285,8 @@ class GroupQueue:
         found: list[Group] = []
 
         async def choose(listing: Listing) -> None:
-            found.extend(listed for listed in listing.groups if listed.id == group)
+            listed_groups = self.workload.groups_of(listing)
+            found.extend(listed for listed in listed_groups if listed.id == group)
 
         await list_prefixes(
             self.session.store, self.workload, (group.prefix,), self.account, self.stop, choose
@@ -292,7 +295,7 @@ class GroupQueue:
 
     async def _work(self, group: Group, plan: Plan, outcome: GroupOutcome) -> None:
         workers = self.workers
-        taken = frozenset(output.key for output in group.outputs)
+        taken = group.output_keys
         if workers is None or not workers.alive or not plan.batches:
             await work_on_group(self.session, plan, taken, self.stop, outcome)
         elif is_shared(plan, self.work, workers.alive):

@@ -11,6 +11,7 @@ from coalesce.model import Group, GroupId, Plan
 from coalesce.naming.layouts import Layout
 from coalesce.naming.shards import Shard
 from coalesce.planning import batches
+from coalesce.planning.growth import grow
 from coalesce.planning.plan_files import PlanFile, PlannedGroup, match_plan
 from coalesce.planning.rules import Limits, Scope
 from coalesce.protocol.lease import LeaseRecord
@@ -92,7 +93,15 @@ class Workload:
 
     def groups_in_scope(self, listing: Listing) -> list[Group]:
         """Returns the listed groups that the run works on."""
-        return [group for group in listing.groups if self.scope.covers(group.id)]
+        return [group for group in self.groups_of(listing) if self.scope.covers(group.id)]
+
+    def groups_of(self, listing: Listing) -> list[Group]:
+        """Returns the listed groups that have anything to join, outputs that grow included."""
+        if not self.limits.grow:
+            return list(listing.groups)
+        listed = (*listing.groups, *listing.outputs_only)
+        groups = (grow(group, self.layout, self.limits) for group in listed)
+        return [group for group in groups if group.sources]
 
     def plan(self, group: Group, limits: Limits) -> tuple[Plan, int]:
         """Plans a group, or takes its plan from the saved one.
