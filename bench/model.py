@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from coalesce.model import Batch, GroupId, Plan, Source
 from coalesce.planning.forecast import forecast
-from coalesce.report.report import cost
+from coalesce.report.prices import cost
 
 OUTPUT_BYTES = 128_000_000 * 97 // 100  # the default of --max-size, as planned with --gzip single
 PAGE_KEYS = 1000  # of a listing

@@ -18,7 +18,7 @@ from pydantic import Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from coalesce.inspect.status import Status
-from coalesce.inspect.verify import Verification
+from coalesce.inspect.verification import Verification
 from coalesce.report.events import Event, VerifiedEvent
 from coalesce.report.merging import MergedReport
 from coalesce.report.report import Report

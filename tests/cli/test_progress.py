@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coalesce.cli.progress import Pace, Progress
-from coalesce.inspect.verify import Extent
+from coalesce.inspect.verification import Extent
 from coalesce.report.account import Phase
 from coalesce.report.report import Report, ScopePart
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from coalesce import errors
-from coalesce.inspect.verify import Extent, Verification, verify
+from coalesce.inspect.verification import Extent, Verification
+from coalesce.inspect.verify import verify
 from coalesce.protocol.state import output_of_entry
 from coalesce.run.pipeline import Run
 from coalesce.storage.base import Body

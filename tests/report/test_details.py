@@ -14,7 +14,8 @@ from coalesce.exits import ExitCode, exit_code_of, worst
 from coalesce.report import usage
 from coalesce.report.account import Account, new_report
 from coalesce.report.merging import load, merge
-from coalesce.report.report import MOST_PLAN_RECORDS, Report, cost, stages
+from coalesce.report.prices import cost
+from coalesce.report.report import MOST_PLAN_RECORDS, Report, stages
 from coalesce.report.usage import ProcessUsage, usable_cpus
 from coalesce.stop import RunLimits, Stop
 from coalesce.storage.base import Deleted, DeleteResult

@@ -5,7 +5,9 @@ import json
 
 import pytest
 
+from coalesce.inspect.history import Historian
 from coalesce.inspect.status import read_status
+from coalesce.inspect.verify import verify
 from coalesce.settings import Settings
 from coalesce.storage.memory import MemoryBucket, MemoryStore
 from support import auditor
@@ -144,3 +146,42 @@ async def test_outputs_of_a_bucket_without_sources_are_found() -> None:
     assert sorted(key for key in bucket.objects if key.startswith("data/")) == [
         "data/t_0_0_2.jsonl.gz"
     ]
+
+
+async def two_generations() -> AuditedBucket:
+    bucket = growing_bucket()
+    for hour in range(2):
+        produce(bucket, hour)
+        chosen = settings(grow=100_000, max_size=1_000_000)
+        await new_run(MemoryStore(bucket), chosen).coalesce()
+    return bucket
+
+
+async def test_history_follows_a_source_into_the_output_that_its_own_one_became() -> None:
+    bucket = await two_generations()
+    said: list[tuple[str, str]] = []
+    historian = Historian(
+        MemoryStore(bucket),
+        "b",
+        "_coalesce/",
+        lambda event: said.append((event.type, getattr(event, "key", ""))),
+    )
+    await historian.tell_key("data/t_0_1-1.jsonl.gz")
+    assert said == [
+        ("output", "data/t_0_0_2.jsonl.gz"),
+        ("source", "data/t_0_1-1.jsonl.gz"),
+        ("output", "data/t_0_0_5.jsonl.gz"),
+        ("source", "data/t_0_0_2.jsonl.gz"),
+    ]
+    assert historian.history.exit_code == 0
+
+
+@pytest.mark.parametrize("deep", [False, True])
+async def test_an_output_that_was_joined_again_is_not_missing(deep: bool) -> None:
+    bucket = await two_generations()
+    result = await verify(MemoryStore(bucket), settings(), deep=deep)
+    assert (result.exit_code, result.proven, result.joined_again, result.missing) == (0, 1, 1, 0)
+    with bucket.audit.others():
+        del bucket.objects["data/t_0_0_5.jsonl.gz"]
+    result = await verify(MemoryStore(bucket), settings(), deep=deep)
+    assert (result.exit_code, result.missing) == (4, 1)

@@ -14,7 +14,7 @@ from coalesce.report.report import Report
 from coalesce.report.units import clock, human_bytes, human_rate
 
 if TYPE_CHECKING:
-    from coalesce.inspect.verify import Extent
+    from coalesce.inspect.verification import Extent
 
 _WINDOW = 30.0  # seconds over which the pace is measured
 _CHECKING = "checking"

@@ -15,7 +15,8 @@ from coalesce.cli.progress import Pace
 from coalesce.cli.request import Request, VerifyOptions, parse
 from coalesce.cli.tables import pairs, print_table
 from coalesce.exits import meaning_of
-from coalesce.inspect.verify import Extent, Verification, verify
+from coalesce.inspect.verification import Extent, Verification
+from coalesce.inspect.verify import verify
 from coalesce.report.events import FailureEvent, VerifiedEvent
 from coalesce.report.failure_kinds import FailureTally
 from coalesce.report.report import Failure

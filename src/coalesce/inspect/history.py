@@ -226,11 +226,7 @@ class Historian:
             for each in found:
                 await self._tell_output(each)
             return
-        known = False
-        async for where in self._found(find_source(self._store, self._state, key, self._fail)):
-            known = True
-            await self._tell_whereabouts(where)
-        if not known:
+        if not await self._tell_source(key):
             await self._tell_objects(key)
 
     async def tell_offset(self, prefixes: Sequence[str], offset: Offset) -> None:
@@ -302,6 +298,16 @@ class Historian:
             self._fail(error)
         self._say(OutputEvent.of(where.entry, standing))
         self._say(SourceEvent.of(header.output, where.number, where.line, standing))
+        if standing is Standing.GONE:  # it may have been joined again itself
+            await self._tell_source(header.output)
+
+    async def _tell_source(self, key: str) -> bool:
+        """Where a source is, by each entry that names it; whether any does."""
+        known = False
+        async for where in self._found(find_source(self._store, self._state, key, self._fail)):
+            known = True
+            await self._tell_whereabouts(where)
+        return known
 
     async def _tell_objects(self, key: str) -> None:
         """What the bucket itself knows of a key that no entry names."""

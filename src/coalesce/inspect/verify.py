@@ -6,12 +6,8 @@ import asyncio
 import datetime as dt
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from pydantic import BaseModel, Field
-
-from coalesce import __version__
 from coalesce.errors import (
     AccessDenied,
     CoalesceError,
@@ -25,6 +21,8 @@ from coalesce.errors import (
 from coalesce.exits import ExitCode, exit_code_of, worst
 from coalesce.inspect.places import Places
 from coalesce.inspect.recorded import LedgerListing, entry_of, places_of
+from coalesce.inspect.verification import Extent, Verification
+from coalesce.inspect.whereabouts import find_source
 from coalesce.listing.found import Found, find_neighbours
 from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import ExistingOutput, Group, GroupId
@@ -35,7 +33,7 @@ from coalesce.protocol.commit import COUNT, DIGEST
 from coalesce.protocol.entry_reader import FoundEntry, open_entry
 from coalesce.protocol.state import record_key
 from coalesce.protocol.together import all_of
-from coalesce.report.events import FailureEvent, VerifiedEvent, WarningEvent, failure_event
+from coalesce.report.events import FailureEvent, VerifiedEvent, failure_event
 from coalesce.report.report import Failure, ScopePart
 from coalesce.report.warnings import nothing_found, nothing_to_verify
 from coalesce.settings import Settings
@@ -60,60 +58,6 @@ _MISSING = (
     "Bring it back if the bucket keeps versions: its sources were deleted when it was written. "
     "If it was removed on purpose, remove its ledger entry too."
 )
-
-
-class Verification(BaseModel):
-    """What was checked, and what failed.
-
-    `unsummed` outputs have no full-object CRC64NVME in the store. `bytes`, `sources` and `records`
-    are those of the `proven` outputs; `records` is None unless `deep`. `warnings` say why nothing
-    was found.
-
-    Of the proven outputs `recorded` ones are what their ledger entry says, and `unrecorded` ones
-    have none. `digests` is how many sources were found in their outputs by the digests of their
-    content; None unless `deep`. `missing` outputs have an entry and are gone, which counts as
-    failed; those of an `unfinished` group need not be there yet.
-    """
-
-    type: Literal["verify"] = "verify"
-    schema_version: Literal[1] = Field(default=1, alias="schema")
-    version: str = __version__
-    scope: ScopePart
-    deep: bool
-    outputs: int = 0
-    proven: int = 0
-    failed: int = 0
-    unsummed: int = 0
-    recorded: int = 0
-    unrecorded: int = 0
-    missing: int = 0
-    unfinished: int = 0
-    digests: int | None = None
-    bytes: int = 0
-    sources: int = 0
-    records: int | None = None
-    failures: list[Failure] = Field(default_factory=list)
-    warnings: list[WarningEvent] = Field(default_factory=list)
-    exit_code: int = 0
-
-
-@dataclass(slots=True)
-class Extent:
-    """How far a verification is, for whoever watches it.
-
-    Attributes:
-        found: Outputs that have been listed.
-        all_listed: Whether there are no others.
-        proven: Outputs that have been proven.
-        failed: Outputs, and pieces of the listing, that have failed.
-        bytes: Those of the proven outputs.
-    """
-
-    found: int = 0
-    all_listed: bool = False
-    proven: int = 0
-    failed: int = 0
-    bytes: int = 0
 
 
 async def verify(
@@ -332,8 +276,8 @@ class _Verifier:
     async def _look_for(self, key: str, found: Sequence[FoundEntry]) -> None:
         """Makes sure that the output of an entry is gone, which is a failure.
 
-        While its group has a plan record, the output may still be on its way. Raises
-        IntegrityError, StorageError.
+        While its group has a plan record, the output may still be on its way; and it may have been
+        joined into another one, whose entry names it. Raises IntegrityError, StorageError.
         """
         group = self._ledger.group_of(key)
         assert group is not None
@@ -342,6 +286,9 @@ class _Verifier:
             return
         if await self._store.head(key) is not None:
             return  # it appeared after the listing
+        async for _ in find_source(self._store, self._state, key, self._add_failure):
+            self._result.joined_again += 1
+            return
         try:
             header = (await open_entry(self._store, self._state, found[-1])).header
         except NotFound:

@@ -19,6 +19,7 @@ from coalesce.planning.forecast import Forecast
 from coalesce.protocol.outcome import GroupOutcome
 from coalesce.report.events import Event, WarningEvent, failure_event
 from coalesce.report.locations import Locations
+from coalesce.report.prices import cost
 from coalesce.report.report import (
     Became,
     ConcurrencyPart,
@@ -28,7 +29,6 @@ from coalesce.report.report import (
     ScopePart,
     SharePart,
     TopicPart,
-    cost,
     path_characters,
     stages,
 )

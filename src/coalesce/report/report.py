@@ -28,9 +28,6 @@ MOST_PLAN_RECORDS = 1000
 # What a plan record of an earlier run may have become.
 Became = Literal["settled", "unsettled", "stopped"]
 
-# S3 Standard, us-east-1: per request. DELETE is free.
-_WRITE_USD = 0.005 / 1000
-_READ_USD = 0.0004 / 1000
 # The stages of a run, in their order, and their requests. The few GETs of the probe, of records and
 # of small read-backs count as GETs.
 _STAGES = {
@@ -48,19 +45,6 @@ _STAGES = {
     ),
     "delete": ("DeleteObjects", "DeleteObject"),
 }
-_READS = frozenset({"GetObject", "HeadObject", "GetObjectTagging"})
-_WRITES = frozenset(
-    {
-        "PutObject",
-        "CopyObject",
-        "ListObjectsV2",
-        "CreateMultipartUpload",
-        "UploadPart",
-        "UploadPartCopy",
-        "CompleteMultipartUpload",
-        "ListMultipartUploads",
-    }
-)
 
 
 class _Part(BaseModel):
@@ -373,13 +357,6 @@ class Report(_Part):
     def as_json(self) -> dict[str, Any]:
         """The report as JSON values, with the field names of `docs/report.md`."""
         return self.model_dump(mode="json", by_alias=True)
-
-
-def cost(requests: Counter[str]) -> float:
-    """US dollars for these requests, by S3 operation, at S3 Standard's list price."""
-    writes = sum(count for name, count in requests.items() if name in _WRITES)
-    reads = sum(count for name, count in requests.items() if name in _READS)
-    return round(writes * _WRITE_USD + reads * _READ_USD, 6)
 
 
 def stages(
