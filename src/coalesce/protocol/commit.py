@@ -170,7 +170,7 @@ async def prove(
     if head.size != expected.size:
         message = f"{head.key}: has {head.size} bytes, {expected.size} were sent"
         raise IntegrityError(message, key=head.key)
-    stored, wanted = _stored_checksum(head, expected)
+    stored, wanted = stored_checksum(head, expected)
     if stored and stored != wanted:
         message = f"{head.key}: has the checksum {stored!r}, {wanted!r} was sent"
         raise IntegrityError(message, key=head.key)
@@ -179,7 +179,7 @@ async def prove(
     return Committed(batch, head, expected.crc64, _WITNESS)
 
 
-def _stored_checksum(head: Head, expected: Expected) -> tuple[str, str]:
+def stored_checksum(head: Head, expected: Expected) -> tuple[str, str]:
     """The checksum that HEAD shows in the output's mode, empty for none; and what it must be."""
     if expected.mode is Checksum.NONE:
         return "", ""

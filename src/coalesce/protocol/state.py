@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 from coalesce.model import GroupId
+
+_ENTRY_NAME = re.compile(r"(.+)\.[0-9a-f]{16}\.jsonl\.gz", re.DOTALL)
 
 
 def leases_prefix(state: str) -> str:
@@ -42,7 +45,19 @@ def ledger_prefix(state: str) -> str:
 def entry_key(state: str, output: str, upload_id: str) -> str:
     """Where the ledger entry of one upload of an output stands: those of two uploads never meet."""
     name = hashlib.sha256(upload_id.encode()).hexdigest()[:16]
-    return f"{ledger_prefix(state)}{output}.{name}.jsonl.gz"
+    return f"{entries_prefix(state, output)}{name}.jsonl.gz"
+
+
+def entries_prefix(state: str, output: str) -> str:
+    """What the keys of all ledger entries of one output begin with."""
+    return f"{ledger_prefix(state)}{output}."
+
+
+def output_of_entry(state: str, key: str) -> str:
+    """The output whose ledger entry stands at this key; empty if none can."""
+    prefix = ledger_prefix(state)
+    name = _ENTRY_NAME.fullmatch(key.removeprefix(prefix)) if key.startswith(prefix) else None
+    return name[1] if name else ""
 
 
 def probe_prefix(state: str, run_id: str) -> str:
