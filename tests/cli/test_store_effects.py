@@ -28,7 +28,10 @@ COMMANDS_WITH_A_STORE = [
     and name != "config show"  # which asks nobody
 ]
 WORDS = {
-    **{name: ["-b", "lake", "-p", "p"] for name in ("run", "plan", "recover", "status", "verify")},
+    **{
+        name: ["-b", "lake", "-p", "p"]
+        for name in ("run", "plan", "recover", "undo", "status", "verify")
+    },
     "report": ["s3://lake/reports/"],
     "layout guess": ["-b", "lake", "-p", "p"],
     "probe": ["-b", "lake"],

@@ -133,6 +133,13 @@ class JobOptions(Options):
     parallelise: bool = False
 
 
+class UndoOptions(Options):
+    """Options of `undo`; `run` is the id of a run, empty for outputs of all."""
+
+    run: str = ""
+    dry_run: bool = False
+
+
 class VerifyOptions(Options):
     """Options of `verify`."""
 
@@ -196,6 +203,7 @@ _OWN: dict[str, type[BaseModel]] = {
     "run": JobOptions,
     "plan": JobOptions,
     "recover": JobOptions,
+    "undo": UndoOptions,
     "verify": VerifyOptions,
     "policy": PolicyOptions,
     "probe": ProbeOptions,

@@ -72,9 +72,7 @@ class SourceLine(NamedTuple):
 _FIELDS = len(SourceLine._fields)
 _Key = Annotated[str, Field(min_length=1)]
 _Unsure = Whole | None
-_Row = tuple[
-    _Key, Sent, Whole, int, _Unsure, Whole, Whole, _Crc | None, _Unsure, Difference | None
-]
+_Row = tuple[_Key, Sent, Whole, int, _Unsure, Whole, Whole, _Crc | None, _Unsure, Difference | None]
 _ROW = TypeAdapter(_Row)
 
 

@@ -11,19 +11,26 @@ from dataclasses import replace
 from coalesce.errors import CoalesceError, RecordDamaged, StorageError
 from coalesce.model import Group, GroupId
 from coalesce.naming.sources import Places, Sources, SourcesBuilder
-from coalesce.protocol.held import HeldRecord
+from coalesce.protocol.held import HeldRecord, find_record
 from coalesce.protocol.record import PlanRecord
+from coalesce.protocol.undo_record import HeldUndo, unfinished
 from coalesce.storage.base import ObjectStore
 
 
 async def read_records(
     store: ObjectStore, state: str, keys: Iterable[str], on_failure: Callable[[CoalesceError], None]
 ) -> dict[GroupId, PlanRecord]:
-    """The plan records at these keys; of each that cannot be read `on_failure` is told."""
+    """The plan records at these keys; of each that cannot be read `on_failure` is told, and of each
+    undo that is not finished.
+    """
     records: dict[GroupId, PlanRecord] = {}
     for key in keys:
         try:
-            held = await HeldRecord.read(store, state, key)
+            stored = await find_record(store, key)
+            if stored is not None and stored.is_undo:
+                on_failure(unfinished(HeldUndo.of(store, state, stored).record))
+                continue
+            held = None if stored is None else await HeldRecord.of(store, state, stored)
         except (RecordDamaged, StorageError) as error:
             on_failure(error)
             continue

@@ -19,8 +19,9 @@ class GroupRules:
     """The same for all groups of a run, in whichever of its processes they are worked on.
 
     `delete` off commits outputs and keeps sources and plan records; `ledger` off removes the ledger
-    entries with the plan record. A plan record holds at most `round_batches` batches and
-    `round_sources` sources: a larger group takes several rounds.
+    entries with the plan record; `undo` on settles the undo records of dead runs too. A plan
+    record holds at most `round_batches` batches and `round_sources` sources: a larger group takes
+    several rounds.
     """
 
     state: str
@@ -32,6 +33,7 @@ class GroupRules:
     check: bool = True
     delete: bool = True
     ledger: bool = True
+    undo: bool = False
     attributes: AttributeRules = field(default_factory=AttributeRules)
     sizes: PartSizes = field(default_factory=PartSizes)
     round_batches: int = 64

@@ -14,7 +14,7 @@ from coalesce import __version__
 from coalesce.errors import AccessDenied, CoalesceError, first_failure
 from coalesce.exits import ExitCode
 from coalesce.listing.groups import Listing
-from coalesce.model import CommittedOutput, Group, GroupId, Kept, Plan, Source, Why
+from coalesce.model import CommittedOutput, Group, GroupId, Kept, Plan, Source, UndoneOutput, Why
 from coalesce.naming.sources import Sources
 from coalesce.planning.forecast import Forecast
 from coalesce.protocol.outcome import GroupOutcome
@@ -32,6 +32,7 @@ from coalesce.report.report import (
     path_characters,
     stages,
 )
+from coalesce.report.undone import undone_event
 from coalesce.report.usage import ProcessUsage, cpu_seconds
 from coalesce.settings import Settings
 from coalesce.stop import Stop
@@ -46,6 +47,7 @@ class Phase(enum.Enum):
     SETTLING = "settling"
     PLANNING = "planning"
     JOINING = "joining"
+    UNDOING = "undoing"
     WAITING = "waiting"
     ENDING = "ending"
 
@@ -213,13 +215,28 @@ class Account:
             return
         for kept in outcome.kept:
             self._emit_kept(kept)
-        for error in outcome.failures:
-            self.add_failure(error, group)
+        self.count_undone(outcome, group)
         if became == "settled":
             recovered.groups += 1
         else:
             recovered.unsettled_groups += 1
             self.report.worsen(ExitCode.TRANSIENT)
+
+    def count_planned_undo(self, output: UndoneOutput, group: GroupId) -> None:
+        """Counts what an undo would give back, and emits an event for it."""
+        for share in self._shares(group.prefix, group.topic):
+            share.sources += output.sources
+            share.outputs += 1
+            share.output_bytes += output.size
+        self._emit(undone_event(output, str(group)) | {"type": "planned"})
+
+    def count_undone(self, outcome: GroupOutcome, group: str) -> None:
+        """Counts what was given back in a group, and adds the group's failures."""
+        for output in outcome.undone:
+            self.report.undone.add_output(output)
+            self._emit(undone_event(output, group))
+        for error in outcome.failures:
+            self.add_failure(error, group)
 
     def count_group(self, outcome: GroupOutcome, group: Group, plan: Plan, rest: Why) -> None:
         """Counts a group that this run has listed and worked on.
@@ -324,11 +341,9 @@ class Account:
         if stop.code:
             report.worsen(stop.code)
         report.stopped_by = stop.limit
-        planned = report.plan is not None and any(topic.outputs for topic in report.plan.topics)
-        no_outputs = not (report.outputs.written or report.outputs.recovered or planned)
-        if self._denied and no_outputs and not report.recovered.groups:
+        if self._denied and not report.has_outputs and not report.recovered.groups:
             report.worsen(ExitCode.CONFIGURATION)  # the role is wrong, not a group
-        if error_on_nothing and report.exit_code == ExitCode.DONE and no_outputs:
+        if error_on_nothing and report.exit_code == ExitCode.DONE and not report.has_outputs:
             report.exit_code = ExitCode.NOTHING
         report.topics = self._sorted_topics()
         report.locations = self._locations.sorted()

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from coalesce.errors import CoalesceError
 from coalesce.exits import exit_code_of, worst
 from coalesce.model import CommittedOutput, Why
+from coalesce.report.undone import UndonePart
 from coalesce.settings import Settings
 
 PATH_LIST_LIMIT = 2**31 - 1
@@ -292,6 +293,7 @@ class Report(_Part):
     sources: SourcesPart = Field(default_factory=SourcesPart)
     outputs: OutputsPart = Field(default_factory=OutputsPart)
     recovered: RecoveredPart = Field(default_factory=RecoveredPart)
+    undone: UndonePart = Field(default_factory=UndonePart)
     offsets: OffsetsPart = Field(default_factory=OffsetsPart)
     attributes: AttributesPart = Field(default_factory=AttributesPart)
     path_list: PathListPart = Field(default_factory=PathListPart)
@@ -311,6 +313,13 @@ class Report(_Part):
     failures: list[Failure] = Field(default_factory=list)
     failures_omitted: int = 0
     plan: PlanPart | None = None
+
+    @property
+    def has_outputs(self) -> bool:
+        """Whether any output was written, recognised, given back or planned."""
+        planned = self.plan is not None and any(topic.outputs for topic in self.plan.topics)
+        done = self.outputs.written or self.outputs.recovered or self.undone.outputs
+        return bool(done or planned)
 
     def add_kept(self, why: Why, count: int = 1) -> None:
         """Counts sources that were seen and not joined, or joined and kept."""
