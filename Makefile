@@ -2,6 +2,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 UV := .tools/bin/uv
+CHECKOV_VERSION := 3.3.30
+CHECKOV := .tools/bin/checkov
 READY := .venv/.ready
 BENCH_READY := .venv/.bench
 SERVERS ?= versitygw ministack
@@ -14,7 +16,7 @@ FLY_UTILITY_TARGET ?= utility
 PARTITION ?= -1
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo test test-servers test-readers mutants acceptance rehearsal layers wheel image test-image test-deploy update-pipeline update-corporate-storage-coalescer-pipeline lint docs types fmt check bench bench-quick clean
+.PHONY: help bootstrap demo test test-servers test-readers mutants acceptance rehearsal layers wheel image test-image test-cluster test-deploy update-pipeline update-corporate-storage-coalescer-pipeline lint docs types fmt check bench bench-quick clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf(length($$1) > 16 ? "  %s\n  %16s %s\n" : "  %-16s%s %s\n", $$1, "", $$2)}' $(MAKEFILE_LIST)
@@ -25,14 +27,15 @@ $(UV):
 
 $(READY): pyproject.toml uv.lock | $(UV)
 	$(UV) sync --quiet --locked --all-extras --python $(PYTHON)
-	if git rev-parse --git-dir >/dev/null 2>&1; then git config core.hooksPath ci/hooks; fi
+	if git rev-parse --git-dir >/dev/null 2>&1; then git config core.hooksPath ci/hooks; else echo "no git repository here: no hooks are set"; fi
 	touch $@
 
 $(BENCH_READY): $(READY)
 	$(UV) sync --quiet --locked --all-extras --group bench --compile-bytecode --python $(PYTHON)
 	touch $@
 
-bootstrap: $(READY) ## Set up everything a developer needs, with only Python 3.11, venv and make on the machine
+bootstrap: $(READY) ## Set up everything a developer needs, with only Python 3.11, venv and make on the machine, and say what the tests will skip
+	@.venv/bin/python ci/skipped.py
 
 demo: $(READY) ## Run the main job on an embedded S3 server and check every record
 	.venv/bin/coalesce demo $(ARGS)
@@ -49,8 +52,9 @@ test-readers: $(READY) ## Read outputs of both modes with the JDK, the AWS SDK, 
 acceptance: $(READY) ## Join 20,000 generated objects of each layout on real S3 servers, with and without kill -9, and compare every record
 	set -e; for server in $(SERVERS); do .venv/bin/python ci/with_server.py $$server .venv/bin/python ci/acceptance.py $(ARGS); done
 
-rehearsal: $(READY) ## Play two nights of array jobs on a local server: the first dies, the next settles it, with one job killed and one started twice: SERVER=ministack
+rehearsal: $(READY) ## Play two nights of array jobs that die, then a Monday and a Tuesday on a model of AWS: deploy, a night, a new image, a night with a dead location: SERVER=ministack
 	.venv/bin/python ci/with_server.py $(SERVER) .venv/bin/python ci/rehearsal.py
+	.venv/bin/python ci/with_server.py $(SERVER) .venv/bin/python ci/rehearsal_on_aws.py
 
 wheel: $(READY) ## Build the wheel that pip, pipx and uv install, into dist
 	$(UV) build --quiet --wheel --python .venv/bin/python --out-dir $(WHEELS)
@@ -61,9 +65,16 @@ image: ## Build the container image with docker, podman or buildah: BASE=python:
 test-image: $(READY) image ## Build the image and run it on a real server: read-only, without rights, with signals
 	COALESCE_TEST_IMAGE=$(TAG) .venv/bin/python ci/with_server.py versitygw .venv/bin/pytest -q tests/deploy/test_image.py
 
-test-deploy: $(READY) ## Check everything that deploys something, with the tools that are on the PATH; the rest is skipped and named
+test-cluster: $(READY) ## Apply the Kubernetes manifests to a real API server, built once from source, and try each exit code there; needs go and kubectl
+	.venv/bin/python ci/with_cluster.py .venv/bin/pytest -q -n 0 tests/deploy/test_cluster.py $(ARGS)
+
+# In a place of its own: it pins other versions of what the program uses.
+$(CHECKOV): | $(UV)
+	UV_TOOL_DIR=$(CURDIR)/.tools/share UV_TOOL_BIN_DIR=$(CURDIR)/.tools/bin $(UV) tool install --quiet --python $(PYTHON) checkov==$(CHECKOV_VERSION)
+
+test-deploy: $(READY) $(CHECKOV) ## Check everything that deploys something, with the tools that are on the PATH; the rest is skipped and named
 	$(UV) sync --quiet --locked --inexact --all-extras --group deploy
-	PATH="$(CURDIR)/.tools/bin:$$PATH" .venv/bin/pytest -q -n 2 -rs tests/deploy $(ARGS)
+	PATH="$(CURDIR)/.tools/bin:$$PATH" COALESCE_TEST_SYSTEMD=1 .venv/bin/pytest -q -n 2 -rs tests/deploy $(ARGS)
 
 needs = @command -v $(1) >/dev/null || { echo "make $@ needs $(1), which comes from $(2)" >&2; exit 1; }
 needs-aviator = $(call needs,aviator,https://github.com/herrjulz/aviator/releases)
@@ -92,10 +103,14 @@ lint: $(READY) ## Check format, style, layers and the Dockerfile
 	.venv/bin/lint-imports
 	.venv/bin/hadolint Dockerfile
 
-docs: $(READY) ## Write docs/options.md, docs/metrics.md, the tables of docs/scale.md and the dashboards from the program itself
+docs: $(READY) ## Write what is generated: options, metrics, schemas, the configuration file, the tables of scale and recipes, dashboards
 	.venv/bin/python ci/options.py
+	.venv/bin/python ci/configuration.py
+	.venv/bin/python ci/ledger.py
 	.venv/bin/python ci/metrics.py
+	.venv/bin/python ci/schemas.py
 	.venv/bin/python -m bench.scale
+	.venv/bin/python -m bench.backfill
 
 layers: $(READY) ## Check which package may import which
 	.venv/bin/lint-imports

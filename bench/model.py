@@ -76,7 +76,9 @@ def estimate(
     """
     each = max(1, min(objects, OUTPUT_BYTES // size))
     outputs = -(-objects // each)
-    one = forecast([_one_output(each, size)], max(BODIES_BYTES // vcpus, LEAST_BODIES_BYTES))
+    one = forecast(
+        [_one_output(each, size)], max(BODIES_BYTES // vcpus, LEAST_BODIES_BYTES), single=True
+    )
     requests = {name: count * outputs for name, count in one.requests.items()}
     requests["GetObject"] = one.requests["GetObject"] // each * objects
     requests["ListObjectsV2"] = -(-objects // PAGE_KEYS)

@@ -2,8 +2,9 @@
 # Deploys what every location shares, then each location of ci/locations, and deletes the stacks of
 # those that no longer stand there. Takes its parameters from the environment: IMAGE, VPC_ID,
 # SUBNET_IDS, ALARM_TOPIC_ARN, STORAGE_BUCKET, MANIFEST_BUCKET and SCHEDULE_STATE, and, where they
-# apply, STORAGE_KEY_ARNS and MANIFEST_KEY_ARNS, the buckets' own keys, and ROLE_ARN, the role
-# to act as. With the argument `registry` it deploys only the registry, for PULL_PRINCIPALS.
+# apply, STORAGE_KEY_ARNS and MANIFEST_KEY_ARNS, the buckets' own keys, ROLE_ARN, the role to act as,
+# and PERMISSIONS_BOUNDARY, of the roles that it makes; deployer.yaml makes these two. With the
+# argument `registry` it deploys only the registry, for PULL_PRINCIPALS.
 set -eu
 cd "$(dirname "$0")/.."
 . ci/role.sh
@@ -39,7 +40,8 @@ deploy_location() {
   bucket=$STORAGE_BUCKET keys=${STORAGE_KEY_ARNS:-}
   [ "$layout" = storage ] || bucket=$MANIFEST_BUCKET keys=${MANIFEST_KEY_ARNS:-}
   deploy "coalesce-$name" location location "Image=$IMAGE" "AlarmTopicArn=$ALARM_TOPIC_ARN" "Bucket=$bucket" "KmsKeyArns=$keys" \
-    "Prefix=$prefix" "Layout=$layout" "Date=$date" "Shards=$shards" "ScheduleState=$SCHEDULE_STATE"
+    "Prefix=$prefix" "Layout=$layout" "Date=$date" "Shards=$shards" "ScheduleState=$SCHEDULE_STATE" \
+    "PermissionsBoundary=${PERMISSIONS_BOUNDARY:-}"
 }
 
 if [ "${1:-}" = registry ]; then
@@ -54,7 +56,8 @@ done < ci/locations)
 
 account=$(aws sts get-caller-identity --query Account --output text)
 tag_image deploying
-deploy coalesce-batch batch batch "VpcId=$VPC_ID" "SubnetIds=$SUBNET_IDS" "AlarmTopicArn=$ALARM_TOPIC_ARN"
+deploy coalesce-batch batch batch "VpcId=$VPC_ID" "SubnetIds=$SUBNET_IDS" "AlarmTopicArn=$ALARM_TOPIC_ARN" \
+  "PermissionsBoundary=${PERMISSIONS_BOUNDARY:-}"
 echo "$locations" | while read -r name layout prefix date shards; do
   deploy_location "$name" "$layout" "$prefix" "$date" "$shards"
 done

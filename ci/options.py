@@ -17,19 +17,9 @@ INTRODUCTION = """\
 
 <!-- Written by `make docs` from the commands themselves. Do not edit it here. -->
 
-`coalesce COMMAND --help` shows the same. An option can be set in four ways, and the first of them
-that says something counts:
-
-1. on the command line
-2. in the environment, by a variable in the tables; a repeatable option takes several values
-   there, separated by spaces, and a switch takes `true` or `false`; an unknown variable that begins
-   with `COALESCE_` is refused
-3. in a TOML file, `--config` or `coalesce.toml` in the working directory, by a name in the
-   tables: `max-size = "64MiB"`, `prefix = ["a", "b"]`, `quiet = true`; unknown names are refused
-4. by default
-
-Sizes are bytes, or a number with a unit: `128MB`, `64MiB`. Durations are seconds, or a number with
-a unit: `90s`, `5m`, `2h`, `1d`. Options without a command are those of `run`.
+`coalesce COMMAND --help` shows the same. Each option can be set on the command line, by a variable,
+or in a TOML file, by the names in the tables: [configuration.md](configuration.md) says which of
+them counts, and how values are written. Options without a command are those of `run`.
 """
 
 

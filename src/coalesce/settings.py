@@ -242,15 +242,15 @@ class Settings(BaseModel):
 
     At its peak one process takes no more than about
 
-        memory / processes + 100 MiB + 92 bytes x sources that are listed and not yet done
+        memory / processes + 140 MiB + 92 bytes x sources that are listed and not yet done
 
     whatever the sizes of sources and outputs. With worker processes, the run's own one takes no
     part of `memory`; it and a worker take 50 bytes more for each source of what the one is handing
-    to the other. The 100 MiB are Python, its libraries and the connections; TLS takes 50 MiB more.
+    to the other. Of the 140 MiB, 100 are Python, its libraries and the connections, and 40 text on
+    its way to be deflated, with `gzip` single; TLS takes 50 MiB more.
     A source whose ETag is no MD5 takes more than 92 bytes; one in a plan record that is recovered
     takes 66, of this budget as far as it goes.
-    Measured, with the default of 128 MiB: 135 MiB (`python -m bench --only 100KB`, 10,000 sources)
-    and 174 MiB (`python -m bench --only scale-1000000-1`, a million). See docs/performance.md.
+    Measured: docs/evidence/performance-figures.md.
     """
     shard: Share = WHOLE
 

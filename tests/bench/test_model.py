@@ -1,12 +1,14 @@
 """The model of a job's size says what a run of that size does."""
 
+from types import ModuleType
+
 import pytest
 from bench.markdown import between, duration
 from bench.model import DELETES_PER_SECOND, OUTPUT_BYTES, estimate
-from bench.scale import PAGE, written
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench import backfill, scale
 from coalesce.storage.memory import MemoryBucket, MemoryStore
 from support.runs import new_run
 from support.settings import settings
@@ -16,8 +18,10 @@ vcpus = st.integers(1, 10_000)
 sizes = st.sampled_from([1_000_000, 10_000_000, 127_000_000])
 
 
-def test_the_page_of_scale_holds_what_the_model_says() -> None:
-    assert written(PAGE.read_text("utf-8")) == PAGE.read_text("utf-8")
+@pytest.mark.parametrize("page", [scale, backfill], ids=["scale", "backfill"])
+def test_a_page_holds_what_the_model_says(page: ModuleType) -> None:
+    """If not: `make docs`."""
+    assert page.written(page.PAGE.read_text("utf-8")) == page.PAGE.read_text("utf-8")
 
 
 def test_the_pages_between_their_markers_are_written_again_and_nothing_else() -> None:

@@ -146,6 +146,21 @@ def test_sources_that_are_left_are_told_one_by_one_only_if_asked(
     assert sum(event["type"] == "left" for event in done.events) == (4 if more else 0)
 
 
+def test_a_plan_names_each_output_only_if_asked(tmp_path: Path) -> None:
+    words = ["plan", "-b", "b", "-p", "data", "--min-age", "0", "--log-format", "text"]
+    quiet = invoke(words, {"b": lakes.lake()}, folder=tmp_path).stderr
+    told = invoke([*words, "-v"], {"b": lakes.lake()}, folder=tmp_path).stderr
+    assert "would write" not in quiet
+    assert "INFO would write data/t_0_0_3.jsonl.gz from 4 sources" in told.splitlines()
+
+
+def test_a_run_says_where_its_report_is(tmp_path: Path) -> None:
+    words = ["run", *JOB, "--log-format", "text", "--report", "{shard}.json"]
+    done = invoke(words, {"b": lakes.lake()}, folder=tmp_path)
+    assert "INFO the report is 0-of-1.json" in done.stderr.splitlines()
+    assert (tmp_path / "0-of-1.json").is_file()
+
+
 @pytest.mark.parametrize("targets", [["s3://b/more", "s3://other/data"], ["s3://other/data"]])
 def test_one_command_never_works_in_two_buckets(targets: list[str], tmp_path: Path) -> None:
     buckets = {"b": lakes.lake(), "other": lakes.other()}

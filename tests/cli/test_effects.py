@@ -6,6 +6,7 @@ its names in a configuration file. The other commands are in `test_tool_effects.
 is reached in `test_store_effects.py`.
 """
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -229,7 +230,7 @@ PLAN = {
     **{name: same(ATTRIBUTES[name].value, more=ATTRIBUTES[name].more) for name in ATTRIBUTES},
     "storage_class": Case("none", count(planned), 1, fill=lakes.described),
     "plan": Case("plan.jsonl", code, 2),
-    "memory": Case("64MiB", in_summary("plan", "memory_bytes"), 164 * 1024**2),
+    "memory": Case("64MiB", in_summary("plan", "memory_bytes"), 204 * 1024**2),
     "state": state_of_whole_bucket(planned, USUAL_OUTPUTS),
     "deadline": Case("1h", everything, same=True),
     "error_on_nothing": Case(True, code, 3, fill=lakes.empty),
@@ -307,6 +308,52 @@ VERIFY = {
     "state": state_of_whole_bucket(verified, USUAL_OUTPUTS, **JOINED),
     "config": of_other(verified, ["x_0_0_2"], **JOINED),
     "output": OUTPUT["output"],
+    "no_progress": Case(
+        True, lambda sight: sight.bars, 0, terminal=True, never=("output",), **JOINED
+    ),
+}
+told = named_in("output")
+HISTORY = {
+    "targets": Case(
+        ["s3://b/data/u_0_1-1.jsonl.gz"], told, [U0], instead=("bucket", "prefix"), **JOINED
+    ),
+    "run": Case("nobody's", code, 1, **JOINED),
+    "offset": Case("u:0:1", told, [U0], more={"prefix": ["data"]}, **JOINED),
+    "bucket": Case("other", told, [], **JOINED),
+    "prefix": Case(["data/u_0_0_1.jsonl.gz"], told, [U0], **JOINED),
+    "whole_bucket": Case(
+        True, told, [DAILY, MORE, T0], instead=("prefix",), more={"offset": "t:0:1"}, **JOINED
+    ),
+    "date": Case(
+        "2026-11-22", told, [DAILY], more={"offset": "t:0:1", "prefix": ["data"]}, **JOINED
+    ),
+    "state": Case("elsewhere", state, True, **JOINED),
+    "config": of_other(told, [], **JOINED),
+    "output": Case("json", stdout_is_json, True, never=("output",), **JOINED),
+}
+
+
+def taken(sight: Sight) -> bytes:
+    """The content of the source that was written, nothing if none was."""
+    file = sight.folder / "taken.gz"
+    return gzip.decompress(file.read_bytes()) if file.exists() else b""
+
+
+EXTRACT = {
+    "targets": Case(
+        ["s3://b/data/u_0_0-0.jsonl.gz"],
+        taken,
+        b'{"n": 0}\n',
+        instead=("bucket", "prefix"),
+        **JOINED,
+    ),
+    "to_file": Case("taken.gz", taken, b'{"n": 1}\n', never=("to_file",), **JOINED),
+    "force": Case(True, code, 0, more={"to_file": "other.toml"}, **JOINED),
+    "bucket": Case("other", taken, b"", **JOINED),
+    "prefix": Case(["data/u_0_0-0.jsonl.gz"], taken, b'{"n": 0}\n', **JOINED),
+    "state": Case("elsewhere", state, True, **JOINED),
+    "config": of_other(taken, b"", **JOINED),
+    "output": Case("json", stdout_is_json, True, **JOINED),
 }
 undone, WITH_MANIFESTS = named_in("undone"), "m_0_0_m_0_1.txt"  # outputs of every layout
 UNDO = {
@@ -339,12 +386,16 @@ CASES = {
     "undo": UNDO,
     "status": STATUS,
     "verify": VERIFY,
+    "history": HISTORY,
+    "extract": EXTRACT,
 }
 _PLACE: dict[str, object] = {"bucket": "b", "prefix": ["data"], "output": "json"}
 USUAL = {name: _PLACE | {"min_age": "0"} for name in ("run", "plan", "status")} | {
     "recover": _PLACE,
     "undo": _PLACE,
     "verify": _PLACE,
+    "history": _PLACE | {"prefix": ["data/t_0_0_3.jsonl.gz"]},
+    "extract": {"bucket": "b", "prefix": ["data/t_0_1-1.jsonl.gz"], "to_file": "taken.gz"},
 }
 
 

@@ -125,6 +125,7 @@ async def test_a_right_that_is_missing_before_anything_is_done_is_named_and_exit
         code, _, err = await coalesce(server, words, "-b", "b", *scope)
     assert code == 10, err
     assert right in err
+    assert err.count(f"{right.split()[0]} ") == 1
 
 
 @pytest.mark.parametrize(

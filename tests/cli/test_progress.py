@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coalesce.cli.progress import Pace, Progress
+from coalesce.inspect.verify import Extent
 from coalesce.report.account import Phase
 from coalesce.report.report import Report, ScopePart
 
@@ -37,7 +38,7 @@ class Night:
 
 
 HALF = Progress(
-    phase=Phase.JOINING,
+    phase="joining",
     done=6_000,
     seen=12_000,
     whole=True,
@@ -76,7 +77,9 @@ def test_the_less_important_numbers_go_first(width: int, line: str) -> None:
 def test_the_line_fits_any_terminal(
     done: int, more: int, whole: bool, rate: float, width: int, phase: Phase
 ) -> None:
-    now = replace(HALF, phase=phase, done=done, seen=done + more, whole=whole, source_rate=rate)
+    now = replace(
+        HALF, phase=phase.value, done=done, seen=done + more, whole=whole, source_rate=rate
+    )
     assert len(now.bar(width)) <= width
     assert now.bar(width, ascii_only=True).isascii()
 
@@ -106,6 +109,19 @@ def test_no_time_is_promised_before_all_is_listed_or_anything_is_done() -> None:
     assert (listing.left, "5/10+ sources" in listing.bar(80)) == (None, True)
     night.all_listed = True
     assert pace.look(night, 2.0).left == 2.0
+
+
+def test_a_verification_counts_outputs_and_the_bytes_that_are_proven() -> None:
+    extent, pace = Extent(found=40), Pace()
+    begun = pace.look_at_check(extent, 0.0)
+    assert (begun.left, "0/40+ outputs" in begun.bar(80)) == (None, True)
+    extent.proven = 1
+    assert pace.look_at_check(extent, 1.0).left is None
+    extent.proven, extent.failed, extent.bytes = 9, 1, 5_000_000
+    extent.found, extent.all_listed = 50, True
+    assert pace.look_at_check(extent, 2.0).bar(80) == (
+        "checking ━━━──────────────  10/50 outputs  5.0/s  2.50 MB/s  0:08 left  1 failed"
+    )
 
 
 def test_sources_that_are_kept_count_as_done() -> None:

@@ -23,6 +23,8 @@ _COMMANDS = {
     "verify": _STATE,
     "verify --output json": _STATE,
     "status --output json": _STATE,
+    "history": ["s3://{bucket}/data/db.core.topic_0_0_39.jsonl.gz"],
+    "extract": ["s3://{bucket}/data/db.core.topic_0_0-9.jsonl.gz"],
     "policy": _STATE,
     "probe": ["-b", "{bucket}"],
     "generate": ["-b", "{bucket}", "-p", "more", "--objects", "2"],

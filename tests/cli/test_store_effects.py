@@ -30,8 +30,10 @@ COMMANDS_WITH_A_STORE = [
 WORDS = {
     **{
         name: ["-b", "lake", "-p", "p"]
-        for name in ("run", "plan", "recover", "undo", "status", "verify")
+        for name in ("run", "plan", "recover", "status", "undo", "verify")
     },
+    "history": ["s3://lake/p/t_0_0_1.jsonl.gz"],
+    "extract": ["s3://lake/p/t_0_0-0.jsonl.gz"],
     "report": ["s3://lake/reports/"],
     "layout guess": ["-b", "lake", "-p", "p"],
     "probe": ["-b", "lake"],

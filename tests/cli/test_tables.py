@@ -11,7 +11,7 @@ from coalesce.cli.status import status_table
 from coalesce.cli.tables import kept_rows, plan_table, summary_table
 from coalesce.inspect.status import Lease, ObjectTotal, Status, UnfinishedGroup
 from coalesce.model import Why
-from coalesce.report.report import PlanPart, Report, ScopePart, StagePart
+from coalesce.report.report import Failure, PlanPart, Report, ScopePart, StagePart
 
 SCOPE = ScopePart(bucket="b", prefixes=["p/"], layout="corporate", partitions=[])
 
@@ -123,8 +123,11 @@ def test_a_dry_run_says_what_it_expects() -> None:
     )
     shown = lines(plan_table(report(plan=plan)))
     assert "would be kept none" in shown
-    assert "requests 3 ($0.0001 at list price)" in shown
-    assert "forecast about 2.0 s with one process, 128 MiB of memory, 5 B read and written" in shown
+    assert "requests 3 ($0.0001 at list price); more where the store deletes one by one" in shown
+    assert (
+        "forecast about 2.0 s with one process, up to 128 MiB of memory, 5 B read and written"
+        in shown
+    )
 
 
 @pytest.mark.parametrize("why", Why)
@@ -166,6 +169,11 @@ def test_a_status_says_what_is_unfinished() -> None:
         "open uploads 2",
     ]
     assert list(found()) == ["open uploads this store does not list them"]
+
+
+def test_a_status_does_not_blame_the_store_for_a_right_that_is_missing() -> None:
+    denied = Failure(code="AccessDenied", operation="ListMultipartUploads")
+    assert list(found(failures=[denied])) == ["open uploads unknown: see the failures"]
 
 
 def test_a_status_says_one_of_one() -> None:

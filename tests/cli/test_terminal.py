@@ -156,6 +156,19 @@ async def test_log_lines_go_above_the_bar_and_the_bar_is_gone_in_the_end(bucket:
     assert lines[lines.index(said) + 1].startswith(("INFO kept ", "bucket "))
 
 
+async def test_a_verification_shows_a_bar_below_what_it_finds(bucket: S3Store) -> None:
+    await fill(bucket, 3)
+    assert coalesce(bucket, *job(bucket)).returncode == 0
+    await bucket.put("data/strange_0_0_9.jsonl.gz", b"not ours")
+    words = command("verify", "-b", bucket.bucket, "-p", "data", "--deep")
+    _, written = run_in_terminal(words, environment(bucket.endpoint), 80)
+    assert "checking ─" in written
+    lines = screen(written)
+    assert not any("─" in line or "━" in line for line in lines)
+    assert lines[0].startswith("NoPlanDigest: data/strange_0_0_9.jsonl.gz: ")
+    assert "4 found, 3 proven, 1 failed" in lines[1]
+
+
 async def test_equal_failures_are_logged_once_and_counted(bucket: S3Store) -> None:
     await spoil(bucket, 5)
     done = coalesce(bucket, *job(bucket, "--log-format", "text"))

@@ -23,6 +23,7 @@ from coalesce.storage.s3 import S3Store
 from support.buckets import check_finished, data_in, fill, look
 from support.cloudformation import AWS, Account, Refused, template
 from support.command import coalesce, job, summary
+from support.events import failed, messages
 
 TEMPLATES = sorted(path.stem for path in AWS.glob("*.yaml"))
 LAYOUTS = ("storage", "manifests")
@@ -71,6 +72,39 @@ def test_checkov_finds_nothing_but_what_is_explained() -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def typed() -> list[str]:
+    """The commands of the page that deploy a template, each on one line."""
+    text = (AWS.parent.parent / "docs/deploy-aws.md").read_text("utf-8")
+    lines = re.sub(r" \\\n +", " ", text).splitlines()
+    return [line.strip() for line in lines if line.startswith("    aws cloudformation deploy ")]
+
+
+@pytest.mark.parametrize("command", typed(), ids=lambda command: command.split()[4])
+def test_what_the_docs_tell_to_type_has_the_parameters_of_its_template(command: str) -> None:
+    """Every one exists, and none that has no default is missing; IAM is acknowledged where roles
+    are made.
+    """
+    words = command.split()
+    path = AWS.parent.parent / words[words.index("--template-file") + 1]
+    known = template(path.stem)["Parameters"]
+    given = dict(word.split("=", 1) for word in words if re.match(r"[A-Z]\w+=", word))
+    assert given.keys() <= known.keys()
+    assert {name for name, one in known.items() if "Default" not in one} <= given.keys()
+    for name, value in given.items():
+        pattern = known[name].get("AllowedPattern", ".*")
+        assert re.fullmatch(pattern, value) or value.isupper(), name
+    makes_roles = any(
+        resource["Type"] == "AWS::IAM::Role"
+        for resource in template(path.stem)["Resources"].values()
+    )
+    assert ("CAPABILITY_IAM" in words) == makes_roles
+
+
+def test_the_docs_tell_how_to_deploy_what_everybody_needs() -> None:
+    told = {re.findall(r"/([\w-]+)\.yaml", command)[0] for command in typed()}
+    assert told == {"registry", "batch", "location", "deployer", "by-hand", "eks"}
 
 
 def test_a_second_image_rolls_out() -> None:
@@ -177,21 +211,6 @@ def test_what_cannot_be_delivered_is_kept_and_told() -> None:
     assert shared["Undelivered"]["AlarmActions"] == [SHARED["AlarmTopicArn"]]
 
 
-def matches(pattern: Any, event: Any) -> bool:
-    """Whether EventBridge sends an event to a rule, for the kinds of conditions that stand here."""
-    for name, wanted in pattern.items():
-        found = event.get(name)
-        if isinstance(wanted, dict):
-            if not matches(wanted, found or {}):
-                return False
-        elif isinstance(wanted[0], dict):
-            if (name in event) != wanted[0]["exists"]:
-                return False
-        elif found not in wanted:
-            return False
-    return True
-
-
 ONE = {"container": {"exitCode": 10}}
 SUMMARY = {"SUCCEEDED": 5, "FAILED": 3}
 
@@ -210,25 +229,11 @@ SUMMARY = {"SUCCEEDED": 5, "FAILED": 3}
 )
 def test_a_failure_is_told_once_with_what_is_known_of_it(detail: Any, told: str | None) -> None:
     shared = Account().deploy("coalesce-batch", "batch", **SHARED)
-    common = {"status": "FAILED", "jobName": "j", "jobId": "i", "statusReason": "r"}
-    event = {
-        "source": "aws.batch",
-        "detail-type": "Batch Job State Change",
-        "detail": common | {"jobQueue": "coalesce-batch-Queue"} | detail,
-    }
-    messages = []
-    for rule in ("Failed", "ArrayFailed"):
-        if matches(shared[rule]["EventPattern"], event):
-            transformer = shared[rule]["Targets"][0]["InputTransformer"]
-            text = transformer["InputTemplate"].strip('"')
-            for name, path in transformer["InputPathsMap"].items():
-                value: Any = event
-                for step in path.split(".")[1:]:
-                    value = value[step]
-                text = text.replace(f"<{name}>", str(value))
-            messages.append(text)
+    common = {"jobName": "j", "jobId": "i", "statusReason": "r"}
+    rules = (shared["Failed"], shared["ArrayFailed"])
+    found = messages(rules, failed("coalesce-batch-Queue", common | detail))
     wanted = "What to do on each exit code: " if detail is not ONE else "What to do on each code: "
-    assert messages == ([] if told is None else [f"{told}{wanted}docs/exit-codes.md"])
+    assert found == ([] if told is None else [f"{told}{wanted}docs/exit-codes.md"])
 
 
 def test_what_is_kept_for_good_does_not_block_a_first_deployment_that_failed() -> None:
@@ -241,9 +246,8 @@ def test_what_is_kept_for_good_does_not_block_a_first_deployment_that_failed() -
         for resource in template(name)["Resources"].values()
         if "DeletionPolicy" in resource
     }
-    assert kept == dict.fromkeys(
-        ("AWS::Logs::LogGroup", "AWS::ECR::Repository", "AWS::S3::Bucket"), "RetainExceptOnCreate"
-    )
+    types = ("Logs::LogGroup", "ECR::Repository", "S3::Bucket", "IAM::OIDCProvider")
+    assert kept == {f"AWS::{type_}": "RetainExceptOnCreate" for type_ in types}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -346,6 +350,12 @@ def test_the_container_may_nothing_that_it_need_not(layout: str) -> None:
     user = re.search(r"^USER (.+)$", (AWS.parent.parent / "Dockerfile").read_text(), re.MULTILINE)
     assert user is not None
     assert (container["User"], container["ReadonlyRootFilesystem"]) == (user[1], True)
+
+
+def test_the_job_is_told_its_region() -> None:
+    """The metadata that would say it is not there on Fargate."""
+    (variable,) = definition_of()["ContainerProperties"]["Environment"]
+    assert variable == {"Name": "AWS_DEFAULT_REGION", "Value": "eu-west-2"}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -559,6 +569,42 @@ def test_the_registry_stack_comes_up(account: boto3.Session) -> None:
         "coalesce",
         "IMMUTABLE_WITH_EXCLUSION",
     )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_roles_come_up(account: boto3.Session, deployed: dict[str, str]) -> None:
+    """That of who deploys, with a boundary that a location's roles then have, and that of runs by
+    hand.
+    """
+    iam = account.client("iam")
+    user = "arn:aws:iam::123456789012:user/ci"
+    # All that may be given: the emulator keeps empty places where a template leaves something out.
+    provider = "arn:aws:iam::123456789012:oidc-provider/token.actions.githubusercontent.com"
+    deployer = deploy(
+        account,
+        "deployer",
+        "deployer",
+        StorageBucket="my-bucket",
+        ManifestBucket="my-manifests",
+        KmsKeyArns="arn:aws:kms:eu-west-2:123456789012:key/1",
+        SourceRepositoryArn="arn:aws:ecr:eu-west-2:111111111111:repository/coalesce",
+        GitHubRepository="owner/coalesce",
+        GitHubProviderArn=provider,
+        TrustedPrincipals=user,
+    )
+    by_hand = deploy(account, "by-hand", "by-hand", TrustedPrincipals=user)
+    for made, who in (
+        (deployer, [{"Federated": provider}, {"AWS": [user]}]),
+        (by_hand, [{"AWS": [user]}]),
+    ):
+        name = made["RoleArn"].rpartition("/")[2]
+        trusted = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]["Statement"]
+        assert [statement["Principal"] for statement in trusted] == who
+    boundary = deployer["PermissionsBoundary"]
+    given = LOCATION | {"Image": "coalesce:1", "PermissionsBoundary": boundary}
+    role = deploy(account, "main", "location", **given)["JobRoleArn"].rpartition("/")[2]
+    bound = iam.get_role(RoleName=role)["Role"]["PermissionsBoundary"]
+    assert bound["PermissionsBoundaryArn"] == boundary
 
 
 def test_the_lifecycle_waits_longer_than_any_run_may_take() -> None:

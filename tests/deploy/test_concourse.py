@@ -22,6 +22,7 @@ from moto import mock_aws
 
 from support.cloudformation import template
 from support.concourse import ROOT, merged, merged_by_spruce
+from support.deploying import deployments
 
 AVIATOR = {"infrastructure": "aviator.yml", "execution": "aviator-corporate-storage-coalescer.yml"}
 pipelines = pytest.mark.parametrize("aviator", AVIATOR.values(), ids=AVIATOR.keys())
@@ -249,12 +250,6 @@ def test_deploying_gives_each_template_the_parameters_that_it_has(tmp_path: Path
     """The script itself, with an `aws` that only notes what it was told: every parameter exists,
     and none without a default is missing.
     """
-    (tmp_path / "aws").write_text(
-        '#!/bin/sh\n[ "$2" = deploy ] || exit 0\n'
-        f'for word in "$@"; do printf "%s\\t" "$word" >> {tmp_path}/told; done; '
-        f"echo >> {tmp_path}/told\n"
-    )
-    (tmp_path / "aws").chmod(0o755)
     needed = (
         "IMAGE",
         "VPC_ID",
@@ -265,28 +260,20 @@ def test_deploying_gives_each_template_the_parameters_that_it_has(tmp_path: Path
         "SCHEDULE_STATE",
         "STORAGE_KEY_ARNS",
     )
-    environment = {
-        "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        **{name: name.lower() for name in needed},
-    }
-    for arguments in (["registry"], []):
-        subprocess.run(["sh", str(ROOT / "ci/deploy.sh"), *arguments], env=environment, check=True)
+    variables = {name: name.lower() for name in needed}
     stacks = {}
-    for line in (tmp_path / "told").read_text().splitlines():
-        words = line.rstrip("\t").split("\t")
-        name = Path(words[words.index("--template-file") + 1]).stem
-        given = dict(
-            word.split("=", 1) for word in words[words.index("--parameter-overrides") + 1 :]
-        )
-        known = template(name)["Parameters"]
-        assert not given.keys() - known.keys(), name
-        assert (
-            not {key for key, parameter in known.items() if "Default" not in parameter}
-            - given.keys()
-        ), name
-        for key, value in given.items():
-            assert value in known[key].get("AllowedValues", [value]) or value == "schedule_state"
-        stacks[words[words.index("--stack-name") + 1]] = given
+    for arguments in (["registry"], []):
+        for made in deployments(tmp_path, *arguments, **variables):
+            known, given = template(made.template)["Parameters"], made.parameters
+            assert not given.keys() - known.keys(), made.stack
+            assert (
+                not {key for key, parameter in known.items() if "Default" not in parameter}
+                - given.keys()
+            ), made.stack
+            for key, value in given.items():
+                allowed = known[key].get("AllowedValues", [value])
+                assert value in allowed or value == "schedule_state"
+            stacks[made.stack] = given
     assert stacks.keys() == {
         "coalesce-registry",
         "coalesce-batch",
@@ -362,6 +349,10 @@ def test_the_self_update_follows_the_branch_that_the_pipeline_was_set_with(aviat
     (update,) = [step for step in steps(job["plan"]) if "set_pipeline" in step]
     given = yaml.safe_load((ROOT / aviator).read_text())["fly"]["vars"]
     assert update["vars"] == {**given, "branch": "((branch))"}
+    (merge,) = [step for step in steps(job["plan"]) if step.get("task") == "merge"]
+    (_, script) = merge["config"]["run"]["args"]
+    written = re.findall(r">\s*(\S+)", script)
+    assert written == ["/tmp/merge.yml"]  # not in the working tree, which others read
 
 
 def test_a_run_by_hand_may_pull_the_image_that_it_runs_in() -> None:
@@ -378,7 +369,7 @@ def test_a_run_by_hand_may_pull_the_image_that_it_runs_in() -> None:
         "aws_region": "((aws.region))",
         "aws_access_key_id": "((aws.access_key_id))",
         "aws_secret_access_key": "((aws.secret_access_key))",
-        "aws_role_arn": "((production.role_arn))",
+        "aws_role_arn": "((production.by_hand_role_arn))",
         "aws_account_id": "((production.account))",
     }
 

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from support.typed import blocks
+
 ROOT = Path(__file__).parent.parent.parent
 KUBERNETES = ROOT / "deploy/kubernetes"
 VERSIONS = ("1.33", "1.37")  # the first where retries by index are stable, and a late one
@@ -158,16 +160,18 @@ def test_the_nightly_overlay_runs_every_location_once_with_its_own_settings() ->
         assert len(shards(spec)) == 1, job["metadata"]["name"]
         pod = spec["template"]["spec"]
         data = settings[pod["containers"][0]["envFrom"][0]["configMapRef"]["name"]]
-        assert pod["serviceAccountName"] in {
-            account["metadata"]["name"] for account in of(manifests, "ServiceAccount")
-        }
         assert (
             ("manifest" in data["COALESCE_PREFIX"])
             == (data.get("COALESCE_LAYOUT") == "manifest")
             == (data["COALESCE_DATE_TO_ADD"] == "NOT_SET")
         )
-        seen[data["COALESCE_PREFIX"]] = spec["completions"]
-    assert len(seen) == 6
+        assert pod["serviceAccountName"] == job["metadata"]["name"]
+        seen[job["metadata"]["name"]] = (data["COALESCE_PREFIX"], spec["completions"])
+    lines = (ROOT / "ci/locations").read_text().splitlines()
+    listed = [line.split() for line in lines if not line.startswith("#")]
+    assert seen == {
+        f"coalesce-{name}": (prefix, int(shards)) for name, _, prefix, _, shards in listed
+    }
 
 
 @needs_kustomize
@@ -175,6 +179,33 @@ def test_storage_and_manifests_have_a_bucket_each() -> None:
     settings = [manifest["data"] for manifest in of(built("overlays/nightly"), "ConfigMap")]
     buckets = {(data.get("COALESCE_LAYOUT"), data["COALESCE_BUCKET"]) for data in settings}
     assert buckets == {(None, "my-bucket"), ("manifest", "my-manifests")}
+
+
+@needs_kustomize
+def test_every_location_has_a_service_account_of_its_own() -> None:
+    """So that each gets the rights on its own prefix only."""
+    manifests = built("overlays/nightly")
+    jobs, accounts = of(manifests, "CronJob"), of(manifests, "ServiceAccount")
+    assert {job["metadata"]["name"] for job in jobs} == {
+        account["metadata"]["name"] for account in accounts
+    }
+    assert not any(account["automountServiceAccountToken"] for account in accounts)
+
+
+@needs_kustomize
+def test_web_identity_takes_the_annotation_that_the_docs_show(tmp_path: Path) -> None:
+    _, patch = blocks("deploy.md", "Kubernetes")
+    shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
+    with (tmp_path / "kubernetes/overlays/nightly/storage-audit/kustomization.yaml").open(
+        "a"
+    ) as file:
+        file.write(patch)
+    annotated = [
+        account["metadata"]["name"]
+        for account in of(built(str(tmp_path / "kubernetes/overlays/nightly")), "ServiceAccount")
+        if "eks.amazonaws.com/role-arn" in account["metadata"].get("annotations", {})
+    ]
+    assert annotated == ["coalesce-storage-audit"]
 
 
 @needs_kustomize
@@ -186,8 +217,10 @@ def test_missed_days_run_with_the_image_the_namespace_and_the_role_of_every_nigh
     }
     (job,) = of(backfill, "Job")
     assert {job["spec"]["template"]["spec"]["containers"][0]["image"]} == images
-    for kind in ("Namespace", "ServiceAccount"):
-        assert of(backfill, kind) == of(nightly, kind)
+    assert of(backfill, "Namespace") == of(nightly, "Namespace")
+    (account,) = of(backfill, "ServiceAccount")
+    assert account in of(nightly, "ServiceAccount")
+    assert job["spec"]["template"]["spec"]["serviceAccountName"] == account["metadata"]["name"]
     (namespace,) = of(backfill, "Namespace")
     assert {
         manifest["metadata"]["namespace"] for manifest in backfill if manifest is not namespace

@@ -1,22 +1,36 @@
-"""The systemd units and the crontab line: verified by systemd itself, and tried."""
+"""The systemd units: verified by systemd itself, and installed as the docs tell."""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from coalesce.storage.s3 import S3Store
+from support import sandbox
+from support.buckets import check_finished, data_in, fill, look
+from support.command import environment
+from support.typed import commands
+
 ROOT = Path(__file__).parent.parent.parent
 UNITS = ROOT / "deploy/systemd"
 INSTALLED = "/opt/coalesce/bin/coalesce"
+PASSED_ON = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "COALESCE_ENDPOINT_URL",
+    "COALESCE_REGION",
+    "COALESCE_ADDRESSING",
+    "COALESCE_ACCEPT_WEAKER",
+)
 
 systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="needs systemd-analyze on the PATH"
 )
-flock = pytest.mark.skipif(shutil.which("flock") is None, reason="needs flock on the PATH")
 
 
 @pytest.fixture
@@ -85,42 +99,73 @@ def test_exit_codes_mean_to_systemd_what_they_mean_to_us() -> None:
     assert codes("RestartForceExitStatus") == {75}
 
 
-def line() -> str:
-    (found,) = [
-        line
-        for line in (ROOT / "deploy/cron/coalesce").read_text().splitlines()
-        if re.match(r"\d", line)
-    ]
-    return found
-
-
-def test_the_crontab_line_has_its_fields() -> None:
-    minute, hour, *days, user, command = line().split(maxsplit=6)
-    assert (minute, hour, days, user) == ("30", "2", ["*"] * 3, "coalesce")
-    assert "%" not in command  # cron would make a newline of it
-
-
-@flock
-def test_a_second_run_does_not_start_beside_a_slow_first_one(tmp_path: Path) -> None:
-    """The line itself, with a stand-in for the program that tells of its start and waits to be let
-    go.
+@systemd
+@pytest.mark.skipif(not sandbox.available(), reason="needs root, unshare and overlay mounts")
+def test_what_the_docs_tell_to_type_installs_the_units() -> None:
+    """Line by line, with a stand-in for the program and without `--now`: no systemd is running
+    there. Those who type it have the program by the way that README tells too.
     """
-    (tmp_path / "coalesce").write_text(
-        f"#!/bin/sh\necho started\nread answer < {tmp_path}/gate\nexit 75\n"
+    install, *lines, enable = commands("deploy.md", "systemd")
+    assert install == "python3 -m venv /opt/coalesce && /opt/coalesce/bin/pip install ."
+    assert enable == "systemctl enable --now coalesce@main.timer"
+    done = sandbox.run(
+        f"mkdir -p /opt/coalesce/bin && cp /bin/true {INSTALLED}",
+        *lines,
+        enable.replace(" --now", ""),
+        "systemctl is-enabled coalesce@main.timer",
+        "readlink /etc/systemd/system/timers.target.wants/coalesce@main.timer",
+        "systemd-analyze verify --man=no coalesce@main.service coalesce@main.timer",
+        "cat /etc/coalesce/main.env",
     )
-    (tmp_path / "coalesce").chmod(0o755)
-    os.mkfifo(tmp_path / "gate")
-    command = line().split(maxsplit=6)[6].replace("/run/lock/", f"{tmp_path}/")
-    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
-    first = subprocess.Popen(
-        ["/bin/sh", "-c", command], env=environment, stdout=subprocess.PIPE, text=True
+    assert done.returncode == 0, done.stderr
+    enabled, target, *settings = done.stdout.splitlines()
+    assert (enabled, target) == ("enabled", "/etc/systemd/system/coalesce@.timer")
+    assert settings == (UNITS / "example.env").read_text().splitlines()
+    assert [
+        line for line in done.stderr.splitlines() if not line.startswith("Created symlink")
+    ] == []
+
+
+@pytest.mark.skipif(
+    "COALESCE_TEST_SYSTEMD" not in os.environ or shutil.which("systemd-nspawn") is None,
+    reason="needs systemd-nspawn, and make test-deploy",
+)
+@pytest.mark.timeout(600)
+async def test_the_service_does_the_job_where_the_docs_were_typed(
+    bucket: S3Store, tmp_path: Path
+) -> None:
+    """Line by line under a real systemd, with the real program: nothing of what the unit forbids is
+    needed.
+    """
+    await fill(bucket, 2, 3)
+    way = environment(bucket.endpoint)
+    settings = {name: way[name] for name in PASSED_ON if name in way}
+    settings |= {
+        "COALESCE_BUCKET": bucket.bucket,
+        "COALESCE_PREFIX": "data",
+        "COALESCE_MIN_AGE": "0",
+    }
+    install, copy, configure, enable = commands("deploy.md", "systemd")
+    done = sandbox.boot(
+        tmp_path,
+        install,
+        copy,
+        configure,
+        f"cat > /etc/coalesce/main.env <<'END'\n{as_lines(settings)}\nEND",
+        enable,
+        "systemctl is-active coalesce@main.timer",
+        "systemctl start dbus.service",  # which waiting needs
+        "systemctl start --wait coalesce@main.service",
+        "systemctl show --property=Result,ExecMainStatus,NRestarts coalesce@main.service",
+        "journalctl --no-pager --output=cat --unit=coalesce@main.service >&2",
     )
-    with first:
-        assert first.stdout is not None
-        assert first.stdout.readline() == "started\n"
-        second = subprocess.run(
-            ["/bin/sh", "-c", command], env=environment, capture_output=True, text=True, check=False
-        )
-        (tmp_path / "gate").write_text("\n")
-    assert (second.returncode, second.stdout) == (0, "")
-    assert first.returncode == 75
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = done.stdout.splitlines()
+    assert said[-4:] == ["active", "Result=success", "NRestarts=0", "ExecMainStatus=0"]
+    held = await look(bucket)
+    assert len(data_in(held)) == 2
+    check_finished(held)
+
+
+def as_lines(variables: Mapping[str, str]) -> str:
+    return "\n".join(f"{name}={value}" for name, value in variables.items())

@@ -190,8 +190,8 @@ def test_a_forecast_counts_a_head_for_the_type_and_one_for_the_proof() -> None:
     """And one for each source that is read in several ranges."""
     small = plan([source(0, 0), source(1, 1)])
     large = plan([source(0, 0, PART_BYTES), source(1, 1, PART_BYTES + 1)])
-    assert forecast([small], 0).requests["HeadObject"] == 2
-    assert forecast([large], 0).requests["HeadObject"] == 3
+    assert forecast([small], 0, single=False).requests["HeadObject"] == 2
+    assert forecast([large], 0, single=False).requests["HeadObject"] == 3
 
 
 SAVED = settings(min_age=300, state="elsewhere")

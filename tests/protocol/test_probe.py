@@ -10,6 +10,7 @@ import pytest
 
 from coalesce import errors
 from coalesce.protocol.probe import probe
+from coalesce.protocol.rights import missing_right
 from coalesce.report.report import Report
 from coalesce.storage.base import Body, Deleted, DeleteResult, Head
 from coalesce.storage.capabilities import Capabilities
@@ -263,6 +264,17 @@ async def test_a_missing_right_to_delete_is_named() -> None:
     assert "Grant s3:DeleteObject " in text_of(report)
     assert "--accept-weaker" not in text_of(report)
     assert len(sources_in(bucket)) == 5
+
+
+@pytest.mark.parametrize(
+    "said", ["403 AccessDenied", "403 (needs s3:PutObject on arn:aws:s3:::b/k)"]
+)
+def test_a_missing_right_is_named_once(said: str) -> None:
+    """By the refusal, if that names it."""
+    refusal = errors.AccessDenied(said, key="k", operation="PutObject")
+    failure = missing_right(refusal)
+    assert f"{failure.message} {failure.hint}".count("s3:PutObject") == 1
+    assert (failure.key, failure.operation) == ("k", "PutObject")
 
 
 async def test_a_missing_right_to_write_the_state_is_named() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from coalesce.errors import ConfigurationError
 from coalesce.exits import ExitCode
-from coalesce.report.account import Event
+from coalesce.report.events import Event
 from coalesce.report.report import Report
 from coalesce.run.pipeline import Run
 from coalesce.storage.memory import MemoryStore, Request

@@ -1,6 +1,7 @@
 """What earlier runs left unfinished is settled before the work, after it, or left and counted."""
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -103,6 +104,18 @@ def test_a_group_whose_run_dies_while_others_are_joined_is_joined_in_the_same_ru
     check_finished(bucket.objects)
     assert not bucket.uploads
     assert records_in(contents(bucket)) == before
+
+
+def test_a_run_that_waits_says_for_whom_and_for_how_long() -> None:
+    bucket = bucket_with_a_crashed_run(lease=60)
+    _, events = run_on(bucket, MemoryStore(bucket))
+    (waiting,) = (event for event in events if event["type"] == "waiting")
+    said = re.fullmatch(
+        r"waiting for run (\S+) on \S+, which holds its lease for up to (\d+) s", waiting["message"]
+    )
+    assert said is not None
+    assert said[1] == waiting["key"]
+    assert 0 < int(said[2]) <= 61  # the store's dates are exact to a second
 
 
 def test_what_is_finished_late_for_a_dead_run_is_told_once() -> None:

@@ -113,6 +113,8 @@ class _Scope:
             return item
         if len(item) == 1:
             ((function, argument),) = item.items()
+            if function == "Condition" and isinstance(argument, str):
+                return self.holds(argument)
             if function == "Ref" or function.startswith("Fn::"):
                 name = function.removeprefix("Fn::").lower()
                 return getattr(self, f"_{name}")(argument)
@@ -130,12 +132,26 @@ class _Scope:
         assert name in self.template["Resources"], name
         return f"{self.stack}-{name}.{attribute}"
 
-    def _sub(self, text: str) -> str:
+    def _sub(self, argument: str | list[Any]) -> str:
+        text, given = (argument, {}) if isinstance(argument, str) else argument
+        values = {name: self.value(value) for name, value in given.items()}
+
         def one(match: re.Match[str]) -> str:
             name = match[1]
+            if name in values:
+                return str(values[name])
             return str(self._getatt(name) if "." in name else self._ref(name))
 
         return re.sub(r"\$\{([\w:.]+)\}", one, text)
+
+    def _split(self, argument: list[Any]) -> list[str]:
+        return str(self.value(argument[1])).split(argument[0])
+
+    def _select(self, argument: list[Any]) -> Any:
+        return self.value(argument[1])[int(argument[0])]
+
+    def _and(self, argument: list[Any]) -> bool:
+        return all(self.value(item) for item in argument)
 
     def _importvalue(self, name: Any) -> str:
         export = self.value(name)

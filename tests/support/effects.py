@@ -12,7 +12,7 @@ from support.lakes import lake, other
 Look = Callable[[Sight], object]
 
 # What commands write into the folder where they are started.
-WRITTEN = ("r.json", "saved.jsonl", "r.html", "m.json", "m.prom")
+WRITTEN = ("r.json", "saved.jsonl", "r.html", "m.json", "m.prom", "taken.gz")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,19 @@ from coalesce.storage.memory.store import Request
 from coalesce.storage.s3 import S3Options
 from coalesce.transfer.limits import Capacity
 
-MODULES = ("demo", "files", "generate", "jobs", "layout", "probe", "status", "undo", "verify")
+MODULES = (
+    "demo",
+    "extract",
+    "files",
+    "generate",
+    "history",
+    "jobs",
+    "layout",
+    "probe",
+    "status",
+    "undo",
+    "verify",
+)
 OPTIONS = [option for command in COMMANDS.values() for option in command.options]
 
 Said = Mapping[str, object]

@@ -12,8 +12,9 @@ data "aws_iam_policy_document" "assumed" {
 }
 
 resource "aws_iam_role" "execution" {
-  name_prefix        = "${var.name}-execution-"
-  assume_role_policy = data.aws_iam_policy_document.assumed["ecs-tasks.amazonaws.com"].json
+  name_prefix          = "${var.name}-execution-"
+  assume_role_policy   = data.aws_iam_policy_document.assumed["ecs-tasks.amazonaws.com"].json
+  permissions_boundary = var.permissions_boundary
 }
 
 resource "aws_iam_role_policy" "execution" {
@@ -40,8 +41,9 @@ data "aws_iam_policy_document" "execution" {
 }
 
 resource "aws_iam_role" "submit" {
-  name_prefix        = "${var.name}-submit-"
-  assume_role_policy = data.aws_iam_policy_document.assumed["events.amazonaws.com"].json
+  name_prefix          = "${var.name}-submit-"
+  assume_role_policy   = data.aws_iam_policy_document.assumed["events.amazonaws.com"].json
+  permissions_boundary = var.permissions_boundary
 }
 
 resource "aws_iam_role_policy" "submit" {
@@ -63,9 +65,10 @@ data "aws_iam_policy_document" "submit" {
 resource "aws_iam_role" "job" {
   for_each = var.locations
 
-  name_prefix        = "${substr("${var.name}-${each.key}", 0, 37)}-"
-  description        = "coalesce s3://${each.value.bucket}/${each.value.prefix}"
-  assume_role_policy = data.aws_iam_policy_document.assumed["ecs-tasks.amazonaws.com"].json
+  name_prefix          = "${substr("${var.name}-${each.key}", 0, 37)}-"
+  description          = "coalesce s3://${each.value.bucket}/${each.value.prefix}"
+  assume_role_policy   = data.aws_iam_policy_document.assumed["ecs-tasks.amazonaws.com"].json
+  permissions_boundary = var.permissions_boundary
 }
 
 resource "aws_iam_role_policy" "job" {

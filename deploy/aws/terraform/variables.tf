@@ -18,6 +18,12 @@ variable "subnet_ids" {
   type        = list(string)
 }
 
+variable "permissions_boundary" {
+  description = "ARN of the policy that limits what the roles can do, whatever the module grants them"
+  type        = string
+  default     = null
+}
+
 variable "assign_public_ip" {
   type    = bool
   default = false

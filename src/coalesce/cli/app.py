@@ -15,6 +15,7 @@ import typer
 from coalesce.cli import options as o
 from coalesce.cli.attribute_options import ATTRIBUTES
 from coalesce.cli.command import COMMANDS, WIDTH, Commands, add_command, version_option
+from coalesce.cli.history_options import EXTRACTION, HISTORY
 from coalesce.cli.layout_options import KEYS, LAYOUT
 from coalesce.cli.options import Values
 from coalesce.cli.undo_options import UNDOING
@@ -173,13 +174,49 @@ def undo(values: Values) -> int:
     o.VERIFICATION,
     o.RUNNING.only("memory", "state", "config"),
     o.STORE,
-    o.OUTPUT.only("output"),
+    o.OUTPUT.only("output", "no_progress"),
 )
 def verify(values: Values) -> int:
-    """Prove earlier outputs again, by their metadata or with --deep by their content."""
+    """Prove earlier outputs again, by their metadata and the ledger, or with --deep by their
+    content.
+    """
     from coalesce.cli.verify import prove
 
     return prove(values)
+
+
+@add_command(
+    app,
+    HISTORY,
+    o.SCOPE.only("bucket", "prefix", "whole_bucket", "date"),
+    o.RUNNING.only("state", "config"),
+    o.STORE,
+    o.OUTPUT.only("output"),
+)
+def history(values: Values) -> int:
+    """Show where a source went, what an output holds, what a run did, or which source held an
+    offset; exits with 1 if nothing is known of it.
+    """
+    from coalesce.cli.history import answer
+
+    return answer(values)
+
+
+@add_command(
+    app,
+    EXTRACTION,
+    o.SCOPE.only("bucket", "prefix").hide("prefix"),
+    o.RUNNING.only("state", "config"),
+    o.STORE,
+    o.OUTPUT.only("output"),
+)
+def extract(values: Values) -> int:
+    """Write one source out of the output that it went into, to stdout or a file; writes nothing and
+    exits with 4 if it is not what it was.
+    """
+    from coalesce.cli.extract import take_out
+
+    return take_out(values)
 
 
 @add_command(

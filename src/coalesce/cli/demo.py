@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from functools import partial
 
 from coalesce.cli.generate import progress_bar
 from coalesce.cli.log import set_up_log
 from coalesce.cli.options import Values
 from coalesce.cli.output import Printer, on_stdout, print_line
+from coalesce.cli.progress import Pace
 from coalesce.cli.request import DemoOptions, OutputOptions, parse
 from coalesce.cli.status import status_table
 from coalesce.cli.tables import pairs, print_table
@@ -92,7 +94,7 @@ async def _fill(options: S3Options, count: int, printer: Printer) -> Counter[byt
 async def _run(options: S3Options, printer: Printer) -> Report:
     async with open_s3(options) as store:
         run = Run(store, _SETTINGS, printer.emit)
-        async with printer.progress(run):
+        async with printer.progress(partial(Pace().look, run)):
             report = await run.coalesce()
     printer.summary(report)
     _say(printer, "")

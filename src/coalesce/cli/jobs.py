@@ -18,6 +18,7 @@ from coalesce.cli.monitoring import Monitoring
 from coalesce.cli.options import Values
 from coalesce.cli.output import Printer, write_report
 from coalesce.cli.plans import planned_settings, read_plan, save_plan
+from coalesce.cli.progress import Pace
 from coalesce.cli.request import JobOptions, OutputOptions, Request, StoreOptions, parse
 from coalesce.errors import CoalesceError, UsageError
 from coalesce.exits import ExitCode, code_of_signal, exit_code_of, worst
@@ -189,7 +190,7 @@ async def run_until_stopped(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
-    async with printer.progress(run):
+    async with printer.progress(partial(Pace().look, run)):
         try:
             await task
         except asyncio.CancelledError:

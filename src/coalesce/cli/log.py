@@ -61,9 +61,14 @@ class _Stderr(logging.StreamHandler[TextIO]):
         if self.console is None:
             super().emit(record)
             return
-        from rich.text import Text
+        print_above(self.console, self.format(record))
 
-        self.console.print(Text(self.format(record)), soft_wrap=True)
+
+def print_above(console: Console, text: str) -> None:
+    """Prints a line above what the console keeps at the bottom."""
+    from rich.text import Text
+
+    console.print(Text(text), soft_wrap=True)
 
 
 @contextmanager

@@ -310,7 +310,7 @@ OUTPUT = Group(
             "FORMAT",
         ),
         Option(("--quiet", "-q"), "log failures only, and print no summary"),
-        Option(("--verbose", "-v"), "also log each failure, and each source that was kept"),
+        Option(("--verbose", "-v"), "also log each failure, source kept, and output of a plan"),
         Option(("--no-progress",), "show no progress bar on a terminal"),
         Option(
             ("--stats-interval",),

@@ -8,26 +8,31 @@ import logging
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
 
 import typer
 
 from coalesce.cli.columns import printable
 from coalesce.cli.files import reason_of, report_path, write_text
-from coalesce.cli.log import above_bar
-from coalesce.cli.progress import Pace, Watched
+from coalesce.cli.log import above_bar, print_above
+from coalesce.cli.progress import Progress
 from coalesce.cli.request import OutputOptions
 from coalesce.errors import CoalesceError, ConfigurationError
-from coalesce.report.account import Event
+from coalesce.report.events import Event, WarningEvent, is_warning
 from coalesce.report.failure_kinds import FailureTally, failure_line
 from coalesce.report.report import Failure, Report
 from coalesce.storage.s3 import S3Options
 
-_WARNINGS = frozenset(
-    {"empty", "leased", "unfinished", "unmatched", "unparsed", "waiting", "worker"}
-)
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Look = Callable[[float], Progress]
+"""How far the work is, at a time in seconds that never goes back."""
+
 _REFRESH = 0.2
 _WITHOUT_CURSOR = frozenset({"dumb", "unknown"})  # kinds of terminals that no bar can be drawn on
 
@@ -106,18 +111,24 @@ class Printer:
 
     def emit(self, event: Event) -> None:
         """Prints an event as JSON if that is asked for, and logs what a person should know."""
-        kind = event["type"]
-        if self.as_json and (kind != "left" or self.verbose):
+        if self.as_json and (event["type"] != "left" or self.verbose):
             with self._on_stdout():
                 typer.echo(json.dumps(event))
-        if kind == "failure":
+        if event["type"] == "failure":
             self._log_failure(Failure.model_validate(event), event)
-        elif kind in _WARNINGS:
+        elif is_warning(event):
             _log.warning(
                 "%s. %s", event["message"].rstrip("."), event["hint"], extra={"event": event}
             )
-        elif kind == "left" and self.verbose:
+        elif event["type"] == "left" and self.verbose:
             _log.info("kept %s: %s", event["key"], event["why"], extra={"event": event})
+        elif event["type"] == "planned" and self.verbose:
+            _log.info(
+                "would write %s from %s sources",
+                event["key"],
+                f"{event['sources']:,}",
+                extra={"event": event},
+            )
 
     def _log_failure(self, failure: Failure, event: Event) -> None:
         """Logs the first failure of its kind, and all of them if every detail is asked for."""
@@ -148,33 +159,44 @@ class Printer:
                 print_table(undo_table(report) if undo else table(report, min_age))
 
     @asynccontextmanager
-    async def progress(self, run: Watched) -> AsyncIterator[None]:
-        """Shows how far the run is, as long as the block lasts: as a bar or in lines."""
-        task = asyncio.create_task(self._bar(run) if self.bar else self._lines(run))
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+    async def progress(self, look: Look) -> AsyncIterator[None]:
+        """Shows how far a run is, as long as the block lasts: as a bar or in lines."""
+        if self.bar:
+            async with self.bar_below(look):
+                yield
+        else:
+            async with _meanwhile(self._lines(look)):
+                yield
 
-    async def _lines(self, run: Watched) -> None:
-        pace = Pace()
-        pace.look(run, time.monotonic())
+    @asynccontextmanager
+    async def bar_below(self, look: Look) -> AsyncIterator[Callable[[str], None]]:
+        """Shows a bar, if there is to be one, as long as the block lasts.
+
+        Returns what prints a line on stderr above it.
+        """
+        if not self.bar:
+            yield partial(typer.echo, err=True)
+            return
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        async with _meanwhile(self._bar(look, console)):
+            yield partial(print_above, console)
+
+    async def _lines(self, look: Look) -> None:
+        look(time.monotonic())
         while True:
             await asyncio.sleep(self.interval)
-            progress = pace.look(run, time.monotonic())
+            progress = look(time.monotonic())
             event = progress.as_event()
             self.emit(event)
             if not self.quiet:
                 _log.info(progress.sentence(), extra={"event": event})
 
-    async def _bar(self, run: Watched) -> None:
-        from rich.console import Console
+    async def _bar(self, look: Look, console: Console) -> None:
         from rich.live import Live
         from rich.text import Text
 
-        console, pace = Console(stderr=True), Pace()
         live = Live(
             console=console,
             auto_refresh=False,
@@ -184,11 +206,29 @@ class Printer:
         )
         with live, above_bar(console):
             while True:
-                line = pace.look(run, time.monotonic()).bar(
+                line = look(time.monotonic()).bar(
                     console.width - 1, ascii_only=console.options.ascii_only
                 )
                 live.update(Text(line, no_wrap=True), refresh=True)
                 await asyncio.sleep(_REFRESH)
+
+
+@asynccontextmanager
+async def _meanwhile(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Does this beside the block, and no longer than that lasts."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def print_warnings(warnings: Iterable[WarningEvent]) -> None:
+    """One line on stderr for each."""
+    for warning in warnings:
+        typer.echo(printable(f"{warning['message']}. {warning['hint']}"), err=True)
 
 
 def print_failures(failures: Iterable[Failure]) -> None:
@@ -210,3 +250,4 @@ async def write_report(report: Report, path: str, options: S3Options) -> None:
             f"cannot write the report to {path!r}: {reason_of(error)}",
             hint="The run itself is over; see its summary.",
         ) from error
+    _log.info("the report is %s", path)

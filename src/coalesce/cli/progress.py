@@ -1,17 +1,24 @@
-"""How far a run is: how fast it goes, how long it may still take, and the line that says so."""
+"""How far a run or a verification is: how fast it goes, how long it may still take, and the line
+that says so.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from coalesce.report.account import Phase
+from coalesce.report.events import ProgressEvent
 from coalesce.report.report import Report
 from coalesce.report.units import clock, human_bytes, human_rate
 
+if TYPE_CHECKING:
+    from coalesce.inspect.verify import Extent
+
 _WINDOW = 30.0  # seconds over which the pace is measured
-_PHASE_WIDTH = max(len(phase.value) for phase in Phase)
+_CHECKING = "checking"
+_PHASE_WIDTH = max(len(name) for name in (*(phase.value for phase in Phase), _CHECKING))
 _SHORTEST_BAR = 5
 _LONGEST_BAR = 40
 
@@ -39,14 +46,18 @@ class Watched(Protocol):
 class Progress:
     """How far a run is. `done` are the sources that are joined, or kept for a reason.
 
+    Of a verification, sources are outputs: those that have been checked.
+
     Attributes:
+        phase: What is done, in a word.
         whole: Whether all sources have been seen.
         source_rate: Sources done in a second.
-        byte_rate: Bytes of outputs written in a second.
+        byte_rate: Bytes of outputs written, or proven, in a second.
         left: Seconds that it may still take; None if that is unknown.
+        noun: What is counted.
     """
 
-    phase: Phase
+    phase: str
     done: int
     seen: int
     whole: bool
@@ -57,12 +68,13 @@ class Progress:
     source_rate: float
     byte_rate: float
     left: float | None
+    noun: str = "sources"
 
-    def as_event(self) -> dict[str, Any]:
-        """The event of `--output json`, with exact numbers."""
+    def as_event(self) -> ProgressEvent:
+        """The event of a run for `--output json`, with exact numbers."""
         return {
             "type": "progress",
-            "phase": self.phase.value,
+            "phase": self.phase,
             "seen": self.seen,
             "joined": self.joined,
             "outputs": self.outputs,
@@ -73,9 +85,9 @@ class Progress:
         }
 
     def sentence(self) -> str:
-        """A line of a log."""
+        """A line of a run's log."""
         parts = [
-            f"{self.phase.value}: {self.seen:,} sources found",
+            f"{self.phase}: {self.seen:,} sources found",
             f"{self.joined:,} joined into {self.outputs:,} outputs",
             human_bytes(self.bytes),
             f"{human_rate(self.source_rate, 1)} sources/s",
@@ -91,14 +103,14 @@ class Progress:
         texts = [
             "  ".join(words)
             for words in (
-                (f"{counts} sources", *rates, *rest),
+                (f"{counts} {self.noun}", *rates, *rest),
                 (counts, *rates, *rest),
                 (counts, rates[1], *rest),
                 (counts, *rest),
                 (counts,),
             )
         ]
-        start = f"{self.phase.value:{_PHASE_WIDTH}} "
+        start = f"{self.phase:{_PHASE_WIDTH}} "
         room = width - len(start) - 2
         text = next((text for text in texts if len(text) + _SHORTEST_BAR <= room), texts[-1])
         length = min(_LONGEST_BAR, room - len(text))
@@ -116,7 +128,7 @@ class Progress:
 
 
 class Pace:
-    """Measures how fast a run goes, from the numbers of the last half minute."""
+    """Measures how fast the work goes, from the numbers of the last half minute."""
 
     def __init__(self) -> None:
         self._marks: deque[tuple[float, int, int]] = deque()
@@ -126,14 +138,9 @@ class Pace:
         report = run.report
         sources, outputs = report.sources, report.outputs
         done = sources.joined + sum(sources.left.values())
-        self._marks.append((now, done, outputs.bytes))
-        while len(self._marks) > 2 and self._marks[1][0] <= now - _WINDOW:
-            self._marks.popleft()
-        began, done_before, bytes_before = self._marks[0]
-        seconds = now - began
-        rate = max(0, done - done_before) / seconds if seconds > 0 else 0.0
+        source_rate, byte_rate = self._rates(now, done, outputs.bytes)
         return Progress(
-            phase=run.phase,
+            phase=run.phase.value,
             done=done,
             seen=sources.seen,
             whole=run.all_listed,
@@ -141,7 +148,42 @@ class Pace:
             outputs=outputs.written,
             bytes=outputs.bytes,
             failures=len(report.failures) + report.failures_omitted,
-            source_rate=rate,
-            byte_rate=max(0, outputs.bytes - bytes_before) / seconds if seconds > 0 else 0.0,
-            left=max(0, sources.seen - done) / rate if rate and run.all_listed else None,
+            source_rate=source_rate,
+            byte_rate=byte_rate,
+            left=_left(sources.seen - done, source_rate) if run.all_listed else None,
         )
+
+    def look_at_check(self, extent: Extent, now: float) -> Progress:
+        """How far a verification is now; `now` is in seconds and never goes back."""
+        done = extent.proven + extent.failed
+        rate, byte_rate = self._rates(now, done, extent.bytes)
+        return Progress(
+            phase=_CHECKING,
+            done=done,
+            seen=max(done, extent.found),
+            whole=extent.all_listed,
+            joined=0,
+            outputs=extent.proven,
+            bytes=extent.bytes,
+            failures=extent.failed,
+            source_rate=rate,
+            byte_rate=byte_rate,
+            left=_left(extent.found - done, rate) if extent.all_listed else None,
+            noun="outputs",
+        )
+
+    def _rates(self, now: float, done: int, size: int) -> tuple[float, float]:
+        """How much of either was done in a second."""
+        self._marks.append((now, done, size))
+        while len(self._marks) > 2 and self._marks[1][0] <= now - _WINDOW:
+            self._marks.popleft()
+        began, done_before, bytes_before = self._marks[0]
+        seconds = now - began
+        if seconds <= 0:
+            return 0.0, 0.0
+        return max(0, done - done_before) / seconds, max(0, size - bytes_before) / seconds
+
+
+def _left(rest: int, rate: float) -> float | None:
+    """The seconds that the rest takes at this rate; None if nothing is done at present."""
+    return max(0, rest) / rate if rate else None

@@ -146,6 +146,20 @@ class VerifyOptions(Options):
     deep: bool = False
 
 
+class HistoryOptions(Options):
+    """Options of `history`: the run, or the offset, that is asked for; empty for none."""
+
+    run: str = ""
+    offset: str = ""
+
+
+class ExtractOptions(Options):
+    """Options of `extract`: the file to write, empty for stdout."""
+
+    to_file: str = ""
+    force: bool = False
+
+
 class PolicyOptions(Options):
     """Options of `policy`."""
 
@@ -205,6 +219,8 @@ _OWN: dict[str, type[BaseModel]] = {
     "recover": JobOptions,
     "undo": UndoOptions,
     "verify": VerifyOptions,
+    "history": HistoryOptions,
+    "extract": ExtractOptions,
     "policy": PolicyOptions,
     "probe": ProbeOptions,
     "report": ReportOptions,

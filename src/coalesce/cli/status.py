@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 
-import typer
-
 from coalesce.cli.columns import Block, Columns, Row, Stack
 from coalesce.cli.options import Values
-from coalesce.cli.output import on_stdout, print_failures, print_line
+from coalesce.cli.output import on_stdout, print_failures, print_line, print_warnings
 from coalesce.cli.request import Request
 from coalesce.cli.tables import (
     count_of,
@@ -44,8 +42,7 @@ async def _show(request: Request) -> int:
         with on_stdout():
             print_table(status_table(status, request.settings.min_age))
         print_failures(status.failures)
-    for warning in status.warnings:
-        typer.echo(f"{warning['message']}. {warning['hint']}", err=True)
+    print_warnings(status.warnings)
     return status.exit_code
 
 
@@ -113,7 +110,9 @@ def _unfinished_rows(status: Status) -> list[Row]:
         dead = len(status.leases) - active
         rows.append(("runs", f"{active:,} active, {dead:,} ended without cleaning up"))
     if status.uploads is None:
-        rows.append(("open uploads", "this store does not list them"))
+        refused = any(failure.operation == "ListMultipartUploads" for failure in status.failures)
+        unseen = "unknown: see the failures" if refused else "this store does not list them"
+        rows.append(("open uploads", unseen))
     elif status.uploads:
         rows.append(("open uploads", f"{status.uploads:,}"))
     return rows

@@ -131,12 +131,13 @@ def plan_table(report: Report, min_age: float | None = None) -> Block:
         ("path list", _path_list(report)),
         (
             "requests",
-            f"{sum(plan.requests.values()):,} (${plan.cost_usd:.4f} at list price)",
+            f"{sum(plan.requests.values()):,} (${plan.cost_usd:.4f} at list price);"
+            " more where the store deletes one by one",
         ),
         (
             "forecast",
             f"about {human_seconds(plan.seconds)} with one process,"
-            f" {plan.memory_bytes // 2**20:,} MiB of memory,"
+            f" up to {plan.memory_bytes // 2**20:,} MiB of memory,"
             f" {human_bytes(plan.bytes)} read and written",
         ),
         *_reduction_rows(joined, outputs, "would become"),

@@ -22,6 +22,7 @@ from coalesce.protocol.lease import Rival
 from coalesce.protocol.leftovers import read_records, without_leftovers
 from coalesce.protocol.record import PlanRecord
 from coalesce.protocol.survey import Ground, survey
+from coalesce.report.events import WarningEvent
 from coalesce.report.report import Failure, PathListPart, ScopePart, path_characters
 from coalesce.report.warnings import nothing_found
 from coalesce.settings import Settings
@@ -84,7 +85,7 @@ class Status(BaseModel):
     """
 
     type: Literal["status"] = "status"
-    schema_version: int = Field(default=1, alias="schema")
+    schema_version: Literal[1] = Field(default=1, alias="schema")
     version: str = __version__
     scope: ScopePart
     sources: ObjectTotal = Field(default_factory=ObjectTotal)
@@ -98,7 +99,7 @@ class Status(BaseModel):
     uploads: int | None = None
     leftovers: int = 0
     failures: list[Failure] = Field(default_factory=list)
-    warnings: list[dict[str, str]] = Field(default_factory=list)
+    warnings: list[WarningEvent] = Field(default_factory=list)
     exit_code: int = 0
 
 
@@ -225,7 +226,7 @@ class _StatusBuilder:
         if settings.shard.count > 1:
             return
         found.add_failed(failure.key for failure in self._status.failures)
-        neighbours = await find_neighbours(self._store, found, settings.state_prefix)
+        neighbours = await find_neighbours(self._store, found.empty, settings.state_prefix)
         self._status.warnings += nothing_found(settings.bucket, settings.layout, found, neighbours)
 
     async def count_uploads(self) -> None:

@@ -1,12 +1,13 @@
-"""Checks earlier outputs again: by their metadata and HEAD, or by reading every byte."""
+"""Checks earlier outputs again: by metadata, HEAD and the ledger, or by reading every byte."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
 import re
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, Field
 
@@ -16,16 +17,27 @@ from coalesce.errors import (
     CoalesceError,
     ConfigurationError,
     IntegrityError,
+    NotFound,
+    RecordDamaged,
+    StorageError,
     first_failure,
 )
 from coalesce.exits import ExitCode, exit_code_of, worst
+from coalesce.inspect.places import Places
+from coalesce.inspect.recorded import LedgerListing, entry_of, places_of
+from coalesce.listing.found import Found, find_neighbours
 from coalesce.listing.groups import Listing, list_groups
-from coalesce.model import ExistingOutput
+from coalesce.model import ExistingOutput, Group, GroupId
 from coalesce.naming.layouts import layout
 from coalesce.planning.parts import PART_BYTES
 from coalesce.planning.rules import Limits, Scope, selected
 from coalesce.protocol.commit import COUNT, DIGEST
+from coalesce.protocol.entry_reader import FoundEntry, open_entry
+from coalesce.protocol.state import record_key
+from coalesce.protocol.together import all_of
+from coalesce.report.events import FailureEvent, VerifiedEvent, WarningEvent, failure_event
 from coalesce.report.report import Failure, ScopePart
+from coalesce.report.warnings import nothing_found, nothing_to_verify
 from coalesce.settings import Settings
 from coalesce.storage.base import Head, ObjectStore
 from coalesce.transfer.readback import check_output
@@ -33,23 +45,38 @@ from coalesce.transfer.readback import check_output
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _AT_ONCE = 32
 
+# Outputs that are listed ahead of the checks, so that soon it is known how many there are.
+_LISTED = 10_000
+# Groups of one piece of the key space whose entries are listed at once; so are several pieces.
+_LISTED_AT_ONCE = 8
+
 # Its sources were deleted when it was written, so the usual hint would be wrong.
 _DAMAGED = (
     "Its ledger entry names its sources. Bring back a good version of it if the bucket keeps "
     'versions; see "Exit code 4" in docs/operations.md.'
 )
 
+_MISSING = (
+    "Bring it back if the bucket keeps versions: its sources were deleted when it was written. "
+    "If it was removed on purpose, remove its ledger entry too."
+)
+
 
 class Verification(BaseModel):
     """What was checked, and what failed.
 
-    `unsummed` outputs have no full-object CRC64NVME in the store, so with `deep` only their content
-    and length are checked. `bytes`, `sources` and `records` are those of the `proven` outputs;
-    `records` is None unless `deep`.
+    `unsummed` outputs have no full-object CRC64NVME in the store. `bytes`, `sources` and `records`
+    are those of the `proven` outputs; `records` is None unless `deep`. `warnings` say why nothing
+    was found.
+
+    Of the proven outputs `recorded` ones are what their ledger entry says, and `unrecorded` ones
+    have none. `digests` is how many sources were found in their outputs by the digests of their
+    content; None unless `deep`. `missing` outputs have an entry and are gone, which counts as
+    failed; those of an `unfinished` group need not be there yet.
     """
 
     type: Literal["verify"] = "verify"
-    schema_version: int = Field(default=1, alias="schema")
+    schema_version: Literal[1] = Field(default=1, alias="schema")
     version: str = __version__
     scope: ScopePart
     deep: bool
@@ -57,11 +84,36 @@ class Verification(BaseModel):
     proven: int = 0
     failed: int = 0
     unsummed: int = 0
+    recorded: int = 0
+    unrecorded: int = 0
+    missing: int = 0
+    unfinished: int = 0
+    digests: int | None = None
     bytes: int = 0
     sources: int = 0
     records: int | None = None
     failures: list[Failure] = Field(default_factory=list)
+    warnings: list[WarningEvent] = Field(default_factory=list)
     exit_code: int = 0
+
+
+@dataclass(slots=True)
+class Extent:
+    """How far a verification is, for whoever watches it.
+
+    Attributes:
+        found: Outputs that have been listed.
+        all_listed: Whether there are no others.
+        proven: Outputs that have been proven.
+        failed: Outputs, and pieces of the listing, that have failed.
+        bytes: Those of the proven outputs.
+    """
+
+    found: int = 0
+    all_listed: bool = False
+    proven: int = 0
+    failed: int = 0
+    bytes: int = 0
 
 
 async def verify(
@@ -69,17 +121,22 @@ async def verify(
     settings: Settings,
     *,
     deep: bool,
-    emit: Callable[[dict[str, Any]], None] = lambda _: None,
+    emit: Callable[[VerifiedEvent | FailureEvent], None] = lambda _: None,
+    extent: Extent | None = None,
 ) -> Verification:
-    """Checks every output in scope. Writes nothing to the bucket.
+    """Checks every output in scope, and that every ledger entry in scope has one. Writes nothing to
+    the bucket.
 
-    Memory is two parts (16 MiB) for each output that is read at once, within `settings.memory`.
+    Memory is two parts (16 MiB) for each output that is read at once, within `settings.memory`, and
+    24 bytes for each of its sources; a part for each entry that is read at once.
 
     Args:
         store: the bucket.
         settings: the scope, `include` and `exclude`, and `memory` in bytes.
-        deep: also read each output: its gzip members or lines, its records, its CRC64NVME.
+        deep: also read each output: its gzip members or lines, its records, its CRC64NVME, and the
+            content of each source in it.
         emit: takes a `verified` or `failure` event for each output, as it is checked.
+        extent: is kept up to date all the while.
 
     Returns:
         The sum of all; its exit code is that of the worst failure.
@@ -90,11 +147,14 @@ async def verify(
     prefixes = settings.prefixes(dt.datetime.now(dt.UTC).date())
     await store.check_access(prefixes[0])
     result = Verification(
-        scope=ScopePart.of(settings, prefixes), deep=deep, records=0 if deep else None
+        scope=ScopePart.of(settings, prefixes),
+        deep=deep,
+        records=0 if deep else None,
+        digests=0 if deep else None,
     )
     # Two parts each: one that is read, and its text while it is inflated.
     workers = max(1, min(_AT_ONCE, settings.memory // (2 * PART_BYTES))) if deep else _AT_ONCE
-    verifier = _Verifier(store, settings, result, emit, workers)
+    verifier = _Verifier(store, settings, result, emit, extent or Extent(), workers)
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(verifier.list_outputs(prefixes))
@@ -102,44 +162,67 @@ async def verify(
                 tasks.create_task(verifier.check_outputs())
     except BaseExceptionGroup as failures:
         raise first_failure(failures) from failures
+    await verifier.look_around()
     if verifier.denied and not result.proven:
         result.exit_code = worst(result.exit_code, ExitCode.CONFIGURATION)
     return result
 
 
+class _Found(NamedTuple):
+    """An output in a listing, or only its ledger entries: then `output` is None.
+
+    `entries` is None where the ledger could not be listed.
+    """
+
+    key: str
+    output: ExistingOutput | None
+    entries: Sequence[FoundEntry] | None
+
+
 class _Verifier:
-    """One task lists outputs into a queue, others take them from it and check them."""
+    """One task lists outputs and entries into a queue, others take them from it and check them."""
 
     def __init__(
         self,
         store: ObjectStore,
         settings: Settings,
         result: Verification,
-        emit: Callable[[dict[str, Any]], None],
+        emit: Callable[[VerifiedEvent | FailureEvent], None],
+        extent: Extent,
         workers: int,
     ) -> None:
         self.denied = False
+        self._extent = extent
         self._result = result
         self._store = store
         self._settings = settings
+        self._state = settings.state_prefix
         self._emit = emit
         self._layout = layout(settings.layout)
+        self._ledger = LedgerListing(store, self._state, self._layout)
         self._scope = Scope.of(settings)
         self._limits = Limits.of(settings)
+        self._found = Found(set(result.scope.prefixes), self._scope.covers)
+        self._left_out = ""  # an output that the user's patterns leave out
         self._workers = workers
-        self._queue: asyncio.Queue[ExistingOutput | None] = asyncio.Queue(workers)
+        self._queue: asyncio.Queue[_Found | None] = asyncio.Queue(_LISTED)
 
     async def list_outputs(self, prefixes: tuple[str, ...]) -> None:
-        """Puts all outputs in scope into the queue, and after them an end mark for each worker."""
+        """Puts all outputs in scope into the queue, then the entries of groups that have none, and
+        after them an end mark for each worker.
+        """
         await list_groups(
             self._store,
             prefixes,
             self._layout,
-            state_prefix=self._settings.state_prefix,
+            state_prefix=self._state,
             on_listing=self._enqueue,
             on_failure=self._add_failure,
             shard=self._settings.shard,
         )
+        for prefix in prefixes:
+            await self._enqueue_entries(prefix)
+        self._extent.all_listed = True
         for _ in range(self._workers):
             await self._queue.put(None)
 
@@ -148,44 +231,154 @@ class _Verifier:
 
         Raises ConfigurationError, which the next output would meet too.
         """
-        while (output := await self._queue.get()) is not None:
-            self._result.outputs += 1
+        while (found := await self._queue.get()) is not None:
             try:
-                head = await _check_metadata(self._store, output)
-                records = await self._count_records(head) if self._result.deep else None
+                if found.output is None:
+                    await self._look_for(found.key, found.entries or ())
+                else:
+                    self._result.outputs += 1
+                    await self._check(found.output, found.entries)
             except ConfigurationError:
                 raise
             except CoalesceError as error:
                 self._result.failed += 1
                 self._add_failure(error)
-            else:
-                self._add_proven(head, records)
+
+    async def look_around(self) -> None:
+        """Warns of prefixes without keys, and of keys none of which is an output in scope."""
+        settings, found, result = self._settings, self._found, self._result
+        if settings.shard.count > 1:
+            return
+        found.add_failed(failure.key for failure in result.failures)
+        neighbours = await find_neighbours(self._store, found.empty, settings.state_prefix)
+        result.warnings += nothing_found(settings.bucket, settings.layout, found, neighbours)
+        if found.in_scope and not self._extent.found:
+            result.warnings.append(nothing_to_verify(self._left_out))
 
     async def _enqueue(self, listing: Listing) -> None:
-        for group in (*listing.groups, *listing.outputs_only):
-            for output in group.outputs if self._scope.covers(group.id) else ():
-                if selected(output.key, self._limits):
-                    await self._queue.put(output)
+        self._found.add(listing)
+        groups = [
+            group
+            for group in (*listing.groups, *listing.outputs_only)
+            if group.outputs and self._scope.covers(group.id)
+        ]
+        for at in range(0, len(groups), _LISTED_AT_ONCE):
+            some = groups[at : at + _LISTED_AT_ONCE]
+            ledgers = await all_of(self._list_entries(group.id) for group in some)
+            for group, entries in zip(some, ledgers, strict=True):
+                await self._enqueue_group(group, entries)
 
-    async def _count_records(self, head: Head) -> int:
+    async def _enqueue_group(
+        self, group: Group, entries: dict[str, list[FoundEntry]] | None
+    ) -> None:
+        for output in group.outputs:
+            if not selected(output.key, self._limits):
+                self._left_out = self._left_out or output.key
+                continue
+            self._extent.found += 1
+            own = None if entries is None else entries.pop(output.key, [])
+            await self._queue.put(_Found(output.key, output, own))
+        for key, found in (entries or {}).items():
+            if selected(key, self._limits):
+                await self._queue.put(_Found(key, None, found))
+
+    async def _list_entries(self, group: GroupId) -> dict[str, list[FoundEntry]] | None:
+        """The entries of a group by their outputs, None if they cannot be listed."""
+        try:
+            return await self._ledger.of_group(group)
+        except StorageError as error:
+            self._add_failure(error)
+            return None
+
+    async def _enqueue_entries(self, prefix: str) -> None:
+        """Queues the entries of groups that have no outputs any more."""
+        try:
+            async for group, found in self._ledger.of_other_groups(prefix):
+                if (
+                    self._scope.covers(group)
+                    and self._settings.shard.owns(found.output)
+                    and selected(found.output, self._limits)
+                ):
+                    await self._queue.put(_Found(found.output, None, [found]))
+        except StorageError as error:
+            self._add_failure(error)
+
+    async def _check(self, output: ExistingOutput, found: Sequence[FoundEntry] | None) -> None:
+        """Checks one output. Raises IntegrityError, StorageError."""
+        head = await _check_metadata(self._store, output)
+        places: Places | None = None
+        crc64 = head.checksum.get("CRC64NVME", "")
+        if found:
+            places, crc64 = await self._read_entry(head, found) or (None, crc64)
+        records = await self._count_records(head, places, crc64) if self._result.deep else None
+        self._add_proven(head, records, places)
+
+    async def _read_entry(
+        self, head: Head, found: Sequence[FoundEntry]
+    ) -> tuple[Places, str] | None:
+        """The places of an output's sources by its entry, and its CRC64NVME; None if the entry
+        cannot be read, which is a failure of its own.
+
+        Raises IntegrityError if the output is not what its entry says.
+        """
+        try:
+            entry = await entry_of(self._store, self._state, head, found)
+            return await places_of(entry), entry.header.crc64
+        except (RecordDamaged, StorageError) as error:
+            self._add_failure(error)
+            return None
+
+    async def _look_for(self, key: str, found: Sequence[FoundEntry]) -> None:
+        """Makes sure that the output of an entry is gone, which is a failure.
+
+        While its group has a plan record, the output may still be on its way. Raises
+        IntegrityError, StorageError.
+        """
+        group = self._ledger.group_of(key)
+        assert group is not None
+        if await self._store.head(record_key(self._state, group)) is not None:
+            self._result.unfinished += 1
+            return
+        if await self._store.head(key) is not None:
+            return  # it appeared after the listing
+        try:
+            header = (await open_entry(self._store, self._state, found[-1])).header
+        except NotFound:
+            return  # nobody expects the output any more
+        self._result.missing += 1
+        raise IntegrityError(
+            f"{key}: is gone; run {header.run_id} made it of {header.sources:,} sources",
+            key=key,
+            code="OutputMissing",
+            hint=_MISSING,
+        )
+
+    async def _count_records(self, head: Head, places: Places | None, crc64: str) -> int:
         try:
             return await check_output(
                 self._store,
                 head,
                 gzipped=self._layout.gzip,
-                expected_crc64=head.checksum.get("CRC64NVME", ""),
+                expected_crc64=crc64,
+                joiner=None if places is None else places.joiner(),
             )
         except IntegrityError as error:
             raise IntegrityError(
-                error.message, key=error.key, code=error.code, hint=_DAMAGED
+                error.message, key=head.key, code=error.code, hint=_DAMAGED
             ) from error
 
-    def _add_proven(self, head: Head, records: int | None) -> None:
+    def _add_proven(self, head: Head, records: int | None, places: Places | None) -> None:
         result, sources = self._result, int(head.metadata[COUNT])
         result.proven += 1
+        result.recorded += places is not None
+        result.unrecorded += places is None
+        if places is not None and result.digests is not None:
+            result.digests += places.digests
         result.unsummed += "CRC64NVME" not in head.checksum
         result.bytes += head.size
         result.sources += sources
+        self._extent.proven += 1
+        self._extent.bytes += head.size
         if result.records is not None:
             result.records += records or 0
         self._emit(
@@ -195,6 +388,7 @@ class _Verifier:
                 "bytes": head.size,
                 "sources": sources,
                 "records": records,
+                "recorded": places is not None,
             }
         )
 
@@ -203,7 +397,8 @@ class _Verifier:
         failure = Failure.of(error)
         self._result.failures.append(failure)
         self._result.exit_code = worst(self._result.exit_code, exit_code_of(error))
-        self._emit({"type": "failure", **failure.model_dump()})
+        self._extent.failed += 1
+        self._emit(failure_event(failure))
 
 
 async def _check_metadata(store: ObjectStore, output: ExistingOutput) -> Head:

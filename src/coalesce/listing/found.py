@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -58,13 +59,24 @@ def closest(wanted: str, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(get_close_matches(wanted, list(names), n=_MOST, cutoff=0.0))
 
 
+async def find_empty(store: ObjectStore, prefixes: Iterable[str]) -> list[str]:
+    """Returns those of the prefixes that hold no key: one request for each.
+
+    One that cannot be listed is not known to be empty.
+    """
+    empty = []
+    for prefix in prefixes:
+        with suppress(CoalesceError):
+            if not (await store.list_page(prefix, max_keys=1)).objects:
+                empty.append(prefix)
+    return empty
+
+
 async def find_neighbours(
-    store: ObjectStore, found: Found, state_prefix: str
+    store: ObjectStore, empty: Iterable[str], state_prefix: str
 ) -> dict[str, tuple[str, ...]]:
     """Returns, for each prefix that holds no key, some that do: see `find_nearby`."""
-    return {
-        prefix: await find_nearby(store, prefix, state_prefix) for prefix in sorted(found.empty)
-    }
+    return {prefix: await find_nearby(store, prefix, state_prefix) for prefix in sorted(empty)}
 
 
 async def find_nearby(store: ObjectStore, prefix: str, state_prefix: str) -> tuple[str, ...]:

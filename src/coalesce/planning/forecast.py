@@ -14,11 +14,12 @@ from coalesce.storage.limits import DELETE_PAGE
 # Sources whose uploads one undo record names.
 UNDO_PAGE = 250
 
-# Measured on loopback with `make bench`: CPU seconds of one process for each source and for each
-# byte, and its memory besides the budget.
-_SECONDS_PER_SOURCE = 0.0015
-_SECONDS_PER_BYTE = 4e-9
+# Measured with `make bench`, over TLS: CPU seconds of one process for each source and each byte;
+# and its memory besides the budget, for itself and for text that is deflated again.
+_SECONDS_PER_SOURCE = 0.0004
+_SECONDS_PER_BYTE = 9.5e-9
 _PROCESS_BYTES = 100 * 1024**2
+_TEXT_BYTES = 40 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def work_seconds(sources: int, size: int) -> float:
     return sources * _SECONDS_PER_SOURCE + size * _SECONDS_PER_BYTE
 
 
-def forecast(plans: Iterable[Plan], memory: int) -> Forecast:
+def forecast(plans: Iterable[Plan], memory: int, *, single: bool) -> Forecast:
     """Forecasts a run on a store with full guarantees.
 
     Left out are retries, and some 60 requests of the run's own probe and lease.
@@ -51,6 +52,7 @@ def forecast(plans: Iterable[Plan], memory: int) -> Forecast:
     Args:
         plans: The plans of all groups.
         memory: The budget for bodies in flight, in bytes.
+        single: Whether outputs become one gzip member each.
     """
     requests = dict.fromkeys(
         (
@@ -84,7 +86,8 @@ def forecast(plans: Iterable[Plan], memory: int) -> Forecast:
             # For the content type, for the proof, before each further page of deletes, and for the
             # checksum of a source that is read in ranges.
             requests["HeadObject"] += 1 + pages + sum(count > 1 for count in reads)
-    return Forecast(requests, size, round(work_seconds(sources, size), 1), memory + _PROCESS_BYTES)
+    memory += _PROCESS_BYTES + single * _TEXT_BYTES
+    return Forecast(requests, size, round(work_seconds(sources, size), 1), memory)
 
 
 def forecast_undo(outputs: Iterable[tuple[int, int]], memory: int) -> Forecast:

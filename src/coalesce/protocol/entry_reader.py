@@ -73,18 +73,21 @@ _FIELDS = len(SourceLine._fields)
 _Key = Annotated[str, Field(min_length=1)]
 _Unsure = Whole | None
 _Row = tuple[_Key, Sent, Whole, int, _Unsure, Whole, Whole, _Crc | None, _Unsure, Difference | None]
-_ROW = TypeAdapter(_Row)
+
+SOURCE_LINE = TypeAdapter(_Row)
+"""A line as it stands in an entry, with nothing of what later versions add."""
 
 
 class FoundEntry(NamedTuple):
-    """A ledger entry in a listing: the output that it is about, and its own key, size in bytes and
-    ETag.
+    """A ledger entry in a listing: the output that it is about, and its own key, size in bytes,
+    ETag and time, in seconds since the epoch by the store's clock.
     """
 
     output: str
     key: str
     size: int
     etag: str
+    modified: float
 
 
 class Entry:
@@ -119,21 +122,27 @@ class Entry:
         for line in parser.feed(self._begin):
             yield line
         for start in range(len(self._begin), self._found.size, PART_BYTES):
-            for line in parser.feed(await _read(self._store, self._found, start)):
+            for line in parser.feed(await _read(self._store, self._found, start, PART_BYTES)):
                 yield line
         parser.finish()
 
 
-async def open_entry(store: ObjectStore, state: str, found: FoundEntry) -> Entry:
-    """Reads the header of an entry, with one request; of an entry of up to 8 MiB all the rest too.
+async def open_entry(
+    store: ObjectStore, state: str, found: FoundEntry, *, most: int = PART_BYTES
+) -> Entry:
+    """Reads the header of an entry, with one request.
 
-    Memory is at most 8 MiB of the entry, and its longest line.
+    Args:
+        store: The bucket.
+        state: The state prefix.
+        found: The entry, as it was listed.
+        most: So many bytes are read of it now, and held; an entry that has no more is read whole.
 
     Raises:
         RecordDamaged: The header cannot be read, or is about another output.
         StorageError: NotFound or PreconditionFailed if it is not there as it was found.
     """
-    begin = await _read(store, found, 0) if found.size else b""
+    begin = await _read(store, found, 0, most) if found.size else b""
     return Entry(store, state, found, begin, _Parser(found.key, state).read_header(begin))
 
 
@@ -170,12 +179,12 @@ async def _list(store: ObjectStore, state: str, prefix: str) -> AsyncIterator[Fo
     async for page in all_pages(store, prefix):
         for info in page.objects:
             if output := output_of_entry(state, info.key):
-                yield FoundEntry(output, info.key, info.size, info.etag)
+                yield FoundEntry(output, info.key, info.size, info.etag, info.modified)
 
 
-async def _read(store: ObjectStore, found: FoundEntry, start: int) -> bytes:
-    """Up to 8 MiB of an entry from byte `start`. Raises StorageError."""
-    length = min(PART_BYTES, found.size - start)
+async def _read(store: ObjectStore, found: FoundEntry, start: int, most: int) -> bytes:
+    """Up to `most` bytes of an entry from byte `start`. Raises StorageError."""
+    length = min(most, found.size - start)
     body = await store.get(found.key, etag=found.etag, start=start, length=length)
     return body.data
 
@@ -254,7 +263,7 @@ class _Parser:
             raise ValueError("a line that is no list")
         # Later versions may add to a line; a version that does not know what it is leaves it out.
         whole = (*row, None)[:_FIELDS]
-        line = SourceLine(*_ROW.validate_python(whole, strict=True))
+        line = SourceLine(*SOURCE_LINE.validate_python(whole, strict=True))
         if line.start != self._end:
             raise ValueError("a place that does not begin where the one before it ends")
         self._end += line.length

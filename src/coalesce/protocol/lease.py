@@ -219,7 +219,7 @@ class Lease:
         except NotImplementedByStore as error:
             raise self._refusal(CREATE_ONLY_PUT) from error
         except AccessDenied as error:
-            raise missing_right(error, self._key) from error
+            raise missing_right(error) from error
 
     def _refusal(self, guarantee: str) -> StoreRefused:
         message = f"this store does not guarantee {guarantee}"

@@ -40,7 +40,7 @@ async def probe(store: ObjectStore, prefix: str, lease: Claim) -> Capabilities:
     try:
         return await prober.run()
     except AccessDenied as error:
-        raise missing_right(error, prefix) from error
+        raise missing_right(error) from error
 
 
 @dataclass(slots=True)

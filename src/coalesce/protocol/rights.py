@@ -6,11 +6,17 @@ from coalesce.errors import AccessDenied, ConfigurationError
 from coalesce.storage.rights import action_of
 
 
-def missing_right(error: AccessDenied, prefix: str) -> ConfigurationError:
-    """The failure that names the IAM action which is missing under a state prefix."""
+def missing_right(error: AccessDenied) -> ConfigurationError:
+    """The failure that names the IAM action which is missing: once, in the hint if the store's
+    refusal does not name it.
+    """
     action = action_of(error.operation)
-    message = f"{action} is missing on {prefix!r}: {error.message}"
-    hint = f"Grant {action} under the state prefix; `coalesce policy` prints what a run needs."
+    right = "that right" if action in error.message else action
     return ConfigurationError(
-        message, key=error.key, code=error.code, request_id=error.request_id, hint=hint
+        error.message,
+        key=error.key,
+        code=error.code,
+        request_id=error.request_id,
+        hint=f"Grant {right} under the state prefix; `coalesce policy` prints what a run needs.",
+        operation=error.operation,
     )

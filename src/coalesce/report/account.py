@@ -8,7 +8,6 @@ import enum
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from coalesce import __version__
 from coalesce.errors import AccessDenied, CoalesceError, first_failure
@@ -18,6 +17,13 @@ from coalesce.model import CommittedOutput, Group, GroupId, Kept, Plan, Source, 
 from coalesce.naming.sources import Sources
 from coalesce.planning.forecast import Forecast
 from coalesce.protocol.outcome import GroupOutcome
+from coalesce.report.events import (
+    Event,
+    WarningEvent,
+    failure_event,
+    planned_event,
+    undone_event,
+)
 from coalesce.report.locations import Locations
 from coalesce.report.report import (
     Became,
@@ -32,12 +38,9 @@ from coalesce.report.report import (
     path_characters,
     stages,
 )
-from coalesce.report.undone import undone_event
 from coalesce.report.usage import ProcessUsage, cpu_seconds
 from coalesce.settings import Settings
 from coalesce.stop import Stop
-
-Event = dict[str, Any]
 
 
 class Phase(enum.Enum):
@@ -160,15 +163,8 @@ class Account:
             key_characters = sum(len(source.key) for source in batch.sources)
             self.report.path_list.after += self._characters(1, len(batch.output))
             self.report.path_list.after -= self._characters(len(batch.sources), key_characters)
-            self._emit(
-                {
-                    "type": "planned",
-                    "group": str(group.id),
-                    "key": batch.output,
-                    "sources": len(batch.sources),
-                    "bytes": batch.size,
-                }
-            )
+            event = planned_event(str(group.id), batch.output, len(batch.sources), batch.size)
+            self._emit(event)
         if not plan.batches:
             self.report.groups.left += 1
 
@@ -228,7 +224,7 @@ class Account:
             share.sources += output.sources
             share.outputs += 1
             share.output_bytes += output.size
-        self._emit(undone_event(output, str(group)) | {"type": "planned"})
+        self._emit(planned_event(str(group), output.key, output.sources, output.size))
 
     def count_undone(self, outcome: GroupOutcome, group: str) -> None:
         """Counts what was given back in a group, and adds the group's failures."""
@@ -285,7 +281,7 @@ class Account:
         """Counts plan records of living runs, where no groups are listed."""
         self.report.groups.leased += count
 
-    def warn(self, warning: Event) -> None:
+    def warn(self, warning: WarningEvent) -> None:
         """Emits one of the events of `report/warnings`."""
         self._emit(warning)
 
@@ -293,7 +289,7 @@ class Account:
         """Adds the failure of a group or, without one, of a listing or of the whole run."""
         self._denied |= isinstance(error, AccessDenied)
         failure = self.report.add_failure(error, group)
-        self._emit({"type": "failure", **failure.model_dump()})
+        self._emit(failure_event(failure))
 
     async def add_failure_of(self, job: Awaitable[None]) -> None:
         """Waits for the run's job, and adds its failure if it ends with one.
@@ -341,9 +337,12 @@ class Account:
         if stop.code:
             report.worsen(stop.code)
         report.stopped_by = stop.limit
-        if self._denied and not report.has_outputs and not report.recovered.groups:
+        planned = report.plan is not None and any(topic.outputs for topic in report.plan.topics)
+        done = report.outputs.written or report.outputs.recovered or report.undone.outputs
+        no_outputs = not (done or planned)
+        if self._denied and no_outputs and not report.recovered.groups:
             report.worsen(ExitCode.CONFIGURATION)  # the role is wrong, not a group
-        if error_on_nothing and report.exit_code == ExitCode.DONE and not report.has_outputs:
+        if error_on_nothing and report.exit_code == ExitCode.DONE and no_outputs:
             report.exit_code = ExitCode.NOTHING
         report.topics = self._sorted_topics()
         report.locations = self._locations.sorted()

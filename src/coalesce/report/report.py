@@ -277,10 +277,14 @@ class Failure(_Part):
 
 
 class Report(_Part):
-    """See `docs/operations.md`. Additive changes only. `stopped_by` is the limit that ended it."""
+    """What a run worked on, what became of it, and what it took. See `docs/report.md`.
+
+    Additive changes only: `docs/report.schema.json` is made from this. `stopped_by` is the option
+    whose limit ended the run; empty if none did.
+    """
 
     type: Literal["summary"] = "summary"
-    schema_version: int = Field(default=1, alias="schema")
+    schema_version: Literal[1] = Field(default=1, alias="schema")
     version: str
     run_id: str
     started: str
@@ -313,13 +317,6 @@ class Report(_Part):
     failures: list[Failure] = Field(default_factory=list)
     failures_omitted: int = 0
     plan: PlanPart | None = None
-
-    @property
-    def has_outputs(self) -> bool:
-        """Whether any output was written, recognised, given back or planned."""
-        planned = self.plan is not None and any(topic.outputs for topic in self.plan.topics)
-        done = self.outputs.written or self.outputs.recovered or self.undone.outputs
-        return bool(done or planned)
 
     def add_kept(self, why: Why, count: int = 1) -> None:
         """Counts sources that were seen and not joined, or joined and kept."""
@@ -363,7 +360,7 @@ class Report(_Part):
         self.exit_code = worst(self.exit_code, code)
 
     def as_json(self) -> dict[str, Any]:
-        """The report as JSON values, with the field names of `docs/operations.md`."""
+        """The report as JSON values, with the field names of `docs/report.md`."""
         return self.model_dump(mode="json", by_alias=True)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from coalesce.model import UndoneOutput
@@ -36,16 +34,3 @@ class UndonePart(BaseModel):
     def has(self, output: str) -> bool:
         """Whether this run has given an output back, by its key."""
         return output in self._keys
-
-
-def undone_event(output: UndoneOutput, group: str) -> dict[str, Any]:
-    """The event of an output that was given back; `group` is its group's name."""
-    return {
-        "type": "undone",
-        "group": group,
-        "key": output.key,
-        "sources": output.sources,
-        "written": output.written,
-        "bytes": output.size,
-        "unnoted": output.unnoted,
-    }

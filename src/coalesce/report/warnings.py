@@ -9,13 +9,13 @@ from coalesce.errors import GroupOwned
 from coalesce.listing.found import Found
 from coalesce.naming.layouts import LAYOUTS
 from coalesce.protocol.lease import Rival
-from coalesce.report.account import Event
+from coalesce.report.events import WarningEvent, WarningKind
 from coalesce.settings import DEFAULT_STATE
 
 _MEMORY = "Check whether the container ran out of memory."
 
 
-def waiting(rival: Rival) -> Event:
+def waiting(rival: Rival) -> WarningEvent:
     """The run waits for another one's lease to end or to be renewed."""
     lease = rival.record
     message = (
@@ -26,12 +26,12 @@ def waiting(rival: Rival) -> Event:
     return _warning("waiting", lease.run_id, message, hint)
 
 
-def leased_group(error: GroupOwned) -> Event:
+def leased_group(error: GroupOwned) -> WarningEvent:
     """Another run owns a group."""
     return _warning("leased", error.key, error.message, error.hint)
 
 
-def unfinished_run(rival: Rival, bucket: str) -> Event:
+def unfinished_run(rival: Rival, bucket: str) -> WarningEvent:
     """A run crashed that worked where this one, in the same bucket, may not clean up."""
     lease = rival.record
     if not rival.readable:
@@ -50,25 +50,41 @@ def unfinished_run(rival: Rival, bucket: str) -> Event:
     return _warning("unfinished", lease.run_id, message, hint)
 
 
-def worker_died() -> Event:
+def worker_died() -> WarningEvent:
     """A worker process is gone; what it worked on is tried again, or fails."""
     return _warning("worker", "", "a worker process died", _MEMORY)
 
 
-def nothing_found(
-    bucket: str, layout: str, found: Found, neighbours: Mapping[str, Sequence[str]]
-) -> Iterator[Event]:
-    """There is no key under a prefix, none that is named as the layout says, or none of a topic and
-    partition that was asked for.
-
-    `neighbours` has each prefix without keys, and some under which there are keys.
-    """
+def no_keys(bucket: str, neighbours: Mapping[str, Sequence[str]]) -> Iterator[WarningEvent]:
+    """There is no key under these prefixes; with each, some under which there are keys."""
     for prefix, nearby in neighbours.items():
         *others, last = nearby or [""]
         hint = f"There is {last}." if last else "Check bucket and prefix."
         if others:
             hint = f"There are {', '.join(others)} and {last}."
         yield _warning("empty", prefix, f"no keys under s3://{bucket}/{prefix}", hint)
+
+
+def nothing_to_verify(left_out: str) -> WarningEvent:
+    """There are groups in scope and no output of them; `left_out` is one that the user's patterns
+    leave out, if there is any.
+    """
+    if left_out:
+        message = "--include and --exclude leave out every output that is here"
+        return _warning("unmatched", left_out, message, f"There is {left_out}, for instance.")
+    message = "there is no output here, only sources"
+    return _warning("unmatched", "", message, "`coalesce run` joins them.")
+
+
+def nothing_found(
+    bucket: str, layout: str, found: Found, neighbours: Mapping[str, Sequence[str]]
+) -> Iterator[WarningEvent]:
+    """There is no key under a prefix, none that is named as the layout says, or none of a topic and
+    partition that was asked for.
+
+    `neighbours` has each prefix without keys, and some under which there are keys.
+    """
+    yield from no_keys(bucket, neighbours)
     if found.in_scope:
         return
     if found.other_group:
@@ -87,5 +103,5 @@ def nothing_found(
         yield _warning("unparsed", found.other_key, message, hint)
 
 
-def _warning(kind: str, key: str, message: str, hint: str) -> Event:
+def _warning(kind: WarningKind, key: str, message: str, hint: str) -> WarningEvent:
     return {"type": kind, "key": key, "message": message, "hint": hint}

@@ -50,7 +50,8 @@ async def plan_all(
     await list_prefixes(store, workload, workload.prefixes, account, stop, plan_listing)
     if not stop.stopping:
         await warn_of_nothing(store, workload, found, account)
-    account.add_forecast(forecast(plans, workload.settings.memory))
+    memory, single = workload.settings.memory, workload.limits.single
+    account.add_forecast(forecast(plans, memory, single=single))
     return planned
 
 

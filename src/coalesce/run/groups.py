@@ -73,7 +73,7 @@ async def warn_of_nothing(
         return
     found.add_failed(failure.key for failure in account.report.failures)
     settings = workload.settings
-    neighbours = await find_neighbours(store, found, settings.state_prefix)
+    neighbours = await find_neighbours(store, found.empty, settings.state_prefix)
     for warning in warnings.nothing_found(settings.bucket, settings.layout, found, neighbours):
         account.warn(warning)
 

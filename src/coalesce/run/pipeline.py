@@ -13,7 +13,8 @@ from coalesce.protocol.lease import Lease
 from coalesce.protocol.session import GroupRules, Session
 from coalesce.protocol.survey import Leftovers, survey
 from coalesce.report import warnings
-from coalesce.report.account import Account, Event, Phase, new_report
+from coalesce.report.account import Account, Phase, new_report
+from coalesce.report.events import Event
 from coalesce.report.report import Report
 from coalesce.run.dry_run import plan_all
 from coalesce.run.groups import GroupQueue
@@ -25,6 +26,7 @@ from coalesce.run.settlement import (
     settle,
     settle_late,
     wait_for,
+    warn_of_no_keys,
     watch,
 )
 from coalesce.run.start import new_run_id, probe_store
@@ -43,7 +45,7 @@ class Run:
     Args:
         store: The bucket.
         settings: What the user asked for.
-        emit: Takes the run's events, as `docs/operations.md` lists them.
+        emit: Takes the run's events, as `docs/report.md` lists them.
         endpoint: The store's URL, for the report.
         planned: The saved plan of which the run works on its shard; None to plan by itself.
         run_id: An id that no other run has.
@@ -199,6 +201,8 @@ class Run:
             work.count_deferred(found)
         else:
             account.count_leased_records(len(found.owned))
+            if not stop.stopping:
+                await warn_of_no_keys(session.store, ground.roots, self._settings, account)
         return not work.own
 
     def _queue(self, session: Session, wanted: Wanted | None) -> GroupQueue | UndoQueue:

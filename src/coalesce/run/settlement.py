@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from coalesce.errors import GroupOwned, StorageError
+from coalesce.listing.found import find_empty, find_neighbours
 from coalesce.model import Kept
 from coalesce.protocol.lease import Lease, Rival, outlived
 from coalesce.protocol.recovery import recover
@@ -23,6 +24,7 @@ from coalesce.protocol.sweep import sweep, sweep_own
 from coalesce.report import warnings
 from coalesce.report.account import Account
 from coalesce.report.report import Became
+from coalesce.settings import Settings
 from coalesce.stop import Stop
 from coalesce.storage.base import ObjectStore
 
@@ -140,6 +142,16 @@ async def clean_up_own(session: Session, ground: Ground, lease: Lease) -> None:
     with suppress(StorageError):
         if await sweep_own(session, ground, lease.as_rival):
             lease.mark_tidy()
+
+
+async def warn_of_no_keys(
+    store: ObjectStore, roots: Iterable[str], settings: Settings, account: Account
+) -> None:
+    """Warns of roots without any key, where they are not listed anyway."""
+    empty = await find_empty(store, roots)
+    neighbours = await find_neighbours(store, empty, settings.state_prefix)
+    for warning in warnings.no_keys(settings.bucket, neighbours):
+        account.warn(warning)
 
 
 @dataclass(frozen=True, slots=True)

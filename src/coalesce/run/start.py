@@ -15,7 +15,8 @@ from coalesce.protocol.lease import Claim
 from coalesce.protocol.probe import probe
 from coalesce.protocol.session import GroupRules
 from coalesce.protocol.state import probe_prefix
-from coalesce.report.account import Account, Event, new_report
+from coalesce.report.account import Account, new_report
+from coalesce.report.events import Event
 from coalesce.report.report import Report
 from coalesce.run.workload import Workload
 from coalesce.settings import Settings

@@ -36,6 +36,7 @@ class DeflaterThread(TakesText):
 
     Attributes:
         seconds: CPU seconds of deflating so far.
+        waiting: Bytes of text that it was given and of which nothing has come out yet.
     """
 
     def __init__(self, deflater: Deflater) -> None:
@@ -43,32 +44,35 @@ class DeflaterThread(TakesText):
         self._deflater = deflater
         self._texts: list[bytes] = []
         self._size = 0
-        self._pieces: deque[Future[bytes]] = deque()
+        self.waiting = 0
+        self._pieces: deque[tuple[Future[bytes], int]] = deque()  # with the size of the text
 
     @override
     def deflate(self, text: bytes) -> bytes:
         _COLLECTING.add(self)
         self._texts.append(text)
         self._size += len(text)
+        self.waiting += len(text)
         if self._size >= PIECE_BYTES // max(1, len(_COLLECTING) // _WHOLE_PIECES):
             _COLLECTING.discard(self)
-            texts, self._texts, self._size = self._texts, [], 0
+            texts, size = self._texts, self._size
+            self._texts, self._size = [], 0
             _PLACES.acquire()
             piece = _THREAD.submit(self._measured, texts)
             piece.add_done_callback(lambda _: _PLACES.release())  # one that is cancelled never runs
-            self._pieces.append(piece)
+            self._pieces.append((piece, size))
         return self._take_ready()
 
     async def until_almost_done(self) -> None:
         """Waits until one piece is left to be deflated, so that there is room for more."""
-        while len(self._pieces) > 1 and not self._pieces[-2].done():
-            await asyncio.wrap_future(self._pieces[-2])
+        while len(self._pieces) > 1 and not self._pieces[-2][0].done():
+            await asyncio.wrap_future(self._pieces[-2][0])
 
     async def finish(self) -> bytes:
         """The rest of the member."""
         _COLLECTING.discard(self)
         if self._pieces:
-            await asyncio.wrap_future(self._pieces[-1])
+            await asyncio.wrap_future(self._pieces[-1][0])
         ready = self._take_ready()
         return ready + self._measured(self._texts) + self._deflater.finish()
 
@@ -82,8 +86,10 @@ class DeflaterThread(TakesText):
 
     def _take_ready(self) -> bytes:
         ready = []
-        while self._pieces and self._pieces[0].done():
-            ready.append(self._pieces.popleft().result())
+        while self._pieces and self._pieces[0][0].done():
+            piece, size = self._pieces.popleft()
+            ready.append(piece.result())
+            self.waiting -= size
         return b"".join(ready)
 
 

@@ -40,7 +40,7 @@ from coalesce.transfer.reads import RUN_BYTES, Read, cut_spans, read_body
 # and no less time. Whoever has CPUs to spare gives them with more processes.
 _INLINE_BYTES = 2 * RUN_BYTES
 
-# What a deflater keeps back, at the most: measured 130 KB, and a margin.
+# What a deflater keeps back of what it has deflated, at the most: measured 130 KB, and a margin.
 _DELAYED_BYTES = 256 * 1024
 
 # How often a source is read at most.
@@ -152,7 +152,7 @@ class SourceJoiner:
     @property
     def delayed_bytes(self) -> int:
         """How many bytes of sources may have come to nothing yet, and will."""
-        return _DELAYED_BYTES if self._deflater else 0
+        return self._deflater.waiting + _DELAYED_BYTES if self._deflater else 0
 
     async def finish(self) -> list[bytes]:
         """The last bytes of the output."""

@@ -42,7 +42,12 @@ async def read_output(store: ObjectStore, head: Head, joiner: Joiner | None = No
 
 
 async def check_output(
-    store: ObjectStore, head: Head, *, gzipped: bool, expected_crc64: str = ""
+    store: ObjectStore,
+    head: Head,
+    *,
+    gzipped: bool,
+    expected_crc64: str = "",
+    joiner: Joiner | None = None,
 ) -> int:
     """Reads an output as a reader would: whole gzip members or plain lines, to the last newline.
 
@@ -51,16 +56,18 @@ async def check_output(
         head: names the output, and the version of it that is read.
         gzipped: whether it holds gzip members or plain lines.
         expected_crc64: the CRC64NVME (base64) that its bytes must have; empty if none is known.
+        joiner: reads it so, and may look for more; by default one that does only that.
 
     Returns:
         The number of records.
 
     Raises:
         IntegrityError: with the code of what a reader would stumble over (`CorruptGzip`,
-            `TruncatedGzip`, `NotGzip`, `NoLastNewline`), or with `ChecksumMismatch`.
+            `TruncatedGzip`, `NotGzip`, `NoLastNewline`), with `ChecksumMismatch`, or as the
+            joiner raises it.
         StorageError: as `read_output`.
     """
-    joiner = ContentRules(gzipped=gzipped, check=True).joiner(head.key)
+    joiner = joiner or ContentRules(gzipped=gzipped, check=True).joiner(head.key)
     try:
         crc64 = checksums.encode(await read_output(store, head, joiner))
         supplied = joiner.finish()
