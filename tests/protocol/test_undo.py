@@ -455,6 +455,7 @@ async def test_an_upload_of_an_overtaken_undo_never_becomes_a_source(listed: boo
 
     store.before = refuse
     assert (await undo(bucket, store)).exit_code == 0
+    assert bucket.uploads == {}
     bucket.now += 1000
     assert (await new_run(MemoryStore(bucket), settings()).coalesce()).outputs.written == 1
     thaw.set()
