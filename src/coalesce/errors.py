@@ -260,6 +260,26 @@ class GroupOwned(CoalesceError):
     hint = "Another run is working on this group; run again when it has ended."
 
 
+class UndoUnfinished(CoalesceError):
+    """An undo of an output in this group was begun, and its run is dead."""
+
+    code = "UndoUnfinished"
+    hint = (
+        "Nothing in this group was touched. `coalesce undo` of that output finishes it, and so "
+        "does `coalesce recover`."
+    )
+
+
+class KeyTaken(CoalesceError):
+    """Another object has the name of a source that is to be given back."""
+
+    code = "KeyTaken"
+    hint = (
+        "That object was left as it is, and so was the output. Move the object away, or leave the "
+        "output joined; then run `coalesce undo` again."
+    )
+
+
 class PlanStale(CoalesceError):
     """A group in the bucket no longer matches the saved plan."""
 

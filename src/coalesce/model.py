@@ -377,3 +377,22 @@ class CommittedOutput:
     def joined(self) -> int:
         """Its sources that are deleted, or kept because deletes are off."""
         return self.sources - len(self.kept) - self.unreached
+
+
+@dataclass(frozen=True, slots=True)
+class UndoneOutput:
+    """An output that was given back as its sources, and deleted.
+
+    Attributes:
+        sources: How many sources it was made of.
+        written: How many of them this run wrote; the others were there.
+        size: In bytes.
+        unnoted: Of how many sources the ledger does not know in what they differed from the first:
+            these say of themselves what the first one does.
+    """
+
+    key: str
+    sources: int
+    written: int
+    size: int
+    unnoted: int = 0

@@ -356,10 +356,35 @@ EXTRACT = {
     "config": of_other(taken, b"", **JOINED),
     "output": Case("json", stdout_is_json, True, **JOINED),
 }
+undone, WITH_MANIFESTS = named_in("undone"), "m_0_0_m_0_1.txt"  # outputs of every layout
+UNDO = {
+    **{
+        name: case
+        for name, case in scope(undone, **JOINED).items()
+        if name not in ("layout", "manifests")
+    },
+    "whole_bucket": Case(
+        True, undone, [DAILY, WITH_MANIFESTS, MORE, T0, T1, U0], instead=("prefix",), **JOINED
+    ),
+    "exclude": Case(["*/u_*", "*/t_1_*"], undone, [DAILY, WITH_MANIFESTS, T0], **JOINED),
+    "run": Case("another", undone, [], **JOINED),
+    "dry_run": Case(True, planned, [DAILY, WITH_MANIFESTS, T0, T1, U0], **JOINED),
+    "concurrency": Case(3, in_summary("concurrency", "reads"), 3, **JOINED),
+    "memory": Case("64MiB", lambda sight: sight.memory, [64 * 1024**2], **JOINED),
+    "state": Case("elsewhere", undone, [], **JOINED),
+    "lease": Case("77s", lease_seconds, 77.0, **JOINED),
+    "accept_weaker": Case(["overwrite-race"], code, 0, fill=lakes.weak),
+    "deadline": Case("1ms", code, 12, **JOINED),
+    "error_on_nothing": Case(True, code, 3, fill=lakes.empty),
+    "config": of_other(undone, ["x_0_0_2"], **JOINED),
+    **output("run ", fill=lakes.unfinished, more={"prefix": ["more"]}),
+    "verbose": same(True, **JOINED),
+}
 CASES = {
     "run": RUN,
     "plan": PLAN,
     "recover": RECOVER,
+    "undo": UNDO,
     "status": STATUS,
     "verify": VERIFY,
     "history": HISTORY,
@@ -368,6 +393,7 @@ CASES = {
 _PLACE: dict[str, object] = {"bucket": "b", "prefix": ["data"], "output": "json"}
 USUAL = {name: _PLACE | {"min_age": "0"} for name in ("run", "plan", "status")} | {
     "recover": _PLACE,
+    "undo": _PLACE,
     "verify": _PLACE,
     "history": _PLACE | {"prefix": ["data/t_0_0_3.jsonl.gz"]},
     "extract": {"bucket": "b", "prefix": ["data/t_0_1-1.jsonl.gz"], "to_file": "taken.gz"},

@@ -28,7 +28,10 @@ COMMANDS_WITH_A_STORE = [
     and name != "config show"  # which asks nobody
 ]
 WORDS = {
-    **{name: ["-b", "lake", "-p", "p"] for name in ("run", "plan", "recover", "status", "verify")},
+    **{
+        name: ["-b", "lake", "-p", "p"]
+        for name in ("run", "plan", "recover", "status", "undo", "verify")
+    },
     "history": ["s3://lake/p/t_0_0_1.jsonl.gz"],
     "extract": ["s3://lake/p/t_0_0-0.jsonl.gz"],
     "report": ["s3://lake/reports/"],

@@ -7,6 +7,7 @@ import pytest
 from coalesce.demo.dataset import Shape
 from coalesce.demo.proof import fill, read_records
 from coalesce.run.pipeline import Run
+from coalesce.run.undoing import Wanted
 from coalesce.storage.base import ObjectStore
 from support.buckets import check_finished, look
 from support.servers import ACCEPTED
@@ -29,6 +30,35 @@ async def test_every_record_is_there_once_each_output_has_its_entry_and_a_second
     check_finished(held)
     assert (await Run(store, chosen).coalesce()).outputs.written == 0
     assert await look(store) == held
+    assert not await store.list_uploads("")
+
+
+@pytest.mark.parametrize("gzip_mode", ["single", "members"])
+@pytest.mark.parametrize("layout", ["corporate", "manifest"])
+async def test_a_run_that_is_undone_leaves_every_object_as_it_was(
+    store: ObjectStore, layout: str, gzip_mode: str
+) -> None:
+    """The same names, the same content, and the same bytes unless the text was deflated again."""
+    await fill(store, Shape("data/", layout, objects=60))
+    before = await look(store)
+    said = {key: (await store.head(key)) for key in before}
+    chosen = settings(layout=layout, accept_weaker=ACCEPTED, gzip=gzip_mode)
+    assert (await Run(store, chosen).coalesce()).outputs.written == 6
+    report = await Run(store, settings(accept_weaker=ACCEPTED)).undo(Wanted())
+    assert (report.exit_code, report.undone.outputs, report.undone.sources) == (0, 6, 60), (
+        report.failures
+    )
+    after = await look(store)
+    assert after.keys() == before.keys()
+    for key, data in before.items():
+        head, old = await store.head(key), said[key]
+        assert head is not None
+        assert old is not None
+        assert head.attributes == old.attributes
+        if layout == "corporate" and gzip_mode == "single":
+            assert gzip.decompress(after[key]) == gzip.decompress(data)
+        else:
+            assert after[key] == data
     assert not await store.list_uploads("")
 
 

@@ -52,7 +52,8 @@ class Auditor:
     A record is `owed` as often as it lay there when the audit began, or as others have added it
     since. What others take away or write over is owed no more; what they write twice may be there
     more than once. `excused` records may be missing: others took them in an instant in which no
-    program can notice. Outputs are deleted only where they may grow (`grows`).
+    program can notice. Outputs are deleted only where they may grow (`grows`), or while an undo may
+    be at work (`undoing`), which writes sources too.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Auditor:
     ) -> None:
         self.wrong: list[str] = []
         self.changes = 0
+        self.undoing = False
         self._bucket = bucket
         self._prefix = prefix
         self._state = state
@@ -209,12 +211,16 @@ class Auditor:
                 ours or key.startswith(self._state), f"{key} was written outside of the prefixes"
             )
             self._held(not ours or old is None, f"{key} was written over")
+            given_back = self.undoing and bool(SOURCE.fullmatch(key))
             self._held(
-                not ours or bool(OUTPUT.fullmatch(key)), f"{key} was written and is no output"
+                not ours or given_back or bool(OUTPUT.fullmatch(key)),
+                f"{key} was written and is no output",
             )
             entry = f"{self._ledger}{key}."
             self._held(
-                not ours or any(other.startswith(entry) for other in self._bucket.objects),
+                not ours
+                or given_back
+                or any(other.startswith(entry) for other in self._bucket.objects),
                 f"{key} was written before its ledger entry",
             )
             again = old is not None and old.data == new.data  # after an answer that was lost
@@ -239,8 +245,9 @@ class Auditor:
             self._held(
                 ours or key.startswith(self._state), f"{key} was deleted outside of the prefixes"
             )
+            given_back = self.undoing and bool(OUTPUT.fullmatch(key))
             self._held(
-                not ours or self._grows or bool(SOURCE.fullmatch(key)),
+                not ours or self._grows or given_back or bool(SOURCE.fullmatch(key)),
                 f"{key} was deleted and is no source",
             )
             self.removed += [key] if ours else []

@@ -33,6 +33,7 @@ MODULES = (
     "layout",
     "probe",
     "status",
+    "undo",
     "verify",
 )
 OPTIONS = [option for command in COMMANDS.values() for option in command.options]

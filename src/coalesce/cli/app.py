@@ -18,6 +18,7 @@ from coalesce.cli.command import COMMANDS, WIDTH, Commands, add_command, version
 from coalesce.cli.history_options import EXTRACTION, HISTORY
 from coalesce.cli.layout_options import KEYS, LAYOUT
 from coalesce.cli.options import Values
+from coalesce.cli.undo_options import UNDOING
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -80,6 +81,7 @@ _NOT_RECOVERED = (
     "max_delete",
     *_LEGACY,
 )
+_NOT_UNDONE = (*_NOT_RECOVERED, "ledger")
 
 
 def _add_list(name: str, text: str) -> typer.Typer:
@@ -147,6 +149,23 @@ def status(values: Values) -> int:
     from coalesce.cli.status import show
 
     return show(values)
+
+
+@add_command(
+    app,
+    o.SCOPE.without("layout", "manifests"),
+    UNDOING,
+    o.RUNNING.without(*_NOT_UNDONE),
+    o.STORE,
+    o.OUTPUT.without("save_plan", "metrics_file", "emf", "ping_url"),
+)
+def undo(values: Values) -> int:
+    """Give outputs back as the sources that they were made of, prove them, then delete the
+    outputs.
+    """
+    from coalesce.cli.undo import give_back
+
+    return give_back(values)
 
 
 @add_command(

@@ -140,8 +140,8 @@ class Printer:
             event = {"type": "repeated", "code": count.first.code, "times": count.times}
             _log.error(count.line, extra={"event": event})
 
-    def summary(self, report: Report, min_age: float | None = None) -> None:
-        """Prints the summary. `min_age` is the run's, in seconds.
+    def summary(self, report: Report, min_age: float | None = None, *, undo: bool = False) -> None:
+        """Prints the summary, of an `undo` or of a run. `min_age` is the run's, in seconds.
 
         There is none for a person where nothing could be done: the failures have said so.
         """
@@ -149,12 +149,14 @@ class Printer:
         if self.as_json:
             with self._on_stdout():
                 typer.echo(json.dumps(report.as_json()))
-        elif not self.quiet and (report.groups.seen or not report.failures):
-            from coalesce.cli.tables import plan_table, print_table, summary_table
+        elif not self.quiet and (
+            report.groups.seen or report.undone.outputs or not report.failures
+        ):
+            from coalesce.cli.tables import plan_table, print_table, summary_table, undo_table
 
             table = summary_table if report.plan is None else plan_table
             with self._on_stdout():
-                print_table(table(report, min_age))
+                print_table(undo_table(report) if undo else table(report, min_age))
 
     @asynccontextmanager
     async def progress(self, look: Look) -> AsyncIterator[None]:

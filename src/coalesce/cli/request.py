@@ -136,6 +136,13 @@ class JobOptions(Options):
     parallelise: bool = False
 
 
+class UndoOptions(Options):
+    """Options of `undo`; `run` is the id of a run, empty for outputs of all."""
+
+    run: str = ""
+    dry_run: bool = False
+
+
 class VerifyOptions(Options):
     """Options of `verify`."""
 
@@ -229,6 +236,7 @@ _OWN: dict[str, type[BaseModel]] = {
     "run": JobOptions,
     "plan": JobOptions,
     "recover": JobOptions,
+    "undo": UndoOptions,
     "verify": VerifyOptions,
     "history": HistoryOptions,
     "extract": ExtractOptions,

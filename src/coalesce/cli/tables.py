@@ -150,6 +150,39 @@ def plan_table(report: Report, min_age: float | None = None) -> Block:
     return Stack([scope, Columns(headings, topics), Pairs(rows)])
 
 
+def undo_table(report: Report) -> Block:
+    """What an undo has given back, or would give back."""
+    undone, plan = report.undone, report.plan
+    if plan is None:
+        found = (undone.outputs, undone.sources, undone.bytes)
+        what = "given back and deleted"
+    else:
+        topics = plan.topics
+        found = (
+            sum(topic.outputs for topic in topics),
+            sum(topic.sources for topic in topics),
+            sum(topic.output_bytes for topic in topics),
+        )
+        what = "would be given back; nothing was written"
+    outputs, sources, size = found
+    text = f"{count_of(outputs, 'output')} of {count_of(sources, 'source')}, {human_bytes(size)}"
+    requests, dollars = report.requests, report.cost_usd
+    if plan is not None:
+        requests, dollars = plan.requests, plan.cost_usd
+    rows: list[Row] = [
+        *scope_rows(report.scope),
+        ("run", report.run_id),
+        ("undo", f"{text} {what}"),
+        *_recovered_rows(report.recovered),
+        ("requests", f"{sum(requests.values()):,} (${dollars:.4f} at list price)"),
+        *([] if plan else [("store", _store(report))]),
+        *_end_rows(report),
+    ]
+    if plan is not None and outputs and report.exit_code == ExitCode.DONE:
+        rows[-1] = ("next", "`coalesce undo` with the same options does it")
+    return Pairs(rows)
+
+
 def scope_rows(scope: ScopePart) -> list[Row]:
     """Where a command was at work."""
     shown = scope.prefixes[:_MOST_PREFIXES]

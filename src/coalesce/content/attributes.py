@@ -129,6 +129,23 @@ def everything(said: Attributes) -> Difference:
     return difference(said, Attributes())
 
 
+def restored(first: Difference, differing: Difference) -> Attributes:
+    """What a source says: what the `first` of its output says, as `everything` puts it, but for
+    what the source says otherwise, as `difference` puts it.
+    """
+    headers: dict[str, str] = {}
+    tags: dict[str, str] = {}
+    storage_class = ""
+    for name, value in {**first, **differing}.items():
+        if isinstance(value, dict):
+            tags = value
+        elif value is not None and name == STORAGE_CLASS:
+            storage_class = "" if value == "STANDARD" else value
+        elif value is not None:
+            headers[name] = value
+    return Attributes(headers, tags, storage_class)
+
+
 def first_of(differing: Difference, first: Attributes, rules: AttributeRules) -> str:
     """The first difference that the user did not ask for, in words; empty if there is none."""
     wanted = everything(first)

@@ -360,7 +360,7 @@ async def _check_metadata(store: ObjectStore, output: ExistingOutput) -> Head:
         raise IntegrityError(
             f"{output.key}: disappeared after it was listed",
             key=output.key,
-            hint="coalesce never deletes outputs; find out what did.",
+            hint="Nothing but `coalesce undo` deletes outputs; find out what did.",
         )
     if head.size != output.size:
         raise IntegrityError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ from coalesce.model import Plan
 from coalesce.naming.sources import Sources
 from coalesce.planning.parts import PART_BYTES, PartSizes
 from coalesce.storage.limits import DELETE_PAGE
+
+# Sources whose uploads one undo record names.
+UNDO_PAGE = 250
 
 # Measured with `make bench`, over TLS: CPU seconds of one process for each source and each byte;
 # and its memory besides the budget, for itself and for text that is deflated again.
@@ -84,3 +88,28 @@ def forecast(plans: Iterable[Plan], memory: int, *, single: bool) -> Forecast:
             requests["HeadObject"] += 1 + pages + sum(count > 1 for count in reads)
     memory += _PROCESS_BYTES + single * _TEXT_BYTES
     return Forecast(requests, size, round(work_seconds(sources, size), 1), memory)
+
+
+def forecast_undo(outputs: Iterable[tuple[int, int]], memory: int) -> Forecast:
+    """Forecasts an undo on a store with full guarantees, as `forecast` does a run.
+
+    Args:
+        outputs: Of each output the number of its sources, and its bytes.
+        memory: The budget for bodies in flight, in bytes.
+    """
+    requests: Counter[str] = Counter()
+    sources = size = 0
+    for count, length in outputs:
+        sources += count
+        size += length
+        # Of each source one upload, and a look at it; it may be of several parts.
+        each = dict.fromkeys(("CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"), 1)
+        requests.update({name: times * count for name, times in each.items()})
+        requests["HeadObject"] += count + 4
+        requests["GetObject"] += 1 - (-length // PART_BYTES)  # the ledger entry, and the output
+        # The undo record, rewritten for each page of uploads and before the delete.
+        requests["PutObject"] += 2 - (-count // UNDO_PAGE)
+        requests["ListObjectsV2"] += 4
+        requests["DeleteObject"] += 3  # the output, its ledger entry, the record
+    seconds = round(work_seconds(sources, size), 1)
+    return Forecast(dict(requests), size, seconds, memory + _PROCESS_BYTES)

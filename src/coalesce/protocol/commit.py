@@ -97,7 +97,7 @@ async def complete(
     IntegrityError for an output that is not what was sent, StorageError where nothing can be known.
     """
     session.lease.check()
-    answer = await _send(session, batch, upload_id, parts, expected)
+    answer = await send_complete(session, batch.output, upload_id, parts, expected)
     head = await session.store.head(batch.output)
     if head is not None and head.metadata.get(DIGEST) == batch.digest:
         return await prove(session, batch, head, expected, own=answer is None and not unanswered)
@@ -112,9 +112,9 @@ async def complete(
     return NotCompleted(judge(answer, unanswered), answer)
 
 
-async def _send(
+async def send_complete(
     session: Session,
-    batch: Batch,
+    key: str,
     upload_id: str,
     parts: Sequence[UploadedPart],
     expected: Expected,
@@ -124,11 +124,11 @@ async def _send(
     Without its condition where the store does not keep it: some answer 501 to it.
     """
     create_only = session.rules.capabilities.create_only_complete
-    if not create_only and await session.store.head(batch.output) is not None:
-        return PreconditionFailed(f"{batch.output}: exists", key=batch.output)
+    if not create_only and await session.store.head(key) is not None:
+        return PreconditionFailed(f"{key}: exists", key=key)
     try:
         await session.store.complete_upload(
-            batch.output,
+            key,
             upload_id,
             parts,
             checksum=expected.mode,
@@ -161,10 +161,16 @@ def judge(answer: StorageError, unanswered: bool) -> Blocked:
 async def prove(
     session: Session, batch: Batch, head: Head, expected: Expected, *, own: bool
 ) -> Committed:
-    """The proof that an output is what it must be, by what HEAD says of it.
+    """The proof that an output is what it must be. Raises as `check_head`."""
+    await check_head(session, head, expected, own=own)
+    return Committed(batch, head, expected.crc64, _WITNESS)
+
+
+async def check_head(session: Session, head: Head, expected: Expected, *, own: bool) -> None:
+    """Makes sure that an object is what it must be, by what HEAD says of it.
 
     `own` says that this process's own Complete was answered with success, and so held against the
-    expected checksum by the store. Otherwise a checksum that is missing is no proof, and the output
+    expected checksum by the store. Otherwise a checksum that is missing is no proof, and the object
     is read again. Raises IntegrityError, StorageError.
     """
     if head.size != expected.size:
@@ -176,7 +182,6 @@ async def prove(
         raise IntegrityError(message, key=head.key)
     if not stored and not (own and expected.mode is Checksum.CRC64NVME):
         await _compare_content(session, head, expected)
-    return Committed(batch, head, expected.crc64, _WITNESS)
 
 
 def stored_checksum(head: Head, expected: Expected) -> tuple[str, str]:

@@ -1,5 +1,5 @@
-"""Deleting what was joined (commit protocol, step 6): each source only as the version that was
-read.
+"""Deleting what was joined (commit protocol, step 6), and an output that was given back: each only
+as the version that was read.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from coalesce.errors import (
 )
 from coalesce.model import Kept, Source, Why
 from coalesce.protocol.commit import Committed
+from coalesce.protocol.returned import Returned
 from coalesce.protocol.session import Session
 from coalesce.storage.base import Deleted, DeleteResult
 from coalesce.storage.limits import DELETE_PAGE
@@ -91,6 +92,16 @@ async def delete_sources(session: Session, committed: Committed) -> Deletion:
     except (IntegrityError, StorageError) as failure:
         error = failure
     return tally.total(len(sources), error)
+
+
+async def delete_output(session: Session, returned: Returned) -> DeleteResult:
+    """Deletes an output that was given back, as the version that it was then; what became of it.
+
+    Raises LeaseLost, StorageError.
+    """
+    output = Source(returned.output, returned.size, returned.etag, 0.0, "", 0, 0)
+    (result,) = await _delete_page(session, [output])
+    return result
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Plan records in the bucket: created, changed and removed under a condition, every time.
+"""Records in the bucket: created, changed and removed under a condition, every time.
 
 Whoever holds the record owns the group.
 """
@@ -20,10 +20,10 @@ from coalesce.errors import (
     Unanswered,
     Unavailable,
 )
-from coalesce.model import Batch
+from coalesce.model import Batch, GroupId
 from coalesce.naming.layouts import LAYOUTS, Layout
 from coalesce.protocol.lease import Claim
-from coalesce.protocol.record import PlanRecord, RecordedBatch, encode
+from coalesce.protocol.record import UNDO_MARK, PlanRecord, RecordedBatch, encode
 from coalesce.protocol.record_reader import RecordReader
 from coalesce.protocol.state import record_key
 from coalesce.protocol.writes import write_state
@@ -51,86 +51,52 @@ class StoredRecord:
     size: int
     begin: bytes
 
+    @property
+    def is_undo(self) -> bool:
+        """Whether it says what an undo is at, and is no plan."""
+        return self.begin.startswith(UNDO_MARK)
 
-class HeldRecord:
-    """A plan record of this run's own, or one taken over: every change must match its ETag."""
 
-    def __init__(self, store: ObjectStore, state: str, record: PlanRecord, etag: str) -> None:
-        self.record = record
-        self.key = record_key(state, record.group)
+class Held:
+    """A record of this run's own, or one taken over: every change must match its ETag."""
+
+    def __init__(self, store: ObjectStore, key: str, etag: str) -> None:
+        self.key = key
         self._store = store
         self._etag = etag
-        self._lock = asyncio.Lock()
 
-    @classmethod
-    async def create(cls, store: ObjectStore, state: str, record: PlanRecord) -> HeldRecord:
-        """Records a plan, create-only. Raises GroupOwned where one stands already, StorageError."""
-        key, data = record_key(state, record.group), encode(record)
+    @staticmethod
+    async def write(store: ObjectStore, key: str, data: bytes, group: GroupId) -> str:
+        """Writes a record of a group create-only; its ETag.
+
+        Raises GroupOwned where one stands already, StorageError.
+        """
         try:
-            etag = await write_state(
+            return await write_state(
                 store, key, data, if_none_match=True, content_type=_CONTENT_TYPE
             )
         except PreconditionFailed:
-            message = f"{record.group}: another run's plan record stands on it"
+            message = f"{group}: another run's plan record stands on it"
             raise GroupOwned(message, key=key) from None
-        return cls(store, state, record, etag)
 
-    @classmethod
-    async def read(
-        cls, store: ObjectStore, state: str, key: str, known: Mapping[str, Layout] = LAYOUTS
-    ) -> HeldRecord | None:
-        """The record at a key, None for none. Raises RecordDamaged, StorageError."""
-        stored = await find_record(store, key)
-        return None if stored is None else await cls.of(store, state, stored, known)
-
-    @classmethod
-    async def of(
-        cls,
-        store: ObjectStore,
-        state: str,
-        stored: StoredRecord,
-        known: Mapping[str, Layout] = LAYOUTS,
-    ) -> HeldRecord:
-        """The record that was found, read to its end; `known` are the layouts that it may have.
-
-        Raises RecordDamaged, StorageError.
-        """
-        key, reader, data, at = stored.key, RecordReader(stored.key, state, known), stored.begin, 0
-        while True:
-            for begin in range(0, len(data), _TAKEN_AT_ONCE):
-                reader.feed(data[begin : begin + _TAKEN_AT_ONCE])
-                await asyncio.sleep(0)
-            at += len(data)
-            if at == stored.size:
-                return cls(store, state, reader.finish(), stored.etag)
-            length = min(_READ_AT_ONCE, stored.size - at)
-            data = await _read_range(store, key, stored.etag, at, length)
-
-    async def rewrite(self, record: PlanRecord) -> bool:
-        """Replaces it; False if it is not ours any more. Raises StorageError."""
+    async def write_again(self, data: bytes) -> bool:
+        """Puts other bytes in its place; False if it is not ours any more. Raises StorageError."""
         try:
             self._etag = await write_state(
                 self._store,
                 self.key,
-                encode(record),
+                data,
                 if_match=self._etag,
                 content_type=_CONTENT_TYPE,
             )
         except (PreconditionFailed, NotFound):
             return False
-        self.record = record
         return True
 
     async def stands(self) -> bool:
         """Whether it is there as it was last read or written here. Raises StorageError."""
         head = await self._store.head(self.key)
         return head is not None and head.etag == self._etag
-
-    async def replace(self, batch: Batch, entries: Sequence[RecordedBatch]) -> bool:
-        """Puts other entries in a batch's place; False if the record is not ours any more."""
-        async with self._lock:
-            kept = (entry for entry in self.record.batches if entry.batch.digest != batch.digest)
-            return await self.rewrite(replace(self.record, batches=(*kept, *entries)))
 
     async def remove(self, capabilities: Capabilities, run_id: str, lease: Claim) -> None:
         """Removes it if it is still ours; somebody else's stays.
@@ -185,6 +151,68 @@ class HeldRecord:
                 return False
             return True
         return await self.stands()
+
+
+class HeldRecord(Held):
+    """A plan record."""
+
+    def __init__(self, store: ObjectStore, state: str, record: PlanRecord, etag: str) -> None:
+        super().__init__(store, record_key(state, record.group), etag)
+        self.record = record
+        self._lock = asyncio.Lock()
+
+    @classmethod
+    async def create(cls, store: ObjectStore, state: str, record: PlanRecord) -> HeldRecord:
+        """Records a plan, create-only. Raises GroupOwned where one stands already, StorageError."""
+        key = record_key(state, record.group)
+        etag = await cls.write(store, key, encode(record), record.group)
+        return cls(store, state, record, etag)
+
+    @classmethod
+    async def read(
+        cls, store: ObjectStore, state: str, key: str, known: Mapping[str, Layout] = LAYOUTS
+    ) -> HeldRecord | None:
+        """The plan record at a key, None for none. Raises RecordDamaged, StorageError."""
+        stored = await find_record(store, key)
+        if stored is None or stored.is_undo:
+            return None
+        return await cls.of(store, state, stored, known)
+
+    @classmethod
+    async def of(
+        cls,
+        store: ObjectStore,
+        state: str,
+        stored: StoredRecord,
+        known: Mapping[str, Layout] = LAYOUTS,
+    ) -> HeldRecord:
+        """The plan record that was found, read to its end; `known` are the layouts it may have.
+
+        Raises RecordDamaged, StorageError.
+        """
+        key, reader, data, at = stored.key, RecordReader(stored.key, state, known), stored.begin, 0
+        while True:
+            for begin in range(0, len(data), _TAKEN_AT_ONCE):
+                reader.feed(data[begin : begin + _TAKEN_AT_ONCE])
+                await asyncio.sleep(0)
+            at += len(data)
+            if at == stored.size:
+                return cls(store, state, reader.finish(), stored.etag)
+            length = min(_READ_AT_ONCE, stored.size - at)
+            data = await _read_range(store, key, stored.etag, at, length)
+
+    async def rewrite(self, record: PlanRecord) -> bool:
+        """Replaces it; False if it is not ours any more. Raises StorageError."""
+        if not await self.write_again(encode(record)):
+            return False
+        self.record = record
+        return True
+
+    async def replace(self, batch: Batch, entries: Sequence[RecordedBatch]) -> bool:
+        """Puts other entries in a batch's place; False if the record is not ours any more."""
+        async with self._lock:
+            kept = (entry for entry in self.record.batches if entry.batch.digest != batch.digest)
+            return await self.rewrite(replace(self.record, batches=(*kept, *entries)))
 
 
 async def find_record(store: ObjectStore, key: str) -> StoredRecord | None:

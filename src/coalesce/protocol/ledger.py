@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from json.encoder import encode_basestring_ascii
 from typing import Annotated, Literal
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coalesce.content.attributes import everything
 from coalesce.errors import AccessDenied, NotFound, RecordDamaged, TooLong
-from coalesce.model import Batch, Codec, TransferredBatch
+from coalesce.model import Batch, Codec, TransferredBatch, UploadedPart
 from coalesce.naming.layouts import codec_of
 from coalesce.protocol.session import GroupRules, Session
 from coalesce.protocol.state import entry_key
@@ -79,13 +79,18 @@ class EntryHeader(Expected):
 
 def expect(rules: GroupRules, transferred: TransferredBatch) -> Expected:
     """What the output of these parts must be."""
+    return expect_parts(rules, transferred.parts, transferred.crc64)
+
+
+def expect_parts(rules: GroupRules, parts: Sequence[UploadedPart], crc64: int) -> Expected:
+    """What an object of these parts must be, whose CRC64NVME in all is known."""
     mode = rules.capabilities.checksum
     composite = ""
     if mode is Checksum.CRC32:
-        composite = checksums.composite([part.checksum for part in transferred.parts])
+        composite = checksums.composite([part.checksum for part in parts])
     return Expected(
-        size=transferred.size,
-        crc64=checksums.encode(transferred.crc64),
+        size=sum(part.size for part in parts),
+        crc64=checksums.encode(crc64),
         mode=mode,
         composite=composite,
     )

@@ -12,8 +12,9 @@ from coalesce.errors import CoalesceError, RecordDamaged, StorageError
 from coalesce.model import Group, GroupId
 from coalesce.naming.layouts import Layout
 from coalesce.naming.sources import Places, Sources, SourcesBuilder
-from coalesce.protocol.held import HeldRecord
+from coalesce.protocol.held import HeldRecord, find_record
 from coalesce.protocol.record import PlanRecord
+from coalesce.protocol.undo_record import HeldUndo, unfinished
 from coalesce.storage.base import ObjectStore
 
 
@@ -25,12 +26,16 @@ async def read_records(
     on_failure: Callable[[CoalesceError], None],
 ) -> dict[GroupId, PlanRecord]:
     """The plan records at these keys, of the layouts that are `known`; of each that cannot be read
-    `on_failure` is told.
+    `on_failure` is told, and of each undo that is not finished.
     """
     records: dict[GroupId, PlanRecord] = {}
     for key in keys:
         try:
-            held = await HeldRecord.read(store, state, key, known)
+            stored = await find_record(store, key)
+            if stored is not None and stored.is_undo:
+                on_failure(unfinished(HeldUndo.of(store, state, stored).record))
+                continue
+            held = None if stored is None else await HeldRecord.of(store, state, stored, known)
         except (RecordDamaged, StorageError) as error:
             on_failure(error)
             continue

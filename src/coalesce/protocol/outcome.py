@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from coalesce.errors import CoalesceError
-from coalesce.model import CommittedOutput, Kept
+from coalesce.model import CommittedOutput, Kept, UndoneOutput
 from coalesce.naming.layout_data import Offsets
 from coalesce.naming.sources import offsets_of
 from coalesce.protocol.commit import Committed
@@ -27,6 +27,7 @@ class GroupOutcome:
         kept: Sources that stay, and why.
         failures: What went wrong.
         unsettled: Its plan record stays.
+        undone: Outputs that were given back as their sources.
         unlike: What one says of itself that is not joined with its neighbours, in words.
         stale: Sources were no longer as they were listed: the group is to be listed again.
     """
@@ -39,6 +40,7 @@ class GroupOutcome:
     more: int = 0
     kept: list[Kept] = field(default_factory=list)
     failures: list[CoalesceError] = field(default_factory=list)
+    undone: list[UndoneOutput] = field(default_factory=list)
     unsettled: bool = False
     stale: bool = False
     unlike: str = ""

@@ -17,6 +17,9 @@ from coalesce.model import Batch, GroupId
 # A record of more is neither written nor believed: one of a few bytes could fill the memory.
 MOST_SOURCES = 4_000_000
 
+# What an undo record begins with, which stands where a plan record could.
+UNDO_MARK = b"undo\n"
+
 _WRITTEN_AT_ONCE = 1000
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from coalesce.errors import CoalesceError, GroupOwned, IntegrityError, LeaseLost, RecordDamaged
 from coalesce.listing.pages import all_pages
-from coalesce.model import Batch
+from coalesce.model import Batch, GroupId
 from coalesce.naming.sources import Places, Sources
 from coalesce.protocol.commit import DIGEST, Committed, prove
 from coalesce.protocol.deletion import delete_sources
@@ -20,6 +20,8 @@ from coalesce.protocol.record import RecordedBatch
 from coalesce.protocol.reproof import expect_from_sources
 from coalesce.protocol.round import settle_record
 from coalesce.protocol.session import Session
+from coalesce.protocol.undo import settle_undo
+from coalesce.protocol.undo_record import HeldUndo, unfinished
 from coalesce.stop import Stop
 from coalesce.storage.base import Head
 
@@ -52,12 +54,16 @@ async def recover(
         if stored is None:
             await remove_tombstone(session.store, key, is_alive, rules.run_id, session.lease)
             return None
+        if stored.is_undo:
+            undo = HeldUndo.of(session.store, session.rules.state, stored)
+            left_by = undo.record.run_id
+            await _leave_to_living(undo.record.group, key, left_by, is_alive)
+            await _settle_undo(session, undo, outcome)
+            return left_by
         async with session.capacity.memory.hold(_MEMORY * stored.size):
             held = await HeldRecord.of(session.store, rules.state, stored, rules.known)
             left_by = held.record.run_id
-            if await is_alive(left_by):
-                message = f"{held.record.group}: run {left_by} works on it"
-                raise GroupOwned(message, key=key)
+            await _leave_to_living(held.record.group, key, left_by, is_alive)
             # The dead run may have worked with another layout: its names and contents are its own.
             rules = replace(rules, layout=rules.known[held.record.layout])
             await _Recovery(replace(session, rules=rules), held, stop, outcome).run()
@@ -67,6 +73,25 @@ async def recover(
         outcome.failures.append(error)
         outcome.unsettled = True
     return left_by
+
+
+async def _leave_to_living(
+    group: GroupId, key: str, run_id: str, is_alive: Callable[[str], Awaitable[bool]]
+) -> None:
+    """Raises GroupOwned if the run that has written a record, by its id, is alive."""
+    if await is_alive(run_id):
+        raise GroupOwned(f"{group}: run {run_id} works on it", key=key)
+
+
+async def _settle_undo(session: Session, held: HeldUndo, outcome: GroupOutcome) -> None:
+    """Settles an undo record, unless the run is to leave those alone: what a person has taken back
+    is not for a nightly run to join again. Raises GroupOwned, LeaseLost.
+    """
+    if session.rules.undo:
+        await settle_undo(session, held, outcome)
+        return
+    outcome.unsettled = True
+    outcome.failures.append(unfinished(held.record))
 
 
 class _Recovery:

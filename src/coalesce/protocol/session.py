@@ -20,9 +20,9 @@ class GroupRules:
     """The same for all groups of a run, in whichever of its processes they are worked on.
 
     `delete` off commits outputs and keeps sources and plan records; `ledger` off removes the ledger
-    entries with the plan record. `known` are all layouts that records of earlier runs may have. A
-    plan record holds at most `round_batches` batches and `round_sources` sources: a larger group
-    takes several rounds.
+    entries with the plan record; `undo` on settles the undo records of dead runs too. `known` are
+    all layouts that records of earlier runs may have. A plan record holds at most `round_batches`
+    batches and `round_sources` sources: a larger group takes several rounds.
     """
 
     state: str
@@ -34,6 +34,7 @@ class GroupRules:
     check: bool = True
     delete: bool = True
     ledger: bool = True
+    undo: bool = False
     attributes: AttributeRules = field(default_factory=AttributeRules)
     sizes: PartSizes = field(default_factory=PartSizes)
     known: Mapping[str, Layout] = field(default_factory=lambda: LAYOUTS)

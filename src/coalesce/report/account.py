@@ -7,17 +7,23 @@ import datetime as dt
 import enum
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from coalesce import __version__
 from coalesce.errors import AccessDenied, CoalesceError, first_failure
 from coalesce.exits import ExitCode
 from coalesce.listing.groups import Listing
-from coalesce.model import CommittedOutput, Group, GroupId, Kept, Plan, Source, Why
+from coalesce.model import CommittedOutput, Group, GroupId, Kept, Plan, Source, UndoneOutput, Why
 from coalesce.naming.sources import Sources
 from coalesce.planning.forecast import Forecast
 from coalesce.protocol.outcome import GroupOutcome
-from coalesce.report.events import Event, WarningEvent, failure_event
+from coalesce.report.events import (
+    Event,
+    WarningEvent,
+    failure_event,
+    planned_event,
+    undone_event,
+)
+from coalesce.report.listed import ListedGroup
 from coalesce.report.locations import Locations
 from coalesce.report.prices import cost
 from coalesce.report.report import (
@@ -44,6 +50,7 @@ class Phase(enum.Enum):
     SETTLING = "settling"
     PLANNING = "planning"
     JOINING = "joining"
+    UNDOING = "undoing"
     WAITING = "waiting"
     ENDING = "ending"
 
@@ -56,30 +63,6 @@ def new_report(run_id: str, settings: Settings, prefixes: Iterable[str]) -> Repo
         started=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         scope=ScopePart.of(settings, prefixes),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class ListedGroup:
-    """How much of a group a listing has shown: its sources, their bytes, and all its keys.
-
-    `growing` of the sources are outputs of earlier runs.
-    """
-
-    group: GroupId
-    sources: int
-    bytes: int
-    keys: int
-    key_characters: int
-    growing: int = 0
-
-    @classmethod
-    def of(cls, group: Group) -> ListedGroup:
-        """Measures a group."""
-        keys = [*(source.key for source in group.sources), *(out.key for out in group.outputs)]
-        sizes = Sources.of(group.id.prefix, group.sources).sizes()
-        characters = sum(map(len, keys))
-        count, growing = len(group.sources), len(group.growing)
-        return cls(group.id, count, sum(sizes), len(keys), characters, growing)
 
 
 class Account:
@@ -166,15 +149,8 @@ class Account:
             key_characters = sum(len(source.key) for source in batch.sources)
             self.report.path_list.after += self._characters(1, len(batch.output))
             self.report.path_list.after -= self._characters(len(batch.sources), key_characters)
-            self._emit(
-                {
-                    "type": "planned",
-                    "group": str(group.id),
-                    "key": batch.output,
-                    "sources": len(batch.sources),
-                    "bytes": batch.size,
-                }
-            )
+            event = planned_event(str(group.id), batch.output, len(batch.sources), batch.size)
+            self._emit(event)
         if not plan.batches:
             self.report.groups.left += 1
 
@@ -223,13 +199,28 @@ class Account:
             return
         for kept in outcome.kept:
             self._emit_kept(kept)
-        for error in outcome.failures:
-            self.add_failure(error, group)
+        self.count_undone(outcome, group)
         if became == "settled":
             recovered.groups += 1
         else:
             recovered.unsettled_groups += 1
             self.report.worsen(ExitCode.TRANSIENT)
+
+    def count_planned_undo(self, output: UndoneOutput, group: GroupId) -> None:
+        """Counts what an undo would give back, and emits an event for it."""
+        for share in self._shares(group.prefix, group.topic):
+            share.sources += output.sources
+            share.outputs += 1
+            share.output_bytes += output.size
+        self._emit(planned_event(str(group), output.key, output.sources, output.size))
+
+    def count_undone(self, outcome: GroupOutcome, group: str) -> None:
+        """Counts what was given back in a group, and adds the group's failures."""
+        for output in outcome.undone:
+            self.report.undone.add_output(output)
+            self._emit(undone_event(output, group))
+        for error in outcome.failures:
+            self.add_failure(error, group)
 
     def count_group(self, outcome: GroupOutcome, group: Group, plan: Plan, rest: Why) -> None:
         """Counts a group that this run has listed and worked on.
@@ -335,7 +326,8 @@ class Account:
             report.worsen(stop.code)
         report.stopped_by = stop.limit
         planned = report.plan is not None and any(topic.outputs for topic in report.plan.topics)
-        no_outputs = not (report.outputs.written or report.outputs.recovered or planned)
+        done = report.outputs.written or report.outputs.recovered or report.undone.outputs
+        no_outputs = not (done or planned)
         if self._denied and no_outputs and not report.recovered.groups:
             report.worsen(ExitCode.CONFIGURATION)  # the role is wrong, not a group
         if error_on_nothing and report.exit_code == ExitCode.DONE and no_outputs:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, TypeAlias, get_args
 from pydantic import Field
 from typing_extensions import TypedDict, TypeIs
 
+from coalesce.model import UndoneOutput
 from coalesce.report.report import Failure
 
 WarningKind = Literal["waiting", "leased", "unfinished", "empty", "unmatched", "unparsed", "worker"]
@@ -38,13 +39,32 @@ class OutputEvent(TypedDict):
 
 
 class PlannedEvent(TypedDict):
-    """A run would write this output; `bytes` are those of its sources."""
+    """A run would write this output, whose sources have so many `bytes`; or an undo would give it
+    back, and they are its own.
+    """
 
     type: Literal["planned"]
     group: str
     key: str
     sources: Count
     bytes: Count
+
+
+class UndoneEvent(TypedDict):
+    """An output was given back as its sources, and deleted.
+
+    `written` are those of its `sources` that were not there before, `bytes` those of the output,
+    and `unnoted` the sources that say what the first one says, since the ledger does not know
+    better.
+    """
+
+    type: Literal["undone"]
+    group: str
+    key: str
+    sources: Count
+    written: Count
+    bytes: Count
+    unnoted: Count
 
 
 class LeftEvent(TypedDict):
@@ -105,7 +125,13 @@ class VerifiedEvent(TypedDict):
 
 
 Event: TypeAlias = (
-    OutputEvent | PlannedEvent | LeftEvent | FailureEvent | WarningEvent | ProgressEvent
+    OutputEvent
+    | PlannedEvent
+    | UndoneEvent
+    | LeftEvent
+    | FailureEvent
+    | WarningEvent
+    | ProgressEvent
 )
 """What a run emits."""
 
@@ -116,6 +142,24 @@ _WARNINGS = frozenset(get_args(WarningKind))
 def is_warning(event: Event) -> TypeIs[WarningEvent]:
     """Whether an event is a warning."""
     return event["type"] in _WARNINGS
+
+
+def planned_event(group: str, key: str, sources: int, size: int) -> PlannedEvent:
+    """The event of an output that is planned, of a group by its name; `size` is in bytes."""
+    return {"type": "planned", "group": group, "key": key, "sources": sources, "bytes": size}
+
+
+def undone_event(output: UndoneOutput, group: str) -> UndoneEvent:
+    """The event of an output that was given back; `group` is its group's name."""
+    return {
+        "type": "undone",
+        "group": group,
+        "key": output.key,
+        "sources": output.sources,
+        "written": output.written,
+        "bytes": output.size,
+        "unnoted": output.unnoted,
+    }
 
 
 def failure_event(failure: Failure) -> FailureEvent:

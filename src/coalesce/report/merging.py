@@ -31,6 +31,7 @@ from coalesce.report.report import (
     StorePart,
     TopicPart,
 )
+from coalesce.report.undone import UndonePart
 
 _Name = TypeVar("_Name", bound=Hashable)
 
@@ -127,6 +128,7 @@ def merge(reports: Sequence[Report]) -> MergedReport:
         sources=_merge_sources(attempts),
         outputs=_merge_outputs(reports, recovered),
         recovered=recovered,
+        undone=_merge_undone(reports),
         offsets=_merge_offsets(attempts),
         attributes=_merge_attributes(reports),
         path_list=_merge_path_lists(attempts),
@@ -261,6 +263,14 @@ def _merge_recovered(reports: Sequence[Report], last: Sequence[Report]) -> Recov
         total.unsettled_groups -= unsettled if settled else max(0, unsettled - 1)
         record = (settled or said)[-1]
         total.add_record(record.model_copy(update={"outputs": max(outputs)}))
+    return total
+
+
+def _merge_undone(reports: Iterable[Report]) -> UndonePart:
+    """What was given back, each output by one run."""
+    total = UndonePart()
+    for report in reports:
+        total.add(report.undone.outputs, report.undone.sources, report.undone.bytes)
     return total
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from coalesce.errors import CoalesceError
 from coalesce.exits import exit_code_of, worst
 from coalesce.model import CommittedOutput, Why
+from coalesce.report.undone import UndonePart
 from coalesce.settings import Settings
 
 PATH_LIST_LIMIT = 2**31 - 1
@@ -293,6 +294,7 @@ class Report(_Part):
     sources: SourcesPart = Field(default_factory=SourcesPart)
     outputs: OutputsPart = Field(default_factory=OutputsPart)
     recovered: RecoveredPart = Field(default_factory=RecoveredPart)
+    undone: UndonePart = Field(default_factory=UndonePart)
     offsets: OffsetsPart = Field(default_factory=OffsetsPart)
     attributes: AttributesPart = Field(default_factory=AttributesPart)
     path_list: PathListPart = Field(default_factory=PathListPart)

@@ -22,7 +22,8 @@ from coalesce.protocol.round import work_on_group
 from coalesce.protocol.session import Session
 from coalesce.protocol.state import record_key
 from coalesce.report import warnings
-from coalesce.report.account import Account, ListedGroup
+from coalesce.report.account import Account
+from coalesce.report.listed import ListedGroup
 from coalesce.run.division import is_shared, processes_worth, work_of
 from coalesce.run.settlement import Settlement
 from coalesce.run.workers import Workers

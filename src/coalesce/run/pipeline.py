@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
+from dataclasses import replace
 
 from coalesce.clock import boottime
 from coalesce.planning.plan_files import PlanFile, PlannedGroup
@@ -29,6 +30,7 @@ from coalesce.run.settlement import (
     watch,
 )
 from coalesce.run.start import new_run_id, probe_store, try_own_layout
+from coalesce.run.undoing import UndoQueue, Wanted, plan_undo
 from coalesce.run.workers import Workers, usage_of_run
 from coalesce.run.workload import Workload
 from coalesce.settings import Settings
@@ -121,13 +123,26 @@ class Run:
         """Lists and plans, and writes nothing."""
         return await self._report(self._plan())
 
+    async def undo(self, wanted: Wanted) -> Report:
+        """Finishes what earlier runs left, then gives outputs back as the sources they were."""
+        return await self._report(self._run(join=False, wanted=wanted))
+
+    async def plan_undo(self, wanted: Wanted) -> Report:
+        """Finds the outputs that `undo` would give back, and writes nothing."""
+        return await self._report(self._plan_undo(wanted))
+
     async def _plan(self) -> None:
         await self._store.check_access(self._workload.prefixes[0])
         await try_own_layout(self._store, self._workload)
         self._account.phase = Phase.PLANNING
         self.lines = await plan_all(self._store, self._workload, self._account, self.stop)
 
-    async def _run(self, *, join: bool) -> None:
+    async def _plan_undo(self, wanted: Wanted) -> None:
+        await self._store.check_access(self._workload.prefixes[0])
+        self._account.phase = Phase.PLANNING
+        await plan_undo(self._store, self._workload, wanted, self._account)
+
+    async def _run(self, *, join: bool, wanted: Wanted | None = None) -> None:
         store, workload, workers = self._store, self._workload, self._workers
         state = self._settings.state_prefix
         await store.check_access(workload.prefixes[0])
@@ -138,21 +153,26 @@ class Run:
         lease = Lease(store, state, claim, self._clock, workers.expiry if workers else None)
         async with lease.hold():
             rules = self._tune(await probe_store(store, lease, workload, self.report))
+            rules = replace(rules, undo=not join)
             assignment = Assignment.of(rules, self._settings)
             session = assignment.session(store, lease)
             self._capacity = session.capacity
             async with workers.assigned(assignment, lease, self.stop) if workers else nullcontext():
-                settled = await self._settle_and_join(session, leftovers, join=join)
+                settled = await self._settle_and_work(session, leftovers, wanted, join=join)
             if settled:
                 await clean_up_own(session, workload.ground, lease)
 
-    async def _settle_and_join(self, session: Session, leftovers: Leftovers, *, join: bool) -> bool:
+    async def _settle_and_work(
+        self, session: Session, leftovers: Leftovers, wanted: Wanted | None, *, join: bool
+    ) -> bool:
         """Settles what dead runs left, joins, then settles and joins what died meanwhile.
 
-        Without `join` it only settles. Returns whether no plan record of this run's own stands.
+        Without `join` it only settles, or gives back what is `wanted`. Returns whether no record of
+        this run's own stands.
         """
         ground, account, stop = self._workload.ground, self._account, self.stop
-        groups = GroupQueue(session, self._workload, account, stop, self._workers)
+        work = self._queue(session, wanted)
+        works = join or wanted is not None
         rivals = Rivals.of(leftovers.rivals, ground)
         for rival in rivals.dead:
             if not ground.holds(rival):
@@ -161,9 +181,9 @@ class Run:
             account.phase = Phase.SETTLING
             found = await settle(session, leftovers.records, rivals, ground, account, stop)
             await clean_up(session, ground, rivals, account)
-            if join:
-                account.phase = Phase.JOINING
-                await groups.work_on_all(found.standing)
+            if works:
+                account.phase = Phase.JOINING if join else Phase.UNDOING
+                await work.work_on_all(found.standing)
             account.phase = Phase.WAITING if rivals.alive else Phase.ENDING
             ended = await wait_for(watches, rivals, account, stop)
         account.phase = Phase.ENDING
@@ -172,21 +192,27 @@ class Run:
             last = await settle(session, found.owned, rivals, ground, account, stop, last_try=True)
             await clean_up(session, ground, rivals, account)
             late = [key for key in found.owned if key not in last.standing]
-            if join and late:
-                await groups.work_on_late(late)
+            if works and late:
+                await work.work_on_late(late)
             found = found.followed_by(last)
-        known = {*found.unsettled, *groups.own}
+        known = {*found.unsettled, *work.own}
         late_found, settled = await settle_late(session, known, ground, account, stop)
-        if join:
-            await groups.work_on_late(settled)
+        if works:
+            await work.work_on_late(settled)
         found = found.completed_by(late_found, settled)
-        if join:
-            groups.count_deferred(found)
+        if works:
+            work.count_deferred(found)
         else:
             account.count_leased_records(len(found.owned))
             if not stop.stopping:
                 await warn_of_no_keys(session.store, ground.roots, self._settings, account)
-        return not groups.own
+        return not work.own
+
+    def _queue(self, session: Session, wanted: Wanted | None) -> GroupQueue | UndoQueue:
+        workload, account = self._workload, self._account
+        if wanted is None:
+            return GroupQueue(session, workload, account, self.stop, self._workers)
+        return UndoQueue(session, workload, account, self.stop, wanted)
 
     async def _report(self, job: Awaitable[None]) -> Report:
         try:
