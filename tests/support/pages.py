@@ -75,14 +75,16 @@ def calls_in(line: str) -> list[list[str]]:
     words.whitespace_split = True
     calls: list[list[str]] = []
     call: list[str] | None = None
+    before = ""
     for word in words:
         if set(word) <= set("|&;<>()"):
             call = None
         elif call is not None:
             call.append(word)
-        elif word in _PROGRAM:
+        elif word in _PROGRAM and before != "-n":  # the namespace of kubectl
             call = []
             calls.append(call)
+        before = word
     return calls
 
 
