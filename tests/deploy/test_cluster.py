@@ -29,7 +29,6 @@ pytestmark = [
         reason="needs a Kubernetes API server: make test-cluster builds and starts one",
     ),
     pytest.mark.timeout(300),
-    pytest.mark.xdist_group("cluster"),
 ]
 
 
