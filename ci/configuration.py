@@ -23,6 +23,7 @@ WIDTH = 98
 # What a run cannot do without, and examples of what it does without by default.
 _NEEDED: dict[str, object] = {"bucket": "my-bucket", "prefix": ["storage/events"]}
 _UNSET: dict[str, object] = {
+    "grow": "64MB",
     "max_groups": 100,
     "max_bytes": "10GB",
     "max_delete": 100_000,
