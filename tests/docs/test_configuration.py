@@ -46,7 +46,7 @@ def test_the_full_file_says_what_holds_without_it(tmp_path: Path) -> None:
     values = {name: setting["value"] for name, setting in found.items()}
     place = {"bucket": "my-bucket", "prefix": ["storage/events"]}
     assert values == {name: setting["value"] for name, setting in usual.items()} | place
-    unset = {"max-groups", "max-bytes", "max-delete", "deadline"}
+    unset = {"max-groups", "max-bytes", "max-delete", "deadline", "grow", "layouts"}
     assert {n for n, s in found.items() if s["origin"] != "file"} == unset | {"output"}
 
 
