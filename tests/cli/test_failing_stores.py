@@ -83,7 +83,9 @@ async def test_verify_ends_in_one_line_once_its_token_expires() -> None:
     def reply(request: Request) -> bytes:
         if request.method == "HEAD":
             return head.removesuffix(b"12345")
-        return EXPIRED if request.path.endswith(".gz") else answer(OUTPUTS)
+        if request.path.endswith(".gz"):
+            return EXPIRED
+        return answer(OUTPUTS if request.query.get("prefix") == "data/" else EMPTY_LISTING)
 
     async with serving(store_of(reply)) as server:
         code, out, err = await coalesce(server, "verify", "-b", "b", "-p", "data", "--deep")
