@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from coalesce.cli.app import app
-from coalesce.cli.files import check_writable
+from coalesce.library.files import check_writable
 from coalesce.cli.log import set_up_log
 from coalesce.cli.origins import file_spellings, gather, read_file
 from coalesce.cli.output import Printer

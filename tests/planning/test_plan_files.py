@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from coalesce.cli.plans import planned_settings
+from coalesce.library.plans import planned_settings
 from coalesce.errors import ConfigurationError, UsageError
 from coalesce.planning.plan_files import PlanFile, load
 from coalesce.report.report import Report

@@ -23,7 +23,14 @@ from coalesce.storage.memory.store import Request
 from coalesce.storage.s3 import S3Options
 from coalesce.transfer.limits import Capacity
 
-MODULES = ("demo", "files", "generate", "jobs", "layout", "probe", "status", "verify")
+OPENING = (
+    "cli.demo",
+    "cli.generate",
+    "cli.layout",
+    "cli.probe",
+    "library.files",
+    "library.jobs",
+)
 OPTIONS = [option for command in COMMANDS.values() for option in command.options]
 
 Said = Mapping[str, object]
@@ -208,10 +215,10 @@ def watching(sight: Sight, *, terminal: bool) -> Iterator[None]:
         await asyncio.Event().wait()
 
     with pytest.MonkeyPatch.context() as patched:
-        for module in MODULES:
-            patched.setattr(f"coalesce.cli.{module}.open_s3", opened)
+        for module in OPENING:
+            patched.setattr(f"coalesce.{module}.open_s3", opened)
         patched.setattr("coalesce.cli.demo.embedded_server", lambda: nullcontext("memory"))
-        patched.setattr("coalesce.cli.jobs.Workers", lambda n, o: _NoWorkers(n, o, sight))
+        patched.setattr("coalesce.library.jobs.Workers", lambda n, o: _NoWorkers(n, o, sight))
         patched.setattr("coalesce.run.division.usable_cpus", lambda: 3)
         patched.setattr("coalesce.cli.output.Printer._bar", bar)
         patched.setattr("typer.testing._NamedTextIOWrapper.isatty", lambda _: terminal)

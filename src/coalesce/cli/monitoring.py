@@ -14,7 +14,7 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from coalesce.cli.files import reason_of, report_path
+from coalesce.library.files import reason_of, report_path
 from coalesce.cli.output import print_line
 from coalesce.cli.request import OutputOptions
 from coalesce.clock import boottime

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import typer
 
 from coalesce.cli.columns import printable
-from coalesce.cli.files import reason_of, report_path, write_text
+from coalesce.library.files import reason_of, report_path, write_text
 from coalesce.cli.log import above_bar
 from coalesce.cli.progress import Pace, Watched
 from coalesce.cli.request import OutputOptions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
-from coalesce.cli.files import check_writable, read_texts, reason_of, write_text
+from coalesce.library.files import check_writable, read_texts, reason_of, write_text
 from coalesce.cli.options import Values
 from coalesce.cli.output import on_stdout, print_failures, print_line
 from coalesce.cli.request import OutputOptions, ReportOptions, StoreOptions, parse

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -11,14 +11,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     model_validator,
 )
 from pydantic.fields import FieldInfo
 
 from coalesce.cli.options import Values
-from coalesce.cli.refusal import refusal_of
-from coalesce.errors import UsageError
+from coalesce.library.refusal import parse as parse
 from coalesce.settings import Bucket, LayoutName, Prefix, Seconds, Settings, as_directory
 
 if TYPE_CHECKING:
@@ -208,9 +206,6 @@ _OWN: dict[str, type[BaseModel]] = {
 FILE_NAMES = frozenset(name for model in _SHARED for name in model.model_fields)
 """Names of settings, which a configuration file may use beside the names of options."""
 
-_Model = TypeVar("_Model", bound=BaseModel)
-
-
 def field_of(command: str, name: str) -> FieldInfo | None:
     """The field that takes an option's value, with its default and its choices.
 
@@ -218,30 +213,6 @@ def field_of(command: str, name: str) -> FieldInfo | None:
     """
     models = (_OWN[command], *_SHARED) if command in _OWN else _SHARED
     return next((model.model_fields[name] for model in models if name in model.model_fields), None)
-
-
-def parse(model: type[_Model], values: Values) -> _Model:
-    """The part of the values that a model takes.
-
-    Raises UsageError, which says of every option that is wrong what it should be.
-    """
-    chosen = {name: value for name, value in values.items() if name in model.model_fields}
-    for name, value in chosen.items():
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and not _is_sendable(text):
-                from coalesce.storage.s3.origin import strip_userinfo
-
-                shown = strip_userinfo(text)
-                raise UsageError(f"--{name.replace('_', '-')} {shown!r}: not text in UTF-8")
-    try:
-        return model.model_validate(chosen)
-    except ValidationError as error:
-        said = (refusal_of(model, entry) for entry in error.errors())
-        raise UsageError("; ".join(dict.fromkeys(said))) from error
-
-
-def _is_sendable(text: str) -> bool:
-    return "\0" not in text and text.encode(errors="ignore").decode() == text
 
 
 @dataclass(frozen=True, slots=True)

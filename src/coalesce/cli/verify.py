@@ -14,11 +14,11 @@ from coalesce.cli.output import on_stdout, print_line
 from coalesce.cli.request import Request, VerifyOptions, parse
 from coalesce.cli.tables import pairs, print_table
 from coalesce.exits import meaning_of
-from coalesce.inspect.verify import Verification, verify
+from coalesce.library.jobs import Verification
+from coalesce.library.jobs import prove as prove_outputs
 from coalesce.report.failure_kinds import FailureTally
 from coalesce.report.report import Failure
 from coalesce.report.units import human_bytes
-from coalesce.storage.s3 import open_s3
 
 
 def prove(values: Values) -> int:
@@ -41,8 +41,7 @@ async def _prove(request: Request, deep: bool) -> int:
             if count.times == 1:
                 typer.echo(printable(count.line), err=True)
 
-    async with open_s3(request.store) as store:
-        result = await verify(store, request.settings, deep=deep, emit=emit)
+    result = await prove_outputs(request.settings, request.store, emit, deep=deep)
     if as_json:
         print_line(json.dumps(result.model_dump(mode="json", by_alias=True)))
     else:

@@ -1,14 +1,15 @@
-"""Saved plans: `plan --save-plan` and `run --plan`."""
+"""Saved plans: made by a dry run, executed by the shards of a run."""
 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 
 from coalesce import __version__
-from coalesce.cli.files import read_text, reason_of, write_text
-from coalesce.cli.options import Values
-from coalesce.cli.request import parse
 from coalesce.errors import CoalesceError, ConfigurationError, UsageError
+from coalesce.library.files import read_text, reason_of, write_text
+from coalesce.library.refusal import parse
+from coalesce.naming.shards import WHOLE
 from coalesce.planning.plan_files import PlanFile, load
 from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
@@ -31,10 +32,11 @@ async def read_plan(path: str, options: S3Options) -> PlanFile:
     return load(text, path)
 
 
-def planned_settings(values: Values, plan: PlanFile, today: dt.date) -> Settings:
+def planned_settings(values: Mapping[str, object], plan: PlanFile, today: dt.date) -> Settings:
     """The settings of a run that executes a plan: scope and limits are the plan's.
 
-    Raises UsageError where the values ask for something else.
+    `values` are what was said of the settings, by their names. Raises UsageError where they ask for
+    something else.
     """
     options = {"gzip": "members"} | plan.header.options  # which version 0.1 knew no other of
     if options["gzip"] == "single" and values.get("check") is False:
@@ -56,6 +58,15 @@ def planned_settings(values: Values, plan: PlanFile, today: dt.date) -> Settings
             hint="Leave these options out, since the plan has its own; or plan again.",
         )
     return chosen
+
+
+def check_whole(settings: Settings) -> None:
+    """Raises UsageError for settings of a single shard: no plan of it is saved."""
+    if settings.shard != WHOLE:
+        raise UsageError(
+            "a saved plan covers all shards",
+            hint="Give --shard to `run --plan` instead; here leave it out, or say --shard 0/1.",
+        )
 
 
 async def save_plan(path: str, run: Run, settings: Settings, options: S3Options) -> None:
