@@ -182,6 +182,7 @@ LEGACY = {
 ONE_TOPIC: dict[str, object] = {"topic": ["t"], "partition": ["0"], "exclude": ["data/2026/*"]}
 RUN = {
     **scope(outputs),
+    "files_from": Case("list.txt", outputs, ["t_0_1_2"]),
     **batching(count(outputs)),
     **ATTRIBUTES,
     "check": Case(False, code, 0, fill=lakes.spoilt),
@@ -224,6 +225,7 @@ NOT_PLANNED = (
 )
 PLAN = {
     **scope(planned),
+    "files_from": Case("list.txt", planned, ["t_0_1_2"]),
     **batching(count(planned)),
     **{name: same(RUN[name].value) for name in NOT_PLANNED},
     **{name: same(ATTRIBUTES[name].value, more=ATTRIBUTES[name].more) for name in ATTRIBUTES},
@@ -320,6 +322,7 @@ USUAL = {name: _PLACE | {"min_age": "0"} for name in ("run", "plan", "status")} 
 def folder(tmp_path: Path) -> Path:
     """Where the commands are started: with a saved plan and a configuration file."""
     (tmp_path / "other.toml").write_text('bucket = "other"\n')
+    (tmp_path / "list.txt").write_text("data/t_0_1-1.jsonl.gz\ndata/t_0_2-2.jsonl.gz\n")
     asked = USUAL["plan"] | {"include": ["data/t_1*"], "save_plan": "plan.jsonl"}
     done = invoke(["plan", *typed("plan", asked)], {"b": lakes.lake()}, folder=tmp_path)
     assert done.code == 0, done.stderr

@@ -54,7 +54,7 @@ def test_recover_settles_what_a_killed_run_left_and_joins_nothing_new() -> None:
     bucket = copy.deepcopy(lakes.unfinished())
     with opening({"b": bucket}):
         report = coalesce.recover(chosen(prefix=["data", "more"]))
-    assert (report.exit_code, report.outputs.written, report.recovered.groups) == (0, 0, 1)
+    assert (report.exit_code, report.outputs.written, report.recovered.groups) == (0, 0, 2)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +131,24 @@ def test_failures_of_groups_are_returned() -> None:
         4,
         ["CorruptSource"],
     )
+
+
+def test_only_the_keys_that_are_given_are_joined() -> None:
+    bucket = filled(2, 4)
+    before = records_in(contents(bucket))
+    keys = [f"data/t_1_{n}-{n}.jsonl.gz" for n in (3, 2, 2)]
+    with opening({"b": bucket}):
+        planned = coalesce.plan(chosen(), keys=iter(keys))
+        report = coalesce.run(chosen(), keys=keys)
+        for wrong in ({"keys": ["more/t_0_0-0.jsonl.gz"]}, {"keys": keys, "plan": "p.jsonl"}):
+            with pytest.raises(coalesce.ConfigurationError):
+                coalesce.run(chosen(), **wrong)  # type: ignore[arg-type]
+    assert planned.plan is not None
+    assert [topic.joined for topic in planned.plan.topics] == [2]
+    assert (report.exit_code, report.outputs.written, report.sources.deleted) == (0, 1, 2)
+    assert "data/t_1_2_3.jsonl.gz" in bucket.objects
+    assert len(data_in(bucket.objects)) == 7
+    assert records_in(contents(bucket)) == before
 
 
 def test_the_store_is_reached_as_it_is_said() -> None:

@@ -235,13 +235,15 @@ def invoke(
     lines: Sequence[str] = (),
     folder: Path,
     terminal: bool = False,
+    stdin: str | None = None,
 ) -> Sight:
     """Runs one command over copies of the buckets; the lines are those of its file."""
     (folder / "coalesce.toml").write_text("\n".join(lines))
     sight = Sight({name: copy.deepcopy(bucket) for name, bucket in buckets.items()}, folder)
     with watching(sight, terminal=terminal), pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
-        done = CliRunner().invoke(app, [*words], env={"TERM": "xterm", **(variables or {})})
+        env = {"TERM": "xterm", **(variables or {})}
+        done = CliRunner().invoke(app, [*words], input=stdin, env=env)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     sight.code, sight.stdout, sight.stderr = done.exit_code, done.stdout, done.stderr

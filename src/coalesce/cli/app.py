@@ -17,6 +17,7 @@ from coalesce.cli.attribute_options import ATTRIBUTES
 from coalesce.cli.command import COMMANDS, WIDTH, Commands, add_command, version_option
 from coalesce.cli.layout_options import KEYS, LAYOUT
 from coalesce.cli.options import Values
+from coalesce.cli.work_list_options import WORK_LIST
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -98,7 +99,16 @@ config = _add_list("config", "What a run is told, and by whom.")
 layout = _add_list("layout", "How sources and outputs are named.")
 
 
-@add_command(app, o.SCOPE, o.BATCHING, ATTRIBUTES, o.RUNNING, o.STORE, o.OUTPUT.hide("save_plan"))
+@add_command(
+    app,
+    o.SCOPE,
+    WORK_LIST,
+    o.BATCHING,
+    ATTRIBUTES,
+    o.RUNNING,
+    o.STORE,
+    o.OUTPUT.hide("save_plan"),
+)
 def run(values: Values) -> int:
     """Join small objects, verify the outputs, delete the sources; finishes interrupted work
     first.
@@ -109,6 +119,7 @@ def run(values: Values) -> int:
 @add_command(
     app,
     o.SCOPE,
+    WORK_LIST,
     o.BATCHING,
     ATTRIBUTES.hide(*_OF_OUTPUTS),
     o.RUNNING.hide(*_NOT_PLANNED),
@@ -188,7 +199,7 @@ def policy(values: Values) -> int:
     return print_policy(values)
 
 
-@add_command(config, o.SCOPE, o.BATCHING, ATTRIBUTES, o.RUNNING, o.STORE, o.OUTPUT)
+@add_command(config, o.SCOPE, WORK_LIST, o.BATCHING, ATTRIBUTES, o.RUNNING, o.STORE, o.OUTPUT)
 def config_show(values: Gathered) -> int:
     """Show every setting of a run with its value, and where that came from."""
     from coalesce.cli.config import show_settings

@@ -15,6 +15,7 @@ from coalesce.cli.monitoring import Monitoring
 from coalesce.cli.options import Values
 from coalesce.cli.output import Printer, write_report
 from coalesce.cli.request import JobOptions, OutputOptions, Request, StoreOptions, parse
+from coalesce.cli.work_list import read_keys, with_prefixes
 from coalesce.errors import CoalesceError, UsageError
 from coalesce.exits import ExitCode, code_of_signal, exit_code_of, worst
 from coalesce.library.files import check_writable
@@ -22,6 +23,7 @@ from coalesce.library.jobs import (
     JOBS,
     JobName,
     Run,
+    Work,
     Workers,
     forked_workers,
     open_run,
@@ -29,6 +31,7 @@ from coalesce.library.jobs import (
 )
 from coalesce.library.plans import check_whole, planned_settings, read_plan, save_plan
 from coalesce.planning.plan_files import PlanFile
+from coalesce.planning.work_lists import WorkList
 from coalesce.report.report import Report
 
 _log = logging.getLogger(__name__)
@@ -36,18 +39,19 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One of the three jobs: what it works under, the plan that it executes, and where it saves
-    its own (empty for nowhere).
+    """One of the three jobs: what it works under, the plan that it executes, where it saves its own
+    (empty for nowhere), and the only keys that it may join.
     """
 
     name: JobName
     request: Request
     planned: PlanFile | None = None
     save_plan: str = ""
+    wanted: WorkList | None = None
 
     @classmethod
     def of(cls, name: JobName, values: Values) -> Job:
-        """The job that the values ask for; reads the plan that it executes.
+        """The job that the values ask for; reads the plan or the work list that it executes.
 
         Raises UsageError, or ConfigurationError for a plan or a report that cannot be used.
         """
@@ -64,14 +68,22 @@ class Job:
             raise UsageError(f"--plan is for `run`, not for `{name}`")
         if options.save_plan and name != "plan":
             raise UsageError(f"--save-plan is for `plan`, not for `{name}`")
-        if not options.plan:
-            request = Request.of(values)
-            if options.save_plan:
-                check_whole(request.settings)
-            return cls(name, request, None, options.save_plan)
-        planned = asyncio.run(read_plan(options.plan, parse(StoreOptions, values).reach()))
-        settings = planned_settings(values, planned, dt.datetime.now(dt.UTC).date())
-        return cls(name, Request.under(settings, values), planned)
+        if options.plan and options.files_from:
+            raise UsageError("--plan and --files-from contradict each other; leave one of them out")
+        today = dt.datetime.now(dt.UTC).date()
+        if options.files_from:
+            keys = read_keys(values)
+            request = Request.of(with_prefixes(values, keys))
+            wanted = WorkList.of(keys, request.settings, today)
+        elif not options.plan:
+            request, wanted = Request.of(values), None
+        else:
+            planned = asyncio.run(read_plan(options.plan, parse(StoreOptions, values).reach()))
+            settings = planned_settings(values, planned, today)
+            return cls(name, Request.under(settings, values), planned)
+        if options.save_plan:
+            check_whole(request.settings)
+        return cls(name, request, None, options.save_plan, wanted)
 
 
 def run_job(name: JobName, values: Values) -> int:
@@ -109,11 +121,9 @@ async def _execute(job: Job, workers: Workers | None) -> int:
     watched = job.name != "plan"
     monitoring = Monitoring.of(request.output, request.settings) if watched else None
     async with AsyncExitStack() as stack:
-        opened = open_run(
-            request.settings, request.store, printer.emit, planned=job.planned, workers=workers
-        )
+        work = Work(request.settings, request.store, job.planned, job.wanted)
         try:
-            run = await stack.enter_async_context(opened)
+            run = await stack.enter_async_context(open_run(work, printer.emit, workers))
         except CoalesceError as error:
             report = report_failure(request.settings, error, printer.emit)
             return await _deliver(report, request, printer, monitoring)

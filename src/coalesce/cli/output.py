@@ -26,7 +26,17 @@ from coalesce.report.report import Failure, Report
 from coalesce.storage.s3 import S3Options
 
 _WARNINGS = frozenset(
-    {"empty", "leased", "unfinished", "unmatched", "unparsed", "waiting", "worker"}
+    {
+        "empty",
+        "leased",
+        "missing",
+        "unfinished",
+        "unmatched",
+        "unparsed",
+        "waiting",
+        "worker",
+        "young",
+    }
 )
 _REFRESH = 0.2
 _WITHOUT_CURSOR = frozenset({"dumb", "unknown"})  # kinds of terminals that no bar can be drawn on

@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol, TypeVar
 
 from typing_extensions import override
 
-from coalesce.errors import AccessDenied, ConfigurationError
+from coalesce.errors import AccessDenied, ConfigurationError, UsageError
 from coalesce.exits import ExitCode
 from coalesce.inspect.status import Status
 from coalesce.inspect.verify import Verification
 from coalesce.library.blocking import wait_for
 from coalesce.library.events import Event, Listener, event_of
-from coalesce.library.jobs import JOBS, JobName, look, new_workers, open_run, prove
+from coalesce.library.jobs import JOBS, JobName, Work, look, new_workers, open_run, prove
 from coalesce.library.plans import check_whole, planned_settings, read_plan, save_plan
 from coalesce.library.settings import S3, given, reach
-from coalesce.planning.plan_files import PlanFile
+from coalesce.planning.work_lists import WorkList
 from coalesce.report.report import Report
 from coalesce.run.pipeline import Run
 from coalesce.run.workers import Workers
@@ -72,6 +72,7 @@ async def arun(
     *,
     store: S3 | None = None,
     plan: str = "",
+    keys: Iterable[str] | None = None,
     on_event: OnEvent | None = None,
     stop: StopSign | None = None,
 ) -> Report:
@@ -84,18 +85,21 @@ async def arun(
         store: How the bucket is reached.
         plan: A saved plan, a file or an `s3://` URL, of which the run does the share of
             `settings.shard`. The settings must be those that it was made with.
+        keys: The only sources that may be joined, all under the prefixes of the settings.
         on_event: Is called for what happens, in the thread of the run. If it raises, the run ends
             between outputs, and what it raised is raised then.
         stop: Ends the run between outputs once it is set; the exit code is then 130.
     """
     options = reach(store, settings.bucket)
+    if plan and keys is not None:
+        raise UsageError("a plan and keys contradict each other", hint="Leave one of them out.")
     planned = None
     if plan:
         planned = await read_plan(plan, options)
-        settings = planned_settings(given(settings), planned, dt.datetime.now(dt.UTC).date())
-        options = options.for_bucket(settings.bucket)
+        settings = planned_settings(given(settings), planned, _today())
+    work = Work(settings, options, planned, _listed(keys, settings))
     with new_workers(settings, options) as workers:
-        async with _done("run", settings, options, on_event, stop, planned, workers) as run:
+        async with _done("run", work, on_event, stop, workers) as run:
             return run.report
 
 
@@ -104,16 +108,20 @@ async def aplan(
     *,
     store: S3 | None = None,
     save: str = "",
+    keys: Iterable[str] | None = None,
     on_event: OnEvent | None = None,
     stop: StopSign | None = None,
 ) -> Report:
     """Says what a run would do and what it would cost, under `plan` in the report. Writes nothing
     to the bucket but, with `save`, the plan: to that file or `s3://` URL, if the exit code is 0.
+
+    `keys` as for `arun`: a plan of them is executed without them.
     """
     options = reach(store, settings.bucket)
     if save:
         check_whole(settings)
-    async with _done("plan", settings, options, on_event, stop) as run:
+    work = Work(settings, options, wanted=_listed(keys, settings))
+    async with _done("plan", work, on_event, stop) as run:
         if save and not run.report.exit_code:
             await save_plan(save, run, settings, options)
         return run.report
@@ -127,8 +135,8 @@ async def arecover(
     stop: StopSign | None = None,
 ) -> Report:
     """Finishes or undoes what earlier runs left unfinished, and nothing else."""
-    options = reach(store, settings.bucket)
-    async with _done("recover", settings, options, on_event, stop) as run:
+    work = Work(settings, reach(store, settings.bucket))
+    async with _done("recover", work, on_event, stop) as run:
         return run.report
 
 
@@ -166,11 +174,14 @@ def run(
     *,
     store: S3 | None = None,
     plan: str = "",
+    keys: Iterable[str] | None = None,
     on_event: OnEvent | None = None,
     stop: StopSign | None = None,
 ) -> Report:
     """Does what `arun` does, and blocks until that is done."""
-    return wait_for(arun(settings, store=store, plan=plan, on_event=on_event, stop=stop))
+    return wait_for(
+        arun(settings, store=store, plan=plan, keys=keys, on_event=on_event, stop=stop)
+    )
 
 
 def plan(
@@ -178,11 +189,14 @@ def plan(
     *,
     store: S3 | None = None,
     save: str = "",
+    keys: Iterable[str] | None = None,
     on_event: OnEvent | None = None,
     stop: StopSign | None = None,
 ) -> Report:
     """Does what `aplan` does, and blocks until that is done."""
-    return wait_for(aplan(settings, store=store, save=save, on_event=on_event, stop=stop))
+    return wait_for(
+        aplan(settings, store=store, save=save, keys=keys, on_event=on_event, stop=stop)
+    )
 
 
 def recover(
@@ -215,11 +229,9 @@ def verify(
 @asynccontextmanager
 async def _done(
     name: JobName,
-    settings: Settings,
-    options: S3,
+    work: Work,
     on_event: OnEvent | None,
     stop: StopSign | None,
-    planned: PlanFile | None = None,
     workers: Workers | None = None,
 ) -> AsyncIterator[Run]:
     """A job that is done, on a bucket that is still open.
@@ -231,9 +243,7 @@ async def _done(
     def is_to_end() -> bool:
         return listener.error is not None or (stop is not None and stop.is_set())
 
-    async with open_run(
-        settings, options, listener.hear, planned=planned, workers=workers
-    ) as current:
+    async with open_run(work, listener.hear, workers) as current:
         async with _ended_by(is_to_end, current):
             await JOBS[name](current)
         if listener.error is not None:
@@ -259,6 +269,14 @@ async def _ended_by(is_to_end: Callable[[], bool], current: Run) -> AsyncIterato
     finally:
         heeding.cancel()
         await asyncio.gather(heeding, return_exceptions=True)
+
+
+def _listed(keys: Iterable[str] | None, settings: Settings) -> WorkList | None:
+    return None if keys is None else WorkList.of(keys, settings, _today())
+
+
+def _today() -> dt.date:
+    return dt.datetime.now(dt.UTC).date()
 
 
 def _checked(report: _Reported) -> _Reported:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -15,6 +16,7 @@ from coalesce.inspect.status import read_status
 from coalesce.inspect.verify import Verification as Verification
 from coalesce.inspect.verify import verify
 from coalesce.planning.plan_files import PlanFile
+from coalesce.planning.work_lists import WorkList
 from coalesce.report.account import Event
 from coalesce.report.report import Report
 from coalesce.run.division import most_processes
@@ -35,22 +37,35 @@ JOBS: Mapping[JobName, Callable[[Run], Awaitable[Report]]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a run is given: its settings and the way to its bucket, and what it is limited to, which
+    is a saved plan, a list of keys, or neither.
+    """
+
+    settings: Settings
+    options: S3Options
+    planned: PlanFile | None = None
+    wanted: WorkList | None = None
+
+
 @asynccontextmanager
 async def open_run(
-    settings: Settings,
-    options: S3Options,
-    emit: Emit,
-    *,
-    planned: PlanFile | None = None,
-    workers: Workers | None = None,
+    work: Work, emit: Emit, workers: Workers | None = None
 ) -> AsyncIterator[Run]:
     """A run on a bucket that is open for the length of the block; one of `JOBS` starts it.
 
     Raises ConfigurationError for options that cannot be used.
     """
-    async with open_s3(options) as store:
+    async with open_s3(work.options) as store:
         yield Run(
-            store, settings, emit, endpoint=store.endpoint, planned=planned, workers=workers
+            store,
+            work.settings,
+            emit,
+            endpoint=store.endpoint,
+            planned=work.planned,
+            wanted=work.wanted,
+            workers=workers,
         )
 
 

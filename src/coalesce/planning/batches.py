@@ -36,7 +36,7 @@ def plan(group: Group, layout: Layout, limits: Limits, taken: Container[str] = (
     batches, single = _plan_stretches(group.id, chosen.stretches(), layout, limits, names)
     excluded = len(group.sources) - len(chosen.sources) - len(chosen.kept)
     kept = (*chosen.kept, *(Kept(source.key, Why.SINGLE) for source in single))
-    gaps, overlaps = count_gaps(chosen.sources) if layout.comparable_offsets else (0, 0)
+    gaps, overlaps = _count_gaps(chosen, limits) if layout.comparable_offsets else (0, 0)
     return Plan(group.id, tuple(batches), kept, gaps, overlaps, excluded)
 
 
@@ -125,7 +125,7 @@ def choose_sources(group: Group, layout: Layout, limits: Limits) -> Chosen:
     places, borders = array("I"), array("I")
     kept: list[Kept] = []
     for place, source in enumerate(ordered):
-        if not selected(source.key, limits):
+        if not selected(source.key, limits) or not _is_wanted(source, limits):
             borders.append(len(places))
             continue
         why = reason_to_keep(source, group.listed_at, limits)
@@ -139,6 +139,10 @@ def choose_sources(group: Group, layout: Layout, limits: Limits) -> Chosen:
             borders.append(len(places))
     sources = ordered if len(places) == len(ordered) else ordered.take(places)
     return Chosen(sources, kept, borders if layout.comparable_offsets else ())
+
+
+def _is_wanted(source: Source, limits: Limits) -> bool:
+    return limits.wanted is None or source in limits.wanted
 
 
 def reason_to_keep(source: Source, now: float, limits: Limits) -> Why | None:
@@ -207,6 +211,16 @@ def count_gaps(sources: Iterable[Source]) -> tuple[int, int]:
             overlaps += first <= reached
         reached = last if reached is None else max(reached, last)
     return gaps, overlaps
+
+
+def _count_gaps(chosen: Chosen, limits: Limits) -> tuple[int, int]:
+    """Counts (gaps, overlaps) between the sources that may be joined. Of a work list only between
+    those that have none between them which it leaves out.
+    """
+    if limits.wanted is None:
+        return count_gaps(chosen.sources)
+    counts = [count_gaps(stretch) for stretch in chosen.stretches()]
+    return sum(gaps for gaps, _ in counts), sum(overlaps for _, overlaps in counts)
 
 
 class _NamesInUse:

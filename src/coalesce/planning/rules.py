@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from coalesce.model import GroupId
+from coalesce.model import GroupId, Source
 from coalesce.naming.layouts import LAYOUTS
 from coalesce.settings import TAKE_SOURCES, Settings
 
@@ -17,7 +18,8 @@ class Limits:
     """The rules of a plan: sources and bytes per output, and what is left alone.
 
     `max_size` is in bytes, `min_age` in seconds. `copy` allows server-side copies; `single` makes
-    one gzip member of each output; `one_class` joins only sources of the same storage class.
+    one gzip member of each output; `one_class` joins only sources of the same storage class;
+    `wanted` are the only sources to join, None for all of them.
     """
 
     max_files: int = _DEFAULTS["max_files"].default
@@ -29,6 +31,7 @@ class Limits:
     copy: bool = False
     single: bool = False
     one_class: bool = True
+    wanted: Container[Source] | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 
 from coalesce.clock import boottime
 from coalesce.planning.plan_files import PlanFile, PlannedGroup
+from coalesce.planning.work_lists import WorkList
 from coalesce.protocol.lease import Lease
 from coalesce.protocol.session import GroupRules, Session
 from coalesce.protocol.survey import Leftovers, survey
@@ -44,6 +45,7 @@ class Run:
         emit: Takes the run's events, as `docs/operations.md` lists them.
         endpoint: The store's URL, for the report.
         planned: The saved plan of which the run works on its shard; None to plan by itself.
+        wanted: The only keys that the run may join; None for all of them.
         run_id: An id that no other run has.
         clock: Seconds that never go back, and go on while the machine sleeps.
         workers: The processes that work on the groups; None for this one.
@@ -58,6 +60,7 @@ class Run:
         *,
         endpoint: str = "",
         planned: PlanFile | None = None,
+        wanted: WorkList | None = None,
         run_id: str = "",
         clock: Callable[[], float] = boottime,
         workers: Workers | None = None,
@@ -68,7 +71,8 @@ class Run:
         self.lines: list[PlannedGroup] = []  # of the saved plan that `plan` makes
         self._store, self._settings, self._workers = store, settings, workers
         self._clock, self._started_at, self._tune = clock, clock(), tune
-        self._workload = Workload.of(settings, planned, dt.datetime.now(dt.UTC).date())
+        today = dt.datetime.now(dt.UTC).date()
+        self._workload = Workload.of(settings, planned, today, wanted)
         report = new_report(self.run_id, settings, self._workload.prefixes)
         self._account = Account(report, emit, settings.max_size)
         self.report.store.endpoint = endpoint

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from coalesce.listing.groups import Listing
@@ -13,6 +13,7 @@ from coalesce.naming.shards import Shard
 from coalesce.planning import batches
 from coalesce.planning.plan_files import PlanFile, PlannedGroup, match_plan
 from coalesce.planning.rules import Limits, Scope
+from coalesce.planning.work_lists import WorkList
 from coalesce.protocol.lease import LeaseRecord
 from coalesce.protocol.survey import Ground
 from coalesce.settings import Settings, outermost
@@ -27,6 +28,7 @@ class Workload:
         shard: The run's shard, of the saved plan if there is one.
         planned: The saved plan's groups that are this shard's; None without a saved plan.
         planned_prefixes: What the keys of these groups begin with.
+        wanted: The only keys that may be joined; None for all of them.
     """
 
     settings: Settings
@@ -37,10 +39,19 @@ class Workload:
     shard: Shard
     planned: Mapping[GroupId, PlannedGroup] | None = None
     planned_prefixes: frozenset[str] = frozenset()
+    wanted: WorkList | None = None
 
     @classmethod
-    def of(cls, settings: Settings, plan: PlanFile | None, today: dt.date) -> Workload:
-        """Returns the workload of a run; `today` is UTC's day."""
+    def of(
+        cls,
+        settings: Settings,
+        plan: PlanFile | None,
+        today: dt.date,
+        wanted: WorkList | None = None,
+    ) -> Workload:
+        """Returns the workload of a run by a saved plan, by a work list, or by its settings alone;
+        `today` is UTC's day.
+        """
         workload = cls(
             settings=settings,
             prefixes=settings.prefixes(today),
@@ -49,6 +60,9 @@ class Workload:
             scope=Scope.of(settings),
             shard=settings.shard,
         )
+        if wanted is not None:
+            scope = replace(workload.scope, only=frozenset(wanted.groups))
+            return replace(workload, scope=scope, wanted=wanted)
         if plan is None:
             return workload
         planned = {line.id: line for line in plan.share(settings.shard)}
@@ -73,12 +87,16 @@ class Workload:
 
     @property
     def prefixes_to_list(self) -> tuple[str, ...]:
-        """The prefixes that hold the groups to be joined, none inside another: with a saved plan,
-        those of its groups. That of `t_0` holds the group `t_0_5` too.
+        """The prefixes that hold the groups to be joined, none inside another: with a saved plan or
+        a work list, those of its groups. That of `t_0` holds the group `t_0_5` too.
         """
-        if self.planned is None:
-            return self.prefixes
-        return outermost(group.prefix for group in self.planned)
+        groups = self.planned if self.wanted is None else self.wanted.groups
+        return self.prefixes if groups is None else outermost(group.prefix for group in groups)
+
+    @property
+    def is_listed_in_part(self) -> bool:
+        """Whether others work on what this run does not list."""
+        return self.planned is not None or self.wanted is not None or self.shard.count > 1
 
     def owns(self, key: str) -> bool:
         """Returns whether the group of a key belongs to the run's shard.
@@ -94,11 +112,18 @@ class Workload:
         """Returns the listed groups that the run works on."""
         return [group for group in listing.groups if self.scope.covers(group.id)]
 
+    def see(self, groups: Iterable[Group]) -> None:
+        """Notes which keys of a work list are there, in groups as they are listed first."""
+        if self.wanted is not None:
+            self.wanted.see(groups)
+
     def plan(self, group: Group, limits: Limits) -> tuple[Plan, int]:
         """Plans a group, or takes its plan from the saved one.
 
         Returns the plan, and how many outputs of the saved plan no longer match the group.
         """
+        if self.wanted is not None:
+            limits = replace(limits, wanted=self.wanted.groups[group.id])
         if self.planned is None:
             return batches.plan(group, self.layout, limits), 0
         return match_plan(group, self.planned[group.id], self.layout, limits)
