@@ -232,6 +232,8 @@ class Settings(BaseModel):
 
     max_files: int = Field(default=1_000_000, ge=2)
     max_size: Bytes = Field(default=128_000_000, ge=1)
+    max_objects: int | None = Field(default=None, ge=1)
+    max_path_list: int | None = Field(default=None, ge=1)
     min_files: int = Field(default=2, ge=2)
     min_age: Seconds = Field(default=300.0, ge=0)
 
@@ -284,6 +286,16 @@ class Settings(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _check_goal(self) -> Settings:
+        said = ("max_size" in self.model_fields_set, self.max_objects, self.max_path_list)
+        if self.has_goal and sum(map(bool, said)) > 1:
+            raise ValueError(
+                "--max-size, --max-objects and --max-path-list contradict each other; "
+                "leave all but one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_encryption(self) -> Settings:
         named = self.sse_kms_key_id not in (TAKE_SOURCES, LEAVE_OUT)
         if named and not self.sse.startswith("aws:kms"):
@@ -326,6 +338,11 @@ class Settings(BaseModel):
                     f"another: write -p {prefix[: found.start()] or 'PREFIX'}, or leave out --date"
                 )
         return self
+
+    @property
+    def has_goal(self) -> bool:
+        """Whether it is a goal that says how large outputs are."""
+        return self.max_objects is not None or self.max_path_list is not None
 
     @property
     def gzip_mode(self) -> GzipMode:

@@ -33,6 +33,7 @@ from support.effects import (
     stdout_is_json,
     writes,
 )
+from support.inventories import MANIFEST
 from support.invoke import Sight, invoke, typed
 from support.lakes import DAY
 
@@ -182,7 +183,10 @@ LEGACY = {
 ONE_TOPIC: dict[str, object] = {"topic": ["t"], "partition": ["0"], "exclude": ["data/2026/*"]}
 RUN = {
     **scope(outputs),
+    "max_objects": Case(1, code, 2),
+    "max_path_list": Case(9, code, 2),
     "files_from": Case("list.txt", outputs, ["t_0_1_2"]),
+    "inventory": Case(f"s3://other/{MANIFEST}", outputs, [T0], others=lakes.inventory),
     **batching(count(outputs)),
     **ATTRIBUTES,
     "check": Case(False, code, 0, fill=lakes.spoilt),
@@ -225,7 +229,10 @@ NOT_PLANNED = (
 )
 PLAN = {
     **scope(planned),
+    "max_objects": Case(1, code, 2),
+    "max_path_list": Case(9, code, 2),
     "files_from": Case("list.txt", planned, ["t_0_1_2"]),
+    "inventory": Case(f"s3://other/{MANIFEST}", planned, [T0], others=lakes.inventory),
     **batching(count(planned)),
     **{name: same(RUN[name].value) for name in NOT_PLANNED},
     **{name: same(ATTRIBUTES[name].value, more=ATTRIBUTES[name].more) for name in ATTRIBUTES},

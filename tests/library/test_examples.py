@@ -72,7 +72,7 @@ def engines(day: str) -> dict[str, ModuleType]:
 def test_an_example_runs_as_it_stands_there(
     number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And joins what it says it joins: every record is there once, and nothing is left half done."""
+    """And joins what it says: every record is there once, and nothing is left half done."""
     example, bucket = EXAMPLES[number], lake()
     before, keys = records_in(contents(bucket)), set(bucket.objects)
     monkeypatch.setenv("AWS_BATCH_JOB_ARRAY_INDEX", "0")

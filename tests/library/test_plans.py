@@ -78,3 +78,15 @@ def test_a_plan_that_failed_is_not_saved(tmp_path: Path, monkeypatch: pytest.Mon
         report = coalesce.plan(chosen(prefix=["data", "more"]), save=str(place))
     assert report.exit_code == 1
     assert not place.exists()
+
+
+def test_a_plan_holds_the_size_that_its_goal_needed(tmp_path: Path) -> None:
+    place, bucket = str(tmp_path / "plan.jsonl"), filled(2, 40)
+    with opening({"b": bucket}):
+        with pytest.raises(coalesce.ConfigurationError, match="2 objects"):
+            coalesce.plan(chosen(max_objects=1), save=place)
+        planned = coalesce.plan(chosen(max_objects=2), save=place)
+        report = coalesce.run(chosen(max_objects=2), plan=place)
+    assert planned.plan is not None
+    assert planned.plan.max_size == chosen().max_size
+    assert (report.exit_code, len(data_in(bucket.objects))) == (0, 2)

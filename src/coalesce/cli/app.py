@@ -15,6 +15,7 @@ import typer
 from coalesce.cli import options as o
 from coalesce.cli.attribute_options import ATTRIBUTES
 from coalesce.cli.command import COMMANDS, WIDTH, Commands, add_command, version_option
+from coalesce.cli.goal_options import GOALS
 from coalesce.cli.layout_options import KEYS, LAYOUT
 from coalesce.cli.options import Values
 from coalesce.cli.work_list_options import WORK_LIST
@@ -104,6 +105,7 @@ layout = _add_list("layout", "How sources and outputs are named.")
     o.SCOPE,
     WORK_LIST,
     o.BATCHING,
+    GOALS,
     ATTRIBUTES,
     o.RUNNING,
     o.STORE,
@@ -121,6 +123,7 @@ def run(values: Values) -> int:
     o.SCOPE,
     WORK_LIST,
     o.BATCHING,
+    GOALS,
     ATTRIBUTES.hide(*_OF_OUTPUTS),
     o.RUNNING.hide(*_NOT_PLANNED),
     o.STORE,
@@ -199,7 +202,9 @@ def policy(values: Values) -> int:
     return print_policy(values)
 
 
-@add_command(config, o.SCOPE, WORK_LIST, o.BATCHING, ATTRIBUTES, o.RUNNING, o.STORE, o.OUTPUT)
+@add_command(
+    config, o.SCOPE, WORK_LIST, o.BATCHING, GOALS, ATTRIBUTES, o.RUNNING, o.STORE, o.OUTPUT
+)
 def config_show(values: Gathered) -> int:
     """Show every setting of a run with its value, and where that came from."""
     from coalesce.cli.config import show_settings

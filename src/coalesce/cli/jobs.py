@@ -25,6 +25,8 @@ from coalesce.library.jobs import (
     Run,
     Work,
     Workers,
+    check_alone,
+    check_manifest,
     forked_workers,
     open_run,
     report_failure,
@@ -40,7 +42,8 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Job:
     """One of the three jobs: what it works under, the plan that it executes, where it saves its own
-    (empty for nowhere), and the only keys that it may join.
+    (empty for nowhere), the only keys that it may join, and the URL of the inventory that says where
+    to look (empty for none).
     """
 
     name: JobName
@@ -48,6 +51,7 @@ class Job:
     planned: PlanFile | None = None
     save_plan: str = ""
     wanted: WorkList | None = None
+    inventory: str = ""
 
     @classmethod
     def of(cls, name: JobName, values: Values) -> Job:
@@ -68,8 +72,9 @@ class Job:
             raise UsageError(f"--plan is for `run`, not for `{name}`")
         if options.save_plan and name != "plan":
             raise UsageError(f"--save-plan is for `plan`, not for `{name}`")
-        if options.plan and options.files_from:
-            raise UsageError("--plan and --files-from contradict each other; leave one of them out")
+        goal = values.get("max_objects") or values.get("max_path_list")
+        check_alone(options.plan or goal, options.files_from, options.inventory)
+        check_manifest(options.inventory)
         today = dt.datetime.now(dt.UTC).date()
         if options.files_from:
             keys = read_keys(values)
@@ -83,7 +88,7 @@ class Job:
             return cls(name, Request.under(settings, values), planned)
         if options.save_plan:
             check_whole(request.settings)
-        return cls(name, request, None, options.save_plan, wanted)
+        return cls(name, request, None, options.save_plan, wanted, options.inventory)
 
 
 def run_job(name: JobName, values: Values) -> int:
@@ -121,7 +126,7 @@ async def _execute(job: Job, workers: Workers | None) -> int:
     watched = job.name != "plan"
     monitoring = Monitoring.of(request.output, request.settings) if watched else None
     async with AsyncExitStack() as stack:
-        work = Work(request.settings, request.store, job.planned, job.wanted)
+        work = Work(request.settings, request.store, job.planned, job.wanted, job.inventory)
         try:
             run = await stack.enter_async_context(open_run(work, printer.emit, workers))
         except CoalesceError as error:
@@ -131,7 +136,7 @@ async def _execute(job: Job, workers: Workers | None) -> int:
             async with monitoring.watch(run.report) if monitoring else nullcontext():
                 await run_until_stopped(run, JOBS[job.name], printer)
             if job.save_plan and not run.report.exit_code:
-                await save_plan(job.save_plan, run, request.settings, request.store)
+                await save_plan(job.save_plan, run, request.store)
         finally:
             code = await _deliver(run.report, request, printer, monitoring)
     return code

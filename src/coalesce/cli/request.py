@@ -121,14 +121,15 @@ class OutputOptions(Options):
 class JobOptions(Options):
     """What `run`, `plan` and `recover` are told that is no setting.
 
-    `plan` and `save_plan` are where saved plans lie, `files_from` is where a work list is, all empty
-    for none; the last two have no effect.
+    `plan` and `save_plan` are where saved plans lie, `files_from` is where a work list is, and
+    `inventory` where an inventory is, all empty for none; the last two have no effect.
     """
 
     dry_run: bool = False
     plan: str = ""
     save_plan: str = ""
     files_from: str = ""
+    inventory: str = ""
     summaries: str = ""
     parallelise: bool = False
 

@@ -10,19 +10,30 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 from typing_extensions import override
 
-from coalesce.errors import AccessDenied, ConfigurationError, UsageError
+from coalesce.errors import ConfigurationError
 from coalesce.exits import ExitCode
 from coalesce.inspect.status import Status
 from coalesce.inspect.verify import Verification
 from coalesce.library.blocking import wait_for
 from coalesce.library.events import Event, Listener, event_of
-from coalesce.library.jobs import JOBS, JobName, Work, look, new_workers, open_run, prove
+from coalesce.library.jobs import (
+    JOBS,
+    JobName,
+    Work,
+    check_alone,
+    check_manifest,
+    denied_is_refused,
+    look,
+    new_workers,
+    open_run,
+    prove,
+)
 from coalesce.library.plans import check_whole, planned_settings, read_plan, save_plan
 from coalesce.library.settings import S3, given, reach
 from coalesce.planning.work_lists import WorkList
@@ -73,6 +84,7 @@ async def arun(
     store: S3 | None = None,
     plan: str = "",
     keys: Iterable[str] | None = None,
+    inventory: str = "",
     on_event: OnEvent | None = None,
     stop: StopSign | None = None,
 ) -> Report:
@@ -86,18 +98,20 @@ async def arun(
         plan: A saved plan, a file or an `s3://` URL, of which the run does the share of
             `settings.shard`. The settings must be those that it was made with.
         keys: The only sources that may be joined, all under the prefixes of the settings.
+        inventory: The `s3://` URL of the manifest.json of an S3 Inventory, which says in which
+            groups there is anything to join. Of this, `keys` and a `plan` only one can be given.
         on_event: Is called for what happens, in the thread of the run. If it raises, the run ends
             between outputs, and what it raised is raised then.
         stop: Ends the run between outputs once it is set; the exit code is then 130.
     """
     options = reach(store, settings.bucket)
-    if plan and keys is not None:
-        raise UsageError("a plan and keys contradict each other", hint="Leave one of them out.")
+    check_alone(plan or settings.has_goal, keys is not None, inventory)
+    check_manifest(inventory)
     planned = None
     if plan:
         planned = await read_plan(plan, options)
         settings = planned_settings(given(settings), planned, _today())
-    work = Work(settings, options, planned, _listed(keys, settings))
+    work = Work(settings, options, planned, _listed(keys, settings), inventory)
     with new_workers(settings, options) as workers:
         async with _done("run", work, on_event, stop, workers) as run:
             return run.report
@@ -109,21 +123,24 @@ async def aplan(
     store: S3 | None = None,
     save: str = "",
     keys: Iterable[str] | None = None,
+    inventory: str = "",
     on_event: OnEvent | None = None,
     stop: StopSign | None = None,
 ) -> Report:
     """Says what a run would do and what it would cost, under `plan` in the report. Writes nothing
     to the bucket but, with `save`, the plan: to that file or `s3://` URL, if the exit code is 0.
 
-    `keys` as for `arun`: a plan of them is executed without them.
+    `keys` and `inventory` as for `arun`; a plan of them is executed without them.
     """
     options = reach(store, settings.bucket)
     if save:
         check_whole(settings)
-    work = Work(settings, options, wanted=_listed(keys, settings))
+    check_alone(keys is not None, inventory, settings.has_goal)
+    check_manifest(inventory)
+    work = Work(settings, options, wanted=_listed(keys, settings), inventory=inventory)
     async with _done("plan", work, on_event, stop) as run:
         if save and not run.report.exit_code:
-            await save_plan(save, run, settings, options)
+            await save_plan(save, run, options)
         return run.report
 
 
@@ -145,7 +162,7 @@ async def astatus(settings: Settings, *, store: S3 | None = None) -> Status:
 
     Raises CoalesceError where the state prefix cannot be read.
     """
-    with _denied_is_refused():
+    with denied_is_refused():
         return _checked(await look(settings, reach(store, settings.bucket)))
 
 
@@ -165,7 +182,7 @@ async def averify(
         if on_event is not None:
             on_event(event_of(told))
 
-    with _denied_is_refused():
+    with denied_is_refused():
         return _checked(await prove(settings, reach(store, settings.bucket), hear, deep=deep))
 
 
@@ -175,12 +192,21 @@ def run(
     store: S3 | None = None,
     plan: str = "",
     keys: Iterable[str] | None = None,
+    inventory: str = "",
     on_event: OnEvent | None = None,
     stop: StopSign | None = None,
 ) -> Report:
     """Does what `arun` does, and blocks until that is done."""
     return wait_for(
-        arun(settings, store=store, plan=plan, keys=keys, on_event=on_event, stop=stop)
+        arun(
+            settings,
+            store=store,
+            plan=plan,
+            keys=keys,
+            inventory=inventory,
+            on_event=on_event,
+            stop=stop,
+        )
     )
 
 
@@ -190,12 +216,21 @@ def plan(
     store: S3 | None = None,
     save: str = "",
     keys: Iterable[str] | None = None,
+    inventory: str = "",
     on_event: OnEvent | None = None,
     stop: StopSign | None = None,
 ) -> Report:
     """Does what `aplan` does, and blocks until that is done."""
     return wait_for(
-        aplan(settings, store=store, save=save, keys=keys, on_event=on_event, stop=stop)
+        aplan(
+            settings,
+            store=store,
+            save=save,
+            keys=keys,
+            inventory=inventory,
+            on_event=on_event,
+            stop=stop,
+        )
     )
 
 
@@ -284,19 +319,3 @@ def _checked(report: _Reported) -> _Reported:
     if report.exit_code == ExitCode.CONFIGURATION:
         raise Refused(report)
     return report
-
-
-@contextmanager
-def _denied_is_refused() -> Iterator[None]:
-    """Where nothing may be seen, it is the whole job that is refused, and not a group's failure."""
-    try:
-        yield
-    except AccessDenied as error:
-        raise ConfigurationError(
-            error.message,
-            key=error.key,
-            code=error.code,
-            request_id=error.request_id,
-            hint=error.hint,
-            operation=error.operation,
-        ) from error

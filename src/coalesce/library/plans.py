@@ -15,6 +15,7 @@ from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
 from coalesce.storage.s3 import S3Options
 
+_GOALS = frozenset({"max_objects", "max_path_list"})  # the plan has the size that they need
 _SCOPE = frozenset({"prefix", "date", "whole_bucket"})  # compared by the prefixes that they mean
 
 
@@ -39,6 +40,7 @@ def planned_settings(values: Mapping[str, object], plan: PlanFile, today: dt.dat
     something else.
     """
     options = {"gzip": "members"} | plan.header.options  # which version 0.1 knew no other of
+    values = {name: value for name, value in values.items() if name not in _GOALS}
     if options["gzip"] == "single" and values.get("check") is False:
         raise UsageError(
             "the plan was made for sources that are checked",
@@ -69,11 +71,11 @@ def check_whole(settings: Settings) -> None:
         )
 
 
-async def save_plan(path: str, run: Run, settings: Settings, options: S3Options) -> None:
+async def save_plan(path: str, run: Run, options: S3Options) -> None:
     """Writes what a dry run would do. Raises ConfigurationError."""
     created = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     plan = PlanFile.of(
-        settings, run.report.scope.prefixes, run.lines, version=__version__, created=created
+        run.settings, run.report.scope.prefixes, run.lines, version=__version__, created=created
     )
     try:
         await write_text(path, plan.dump(), options, "application/jsonl")

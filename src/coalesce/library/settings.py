@@ -33,7 +33,7 @@ class Settings(settings.Settings):
 
     def but(self, **changes: object) -> Settings:
         """The same settings with these changes, checked again."""
-        return type(self)(**{**given(self), **changes})
+        return type(self).model_validate({**given(self), **changes})
 
 
 def given(chosen: settings.Settings) -> dict[str, object]:

@@ -190,6 +190,7 @@ class Account:
             cost_usd=cost(Counter(forecast.requests)),
             seconds=forecast.seconds,
             memory_bytes=forecast.memory,
+            max_size=self._max_size,
         )
 
     def new_outcome(self, group: str) -> GroupOutcome:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 
 from coalesce.clock import boottime
+from coalesce.listing.inventory import Leads
 from coalesce.planning.plan_files import PlanFile, PlannedGroup
 from coalesce.planning.work_lists import WorkList
 from coalesce.protocol.lease import Lease
@@ -46,6 +47,7 @@ class Run:
         endpoint: The store's URL, for the report.
         planned: The saved plan of which the run works on its shard; None to plan by itself.
         wanted: The only keys that the run may join; None for all of them.
+        leads: Where there is anything to join; None to list all that is there.
         run_id: An id that no other run has.
         clock: Seconds that never go back, and go on while the machine sleeps.
         workers: The processes that work on the groups; None for this one.
@@ -61,6 +63,7 @@ class Run:
         endpoint: str = "",
         planned: PlanFile | None = None,
         wanted: WorkList | None = None,
+        leads: Leads | None = None,
         run_id: str = "",
         clock: Callable[[], float] = boottime,
         workers: Workers | None = None,
@@ -72,11 +75,16 @@ class Run:
         self._store, self._settings, self._workers = store, settings, workers
         self._clock, self._started_at, self._tune = clock, clock(), tune
         today = dt.datetime.now(dt.UTC).date()
-        self._workload = Workload.of(settings, planned, today, wanted)
+        self._workload = Workload.of(settings, planned, today, wanted, leads)
         report = new_report(self.run_id, settings, self._workload.prefixes)
         self._account = Account(report, emit, settings.max_size)
         self.report.store.endpoint = endpoint
         self._capacity: Capacity | None = None  # of this process
+
+    @property
+    def settings(self) -> Settings:
+        """What it works under."""
+        return self._settings
 
     @property
     def report(self) -> Report:

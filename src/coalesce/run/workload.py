@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from coalesce.listing.groups import Listing
+from coalesce.listing.inventory import Leads
 from coalesce.model import Group, GroupId, Plan
 from coalesce.naming.layouts import Layout, layout
 from coalesce.naming.shards import Shard
@@ -29,6 +30,7 @@ class Workload:
         planned: The saved plan's groups that are this shard's; None without a saved plan.
         planned_prefixes: What the keys of these groups begin with.
         wanted: The only keys that may be joined; None for all of them.
+        leads: Where there is anything to join; None to list all that is there.
     """
 
     settings: Settings
@@ -40,6 +42,7 @@ class Workload:
     planned: Mapping[GroupId, PlannedGroup] | None = None
     planned_prefixes: frozenset[str] = frozenset()
     wanted: WorkList | None = None
+    leads: Leads | None = None
 
     @classmethod
     def of(
@@ -48,9 +51,10 @@ class Workload:
         plan: PlanFile | None,
         today: dt.date,
         wanted: WorkList | None = None,
+        leads: Leads | None = None,
     ) -> Workload:
-        """Returns the workload of a run by a saved plan, by a work list, or by its settings alone;
-        `today` is UTC's day.
+        """Returns the workload of a run by a saved plan, by a work list, by leads, or by its
+        settings alone; `today` is UTC's day.
         """
         workload = cls(
             settings=settings,
@@ -63,6 +67,8 @@ class Workload:
         if wanted is not None:
             scope = replace(workload.scope, only=frozenset(wanted.groups))
             return replace(workload, scope=scope, wanted=wanted)
+        if leads is not None:
+            return replace(workload, scope=replace(workload.scope, only=leads.groups), leads=leads)
         if plan is None:
             return workload
         planned = {line.id: line for line in plan.share(settings.shard)}
@@ -90,13 +96,16 @@ class Workload:
         """The prefixes that hold the groups to be joined, none inside another: with a saved plan or
         a work list, those of its groups. That of `t_0` holds the group `t_0_5` too.
         """
+        if self.leads is not None:
+            return outermost(self.leads.prefixes)
         groups = self.planned if self.wanted is None else self.wanted.groups
         return self.prefixes if groups is None else outermost(group.prefix for group in groups)
 
     @property
     def is_listed_in_part(self) -> bool:
         """Whether others work on what this run does not list."""
-        return self.planned is not None or self.wanted is not None or self.shard.count > 1
+        limited = (self.planned, self.wanted, self.leads)
+        return any(limit is not None for limit in limited) or self.shard.count > 1
 
     def owns(self, key: str) -> bool:
         """Returns whether the group of a key belongs to the run's shard.

@@ -11,8 +11,9 @@ class S3Options:
     """How a bucket is reached.
 
     Empty strings leave the matter to botocore's own environment and files; keys are for local
-    servers only. `bucket` is empty where something else names it. `read_timeout` is in seconds: an answer is lost if no byte of it comes for so
-    long. `attempts` is how often one request is sent at most, the first time included.
+    servers only. `bucket` is empty where something else names it. `read_timeout` is in seconds: an
+    answer is lost if no byte of it comes for so long. `attempts` is how often one request is sent
+    at most, the first time included.
     """
 
     bucket: str = ""
