@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from coalesce.cli.app import app
-from coalesce.library.files import check_writable
 from coalesce.cli.log import set_up_log
 from coalesce.cli.origins import file_spellings, gather, read_file
 from coalesce.cli.output import Printer
 from coalesce.cli.request import FILE_NAMES, Request
 from coalesce.errors import CoalesceError, ConfigurationError, UsageError
+from coalesce.library.files import check_writable
 from coalesce.settings import Settings, as_directory, parse_days, parse_duration, parse_size
 
 NAMES = sorted([*FILE_NAMES, "buckt", "targets", "config"])

@@ -4,6 +4,7 @@ import asyncio
 import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -129,7 +130,7 @@ def test_failures_of_groups_are_returned() -> None:
         report = coalesce.run(chosen())
     assert (report.exit_code, [failure.code for failure in report.failures]) == (
         4,
-        ["CorruptSource"],
+        ["TruncatedGzip"],
     )
 
 
@@ -157,6 +158,22 @@ def test_the_store_is_reached_as_it_is_said() -> None:
         with pytest.raises(coalesce.ConfigurationError, match="other"):
             coalesce.run(chosen(), store=coalesce.S3("other"))
     assert reached == [coalesce.S3("b", endpoint_url="http://s3.example", region="x")]
+
+
+def test_no_process_is_started_unless_the_settings_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And none is forked from a process that may have threads."""
+    started: list[tuple[int, str]] = []
+
+    def workers(count: int, _: object, method: str = "fork") -> nullcontext[None]:
+        started.append((count, method))
+        return nullcontext()
+
+    monkeypatch.setattr("coalesce.library.jobs.Workers", workers)
+    with opening({"b": filled()}):
+        coalesce.run(chosen())
+        assert started == []
+        coalesce.run(chosen(processes=2))
+    assert started == [(2, "spawn")]
 
 
 async def test_a_blocking_call_works_where_an_event_loop_runs() -> None:

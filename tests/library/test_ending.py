@@ -1,8 +1,8 @@
 """How a run ends before its time: told to, cancelled, or by what its listener raises."""
 
-import _thread
 import asyncio
 import copy
+import signal
 import threading
 from collections.abc import Callable
 
@@ -133,7 +133,8 @@ def test_an_interrupt_of_a_notebook_cell_cancels_the_run_and_is_raised_after_it(
 
     async def interrupted() -> None:
         async def main() -> None:
-            threading.Thread(target=_thread.interrupt_main).start()
+            number = (threading.main_thread().ident, signal.SIGINT)
+            threading.Thread(target=signal.pthread_kill, args=number).start()
             await work()
 
         with pytest.raises(KeyboardInterrupt):

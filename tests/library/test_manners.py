@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -23,7 +24,7 @@ def state() -> tuple[object, ...]:
         [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)],
         [(logger.level, tuple(logger.handlers)) for logger in loggers],
         dict(os.environ),
-        os.getcwd(),
+        Path.cwd(),
         sys.stdout,
         sys.stderr,
         sys.excepthook,

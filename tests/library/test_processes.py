@@ -34,21 +34,25 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize(("wanted", "taken"), [(0, 1), (2, 2)])
-async def test_they_are_started_anew_and_only_as_many_as_the_settings_say(
-    bucket: S3Store, wanted: int, taken: int, tmp_path: Path
-) -> None:
-    await fill(bucket, 2, 12)
-    before = records_in(await look(bucket))
-    program = tmp_path / "program.py"
+def joined(bucket: S3Store, program: Path, wanted: int) -> subprocess.CompletedProcess[str]:
+    """What a program says that joins everything in the bucket."""
     program.write_text(PROGRAM)
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, str(program), bucket.bucket, bucket.endpoint, str(wanted)],
         env=environment(bucket.endpoint),
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@pytest.mark.parametrize(("wanted", "taken"), [(0, 1), (2, 2)])
+async def test_they_are_started_anew_and_only_as_many_as_the_settings_say(
+    bucket: S3Store, wanted: int, taken: int, tmp_path: Path
+) -> None:
+    await fill(bucket, 2, 12)
+    before = records_in(await look(bucket))
+    done = joined(bucket, tmp_path / "program.py", wanted)
     assert (done.stdout.split(), done.stderr) == (["0", str(taken), "24"], "")
     held = await look(bucket)
     assert records_in(held) == before

@@ -108,9 +108,7 @@ def test_a_key_outside_the_prefixes_is_refused(name: str) -> None:
 @given(st.lists(st.integers(0, 30), max_size=30), st.integers(1, 5))
 def test_shards_share_a_list_out(numbers: list[int], count: int) -> None:
     keys = [f"data/t_{number % 7}_{number}-{number}.jsonl.gz" for number in numbers]
-    lists = [
-        WorkList.of(keys, settings(shard=f"{index}/{count}"), TODAY) for index in range(count)
-    ]
+    lists = [WorkList.of(keys, settings(shard=f"{index}/{count}"), TODAY) for index in range(count)]
     assert sum(map(len, lists)) == len(set(keys))
     found = [group for one in lists for group in one.groups]
     assert len(found) == len(set(found))

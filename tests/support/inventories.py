@@ -34,14 +34,14 @@ def row(key: str, bucket: MemoryBucket, fields: Sequence[str], **more: str) -> s
 
 def store_inventory(
     place: MemoryBucket,
-    files: Iterable[Sequence[str]],
+    lines: Iterable[Sequence[str]],
     fields: Sequence[str] = FIELDS,
     **manifest: object,
 ) -> None:
     """Puts an inventory of these lines, file by file, into a bucket."""
     described = []
-    for number, lines in enumerate(files):
-        key, body = f"inv/b/daily/data/{number}.csv.gz", gzip.compress("\n".join(lines).encode())
+    for number, some in enumerate(lines):
+        key, body = f"inv/b/daily/data/{number}.csv.gz", gzip.compress("\n".join(some).encode())
         place.store(key, body)
         described.append(
             {"key": key, "size": len(body), "MD5checksum": hashlib.md5(body).hexdigest()}

@@ -42,8 +42,8 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Job:
     """One of the three jobs: what it works under, the plan that it executes, where it saves its own
-    (empty for nowhere), the only keys that it may join, and the URL of the inventory that says where
-    to look (empty for none).
+    (empty for nowhere), the only keys that it may join, and the URL of the inventory that says
+    where to look (empty for none).
     """
 
     name: JobName

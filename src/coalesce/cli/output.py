@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 import typer
 
 from coalesce.cli.columns import printable
-from coalesce.library.files import reason_of, report_path, write_text
 from coalesce.cli.log import above_bar
 from coalesce.cli.progress import Pace, Watched
 from coalesce.cli.request import OutputOptions
 from coalesce.errors import CoalesceError, ConfigurationError
+from coalesce.library.files import reason_of, report_path, write_text
 from coalesce.report.account import Event
 from coalesce.report.failure_kinds import FailureTally, failure_line
 from coalesce.report.report import Failure, Report

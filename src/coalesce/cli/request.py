@@ -216,6 +216,7 @@ _OWN: dict[str, type[BaseModel]] = {
 FILE_NAMES = frozenset(name for model in _SHARED for name in model.model_fields)
 """Names of settings, which a configuration file may use beside the names of options."""
 
+
 def field_of(command: str, name: str) -> FieldInfo | None:
     """The field that takes an option's value, with its default and its choices.
 

@@ -15,8 +15,8 @@ WORK_LIST = Group(
         ),
         Option(
             ("--inventory",),
-            "list only the groups that have anything to join by an S3 Inventory (CSV): the s3:// URL"
-            " of its manifest.json",
+            "list only the groups that have anything to join by an S3 Inventory (CSV): the s3://"
+            " URL of its manifest.json",
             "URL",
         ),
     ),

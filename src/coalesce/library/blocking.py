@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 from collections.abc import Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
+from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+# A thread that has not begun by then was interrupted before it was started.
+_BEGIN_SECONDS = 5.0
 
 
 def wait_for(work: Coroutine[Any, Any, T]) -> T:
@@ -32,19 +37,30 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _run_on_thread(work: Coroutine[Any, Any, T]) -> T:
-    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Future()
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+    ended: Future[T] = Future()
 
     async def main() -> T:
-        begun.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+        task = asyncio.current_task()
+        assert task is not None
+        begun.set_result((asyncio.get_running_loop(), task))
         return await work
 
-    with ThreadPoolExecutor(1, "coalesce") as pool:
-        ended = pool.submit(contextvars.copy_context().run, _run, main())
+    def run() -> None:
         try:
-            return ended.result()
-        except BaseException:
-            if not ended.done():
-                loop, task = begun.result()
-                if task is not None:
+            ended.set_result(_run(main()))
+        except BaseException as error:
+            ended.set_exception(error)
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name="coalesce")
+    try:
+        thread.start()
+        return ended.result()
+    except BaseException:
+        if not ended.done():  # the wait was interrupted, or the start before it
+            with suppress(TimeoutError):
+                loop, task = begun.result(_BEGIN_SECONDS)
+                with suppress(RuntimeError):  # it has ended meanwhile
                     loop.call_soon_threadsafe(task.cancel)
-            raise
+                wait([ended])
+        raise

@@ -292,7 +292,7 @@ async def _ended_by(is_to_end: Callable[[], bool], current: Run) -> AsyncIterato
     """Ends a run between outputs once that is wanted, for the length of the block."""
 
     async def heed() -> None:
-        while not is_to_end():
+        while not is_to_end():  # noqa: ASYNC110 - a thread may set what says so
             await asyncio.sleep(_LOOK_SECONDS)
         current.interrupt(ExitCode.INTERRUPTED)
 

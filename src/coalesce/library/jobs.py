@@ -74,9 +74,7 @@ def check_manifest(url: str) -> None:
 
 
 @asynccontextmanager
-async def open_run(
-    work: Work, emit: Emit, workers: Workers | None = None
-) -> AsyncIterator[Run]:
+async def open_run(work: Work, emit: Emit, workers: Workers | None = None) -> AsyncIterator[Run]:
     """A run on a bucket that is open for the length of the block; one of `JOBS` starts it.
 
     Where the settings have a goal, what is there is listed first, and the run gets the size of
@@ -149,9 +147,7 @@ async def look(settings: Settings, options: S3Options) -> Status:
         return await read_status(store, settings)
 
 
-async def prove(
-    settings: Settings, options: S3Options, emit: Emit, *, deep: bool
-) -> Verification:
+async def prove(settings: Settings, options: S3Options, emit: Emit, *, deep: bool) -> Verification:
     """Proves earlier outputs again. Raises ConfigurationError where nothing can be seen."""
     async with open_s3(options) as store:
         return await verify(store, settings, deep=deep, emit=emit)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from coalesce import settings
 from coalesce.errors import UsageError
 from coalesce.library.refusal import refusals_of
-from coalesce.storage.s3 import S3Options as S3
+from coalesce.storage.s3 import S3Options as S3  # noqa: N814 - the name that callers use
 
 __all__ = ["S3", "Settings", "reach"]
 

@@ -103,7 +103,7 @@ class Workload:
 
     @property
     def is_listed_in_part(self) -> bool:
-        """Whether others work on what this run does not list."""
+        """Whether there may be more under the prefixes than this run lists."""
         limited = (self.planned, self.wanted, self.leads)
         return any(limit is not None for limit in limited) or self.shard.count > 1
 
