@@ -13,7 +13,17 @@ from typing_extensions import TypedDict, TypeIs
 
 from coalesce.report.report import Failure
 
-WarningKind = Literal["waiting", "leased", "unfinished", "empty", "unmatched", "unparsed", "worker"]
+WarningKind = Literal[
+    "waiting",
+    "leased",
+    "unfinished",
+    "empty",
+    "unmatched",
+    "unparsed",
+    "worker",
+    "missing",
+    "young",
+]
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -104,10 +114,11 @@ class VerifiedEvent(TypedDict):
     recorded: bool
 
 
-Event: TypeAlias = (
-    OutputEvent | PlannedEvent | LeftEvent | FailureEvent | WarningEvent | ProgressEvent
-)
+RunEvent: TypeAlias = OutputEvent | PlannedEvent | LeftEvent | FailureEvent | WarningEvent
 """What a run emits."""
+
+Event: TypeAlias = RunEvent | ProgressEvent
+"""What stands on stdout of a run: what it emits, and how far it is."""
 
 
 _WARNINGS = frozenset(get_args(WarningKind))
