@@ -55,17 +55,17 @@ class CoalesceError(Exception):
         )
 
 
-class UsageError(CoalesceError):
-    """The command line, the environment or the configuration file holds an invalid value."""
-
-    code = "Usage"
-    hint = "Run `coalesce --help` for the options."
-
-
 class ConfigurationError(CoalesceError):
     """Nothing works until someone changes the set-up: credentials, bucket or endpoint."""
 
     code = "Configuration"
+
+
+class UsageError(ConfigurationError):
+    """The command line, the environment or the configuration file holds an invalid value."""
+
+    code = "Usage"
+    hint = "Run `coalesce --help` for the options."
 
 
 class StoreRefused(ConfigurationError):

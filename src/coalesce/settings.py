@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from coalesce.naming.days import parse_days
 from coalesce.naming.layouts import LAYOUTS, Layout
 from coalesce.naming.own_layouts import OwnLayout, known_layouts
 from coalesce.naming.shards import WHOLE, Shard
@@ -34,7 +35,6 @@ _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([kmgt]?)(i?)b?", re.IGNORECASE
 _DURATION = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 _ENDS_IN_DAY = re.compile(r"/?\d{4}/\d{2}/\d{2}/?$", re.ASCII)
-_DAY = re.compile(r"(\d{4})[-/](\d{2})[-/](\d{2})")
 
 
 def parse_size(text: object) -> object:
@@ -77,40 +77,6 @@ def format_duration(seconds: float) -> str:
         if seconds >= 2 * _SECONDS[unit] and seconds % _SECONDS[unit] == 0:
             return f"{seconds / _SECONDS[unit]:g}{unit}"
     return f"{seconds:g}s" if seconds else "0"
-
-
-def parse_days(text: str, today: dt.date) -> tuple[dt.date, ...]:
-    """The days that `--date` names, in order; none for NOT_SET. `today` is UTC's.
-
-    Raises ValueError.
-    """
-    word = text.strip()
-    if word.upper() == "NOT_SET" or not word:
-        return ()
-    begin, dots, end = word.partition("..")
-    first = _day(begin, today)
-    last = _day(end, today) if dots else first
-    if last < first:
-        raise ValueError("ends before it begins")
-    return tuple(first + dt.timedelta(days=n) for n in range((last - first).days + 1))
-
-
-def _day(text: str, today: dt.date) -> dt.date:
-    word = text.strip().lower()
-    if word in ("today", "yesterday"):
-        return today - dt.timedelta(days=word == "yesterday")
-    match = _DAY.fullmatch(word)
-    if match is None:
-        raise ValueError(
-            "not a day; write today, yesterday, 2026-11-22, 2026/11/22, FIRST..LAST or NOT_SET"
-        )
-    year, month, day = int(match[1]), int(match[2]), int(match[3])
-    if not 1 <= month <= 12:
-        raise ValueError("no such month")
-    try:
-        return dt.date(year, month, day)
-    except ValueError as error:
-        raise ValueError("no such day") from error
 
 
 def as_directory(prefix: str) -> str:
@@ -234,6 +200,8 @@ class Settings(BaseModel):
 
     max_files: int = Field(default=1_000_000, ge=2)
     max_size: Bytes = Field(default=128_000_000, ge=1)
+    max_objects: int | None = Field(default=None, ge=1)
+    max_path_list: int | None = Field(default=None, ge=1)
     min_files: int = Field(default=2, ge=2)
     min_age: Seconds = Field(default=300.0, ge=0)
     grow: Bytes | None = Field(default=None, ge=1)
@@ -303,6 +271,16 @@ class Settings(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _check_goal(self) -> Settings:
+        said = ("max_size" in self.model_fields_set, self.max_objects, self.max_path_list)
+        if self.has_goal and sum(map(bool, said)) > 1:
+            raise ValueError(
+                "--max-size, --max-objects and --max-path-list contradict each other; "
+                "leave all but one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_encryption(self) -> Settings:
         named = self.sse_kms_key_id not in (TAKE_SOURCES, LEAVE_OUT)
         if named and not self.sse.startswith("aws:kms"):
@@ -355,6 +333,11 @@ class Settings(BaseModel):
     def chosen_layout(self) -> Layout:
         """How sources and outputs are named."""
         return self.known_layouts[self.layout]
+
+    @property
+    def has_goal(self) -> bool:
+        """Whether it is a goal that says how large outputs are."""
+        return self.max_objects is not None or self.max_path_list is not None
 
     @property
     def gzip_mode(self) -> GzipMode:

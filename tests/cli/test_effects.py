@@ -34,6 +34,7 @@ from support.effects import (
     stdout_is_json,
     writes,
 )
+from support.inventories import MANIFEST
 from support.invoke import Sight, invoke, typed
 from support.lakes import DAY
 
@@ -184,6 +185,10 @@ LEGACY = {
 ONE_TOPIC: dict[str, object] = {"topic": ["t"], "partition": ["0"], "exclude": ["data/2026/*"]}
 RUN = {
     **scope(outputs),
+    "max_objects": Case(1, code, 2),
+    "max_path_list": Case(9, code, 2),
+    "files_from": Case("list.txt", outputs, ["t_0_1_2"]),
+    "inventory": Case(f"s3://other/{MANIFEST}", outputs, [T0], others=lakes.inventory),
     **batching(count(outputs)),
     **ATTRIBUTES,
     "check": Case(False, code, 0, fill=lakes.spoilt),
@@ -226,6 +231,10 @@ NOT_PLANNED = (
 )
 PLAN = {
     **scope(planned),
+    "max_objects": Case(1, code, 2),
+    "max_path_list": Case(9, code, 2),
+    "files_from": Case("list.txt", planned, ["t_0_1_2"]),
+    "inventory": Case(f"s3://other/{MANIFEST}", planned, [T0], others=lakes.inventory),
     **batching(count(planned)),
     **{name: same(RUN[name].value) for name in NOT_PLANNED},
     **{name: same(ATTRIBUTES[name].value, more=ATTRIBUTES[name].more) for name in ATTRIBUTES},
@@ -404,6 +413,7 @@ USUAL = {name: _PLACE | {"min_age": "0"} for name in ("run", "plan", "status")} 
 def folder(tmp_path: Path) -> Path:
     """Where the commands are started: with a saved plan and a configuration file."""
     (tmp_path / "other.toml").write_text('bucket = "other"\n')
+    (tmp_path / "list.txt").write_text("data/t_0_1-1.jsonl.gz\ndata/t_0_2-2.jsonl.gz\n")
     asked = USUAL["plan"] | {"include": ["data/t_1*"], "save_plan": "plan.jsonl"}
     done = invoke(["plan", *typed("plan", asked)], {"b": lakes.lake()}, folder=tmp_path)
     assert done.code == 0, done.stderr

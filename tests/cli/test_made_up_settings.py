@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from coalesce.cli.app import app
-from coalesce.cli.files import check_writable
 from coalesce.cli.log import set_up_log
 from coalesce.cli.origins import file_spellings, gather, read_file
 from coalesce.cli.output import Printer
 from coalesce.cli.request import FILE_NAMES, Request
 from coalesce.errors import CoalesceError, ConfigurationError, UsageError
-from coalesce.settings import Settings, as_directory, parse_days, parse_duration, parse_size
+from coalesce.library.files import check_writable
+from coalesce.naming.days import parse_days
+from coalesce.settings import Settings, as_directory, parse_duration, parse_size
 
 NAMES = sorted([*FILE_NAMES, "buckt", "targets", "config"])
 TEXTS = st.text(max_size=8) | st.sampled_from(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from coalesce.cli.plans import planned_settings
 from coalesce.errors import ConfigurationError, UsageError
+from coalesce.library.plans import planned_settings
 from coalesce.planning.plan_files import PlanFile, load
 from coalesce.report.report import Report
 from coalesce.run.pipeline import Run

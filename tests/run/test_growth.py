@@ -1,5 +1,6 @@
 """Outputs that grow, in a bucket: hourly runs, deaths, and what is left of it."""
 
+import datetime as dt
 import gzip
 import json
 
@@ -8,6 +9,8 @@ import pytest
 from coalesce.inspect.history import Historian
 from coalesce.inspect.status import read_status
 from coalesce.inspect.verify import verify
+from coalesce.planning.work_lists import WorkList
+from coalesce.run.goals import settings_for_goal
 from coalesce.settings import Settings
 from coalesce.storage.memory import MemoryBucket, MemoryStore
 from support import auditor
@@ -18,6 +21,7 @@ from support.scenarios import AuditedBucket, check_ledger
 from support.settings import settings
 
 HOURS = 24
+TODAY = dt.date(2026, 11, 22)
 
 
 def growing_bucket() -> AuditedBucket:
@@ -146,6 +150,34 @@ async def test_outputs_of_a_bucket_without_sources_are_found() -> None:
     assert sorted(key for key in bucket.objects if key.startswith("data/")) == [
         "data/t_0_0_2.jsonl.gz"
     ]
+
+
+async def test_outputs_stay_in_a_run_with_a_work_list() -> None:
+    """A list names sources, and nothing else is joined."""
+    bucket, chosen = growing_bucket(), settings(grow=100_000, max_size=1_000_000)
+    produce(bucket, 0)
+    await new_run(MemoryStore(bucket), chosen).coalesce()
+    produce(bucket, 1)
+    wanted = WorkList.of([f"data/t_0_{n}-{n}.jsonl.gz" for n in (3, 4)], chosen, TODAY)
+    report = await new_run(MemoryStore(bucket), chosen, wanted=wanted).coalesce()
+    assert (report.exit_code, report.sources.seen) == (0, 3)
+    assert sorted(key for key in bucket.objects if key.startswith("data/")) == [
+        "data/t_0_0_2.jsonl.gz",
+        "data/t_0_3_4.jsonl.gz",
+        "data/t_0_5-5.jsonl.gz",
+    ]
+
+
+async def test_a_goal_counts_on_outputs_that_grow() -> None:
+    bucket = growing_bucket()
+    for hour in range(3):
+        produce(bucket, hour)
+        await new_run(MemoryStore(bucket), settings()).coalesce()
+    chosen = settings(grow=100_000, max_objects=1)
+    chosen = await settings_for_goal(MemoryStore(bucket), chosen)
+    report = await new_run(MemoryStore(bucket), chosen).coalesce()
+    assert report.exit_code == 0
+    assert [key for key in bucket.objects if key.startswith("data/")] == ["data/t_0_0_8.jsonl.gz"]
 
 
 async def two_generations() -> AuditedBucket:

@@ -262,7 +262,7 @@ async def test_a_small_job_stays_in_one_process_by_default(bucket: S3Store) -> N
 
 def started_anew(bucket: S3Store, *arguments: str) -> subprocess.CompletedProcess[str]:
     program = (
-        "from functools import partial; import coalesce.cli.jobs as jobs;"
+        "from functools import partial; import coalesce.library.jobs as jobs;"
         "jobs.Workers = partial(jobs.Workers, method='spawn');"
         "from coalesce.cli import main; main()"
     )

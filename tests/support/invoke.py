@@ -23,18 +23,16 @@ from coalesce.storage.memory.store import Request
 from coalesce.storage.s3 import S3Options
 from coalesce.transfer.limits import Capacity
 
-MODULES = (
-    "demo",
-    "extract",
-    "files",
-    "generate",
-    "history",
-    "jobs",
-    "layout",
-    "probe",
-    "status",
-    "undo",
-    "verify",
+OPENING = (
+    "cli.demo",
+    "cli.extract",
+    "cli.generate",
+    "cli.history",
+    "cli.layout",
+    "cli.probe",
+    "cli.undo",
+    "library.files",
+    "library.jobs",
 )
 OPTIONS = [option for command in COMMANDS.values() for option in command.options]
 
@@ -220,10 +218,10 @@ def watching(sight: Sight, *, terminal: bool) -> Iterator[None]:
         await asyncio.Event().wait()
 
     with pytest.MonkeyPatch.context() as patched:
-        for module in MODULES:
-            patched.setattr(f"coalesce.cli.{module}.open_s3", opened)
+        for module in OPENING:
+            patched.setattr(f"coalesce.{module}.open_s3", opened)
         patched.setattr("coalesce.cli.demo.embedded_server", lambda: nullcontext("memory"))
-        patched.setattr("coalesce.cli.jobs.Workers", lambda n, o: _NoWorkers(n, o, sight))
+        patched.setattr("coalesce.library.jobs.Workers", lambda n, o: _NoWorkers(n, o, sight))
         patched.setattr("coalesce.run.division.usable_cpus", lambda: 3)
         patched.setattr("coalesce.cli.output.Printer._bar", bar)
         patched.setattr("typer.testing._NamedTextIOWrapper.isatty", lambda _: terminal)
@@ -240,13 +238,15 @@ def invoke(
     lines: Sequence[str] = (),
     folder: Path,
     terminal: bool = False,
+    stdin: str | None = None,
 ) -> Sight:
     """Runs one command over copies of the buckets; the lines are those of its file."""
     (folder / "coalesce.toml").write_text("\n".join(lines))
     sight = Sight({name: copy.deepcopy(bucket) for name, bucket in buckets.items()}, folder)
     with watching(sight, terminal=terminal), pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
-        done = CliRunner().invoke(app, [*words], env={"TERM": "xterm", **(variables or {})})
+        env = {"TERM": "xterm", **(variables or {})}
+        done = CliRunner().invoke(app, [*words], input=stdin, env=env)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     sight.code, sight.stdout, sight.stderr = done.exit_code, done.stdout, done.stderr

@@ -5,6 +5,7 @@ import gzip
 from functools import cache
 
 from coalesce.storage.memory import MemoryBucket, MemoryStore
+from support.inventories import inventory_of
 from support.runs import new_run
 from support.scenarios import haunted
 from support.settings import settings
@@ -55,6 +56,12 @@ def other() -> MemoryBucket:
     put(bucket, "data/x_0", 3)
     bucket.now += 3600
     return bucket
+
+
+@cache
+def inventory() -> MemoryBucket:
+    """Another bucket, with an inventory of one group of the first."""
+    return inventory_of(lake(), "data/t_0_")
 
 
 @cache

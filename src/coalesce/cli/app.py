@@ -15,10 +15,12 @@ import typer
 from coalesce.cli import options as o
 from coalesce.cli.attribute_options import ATTRIBUTES
 from coalesce.cli.command import COMMANDS, WIDTH, Commands, add_command, version_option
+from coalesce.cli.goal_options import GOALS
 from coalesce.cli.history_options import EXTRACTION, HISTORY
 from coalesce.cli.layout_options import KEYS, LAYOUT
 from coalesce.cli.options import Values
 from coalesce.cli.undo_options import UNDOING
+from coalesce.cli.work_list_options import WORK_LIST
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -101,7 +103,17 @@ config = _add_list("config", "What a run is told, and by whom.")
 layout = _add_list("layout", "How sources and outputs are named.")
 
 
-@add_command(app, o.SCOPE, o.BATCHING, ATTRIBUTES, o.RUNNING, o.STORE, o.OUTPUT.hide("save_plan"))
+@add_command(
+    app,
+    o.SCOPE,
+    WORK_LIST,
+    o.BATCHING,
+    GOALS,
+    ATTRIBUTES,
+    o.RUNNING,
+    o.STORE,
+    o.OUTPUT.hide("save_plan"),
+)
 def run(values: Values) -> int:
     """Join small objects, verify the outputs, delete the sources; finishes interrupted work
     first.
@@ -112,7 +124,9 @@ def run(values: Values) -> int:
 @add_command(
     app,
     o.SCOPE,
+    WORK_LIST,
     o.BATCHING,
+    GOALS,
     ATTRIBUTES.hide(*_OF_OUTPUTS),
     o.RUNNING.hide(*_NOT_PLANNED),
     o.STORE,
@@ -244,7 +258,9 @@ def policy(values: Values) -> int:
     return print_policy(values)
 
 
-@add_command(config, o.SCOPE, o.BATCHING, ATTRIBUTES, o.RUNNING, o.STORE, o.OUTPUT)
+@add_command(
+    config, o.SCOPE, WORK_LIST, o.BATCHING, GOALS, ATTRIBUTES, o.RUNNING, o.STORE, o.OUTPUT
+)
 def config_show(values: Gathered) -> int:
     """Show every setting of a run with its value, and where that came from."""
     from coalesce.cli.config import show_settings

@@ -16,13 +16,13 @@ from typing import BinaryIO, cast
 import typer
 
 from coalesce.cli.columns import printable
-from coalesce.cli.files import check_writable, reason_of
 from coalesce.cli.options import Values
 from coalesce.cli.output import on_stdout, print_line
 from coalesce.cli.request import ExtractOptions, Request, parse
 from coalesce.cli.tables import count_of
 from coalesce.errors import ConfigurationError, UsageError
 from coalesce.inspect.extraction import Extracted, extract
+from coalesce.library.files import check_writable, reason_of
 from coalesce.storage.s3 import open_s3
 
 _SPOOLED_IN_MEMORY = 8 * 1024**2

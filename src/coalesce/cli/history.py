@@ -11,7 +11,6 @@ import typer
 from coalesce.cli.columns import Row, printable
 from coalesce.cli.options import Values
 from coalesce.cli.output import on_stdout, print_failures, print_line
-from coalesce.cli.refusal import quote
 from coalesce.cli.request import HistoryOptions, Request, parse
 from coalesce.cli.tables import count_of, pairs, print_table
 from coalesce.errors import UsageError
@@ -26,6 +25,7 @@ from coalesce.inspect.history import (
 )
 from coalesce.inspect.recorded import Standing
 from coalesce.inspect.whereabouts import Offset
+from coalesce.library.refusal import quote
 from coalesce.report.units import human_bytes
 from coalesce.storage.s3 import open_s3
 

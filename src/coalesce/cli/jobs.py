@@ -10,48 +10,54 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
-from coalesce.cli.files import check_writable
 from coalesce.cli.log import logs_json, set_up_log
 from coalesce.cli.monitoring import Monitoring
 from coalesce.cli.options import Values
 from coalesce.cli.output import Printer, write_report
-from coalesce.cli.plans import planned_settings, read_plan, save_plan
 from coalesce.cli.progress import Pace
 from coalesce.cli.request import JobOptions, OutputOptions, Request, StoreOptions, parse
+from coalesce.cli.work_list import read_keys, with_prefixes
 from coalesce.errors import CoalesceError, UsageError
 from coalesce.exits import ExitCode, code_of_signal, exit_code_of, worst
-from coalesce.naming.shards import WHOLE
+from coalesce.library.files import check_writable
+from coalesce.library.jobs import (
+    JOBS,
+    JobName,
+    Run,
+    Work,
+    Workers,
+    check_alone,
+    check_manifest,
+    forked_workers,
+    open_run,
+    report_failure,
+)
+from coalesce.library.plans import check_whole, planned_settings, read_plan, save_plan
 from coalesce.planning.plan_files import PlanFile
+from coalesce.planning.work_lists import WorkList
 from coalesce.report.report import Report
-from coalesce.run.division import most_processes
-from coalesce.run.pipeline import Run
-from coalesce.run.start import report_failure
-from coalesce.run.workers import Workers
-from coalesce.storage.s3 import open_s3
 
 _log = logging.getLogger(__name__)
-
-JobName = Literal["run", "plan", "recover"]
-
-_JOBS = {"run": Run.coalesce, "plan": Run.plan, "recover": Run.recover}
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One of the three jobs: what it works under, the plan that it executes, and where it saves
-    its own (empty for nowhere).
+    """One of the three jobs: what it works under, the plan that it executes, where it saves its own
+    (empty for nowhere), the only keys that it may join, and the URL of the inventory that says
+    where to look (empty for none).
     """
 
     name: JobName
     request: Request
     planned: PlanFile | None = None
     save_plan: str = ""
+    wanted: WorkList | None = None
+    inventory: str = ""
 
     @classmethod
     def of(cls, name: JobName, values: Values) -> Job:
-        """The job that the values ask for; reads the plan that it executes.
+        """The job that the values ask for; reads the plan or the work list that it executes.
 
         Raises UsageError, or ConfigurationError for a plan or a report that cannot be used.
         """
@@ -68,19 +74,23 @@ class Job:
             raise UsageError(f"--plan is for `run`, not for `{name}`")
         if options.save_plan and name != "plan":
             raise UsageError(f"--save-plan is for `plan`, not for `{name}`")
-        if not options.plan:
-            return cls(name, Request.of(values), None, options.save_plan)._checked()
-        planned = asyncio.run(read_plan(options.plan, parse(StoreOptions, values).reach()))
-        settings = planned_settings(values, planned, dt.datetime.now(dt.UTC).date())
-        return cls(name, Request.under(settings, values), planned)
-
-    def _checked(self) -> Job:
-        if self.save_plan and self.request.settings.shard != WHOLE:
-            raise UsageError(
-                "a saved plan covers all shards",
-                hint="Give --shard to `run --plan` instead; here leave it out, or say --shard 0/1.",
-            )
-        return self
+        goal = values.get("max_objects") or values.get("max_path_list")
+        check_alone(options.plan or goal, options.files_from, options.inventory)
+        check_manifest(options.inventory)
+        today = dt.datetime.now(dt.UTC).date()
+        if options.files_from:
+            keys = read_keys(values)
+            request = Request.of(with_prefixes(values, keys))
+            wanted = WorkList.of(keys, request.settings, today)
+        elif not options.plan:
+            request, wanted = Request.of(values), None
+        else:
+            planned = asyncio.run(read_plan(options.plan, parse(StoreOptions, values).reach()))
+            settings = planned_settings(values, planned, today)
+            return cls(name, Request.under(settings, values), planned)
+        if options.save_plan:
+            check_whole(request.settings)
+        return cls(name, request, None, options.save_plan, wanted, options.inventory)
 
 
 def run_job(name: JobName, values: Values) -> int:
@@ -103,11 +113,10 @@ def run_job(name: JobName, values: Values) -> int:
 
 
 def _run_in_processes(job: Job) -> int:
-    settings = job.request.settings
-    processes = most_processes(settings.processes, settings.memory) if job.name == "run" else 1
+    request = job.request
     with (
-        Workers(processes, partial(open_s3, job.request.store))
-        if processes > 1
+        forked_workers(request.settings, request.store)
+        if job.name == "run"
         else nullcontext() as workers
     ):
         return asyncio.run(_execute(job, workers))
@@ -119,24 +128,17 @@ async def _execute(job: Job, workers: Workers | None) -> int:
     watched = job.name != "plan"
     monitoring = Monitoring.of(request.output, request.settings) if watched else None
     async with AsyncExitStack() as stack:
+        work = Work(request.settings, request.store, job.planned, job.wanted, job.inventory)
         try:
-            store = await stack.enter_async_context(open_s3(request.store))
+            run = await stack.enter_async_context(open_run(work, printer.emit, workers))
         except CoalesceError as error:
             report = report_failure(request.settings, error, printer.emit)
             return await _deliver(report, request, printer, monitoring)
-        run = Run(
-            store,
-            request.settings,
-            printer.emit,
-            endpoint=store.endpoint,
-            planned=job.planned,
-            workers=workers,
-        )
         try:
             async with monitoring.watch(run.report) if monitoring else nullcontext():
-                await run_until_stopped(run, _JOBS[job.name], printer)
+                await run_until_stopped(run, JOBS[job.name], printer)
             if job.save_plan and not run.report.exit_code:
-                await save_plan(job.save_plan, run, request.settings, request.store)
+                await save_plan(job.save_plan, run, request.store)
         finally:
             code = await _deliver(run.report, request, printer, monitoring)
     return code

@@ -14,11 +14,11 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from coalesce.cli.files import reason_of, report_path
 from coalesce.cli.output import print_line
 from coalesce.cli.request import OutputOptions
 from coalesce.clock import boottime
 from coalesce.errors import ConfigurationError
+from coalesce.library.files import reason_of, report_path
 from coalesce.report.metrics import embedded_metrics, last_success_in, location_of, registry_of
 from coalesce.report.report import Report
 from coalesce.settings import Settings

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from coalesce.cli.columns import printable
-from coalesce.cli.files import reason_of, report_path, write_text
 from coalesce.cli.log import above_bar, print_above
 from coalesce.cli.progress import Progress
 from coalesce.cli.request import OutputOptions
 from coalesce.errors import CoalesceError, ConfigurationError
+from coalesce.library.files import reason_of, report_path, write_text
 from coalesce.report.events import Event, WarningEvent, is_warning
 from coalesce.report.failure_kinds import FailureTally, failure_line
 from coalesce.report.report import Failure, Report

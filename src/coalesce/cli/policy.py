@@ -6,10 +6,10 @@ import json
 
 from coalesce.cli.options import Values
 from coalesce.cli.output import print_line
-from coalesce.cli.refusal import quote
 from coalesce.cli.request import OutputOptions, PolicyOptions, StoreOptions, parse
 from coalesce.errors import UsageError
 from coalesce.inspect.policy import bucket_policy, role_policy
+from coalesce.library.refusal import quote
 from coalesce.settings import Settings, as_directory
 from coalesce.storage.rights import arn_of
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 
-from coalesce.cli.files import check_writable, read_texts, reason_of, write_text
 from coalesce.cli.options import Values
 from coalesce.cli.output import on_stdout, print_failures, print_line
 from coalesce.cli.request import OutputOptions, ReportOptions, StoreOptions, parse
 from coalesce.cli.tables import print_table, summary_table
 from coalesce.errors import CoalesceError, ConfigurationError, UsageError
+from coalesce.library.files import check_writable, read_texts, reason_of, write_text
 from coalesce.report.html import render_page
 from coalesce.report.merging import MergedReport, load, merge
 from coalesce.report.report import Report

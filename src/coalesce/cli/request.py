@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -12,14 +12,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     model_validator,
 )
 from pydantic.fields import FieldInfo
 
 from coalesce.cli.options import Values
-from coalesce.cli.refusal import refusal_of
-from coalesce.errors import UsageError
+from coalesce.library.refusal import parse as parse
 from coalesce.naming.layouts import Layout
 from coalesce.naming.own_layouts import OwnLayout, known_layouts
 from coalesce.settings import Bucket, Prefix, Seconds, Settings, as_directory
@@ -126,12 +124,15 @@ class OutputOptions(Options):
 class JobOptions(Options):
     """What `run`, `plan` and `recover` are told that is no setting.
 
-    `plan` and `save_plan` are where saved plans lie, empty for none; the last two have no effect.
+    `plan` and `save_plan` are where saved plans lie, `files_from` is where a work list is, and
+    `inventory` where an inventory is, all empty for none; the last two have no effect.
     """
 
     dry_run: bool = False
     plan: str = ""
     save_plan: str = ""
+    files_from: str = ""
+    inventory: str = ""
     summaries: str = ""
     parallelise: bool = False
 
@@ -141,6 +142,13 @@ class UndoOptions(Options):
 
     run: str = ""
     dry_run: bool = False
+
+
+class WorkListOptions(Options):
+    """A work list, and the bucket of its keys."""
+
+    bucket: Bucket
+    files_from: str
 
 
 class VerifyOptions(Options):
@@ -251,8 +259,6 @@ _OWN: dict[str, type[BaseModel]] = {
 FILE_NAMES = frozenset(n for model in _SHARED for n in model.model_fields if n != "layouts")
 """Names of settings, which a configuration file may use beside the names of options."""
 
-_Model = TypeVar("_Model", bound=BaseModel)
-
 
 def field_of(command: str, name: str) -> FieldInfo | None:
     """The field that takes an option's value, with its default and its choices.
@@ -261,30 +267,6 @@ def field_of(command: str, name: str) -> FieldInfo | None:
     """
     models = (_OWN[command], *_SHARED) if command in _OWN else _SHARED
     return next((model.model_fields[name] for model in models if name in model.model_fields), None)
-
-
-def parse(model: type[_Model], values: Values) -> _Model:
-    """The part of the values that a model takes.
-
-    Raises UsageError, which says of every option that is wrong what it should be.
-    """
-    chosen = {name: value for name, value in values.items() if name in model.model_fields}
-    for name, value in chosen.items():
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and not _is_sendable(text):
-                from coalesce.storage.s3.origin import strip_userinfo
-
-                shown = strip_userinfo(text)
-                raise UsageError(f"--{name.replace('_', '-')} {shown!r}: not text in UTF-8")
-    try:
-        return model.model_validate(chosen)
-    except ValidationError as error:
-        said = (refusal_of(model, entry) for entry in error.errors())
-        raise UsageError("; ".join(dict.fromkeys(said))) from error
-
-
-def _is_sendable(text: str) -> bool:
-    return "\0" not in text and text.encode(errors="ignore").decode() == text
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,9 @@ from coalesce.cli.tables import (
     scope_rows,
     share_of_limit,
 )
-from coalesce.inspect.status import ObjectTotal, Status, read_status
+from coalesce.library.jobs import Status, look
 from coalesce.report.units import human_bytes
 from coalesce.settings import format_size
-from coalesce.storage.s3 import open_s3
 
 _WIDTH = 24
 _EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
@@ -35,8 +34,7 @@ def show(values: Values) -> int:
 
 
 async def _show(request: Request) -> int:
-    async with open_s3(request.store) as store:
-        status = await read_status(store, request.settings)
+    status = await look(request.settings, request.store)
     if request.output.as_json:
         print_line(json.dumps(status.model_dump(mode="json", by_alias=True)))
     else:
@@ -67,9 +65,9 @@ def status_table(status: Status, min_age: float) -> Block:
     ]
     paths = status.path_list
     rows: list[Row] = [
-        ("sources", _total(status.sources)),
-        ("outputs", _total(status.outputs)),
-        ("other keys", _total(status.other)),
+        ("sources", _total(status.sources.count, status.sources.bytes)),
+        ("outputs", _total(status.outputs.count, status.outputs.bytes)),
+        ("other keys", _total(status.other.count, status.other.bytes)),
         *kept_rows("would be kept", status.left, min_age),
         *_growth_rows(status),
         *_unfinished_rows(status),
@@ -90,8 +88,8 @@ def _next_step(status: Status) -> str:
     return "`coalesce recover` finishes what is unfinished" if not all(alive) else "nothing"
 
 
-def _total(total: ObjectTotal) -> str:
-    return f"{total.count:,}, {human_bytes(total.bytes)}"
+def _total(count: int, size: int) -> str:
+    return f"{count:,}, {human_bytes(size)}"
 
 
 def _growth_rows(status: Status) -> list[Row]:

@@ -132,6 +132,7 @@ def plan_table(report: Report, min_age: float | None = None) -> Block:
     rows: list[Row] = [
         *kept_rows("would be kept", report.sources.left, min_age),
         ("path list", _path_list(report)),
+        *([("outputs", f"of at most {human_bytes(plan.max_size)}")] if plan.max_size else []),
         (
             "requests",
             f"{sum(plan.requests.values()):,} (${plan.cost_usd:.4f} at list price);"

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 
-from coalesce.cli.files import check_writable
 from coalesce.cli.jobs import run_until_stopped
 from coalesce.cli.log import logs_json, set_up_log
 from coalesce.cli.options import Values
@@ -14,6 +13,7 @@ from coalesce.cli.output import Printer, write_report
 from coalesce.cli.request import OutputOptions, Request, UndoOptions, parse
 from coalesce.errors import CoalesceError, UsageError
 from coalesce.exits import ExitCode, exit_code_of, worst
+from coalesce.library.files import check_writable
 from coalesce.report.report import Report
 from coalesce.run.pipeline import Run
 from coalesce.run.start import report_failure

@@ -15,13 +15,12 @@ from coalesce.cli.progress import Pace
 from coalesce.cli.request import Request, VerifyOptions, parse
 from coalesce.cli.tables import pairs, print_table
 from coalesce.exits import meaning_of
-from coalesce.inspect.verification import Extent, Verification
-from coalesce.inspect.verify import verify
+from coalesce.library.jobs import Extent, Verification
+from coalesce.library.jobs import prove as prove_outputs
 from coalesce.report.events import FailureEvent, VerifiedEvent
 from coalesce.report.failure_kinds import FailureTally
 from coalesce.report.report import Failure
 from coalesce.report.units import human_bytes
-from coalesce.storage.s3 import open_s3
 
 
 def prove(values: Values) -> int:
@@ -36,10 +35,7 @@ async def _prove(request: Request, deep: bool) -> int:
     as_json, printer = request.output.as_json, Printer.of(request.output)
     failures, extent = FailureTally(), Extent()
 
-    async with (
-        open_s3(request.store) as store,
-        printer.bar_below(partial(Pace().look_at_check, extent)) as say,
-    ):
+    async with printer.bar_below(partial(Pace().look_at_check, extent)) as say:
 
         def emit(event: VerifiedEvent | FailureEvent) -> None:
             if as_json:
@@ -49,7 +45,9 @@ async def _prove(request: Request, deep: bool) -> int:
                 if count.times == 1:
                     say(printable(count.line))
 
-        result = await verify(store, request.settings, deep=deep, emit=emit, extent=extent)
+        result = await prove_outputs(
+            request.settings, request.store, emit, deep=deep, extent=extent
+        )
     if as_json:
         print_line(json.dumps(result.model_dump(mode="json", by_alias=True)))
     else:

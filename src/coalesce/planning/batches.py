@@ -40,7 +40,7 @@ def plan(group: Group, layout: Layout, limits: Limits, taken: Container[str] = (
     kept = (*chosen.kept, *(Kept(source.key, Why.SINGLE) for source in single))
     gaps: int | None
     overlaps: int | None
-    gaps, overlaps = count_gaps(chosen.sources) if layout.comparable_offsets else (0, 0)
+    gaps, overlaps = _count_gaps(chosen, limits) if layout.comparable_offsets else (0, 0)
     if layout.offsets is not Offsets.RANGE:
         gaps = overlaps = None
     return Plan(group.id, tuple(batches), kept, gaps, overlaps, excluded)
@@ -138,7 +138,7 @@ def choose_sources(group: Group, layout: Layout, limits: Limits) -> Chosen:
         while staying and staying[-1] <= source.first:
             staying.pop()
             borders.append(len(places))
-        if not selected(source.key, limits):
+        if not selected(source.key, limits) or not _is_wanted(source, limits):
             borders.append(len(places))
             continue
         why = reason_to_keep(source, group.listed_at, limits)
@@ -163,6 +163,10 @@ def _firsts_of_staying(group: Group, layout: Layout, limits: Limits) -> list[int
     if not (limits.grow and layout.comparable_offsets):
         return []
     return sorted((output.first for output in group.outputs), reverse=True)
+
+
+def _is_wanted(source: Source, limits: Limits) -> bool:
+    return limits.wanted is None or source in limits.wanted
 
 
 def reason_to_keep(source: Source, now: float, limits: Limits) -> Why | None:
@@ -231,6 +235,16 @@ def count_gaps(sources: Iterable[Source]) -> tuple[int, int]:
             overlaps += first <= reached
         reached = last if reached is None else max(reached, last)
     return gaps, overlaps
+
+
+def _count_gaps(chosen: Chosen, limits: Limits) -> tuple[int, int]:
+    """Counts (gaps, overlaps) between the sources that may be joined. Of a work list only between
+    those that have none between them which it leaves out.
+    """
+    if limits.wanted is None:
+        return count_gaps(chosen.sources)
+    counts = [count_gaps(stretch) for stretch in chosen.stretches()]
+    return sum(gaps for gaps, _ in counts), sum(overlaps for _, overlaps in counts)
 
 
 class _NamesInUse:

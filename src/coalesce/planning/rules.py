@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from coalesce.model import Codec, GroupId
+from coalesce.model import Codec, GroupId, Source
 from coalesce.settings import TAKE_SOURCES, Settings
 
 _DEFAULTS = Settings.model_fields
@@ -17,7 +18,8 @@ class Limits:
 
     `max_size` is in bytes, `min_age` in seconds. `copy` allows server-side copies; `single` makes
     one gzip member of each output, where its codec can be made one; `one_class` joins only sources
-    of the same storage class. Outputs of less than `grow` bytes may be joined again.
+    of the same storage class. Outputs of less than `grow` bytes may be joined again. `wanted` are
+    the only sources to join, None for all of them.
     """
 
     max_files: int = _DEFAULTS["max_files"].default
@@ -30,6 +32,7 @@ class Limits:
     single: bool = False
     one_class: bool = True
     grow: int = 0
+    wanted: Container[Source] | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:

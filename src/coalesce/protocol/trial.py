@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from coalesce.errors import (
     AccessDenied,
@@ -166,9 +167,13 @@ class Trial:
             return Seen.KEPT
         return Seen.LACKING if found == lost else Seen.SEEMS_LACKING
 
-    async def _win(self, racers: list[Awaitable[object]]) -> int:
+    async def _win(self, racers: list[Callable[[], Awaitable[object]]]) -> int:
         """How many of some requests, of which one alone may succeed, do."""
-        return (await all_of(map(self._is_refused, racers))).count(False)
+
+        async def loses(racer: Callable[[], Awaitable[object]]) -> bool:
+            return await self._is_refused(racer())  # nothing is begun if it is cancelled before
+
+        return (await all_of(map(loses, racers))).count(False)
 
     async def create_only_put(self) -> Seen:
         """If-None-Match on PutObject, and of several at once one alone wins."""
@@ -180,7 +185,9 @@ class Trial:
             return seen
         raced = self._key("race")
         bodies = [b"%d" % n for n in range(_RACERS)]
-        won = await self._win([self.store.put(raced, body, if_none_match=True) for body in bodies])
+        won = await self._win(
+            [partial(self.store.put, raced, body, if_none_match=True) for body in bodies]
+        )
         if won > 1:
             return Seen.LACKING
         return Seen.KEPT if won else Seen.SEEMS_LACKING
@@ -214,7 +221,7 @@ class Trial:
             return Seen.LACKING
         if (seen := await self._compare(key, b"first", b"second")) is not Seen.KEPT:
             return seen
-        won = await self._win([self._complete(*racer) for racer in racers])
+        won = await self._win([partial(self._complete, *racer) for racer in racers])
         if won > 1:
             return Seen.LACKING
         return Seen.KEPT if won else Seen.SEEMS_LACKING

@@ -17,7 +17,7 @@ from coalesce.naming.sources import Sources
 from coalesce.planning.forecast import Forecast
 from coalesce.protocol.outcome import GroupOutcome
 from coalesce.report.events import (
-    Event,
+    RunEvent,
     WarningEvent,
     failure_event,
     planned_event,
@@ -72,7 +72,7 @@ class Account:
     exceed, in bytes.
     """
 
-    def __init__(self, report: Report, emit: Callable[[Event], None], max_size: int) -> None:
+    def __init__(self, report: Report, emit: Callable[[RunEvent], None], max_size: int) -> None:
         self.report = report
         self._max_size = max_size
         self._emit = emit
@@ -174,6 +174,7 @@ class Account:
             cost_usd=cost(Counter(forecast.requests)),
             seconds=forecast.seconds,
             memory_bytes=forecast.memory,
+            max_size=self._max_size,
         )
 
     def new_outcome(self, group: str, listed: GroupId | None = None) -> GroupOutcome:

@@ -14,7 +14,17 @@ from typing_extensions import TypedDict, TypeIs
 from coalesce.model import UndoneOutput
 from coalesce.report.report import Failure
 
-WarningKind = Literal["waiting", "leased", "unfinished", "empty", "unmatched", "unparsed", "worker"]
+WarningKind = Literal[
+    "waiting",
+    "leased",
+    "unfinished",
+    "empty",
+    "unmatched",
+    "unparsed",
+    "worker",
+    "missing",
+    "young",
+]
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -124,16 +134,13 @@ class VerifiedEvent(TypedDict):
     recorded: bool
 
 
-Event: TypeAlias = (
-    OutputEvent
-    | PlannedEvent
-    | UndoneEvent
-    | LeftEvent
-    | FailureEvent
-    | WarningEvent
-    | ProgressEvent
+RunEvent: TypeAlias = (
+    OutputEvent | PlannedEvent | UndoneEvent | LeftEvent | FailureEvent | WarningEvent
 )
 """What a run emits."""
+
+Event: TypeAlias = RunEvent | ProgressEvent
+"""What stands on stdout of a run: what it emits, and how far it is."""
 
 
 _WARNINGS = frozenset(get_args(WarningKind))

@@ -13,7 +13,7 @@ _REASONS = {
     Why.EMPTY: "empty",
     Why.ARCHIVED: "in an archive tier",
     Why.UNPARSED: "name does not match the layout",
-    Why.EXCLUDED: "left out by --include or --exclude",
+    Why.EXCLUDED: "left out by --include, --exclude or --files-from",
     Why.UNPLANNED: "outside what the saved plan still joins",
     Why.LEASED: "their group is worked on by another run",
     Why.UNFINISHED: "an earlier run left their group unfinished",

@@ -221,7 +221,8 @@ class LocationPart(SharePart):
 
 class PlanPart(_Part):
     """What a dry run expects of the real one: requests by S3 operation, bytes read, US dollars at
-    list price, seconds of one process, bytes of memory.
+    list price, seconds of one process, bytes of memory. Outputs have at most `max_size` bytes, as
+    the settings say or as a goal needs; 0 where a plan of an earlier version does not say it.
     """
 
     topics: list[TopicPart]
@@ -230,6 +231,7 @@ class PlanPart(_Part):
     cost_usd: float
     seconds: float
     memory_bytes: int
+    max_size: int = 0
 
 
 class ConcurrencyPart(_Part):

@@ -9,6 +9,7 @@ from coalesce.errors import GroupOwned
 from coalesce.listing.found import Found
 from coalesce.naming.foreign import foreign
 from coalesce.naming.layouts import Layout
+from coalesce.planning.work_lists import WorkList
 from coalesce.protocol.lease import Rival
 from coalesce.report.events import WarningEvent, WarningKind
 from coalesce.settings import DEFAULT_STATE
@@ -109,6 +110,26 @@ def nothing_found(
         example = f"for instance {found.other_key!r}"
         message = f"{keys}, {example}, {fit} no name of the layout {layout.name}"
         yield _warning("unparsed", found.other_key, message, hint)
+
+
+def left_of_list(
+    wanted: WorkList, layout: Layout, unknown: tuple[str, ...], young: int
+) -> Iterator[WarningEvent]:
+    """Keys of a work list that are not there, that are no sources, or too `young`. What begins with
+    what is `unknown` was not looked at.
+    """
+    listed = f"of the {len(wanted):,} keys of the work list"
+    if missing := wanted.missing(unknown):
+        message = f"{len(missing):,} {listed} are not there, for instance {missing[0]!r}"
+        hint = "They were joined or deleted after the list was made, or by a run before."
+        yield _warning("missing", missing[0], message, hint)
+    if wanted.others:
+        message = f"{wanted.others:,} {listed} are no sources, for instance {wanted.other!r}"
+        hint = f"A source of the layout {layout.name} is called {layout.data.example}."
+        yield _warning("unparsed", wanted.other, message, hint)
+    if young:
+        message = f"{young:,} {listed} are younger than --min-age"
+        yield _warning("young", "", message, "A later run may join them.")
 
 
 def _warning(kind: WarningKind, key: str, message: str, hint: str) -> WarningEvent:

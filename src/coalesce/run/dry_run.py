@@ -6,7 +6,6 @@ from coalesce.errors import StorageError
 from coalesce.listing.found import Found
 from coalesce.listing.groups import Listing
 from coalesce.model import GroupId, Plan
-from coalesce.planning import batches
 from coalesce.planning.forecast import forecast
 from coalesce.planning.plan_files import PlannedGroup
 from coalesce.protocol.leftovers import read_records, without_leftovers
@@ -36,18 +35,19 @@ async def plan_all(
     async def plan_listing(listing: Listing) -> None:
         found.add(listing)
         groups = workload.groups_in_scope(listing)
+        workload.see(groups)
         account.count_listing(listing, groups)
         for group in groups:
             if group.id in records:
                 group, joined = without_leftovers(group, records[group.id])
                 account.count_leftovers(joined)
-            plan = batches.plan(group, workload.layout, workload.limits)
+            plan, _ = workload.plan(group, workload.limits)
             plans.append(plan)
             account.count_dry_run(group, plan)
             if plan.batches:
                 planned.append(PlannedGroup.of(group, plan))
 
-    await list_prefixes(store, workload, workload.prefixes, account, stop, plan_listing)
+    await list_prefixes(store, workload, workload.prefixes_to_list, account, stop, plan_listing)
     if not stop.stopping:
         await warn_of_nothing(store, workload, found, account)
     memory, single = workload.settings.memory, workload.limits.single

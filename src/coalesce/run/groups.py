@@ -67,11 +67,17 @@ async def list_prefixes(
 async def warn_of_nothing(
     store: ObjectStore, workload: Workload, found: Found, account: Account
 ) -> None:
-    """Warns of prefixes without any key, and of keys none of which is named by the layout.
+    """Warns of prefixes without any key, and of keys none of which is named by the layout; of keys
+    of a work list that are not there, no sources, or too young.
 
-    What other shards see is not known here, nor what a saved plan does not ask for.
+    What other shards see is not known here, nor what a saved plan or a list does not ask for.
     """
-    if workload.planned is not None or workload.shard.count > 1:
+    if workload.wanted is not None:
+        unknown = tuple(failure.key for failure in account.report.failures)
+        young = account.report.sources.left[Why.YOUNG]
+        for warning in warnings.left_of_list(workload.wanted, workload.layout, unknown, young):
+            account.warn(warning)
+    if workload.is_listed_in_part:
         return
     found.add_failed(failure.key for failure in account.report.failures)
     settings = workload.settings
@@ -112,6 +118,7 @@ class GroupQueue:
         def choose(listing: Listing) -> list[Group]:
             found.add(listing)
             groups = self.workload.groups_in_scope(listing)
+            self.workload.see(groups)
             self.account.count_listing(listing, groups)
             free: list[Group] = []
             for group in groups:

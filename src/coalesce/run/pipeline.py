@@ -8,13 +8,15 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from coalesce.clock import boottime
+from coalesce.listing.inventory import Leads
 from coalesce.planning.plan_files import PlanFile, PlannedGroup
+from coalesce.planning.work_lists import WorkList
 from coalesce.protocol.lease import Lease
 from coalesce.protocol.session import GroupRules, Session
 from coalesce.protocol.survey import Leftovers, survey
 from coalesce.report import warnings
 from coalesce.report.account import Account, Phase, new_report
-from coalesce.report.events import Event
+from coalesce.report.events import RunEvent
 from coalesce.report.report import Report
 from coalesce.run.dry_run import plan_all
 from coalesce.run.groups import GroupQueue
@@ -48,6 +50,8 @@ class Run:
         emit: Takes the run's events, as `docs/report.md` lists them.
         endpoint: The store's URL, for the report.
         planned: The saved plan of which the run works on its shard; None to plan by itself.
+        wanted: The only keys that the run may join; None for all of them.
+        leads: Where there is anything to join; None to list all that is there.
         run_id: An id that no other run has.
         clock: Seconds that never go back, and go on while the machine sleeps.
         workers: The processes that work on the groups; None for this one.
@@ -58,10 +62,12 @@ class Run:
         self,
         store: ObjectStore,
         settings: Settings,
-        emit: Callable[[Event], None] = lambda _: None,
+        emit: Callable[[RunEvent], None] = lambda _: None,
         *,
         endpoint: str = "",
         planned: PlanFile | None = None,
+        wanted: WorkList | None = None,
+        leads: Leads | None = None,
         run_id: str = "",
         clock: Callable[[], float] = boottime,
         workers: Workers | None = None,
@@ -72,11 +78,17 @@ class Run:
         self.lines: list[PlannedGroup] = []  # of the saved plan that `plan` makes
         self._store, self._settings, self._workers = store, settings, workers
         self._clock, self._started_at, self._tune = clock, clock(), tune
-        self._workload = Workload.of(settings, planned, dt.datetime.now(dt.UTC).date())
+        today = dt.datetime.now(dt.UTC).date()
+        self._workload = Workload.of(settings, planned, today, wanted, leads)
         report = new_report(self.run_id, settings, self._workload.prefixes)
         self._account = Account(report, emit, settings.max_size)
         self.report.store.endpoint = endpoint
         self._capacity: Capacity | None = None  # of this process
+
+    @property
+    def settings(self) -> Settings:
+        """What it works under."""
+        return self._settings
 
     @property
     def report(self) -> Report:

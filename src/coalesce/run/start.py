@@ -16,7 +16,7 @@ from coalesce.protocol.probe import probe
 from coalesce.protocol.session import GroupRules
 from coalesce.protocol.state import probe_prefix
 from coalesce.report.account import Account, new_report
-from coalesce.report.events import Event
+from coalesce.report.events import RunEvent
 from coalesce.report.report import Report
 from coalesce.run.workload import Workload
 from coalesce.settings import Settings
@@ -31,7 +31,7 @@ def new_run_id() -> str:
 
 
 def report_failure(
-    settings: Settings, error: CoalesceError, emit: Callable[[Event], None]
+    settings: Settings, error: CoalesceError, emit: Callable[[RunEvent], None]
 ) -> Report:
     """Returns the report of a run that could not open its bucket."""
     prefixes = settings.prefixes(dt.datetime.now(dt.UTC).date())

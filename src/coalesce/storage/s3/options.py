@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,11 +11,12 @@ class S3Options:
     """How a bucket is reached.
 
     Empty strings leave the matter to botocore's own environment and files; keys are for local
-    servers only. `read_timeout` is in seconds: an answer is lost if no byte of it comes for so
-    long. `attempts` is how often one request is sent at most, the first time included.
+    servers only. `bucket` is empty where something else names it. `read_timeout` is in seconds: an
+    answer is lost if no byte of it comes for so long. `attempts` is how often one request is sent
+    at most, the first time included.
     """
 
-    bucket: str
+    bucket: str = ""
     endpoint_url: str = ""
     region: str = ""
     profile: str = ""
@@ -23,7 +25,7 @@ class S3Options:
     verify_ssl: bool = True
     expected_bucket_owner: str = ""
     request_payer: bool = False
-    addressing: str = "auto"
+    addressing: Literal["path", "virtual", "auto"] = "auto"
     max_connections: int = 320  # more than a run ever has in flight
     read_timeout: float = 60.0
     attempts: int = 5

@@ -25,7 +25,7 @@ async def read_texts(path: str, options: S3Options) -> list[tuple[str, str]]:
     """
     if not is_url(path):
         return [(name, await _read_file(name)) for name in _files_under(path)]
-    bucket, key = _split(path)
+    bucket, key = split_url(path)
     async with open_s3(options.for_bucket(bucket)) as store:
         keys = [key]
         if _names_many(path):
@@ -66,7 +66,7 @@ async def write_text(
 ) -> None:
     """Writes a file, or an object through the same credentials. Raises CoalesceError, OSError."""
     if is_url(path):
-        bucket, key = _split(path)
+        bucket, key = split_url(path)
         async with open_s3(options.for_bucket(bucket)) as store:
             await store.put(key, text.encode(), content_type=content_type)
         return
@@ -112,12 +112,12 @@ def _names_many(url: str) -> bool:
     """Whether a URL stands for all objects under it. Raises ConfigurationError if there is no
     bucket.
     """
-    key = _split(url)[1]
+    key = split_url(url)[1]
     return not key or key.endswith("/")
 
 
-def _split(url: str) -> tuple[str, str]:
-    """Bucket and key. Raises ConfigurationError if there is no bucket."""
+def split_url(url: str) -> tuple[str, str]:
+    """The bucket and the key of an `s3://` URL. Raises ConfigurationError if there is no bucket."""
     bucket, _, key = url.removeprefix(_REMOTE).partition("/")
     if not bucket:
         raise ConfigurationError(f"{url!r} names no bucket", hint="Write s3://BUCKET/KEY.")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, TypeVar
 
+from pydantic import BaseModel, ValidationError
+
+from coalesce.errors import UsageError
 from coalesce.settings import BUCKET_REQUIRED, Settings, format_value
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
     from pydantic_core import ErrorDetails
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 _LONGEST = 60
 
@@ -23,6 +28,7 @@ _REASONS = {
     "bool_parsing": "neither true nor false",
     "bool_type": "neither true nor false",
     "string_type": "not text",
+    "extra_forbidden": "there is no such setting",
     "tuple_type": 'not a list; write it as ["a", "b"]',
 }
 _OF_NAMES = {"missing": "is required", "extra_forbidden": "is not known"}
@@ -31,6 +37,34 @@ _BOUNDS = {
     "greater_than": ("gt", "must be more than"),
     "less_than_equal": ("le", "must be at most"),
 }
+
+
+def parse(model: type[_Model], values: Mapping[str, object]) -> _Model:
+    """The part of the values that a model takes.
+
+    Raises UsageError, which says of every option that is wrong what it should be.
+    """
+    chosen = {name: value for name, value in values.items() if name in model.model_fields}
+    for name, value in chosen.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not _is_sendable(text):
+                from coalesce.storage.s3.origin import strip_userinfo
+
+                shown = strip_userinfo(text)
+                raise UsageError(f"--{name.replace('_', '-')} {shown!r}: not text in UTF-8")
+    try:
+        return model.model_validate(chosen)
+    except ValidationError as error:
+        raise UsageError(refusals_of(model, error.errors())) from error
+
+
+def _is_sendable(text: str) -> bool:
+    return "\0" not in text and text.encode(errors="ignore").decode() == text
+
+
+def refusals_of(model: type[BaseModel], errors: Iterable[ErrorDetails]) -> str:
+    """All of pydantic's errors in one line, each once."""
+    return "; ".join(dict.fromkeys(refusal_of(model, error) for error in errors))
 
 
 def refusal_of(model: type[BaseModel], error: ErrorDetails) -> str:

@@ -1,19 +1,21 @@
-"""Saved plans: `plan --save-plan` and `run --plan`."""
+"""Saved plans: made by a dry run, executed by the shards of a run."""
 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 
 from coalesce import __version__
-from coalesce.cli.files import read_text, reason_of, write_text
-from coalesce.cli.options import Values
-from coalesce.cli.request import parse
 from coalesce.errors import CoalesceError, ConfigurationError, UsageError
+from coalesce.library.files import read_text, reason_of, write_text
+from coalesce.library.refusal import parse
+from coalesce.naming.shards import WHOLE
 from coalesce.planning.plan_files import PlanFile, load
 from coalesce.run.pipeline import Run
 from coalesce.settings import Settings
 from coalesce.storage.s3 import S3Options
 
+_GOALS = frozenset({"max_objects", "max_path_list"})  # the plan has the size that they need
 _SCOPE = frozenset({"prefix", "date", "whole_bucket"})  # compared by the prefixes that they mean
 
 
@@ -31,12 +33,14 @@ async def read_plan(path: str, options: S3Options) -> PlanFile:
     return load(text, path)
 
 
-def planned_settings(values: Values, plan: PlanFile, today: dt.date) -> Settings:
+def planned_settings(values: Mapping[str, object], plan: PlanFile, today: dt.date) -> Settings:
     """The settings of a run that executes a plan: scope and limits are the plan's.
 
-    Raises UsageError where the values ask for something else.
+    `values` are what was said of the settings, by their names. Raises UsageError where they ask for
+    something else.
     """
     options = {"gzip": "members"} | plan.header.options  # which version 0.1 knew no other of
+    values = {name: value for name, value in values.items() if name not in _GOALS}
     if options["gzip"] == "single" and values.get("check") is False:
         raise UsageError(
             "the plan was made for sources that are checked",
@@ -60,17 +64,26 @@ def planned_settings(values: Values, plan: PlanFile, today: dt.date) -> Settings
     return chosen
 
 
-def _layouts(values: Values) -> dict[str, object]:
+def _layouts(values: Mapping[str, object]) -> dict[str, object]:
     """The user's own layouts in these values."""
     found = values.get("layouts")
     return dict(found) if isinstance(found, dict) else {}
 
 
-async def save_plan(path: str, run: Run, settings: Settings, options: S3Options) -> None:
+def check_whole(settings: Settings) -> None:
+    """Raises UsageError for settings of a single shard: no plan of it is saved."""
+    if settings.shard != WHOLE:
+        raise UsageError(
+            "a saved plan covers all shards",
+            hint="Give --shard to `run --plan` instead; here leave it out, or say --shard 0/1.",
+        )
+
+
+async def save_plan(path: str, run: Run, options: S3Options) -> None:
     """Writes what a dry run would do. Raises ConfigurationError."""
     created = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     plan = PlanFile.of(
-        settings, run.report.scope.prefixes, run.lines, version=__version__, created=created
+        run.settings, run.report.scope.prefixes, run.lines, version=__version__, created=created
     )
     try:
         await write_text(path, plan.dump(), options, "application/jsonl")
