@@ -47,6 +47,20 @@ class GroupId:
         return self.prefix[:-1]
 
 
+class Codec(enum.StrEnum):
+    """How the content of an object is stored. The values are names in the ledger."""
+
+    GZIP = "gzip"
+    PLAIN = "plain"
+    ZSTD = "zstd"
+    BZIP2 = "bzip2"
+
+    @property
+    def is_compressed_again(self) -> bool:
+        """Whether `--gzip single` makes one stream of the whole output."""
+        return self is Codec.GZIP
+
+
 class Source(NamedTuple):
     """An object to be joined.
 

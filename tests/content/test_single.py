@@ -20,9 +20,10 @@ from coalesce.content.deflater import (
 from coalesce.content.rules import ContentRules
 from coalesce.content.text import SingleMember, Text
 from coalesce.errors import ContentError
+from coalesce.model import Codec
 from coalesce.storage import checksums
 
-SINGLE = ContentRules(gzipped=True, check=True, single=True)
+SINGLE = ContentRules(Codec.GZIP, check=True, single=True)
 
 # A source: the texts of its members.
 TEXTS = st.lists(st.binary(max_size=40), min_size=1, max_size=4)
@@ -164,6 +165,8 @@ def test_a_member_says_nothing_of_a_time_or_a_file() -> None:
     assert header[3:8] == bytes(5)
 
 
-@pytest.mark.parametrize(("gzipped", "check"), [(False, True), (True, False), (False, False)])
-def test_text_and_what_is_not_checked_stays_as_it_is(gzipped: bool, check: bool) -> None:
-    assert ContentRules(gzipped, check, single=True).deflater() is None
+@pytest.mark.parametrize(
+    ("codec", "check"), [(Codec.PLAIN, True), (Codec.GZIP, False), (Codec.PLAIN, False)]
+)
+def test_text_and_what_is_not_checked_stays_as_it_is(codec: Codec, check: bool) -> None:
+    assert ContentRules(codec, check, single=True).deflater() is None

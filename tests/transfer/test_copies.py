@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from coalesce.content.rules import ContentRules
 from coalesce.errors import StorageError
-from coalesce.model import Batch, Source, TransferredBatch, Why
+from coalesce.model import Batch, Codec, Source, TransferredBatch, Why
 from coalesce.planning.parts import PartSizes, lay_out
 from coalesce.storage.checksums import Checksum, encode
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request
@@ -54,7 +54,7 @@ async def send(store: MemoryStore, *, copy: bool = True, check: bool = True) -> 
             batch,
             lay_out(sources, SIZES, copy=copy, check=check),
             created.upload_id,
-            rules=ContentRules(gzipped=True, check=check),
+            rules=ContentRules(Codec.GZIP, check=check),
             sizes=SIZES,
             checksum=Checksum.CRC64NVME,
             capacity=Capacity.of(0, 2**20, lambda: 0),

@@ -8,7 +8,7 @@ import pytest
 from coalesce.content.members import Members
 from coalesce.content.rules import ContentRules
 from coalesce.errors import ContentError, SourceUnusable
-from coalesce.model import Batch, Source, Span, Why
+from coalesce.model import Batch, Codec, Source, Span, Why
 from coalesce.planning.parts import PartSizes, lay_out
 from coalesce.storage.checksums import Checksum
 from coalesce.storage.memory import MemoryBucket, MemoryStore
@@ -112,7 +112,7 @@ async def test_sources_behind_a_spoilt_one_are_looked_at_though_none_of_them_is_
                 batch,
                 lay_out(batch.sources, sizes, copy=False),
                 created.upload_id,
-                rules=ContentRules(gzipped=True, check=True),
+                rules=ContentRules(Codec.GZIP, check=True),
                 sizes=sizes,
                 checksum=Checksum.NONE,
                 capacity=Capacity.of(0, 2**20, lambda: 0),

@@ -7,6 +7,7 @@ import pytest
 
 from coalesce.content.rules import ContentRules
 from coalesce.errors import IntegrityError, PreconditionFailed
+from coalesce.model import Codec
 from coalesce.planning.parts import PART_BYTES
 from coalesce.storage.base import Body
 from coalesce.storage.checksums import crc64, encode
@@ -39,7 +40,7 @@ async def test_every_byte_is_read_once_and_at_most_one_part_at_a_time() -> None:
     store = stored(data)
     head = await store.head(KEY)
     assert head is not None
-    joiner = ContentRules(gzipped=True, check=True).joiner(KEY)
+    joiner = ContentRules(Codec.GZIP, check=True).joiner(KEY)
     assert await read_output(store, head, joiner) == crc64([data])
     assert (joiner.finish(), joiner.records) == ([], 1)
     assert await read_output(store, head) == crc64([data])
@@ -68,7 +69,7 @@ async def test_an_output_that_is_not_as_expected_is_an_integrity_error(
     assert head is not None
     expected = encode(crc64([text])) if code == "NoLastNewline" else encode(0)
     with pytest.raises(IntegrityError) as caught:
-        await check_output(store, head, gzipped=False, expected_crc64=expected)
+        await check_output(store, head, Codec.PLAIN, expected_crc64=expected)
     assert (caught.value.code, caught.value.key) == (code, KEY)
 
 
@@ -76,4 +77,4 @@ async def test_the_records_of_a_sound_output_are_counted() -> None:
     store = stored(b"a\nb\n\n")
     head = await store.head(KEY)
     assert head is not None
-    assert await check_output(store, head, gzipped=False) == 3
+    assert await check_output(store, head, Codec.PLAIN) == 3

@@ -10,7 +10,7 @@ import pytest
 
 from coalesce.content.rules import ContentRules
 from coalesce.errors import Archived, Unavailable
-from coalesce.model import Batch, Source, Why
+from coalesce.model import Batch, Codec, Source, Why
 from coalesce.planning.parts import PartSizes, lay_out
 from coalesce.report.report import Report
 from coalesce.storage.base import Body
@@ -63,7 +63,7 @@ async def send(
             batch,
             lay_out(sources, sizes, copy=copy),
             created.upload_id,
-            rules=ContentRules(gzipped=True, check=check, single=single),
+            rules=ContentRules(Codec.GZIP, check=check, single=single),
             sizes=sizes,
             checksum=Checksum.CRC64NVME,
             capacity=Capacity.of(0, 2**20, lambda: 0),
@@ -313,7 +313,7 @@ async def test_after_a_failed_transfer_the_next_batch_gets_all_of_the_capacity()
             batch,
             lay_out(sources, sizes, copy=False),
             "u",
-            rules=ContentRules(gzipped=True, check=False),
+            rules=ContentRules(Codec.GZIP, check=False),
             sizes=sizes,
             checksum=Checksum.NONE,
             capacity=capacity,
@@ -342,7 +342,7 @@ async def test_while_a_batch_waits_for_its_last_answer_the_next_one_is_read() ->
             batch,
             lay_out(half, sizes, copy=False),
             created.upload_id,
-            rules=ContentRules(gzipped=True, check=False),
+            rules=ContentRules(Codec.GZIP, check=False),
             sizes=sizes,
             checksum=Checksum.NONE,
             capacity=capacity,

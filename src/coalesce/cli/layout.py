@@ -17,13 +17,19 @@ from coalesce.cli.request import OutputOptions, Request, parse
 from coalesce.cli.tables import pairs, print_table
 from coalesce.errors import UsageError
 from coalesce.exits import ExitCode
-from coalesce.model import GroupId, ObjectInfo, Source
+from coalesce.model import Codec, GroupId, ObjectInfo, Source
 from coalesce.naming.fits import Fits
 from coalesce.naming.layouts import LAYOUTS, Layout, layout, source_of
 from coalesce.storage.limits import LIST_PAGE
 from coalesce.storage.s3 import open_s3
 
 _SAMPLE = 1000
+_CONTENTS = {
+    Codec.GZIP: "gzip",
+    Codec.PLAIN: "plain lines",
+    Codec.ZSTD: "zstd",
+    Codec.BZIP2: "bzip2",
+}
 _PLACEHOLDER = re.compile(r"<(\w+)>")
 
 
@@ -124,7 +130,7 @@ def _described(each: Layout) -> dict[str, Any]:
         "name": each.name,
         "sources": each.example,
         "outputs": each.output_example,
-        "content": "gzip" if each.gzip else "plain lines",
+        "content": " or ".join(_CONTENTS[codec] for codec in each.codecs),
         "example": keys,
         "becomes": next(iter(_outputs_of(each, keys).values())),
     }

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from coalesce.demo.dataset import Shape, generate_objects
 from coalesce.errors import first_failure
+from coalesce.model import Codec
 from coalesce.naming.layouts import layout
 from coalesce.report.report import path_characters
 from coalesce.report.units import human_bytes
@@ -88,7 +89,7 @@ async def read_records(
     Args:
         store: the bucket.
         prefix: the keys to read.
-        layout_name: says whether the objects are gzipped.
+        layout_name: says how the objects are stored.
 
     Returns:
         How often each record is there, and what the objects are in all.
@@ -99,7 +100,7 @@ async def read_records(
     """
     records: Counter[bytes] = Counter()
     size = count = characters = 0
-    gzipped = layout(layout_name).gzip
+    gzipped = layout(layout_name).codecs == (Codec.GZIP,)
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def read(key: str) -> bytes:

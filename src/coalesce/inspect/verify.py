@@ -21,7 +21,7 @@ from coalesce.errors import (
 from coalesce.exits import ExitCode, exit_code_of, worst
 from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import ExistingOutput
-from coalesce.naming.layouts import layout
+from coalesce.naming.layouts import codec_of, layout
 from coalesce.planning.parts import PART_BYTES
 from coalesce.planning.rules import Limits, Scope, selected
 from coalesce.protocol.commit import COUNT, DIGEST
@@ -172,7 +172,7 @@ class _Verifier:
             return await check_output(
                 self._store,
                 head,
-                gzipped=self._layout.gzip,
+                codec_of(self._layout, head.key),
                 expected_crc64=head.checksum.get("CRC64NVME", ""),
             )
         except IntegrityError as error:

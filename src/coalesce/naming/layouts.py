@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, Protocol
 from typing_extensions import override
 
 from coalesce.errors import UsageError
-from coalesce.model import ExistingOutput, GroupId, ObjectInfo, Source
+from coalesce.model import Codec, ExistingOutput, GroupId, ObjectInfo, Source
 from coalesce.naming.sources import offsets_of
 
 # Kafka's legal topic characters (org.apache.kafka.common.internals.Topic).
@@ -45,14 +45,14 @@ class Layout(Protocol):
         name: As in `--layout`.
         example: What a source is called, in words.
         output_example: What an output is called, in words.
-        gzip: Whether objects are gzip members; plain lines otherwise.
+        codecs: Every codec that its objects may have.
         comparable_offsets: Whether the two offsets of a name belong to one topic-partition.
     """
 
     name: str
     example: str
     output_example: str
-    gzip: bool
+    codecs: tuple[Codec, ...]
     comparable_offsets: bool
 
     def parse(self, key: str) -> ParsedKey | None:
@@ -60,6 +60,10 @@ class Layout(Protocol):
 
         Returns None for a key that is neither, or that could be parsed in two ways.
         """
+        ...
+
+    def codec(self, group: GroupId) -> Codec:
+        """How the sources and outputs of a group are stored."""
         ...
 
     def output_key(self, group: GroupId, sources: Sequence[Source], taken: Container[str]) -> str:
@@ -85,7 +89,7 @@ class Corporate(Layout):
     name = "corporate"
     example = "<topic>_<partition>_<first>-<last>.jsonl.gz"
     output_example = "<topic>_<partition>_<first>_<last>.jsonl.gz"
-    gzip = True
+    codecs = (Codec.GZIP,)
     comparable_offsets = True
     _pattern = re.compile(
         rf"(?P<topic>{_TOPIC})_(?P<partition>\d+)_(?P<first>\d+)(?P<sep>[-_])(?P<last>\d+)\.jsonl\.gz",
@@ -100,6 +104,10 @@ class Corporate(Layout):
             return None
         topic, partition, first, separator, last = match.groups()
         return _interpret(separator, directory, topic, partition, int(first), int(last), "")
+
+    @override
+    def codec(self, group: GroupId) -> Codec:
+        return Codec.GZIP
 
     @override
     def output_key(self, group: GroupId, sources: Sequence[Source], taken: Container[str]) -> str:
@@ -119,7 +127,7 @@ class Manifest(Layout):
     name = "manifest"
     example = "<topic>_<partition>_<offset>-<topic>_<partition>_<offset>.txt"
     output_example = "<topic>_<partition>_<offset>_<topic>_<partition>_<offset>.txt"
-    gzip = False
+    codecs = (Codec.PLAIN,)
     comparable_offsets = False
     _pattern = re.compile(
         rf"(?P<topic>{_TOPIC})_(?P<partition>\d+)_(?P<first>\d+)(?P<sep>[-_])"
@@ -138,6 +146,10 @@ class Manifest(Layout):
         return _interpret(separator, directory, topic, partition, int(first), int(last), tail)
 
     @override
+    def codec(self, group: GroupId) -> Codec:
+        return Codec.PLAIN
+
+    @override
     def output_key(self, group: GroupId, sources: Sequence[Source], taken: Container[str]) -> str:
         head, _, last = sources[-1].tail.rpartition("_")
         return _find_free_key(f"{group.prefix}{sources[0].first}_{head}_", last, ".txt", taken)
@@ -154,6 +166,14 @@ def layout(name: str) -> Layout:
         raise UsageError(
             f"unknown layout {name!r}", hint=f"Known layouts: {', '.join(LAYOUTS)}."
         ) from None
+
+
+def codec_of(layout: Layout, key: str) -> Codec:
+    """Returns how a source or an output is stored. Raises ValueError for a key that is neither."""
+    parsed = layout.parse(key)
+    if parsed is None:
+        raise ValueError(f"{key!r} is neither a source nor an output")
+    return layout.codec(parsed.group)
 
 
 def source_of(parsed: ParsedKey, entry: ObjectInfo) -> Source:

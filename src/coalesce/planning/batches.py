@@ -31,6 +31,7 @@ def plan(group: Group, layout: Layout, limits: Limits, taken: Container[str] = (
         limits: Sources and bytes per output, and which sources to keep.
         taken: Output keys in use besides those that the group lists.
     """
+    limits = limits.of_codec(layout.codec(group.id))
     chosen = choose_sources(group, layout, limits)
     names = _NamesInUse(taken, {output.key for output in group.outputs})
     batches, single = _plan_stretches(group.id, chosen.stretches(), layout, limits, names)
@@ -71,6 +72,7 @@ def replan(
     Raises:
         ValueError: One of `without` is not a source of the batch.
     """
+    limits = limits.of_codec(layout.codec(group))
     sources = Sources.of(group.prefix, batch.sources)
     unusable = {source.key for source in without}
     places = [at for at, source in enumerate(sources) if source.key in unusable]
@@ -119,7 +121,7 @@ class Chosen:
 
 
 def choose_sources(group: Group, layout: Layout, limits: Limits) -> Chosen:
-    """Chooses the sources of a group that may be joined."""
+    """Chooses the sources of a group that may be joined; `limits` are those of its codec."""
     ordered = Sources.of(group.id.prefix, group.sources).by_offset()
     coverage = _Coverage(group.outputs if layout.comparable_offsets else ())
     places, borders = array("I"), array("I")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from coalesce.model import GroupId
-from coalesce.naming.layouts import LAYOUTS
+from coalesce.model import Codec, GroupId
 from coalesce.settings import TAKE_SOURCES, Settings
 
 _DEFAULTS = Settings.model_fields
@@ -17,7 +16,8 @@ class Limits:
     """The rules of a plan: sources and bytes per output, and what is left alone.
 
     `max_size` is in bytes, `min_age` in seconds. `copy` allows server-side copies; `single` makes
-    one gzip member of each output; `one_class` joins only sources of the same storage class.
+    one gzip member of each output, where its codec can be made one; `one_class` joins only sources
+    of the same storage class.
     """
 
     max_files: int = _DEFAULTS["max_files"].default
@@ -32,21 +32,29 @@ class Limits:
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
-        """Returns the limits in a run's settings.
-
-        What is deflated again may come out a little longer: it is planned to 97% of `max_size`.
-        """
-        single = settings.gzip_mode == "single" and LAYOUTS[settings.layout].gzip
+        """Returns the limits in a run's settings, of whatever codec its groups are."""
         return cls(
             max_files=settings.max_files,
-            max_size=settings.max_size * 97 // 100 if single else settings.max_size,
+            max_size=settings.max_size,
             min_files=settings.min_files,
             min_age=settings.min_age,
             include=settings.include,
             exclude=settings.exclude,
-            single=single,
+            single=settings.gzip_mode == "single",
             one_class=settings.storage_class == TAKE_SOURCES,
         )
+
+    def of_codec(self, codec: Codec) -> Limits:
+        """Returns the run's limits as they are for the groups of a codec.
+
+        What is compressed again may come out a little longer, so it is planned to 97% of
+        `max_size`; and it does not have the bytes that the store could copy.
+        """
+        if not self.single:
+            return self
+        if not codec.is_compressed_again:
+            return replace(self, single=False)
+        return replace(self, max_size=self.max_size * 97 // 100, copy=False)
 
 
 @dataclass(frozen=True, slots=True)

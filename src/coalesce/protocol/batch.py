@@ -43,6 +43,7 @@ from coalesce.errors import (
     WorkerDied,
 )
 from coalesce.model import Batch, TransferredBatch, Why
+from coalesce.naming.layouts import codec_of
 from coalesce.planning.parts import lay_out
 from coalesce.protocol.commit import Blocked, Committed, complete
 from coalesce.protocol.deletion import Deletion, delete_sources
@@ -215,7 +216,9 @@ async def transfer_here(
     Raises SourcesUnusable, Misread, StorageError.
     """
     rules, capacity = session.rules, session.capacity
-    window = window_bytes(batch, capacity.memory.size, rules.sizes, single=rules.limits.single)
+    codec = codec_of(rules.layout, batch.output)
+    limits = rules.limits.of_codec(codec)
+    window = window_bytes(batch, capacity.memory.size, rules.sizes, single=limits.single)
     async with capacity.memory.hold(window):
         if not stop.try_continue():
             return None
@@ -223,9 +226,9 @@ async def transfer_here(
             return await transfer(
                 session.store,
                 batch,
-                lay_out(batch.sources, rules.sizes, copy=rules.limits.copy, check=rules.check),
+                lay_out(batch.sources, rules.sizes, copy=limits.copy, check=rules.check),
                 upload_id,
-                rules=ContentRules(rules.layout.gzip, rules.check, rules.limits.single),
+                rules=ContentRules(codec, rules.check, limits.single),
                 sizes=rules.sizes,
                 checksum=rules.capabilities.checksum,
                 capacity=capacity,

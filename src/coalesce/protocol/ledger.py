@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coalesce.content.attributes import everything
 from coalesce.errors import AccessDenied, NotFound, RecordDamaged, TooLong
-from coalesce.model import Batch, TransferredBatch
+from coalesce.model import Batch, Codec, TransferredBatch
+from coalesce.naming.layouts import codec_of
 from coalesce.protocol.session import GroupRules, Session
 from coalesce.protocol.state import entry_key
 from coalesce.protocol.writes import write_state
@@ -109,7 +110,7 @@ async def write_entry(
         run_id=rules.run_id,
         version=rules.version,
         layout=rules.layout.name,
-        gzip=("single" if rules.limits.single else "members") if rules.layout.gzip else "none",
+        gzip=_gzip_mode(rules, codec_of(rules.layout, batch.output)),
         output=batch.output,
         digest=batch.digest,
         upload_id=upload_id,
@@ -171,6 +172,12 @@ async def remove_entry(session: Session, output: str, upload_id: str) -> AccessD
         return None
     message = f"the ledger entry {key!r} cannot be removed: {result.message}"
     return AccessDenied(message, key=key, code=result.code, hint=_STAYS)
+
+
+def _gzip_mode(rules: GroupRules, codec: Codec) -> Literal["single", "members", "none"]:
+    if codec is not Codec.GZIP:
+        return "none"
+    return "single" if rules.limits.of_codec(codec).single else "members"
 
 
 def _encode(header: EntryHeader, batch: Batch, transferred: TransferredBatch) -> bytes:

@@ -10,7 +10,8 @@ from coalesce.content.joiner import Joiner
 from coalesce.content.rules import ContentRules
 from coalesce.content.text import Text
 from coalesce.errors import ContentError, IntegrityError, SourceUnusable, Unavailable
-from coalesce.model import Batch, Source, Span
+from coalesce.model import Batch, Codec, Source, Span
+from coalesce.naming.layouts import codec_of
 from coalesce.planning.batches import is_single
 from coalesce.protocol.ledger import Expected
 from coalesce.protocol.session import Session
@@ -36,14 +37,15 @@ async def expect_from_sources(
     the text of 64 KiB where the output is one gzip member. Raises IntegrityError if a source is not
     in it or cannot be read, Unavailable if one is deleted meanwhile, StorageError.
     """
-    await check_output(session.store, head, gzipped=session.rules.layout.gzip)
+    codec = codec_of(session.rules.layout, head.key)
+    await check_output(session.store, head, codec)
     complete = all(present)
     single = is_single(batch)
-    output = _Output(session, head, Text(head.key) if single else None)
+    output = _Output(session, head, codec, Text(head.key) if single else None)
     for source, is_present in zip(batch.sources, present, strict=True):
         if is_present:
             await _find(session, source, output, anywhere=not complete)
-    if complete and await output.has_more() and not output.is_placeholder(session):
+    if complete and await output.has_more() and not output.is_placeholder:
         message = f"{head.key}: holds more than its sources"
         raise IntegrityError(message, key=head.key)
     crc64 = checksums.encode(await read_output(session.store, head))
@@ -51,7 +53,7 @@ async def expect_from_sources(
 
 
 async def _find(session: Session, source: Source, output: _Output, *, anywhere: bool) -> None:
-    rules = ContentRules(session.rules.layout.gzip, check=True)
+    rules = ContentRules(output.codec, check=True)
     joiner = Text(source.key) if output.is_text else rules.joiner(source.key)
     try:
         async for piece in _pieces(session, source, joiner):
@@ -84,8 +86,9 @@ class _Output:
     `at` is where the last piece that was found ends.
     """
 
-    def __init__(self, session: Session, head: Head, text: Text | None) -> None:
+    def __init__(self, session: Session, head: Head, codec: Codec, text: Text | None) -> None:
         self.key = head.key
+        self.codec = codec
         self.at = 0
         self._store = session.store
         self._head = head
@@ -106,9 +109,10 @@ class _Output:
             await self._read_on()
         return self._begin < len(self._held)
 
-    def is_placeholder(self, session: Session) -> bool:
+    @property
+    def is_placeholder(self) -> bool:
         """Whether its sources hold nothing, so that it holds the least that is no empty object."""
-        nothing = ContentRules(session.rules.layout.gzip, check=True).empty_output
+        nothing = ContentRules(self.codec, check=True).empty_output
         return self.at == 0 and self._head.size == len(nothing)
 
     async def find(self, piece: bytes, *, anywhere: bool) -> bool:

@@ -10,7 +10,6 @@ from dataclasses import replace
 from coalesce import __version__
 from coalesce.content.attributes import AttributeRules
 from coalesce.errors import CoalesceError
-from coalesce.planning.rules import Limits
 from coalesce.protocol.lease import Claim
 from coalesce.protocol.probe import probe
 from coalesce.protocol.session import GroupRules
@@ -55,7 +54,7 @@ async def probe_store(
         run_id=report.run_id,
         version=__version__,
         layout=workload.layout,
-        limits=replace(workload.limits, copy=_may_copy(settings, workload.limits, capabilities)),
+        limits=replace(workload.limits, copy=_may_copy(settings, capabilities)),
         capabilities=capabilities,
         check=settings.check,
         delete=settings.delete,
@@ -64,16 +63,14 @@ async def probe_store(
     )
 
 
-def _may_copy(settings: Settings, limits: Limits, capabilities: Capabilities) -> bool:
+def _may_copy(settings: Settings, capabilities: Capabilities) -> bool:
     """Decides whether the store may copy sources into outputs by itself.
 
-    Only where outputs have the sources' bytes, if the store copies no other version than the listed
-    one, and if it keeps a checksum of the whole output. What is copied unread says nothing of its
-    attributes.
+    Only if the store copies no other version than the listed one, and if it keeps a checksum of the
+    whole output. What is copied unread says nothing of its attributes.
     """
     return (
-        not limits.single
-        and (settings.check or not settings.strict_attributes)
+        (settings.check or not settings.strict_attributes)
         and capabilities.copy_condition
         and capabilities.checksum is Checksum.CRC64NVME
     )

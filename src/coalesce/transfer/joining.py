@@ -28,7 +28,7 @@ from coalesce.content.checks import Evidence, StoredChecksums, TextCheck, check_
 from coalesce.content.joiner import Joiner
 from coalesce.content.rules import ContentRules
 from coalesce.errors import ContentError, SourceUnusable
-from coalesce.model import Source, Span, Why
+from coalesce.model import Codec, Source, Span, Why
 from coalesce.storage.base import Body, ObjectStore
 from coalesce.storage.checksums import is_md5
 from coalesce.transfer.deflating import DeflaterThread
@@ -192,7 +192,7 @@ class SourceJoiner:
             self.unusable[source.key] = join.unusable
 
     def _begin(self, source: Source, body: Body) -> PartlyRead:
-        is_text = self._rules.check and not self._rules.gzipped
+        is_text = self._rules.check and self._rules.codec is Codec.PLAIN
         text = self._text_check(source, body) if is_text else None
         joiner = self._rules.joiner(source.key, self._deflater)
         return PartlyRead(source.key, joiner, StoredChecksums(), text)
@@ -216,7 +216,7 @@ class SourceJoiner:
         if not self._rules.check:
             return join
         proven = check_stored(source.key, body.data, body.checksum)
-        if not self._rules.gzipped:
+        if self._rules.codec is Codec.PLAIN:
             text = self._text_check(source, body)
             join.evidence = Evidence.PROVEN if proven else text.evidence_of(body.data)
         return join

@@ -10,6 +10,7 @@ import asyncio
 from coalesce.content.joiner import Joiner
 from coalesce.content.rules import ContentRules
 from coalesce.errors import ContentError, IntegrityError
+from coalesce.model import Codec
 from coalesce.planning.parts import PART_BYTES
 from coalesce.storage import checksums
 from coalesce.storage.base import Head, ObjectStore
@@ -42,14 +43,14 @@ async def read_output(store: ObjectStore, head: Head, joiner: Joiner | None = No
 
 
 async def check_output(
-    store: ObjectStore, head: Head, *, gzipped: bool, expected_crc64: str = ""
+    store: ObjectStore, head: Head, codec: Codec, *, expected_crc64: str = ""
 ) -> int:
     """Reads an output as a reader would: whole gzip members or plain lines, to the last newline.
 
     Args:
         store: where the output is.
         head: names the output, and the version of it that is read.
-        gzipped: whether it holds gzip members or plain lines.
+        codec: how its content is stored.
         expected_crc64: the CRC64NVME (base64) that its bytes must have; empty if none is known.
 
     Returns:
@@ -60,7 +61,7 @@ async def check_output(
             `TruncatedGzip`, `NotGzip`, `NoLastNewline`), or with `ChecksumMismatch`.
         StorageError: as `read_output`.
     """
-    joiner = ContentRules(gzipped=gzipped, check=True).joiner(head.key)
+    joiner = ContentRules(codec, check=True).joiner(head.key)
     try:
         crc64 = checksums.encode(await read_output(store, head, joiner))
         supplied = joiner.finish()
