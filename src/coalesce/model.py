@@ -61,6 +61,14 @@ class Codec(enum.StrEnum):
         return self is Codec.GZIP
 
 
+class Records(enum.StrEnum):
+    """What the content of an object is made of."""
+
+    LINES = "lines"
+    CSV_HEADER = "csv-header"  # lines under a first one that names their columns
+    OPAQUE = "opaque"  # any bytes: no line is looked for in them
+
+
 class Source(NamedTuple):
     """An object to be joined.
 

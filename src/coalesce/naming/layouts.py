@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, Protocol
 from typing_extensions import override
 
 from coalesce.errors import UsageError
-from coalesce.model import Codec, ExistingOutput, GroupId, ObjectInfo, Source
+from coalesce.model import Codec, ExistingOutput, GroupId, ObjectInfo, Records, Source
 from coalesce.naming.sources import offsets_of
 
 # Kafka's legal topic characters (org.apache.kafka.common.internals.Topic).
@@ -46,6 +46,7 @@ class Layout(Protocol):
         example: What a source is called, in words.
         output_example: What an output is called, in words.
         codecs: Every codec that its objects may have.
+        records: What the content of its objects is made of.
         comparable_offsets: Whether the two offsets of a name belong to one topic-partition.
     """
 
@@ -53,6 +54,7 @@ class Layout(Protocol):
     example: str
     output_example: str
     codecs: tuple[Codec, ...]
+    records: Records
     comparable_offsets: bool
 
     def parse(self, key: str) -> ParsedKey | None:
@@ -90,6 +92,7 @@ class Corporate(Layout):
     example = "<topic>_<partition>_<first>-<last>.jsonl.gz"
     output_example = "<topic>_<partition>_<first>_<last>.jsonl.gz"
     codecs = (Codec.GZIP,)
+    records = Records.LINES
     comparable_offsets = True
     _pattern = re.compile(
         rf"(?P<topic>{_TOPIC})_(?P<partition>\d+)_(?P<first>\d+)(?P<sep>[-_])(?P<last>\d+)\.jsonl\.gz",
@@ -128,6 +131,7 @@ class Manifest(Layout):
     example = "<topic>_<partition>_<offset>-<topic>_<partition>_<offset>.txt"
     output_example = "<topic>_<partition>_<offset>_<topic>_<partition>_<offset>.txt"
     codecs = (Codec.PLAIN,)
+    records = Records.LINES
     comparable_offsets = False
     _pattern = re.compile(
         rf"(?P<topic>{_TOPIC})_(?P<partition>\d+)_(?P<first>\d+)(?P<sep>[-_])"
