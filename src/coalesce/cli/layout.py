@@ -131,6 +131,7 @@ def _described(each: Layout) -> dict[str, Any]:
         "sources": each.example,
         "outputs": each.output_example,
         "content": " or ".join(_CONTENTS[codec] for codec in each.codecs),
+        "records": str(each.records),
         "example": keys,
         "becomes": next(iter(_outputs_of(each, keys).values())),
     }

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from coalesce import __version__
+from coalesce.content.rules import ContentRules
 from coalesce.errors import (
     AccessDenied,
     CoalesceError,
@@ -21,7 +22,7 @@ from coalesce.errors import (
 from coalesce.exits import ExitCode, exit_code_of, worst
 from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import ExistingOutput
-from coalesce.naming.layouts import codec_of, layout
+from coalesce.naming.layouts import layout
 from coalesce.planning.parts import PART_BYTES
 from coalesce.planning.rules import Limits, Scope, selected
 from coalesce.protocol.commit import COUNT, DIGEST
@@ -45,7 +46,7 @@ class Verification(BaseModel):
 
     `unsummed` outputs have no full-object CRC64NVME in the store, so with `deep` only their content
     and length are checked. `bytes`, `sources` and `records` are those of the `proven` outputs;
-    `records` is None unless `deep`.
+    `records` is None unless `deep`, and does not count those of opaque content.
     """
 
     type: Literal["verify"] = "verify"
@@ -78,7 +79,7 @@ async def verify(
     Args:
         store: the bucket.
         settings: the scope, `include` and `exclude`, and `memory` in bytes.
-        deep: also read each output: its gzip members or lines, its records, its CRC64NVME.
+        deep: also read each output: its members or lines, its records, its CRC64NVME.
         emit: takes a `verified` or `failure` event for each output, as it is checked.
 
     Returns:
@@ -167,12 +168,12 @@ class _Verifier:
                 if selected(output.key, self._limits):
                     await self._queue.put(output)
 
-    async def _count_records(self, head: Head) -> int:
+    async def _count_records(self, head: Head) -> int | None:
         try:
             return await check_output(
                 self._store,
                 head,
-                codec_of(self._layout, head.key),
+                ContentRules.of_output(self._layout, head.key),
                 expected_crc64=head.checksum.get("CRC64NVME", ""),
             )
         except IntegrityError as error:

@@ -231,7 +231,7 @@ def match_plan(
         with the sources that are kept whatever the plan says; and the number of batches that no
         longer match. A batch that an earlier run of the same plan has joined is in neither.
     """
-    limits = limits.of_codec(layout.codec(group.id))
+    limits = limits.of_content(layout.codec(group.id), layout.records)
     chosen = choose_sources(replace(group, listed_at=planned.listed_at), layout, limits)
     ends = {key for batch in planned.batches for key in (batch.first, batch.last)}
     places = {
@@ -255,7 +255,7 @@ def match_plan(
 
 
 def _gzip_option(settings: Settings) -> dict[str, str]:
-    """How outputs are made of gzip members, where any sources can be compressed again."""
+    """How outputs are made of members, where any sources can be compressed again."""
     codecs = LAYOUTS[settings.layout].codecs
     again = any(codec.is_compressed_again for codec in codecs)
     return {"gzip": settings.gzip_mode} if again else {}

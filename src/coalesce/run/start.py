@@ -10,6 +10,7 @@ from dataclasses import replace
 from coalesce import __version__
 from coalesce.content.attributes import AttributeRules
 from coalesce.errors import CoalesceError
+from coalesce.model import Records
 from coalesce.protocol.lease import Claim
 from coalesce.protocol.probe import probe
 from coalesce.protocol.session import GroupRules
@@ -56,7 +57,8 @@ async def probe_store(
         layout=workload.layout,
         limits=replace(workload.limits, copy=_may_copy(settings, capabilities)),
         capabilities=capabilities,
-        check=settings.check,
+        # A header can only be taken out of what is looked at.
+        check=settings.check or workload.layout.records is Records.CSV_HEADER,
         delete=settings.delete,
         ledger=settings.ledger,
         attributes=AttributeRules.of(settings),
