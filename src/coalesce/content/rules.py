@@ -31,7 +31,7 @@ _COMPRESSORS: dict[Codec, type[Compressor]] = {
 # What taking one source apart holds besides its body, and what making one member holds. Of gzip it
 # is little.
 _DECODER_BYTES = {
-    Codec.ZSTD: zstd_frames.WINDOW_BYTES,
+    Codec.ZSTD: zstd_frames.DECODER_BYTES,
     Codec.BZIP2: bzip2_streams.DECODER_BYTES,
 }
 _COMPRESSOR_BYTES = {

@@ -27,8 +27,10 @@ _DICTIONARY_BYTES = (0, 1, 2, 4)
 # (3.1.1.1.2); one that needs more may fail for a reader too, and would not fit our memory.
 _WINDOW_LOG = 23
 WINDOW_BYTES = 1 << _WINDOW_LOG
+DECODER_BYTES = WINDOW_BYTES + 1024**2  # measured 8.6 MiB
 
-# zstd's own default level, and a window that is small enough for many outputs at once.
+# zstd's own default level, and a window that is small enough for many outputs at once: measured 1.5
+# MiB for each.
 _LEVEL = 3
 _WRITTEN_WINDOW_LOG = 19
 COMPRESSOR_BYTES = 2 * 1024**2
