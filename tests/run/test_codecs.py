@@ -32,7 +32,7 @@ HEADER = b"id,name\n"
 class SmallParts(MemoryBucket):
     """A bucket whose sources are all larger than a part."""
 
-    part_bytes = 20
+    part_bytes = 10
 
 
 @dataclass(frozen=True)
