@@ -185,6 +185,18 @@ class ContentError(CoalesceError):
     hint = "The source was kept. Repair it or move it away, then run again."
 
 
+class HeadersDiffer(ContentError):
+    """A source has another first line than its neighbours, and is not joined with them.
+
+    Attributes:
+        kind: What it has in common with sources that it may be joined with.
+    """
+
+    code = "HeadersDiffer"
+    hint = "Sources with the same header are joined with each other."
+    kind: str = ""
+
+
 class AttributesDiffer(CoalesceError):
     """A source says something else of itself than its neighbours, and is not joined with them."""
 
@@ -278,6 +290,13 @@ class KeyTaken(CoalesceError):
         "That object was left as it is, and so was the output. Move the object away, or leave the "
         "output joined; then run `coalesce undo` again."
     )
+
+
+class CannotGiveBack(CoalesceError):
+    """The sources of an output are of a kind that `undo` does not write."""
+
+    code = "CannotGiveBack"
+    hint = "Nothing was touched. `coalesce extract` takes its sources out, one by one."
 
 
 class PlanStale(CoalesceError):

@@ -65,8 +65,8 @@ class Codec(enum.StrEnum):
 
     @property
     def is_compressed_again(self) -> bool:
-        """Whether `--gzip single` makes one stream of the whole output."""
-        return self is Codec.GZIP
+        """Whether `--gzip single` makes one member of the whole output."""
+        return self is not Codec.PLAIN
 
 
 class Records(enum.StrEnum):
@@ -167,6 +167,7 @@ class Why(enum.StrEnum):
     UNFINISHED = "unfinished"  # an earlier run's plan record stands on their group
     STOPPED = "stopped"  # the run ended before their turn
     ATTRIBUTES = "attributes"  # their neighbours say something else of themselves
+    HEADER = "header"  # their neighbours have another first line
     FAILED = "failed"  # with the output that they were to be joined into
 
 
@@ -304,7 +305,8 @@ class Differences:
 class JoinedSource(NamedTuple):
     """What one source gave to its output: `length` bytes there.
 
-    `records`, and size and CRC64NVME of its inflated content, are None where nothing was looked at.
+    Size and CRC64NVME of its inflated content are None where nothing was looked at, `records` where
+    none were counted.
     """
 
     length: int

@@ -8,7 +8,8 @@ import pytest
 from awscrt import checksums
 
 from coalesce.content.checks import check_stored
-from coalesce.content.members import NEWLINE_MEMBER, Members
+from coalesce.content.gzip_members import NEWLINE_MEMBER
+from coalesce.content.members import Members
 from coalesce.errors import ContentError
 
 MIB = 1024**2

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coalesce.content.checks import check_stored
+from coalesce.content.gzip_members import NEWLINE_MEMBER
 from coalesce.content.lines import Lines
-from coalesce.content.members import NEWLINE_MEMBER, Members
+from coalesce.content.members import Members
 from coalesce.errors import ContentError
 from coalesce.storage import checksums
 

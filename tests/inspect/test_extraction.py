@@ -18,11 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coalesce import errors
-from coalesce.content.members import EMPTY_MEMBER, NEWLINE_MEMBER
+from coalesce.content.gzip_members import EMPTY_MEMBER, NEWLINE_MEMBER
+from coalesce.content.rules import ContentRules
 from coalesce.errors import IntegrityError, NotFound
 from coalesce.inspect import extraction
 from coalesce.inspect.excerpts import Held, excerpt_of
 from coalesce.inspect.extraction import Extracted, extract
+from coalesce.model import Codec
 from coalesce.storage.checksums import crc64
 from coalesce.storage.memory import MemoryBucket, MemoryStore
 from coalesce.storage.s3 import S3Store
@@ -278,6 +280,12 @@ async def test_a_damaged_entry_is_said_and_not_that_there_is_none() -> None:
 
 texts = st.binary(max_size=60)
 
+RULES = {
+    "single": ContentRules(Codec.GZIP, check=True, single=True),
+    "members": ContentRules(Codec.GZIP, check=True),
+    "none": ContentRules(Codec.PLAIN, check=True),
+}
+
 
 @given(texts, st.booleans(), st.lists(st.integers(1, 40)))
 def test_a_place_of_text_gives_the_content_however_it_is_cut(
@@ -309,7 +317,7 @@ def test_other_text_is_refused(content: bytes, other: bytes, mode: str) -> None:
 
 
 def fed(held: Held, mode: str, data: bytes, cuts: list[int]) -> bytes:
-    excerpt, given = excerpt_of(held, mode), b""
+    excerpt, given = excerpt_of(held, RULES[mode]), b""
     for length in [*cuts, len(data)]:
         given += excerpt.feed(data[:length])
         data = data[length:]

@@ -9,19 +9,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coalesce.content.members import EMPTY_MEMBER, NEWLINE_MEMBER
+from coalesce.content.gzip_members import EMPTY_MEMBER, NEWLINE_MEMBER
+from coalesce.content.rules import ContentRules
 from coalesce.errors import IntegrityError
 from coalesce.inspect.places import Places
+from coalesce.model import Codec
 from coalesce.protocol.entry_reader import SourceLine
 from coalesce.storage.checksums import crc64
 
-MODES = ["single", "members", "none"]
+RULES = {
+    "single": ContentRules(Codec.GZIP, check=True, single=True),
+    "members": ContentRules(Codec.GZIP, check=True),
+    "none": ContentRules(Codec.PLAIN, check=True),
+}
+MODES = list(RULES)
 contents = st.lists(st.text(max_size=30).map(str.encode), min_size=1, max_size=6)
 
 
 def output_of(texts: list[bytes], mode: str) -> tuple[Places, list[bytes]]:
     """The places of such sources by their entry, and what lies at each."""
-    places, held, start = Places("out", mode), list[bytes](), 0
+    places, held, start = Places("out", RULES[mode]), list[bytes](), 0
     for n, text in enumerate(texts):
         whole = text if text.endswith(b"\n") or not text else text + b"\n"
         if mode == "members":
@@ -100,7 +107,7 @@ def test_the_message_names_the_source(mode: str) -> None:
 
 
 def test_what_nobody_looked_at_is_passed_over() -> None:
-    places = Places("out", "none")
+    places = Places("out", RULES["none"])
     places.add(SourceLine("k", '"e"', 4, 0, None, 0, 4, None, None))
     read(places, b"any\n", [])
     assert places.digests == 0

@@ -5,7 +5,16 @@ from dataclasses import replace
 import pytest
 
 from coalesce.errors import ConfigurationError
-from coalesce.model import ExistingOutput, Group, GroupId, ObjectInfo, Source, Why
+from coalesce.model import (
+    Codec,
+    ExistingOutput,
+    Group,
+    GroupId,
+    ObjectInfo,
+    Records,
+    Source,
+    Why,
+)
 from coalesce.naming.layouts import LAYOUTS, source_of
 from coalesce.planning import batches as planning
 from coalesce.planning.forecast import forecast
@@ -38,6 +47,22 @@ def plan(
 
 def output(first: int, last: int) -> ExistingOutput:
     return ExistingOutput(f"{GROUP.prefix}{first}_{last}.jsonl.gz", 1, first, last, '"e"', 0.0)
+
+
+@pytest.mark.parametrize("codec", Codec)
+@pytest.mark.parametrize("records", Records)
+@pytest.mark.parametrize("single", [False, True])
+def test_what_an_output_is_made_of_decides_the_limits_of_its_group(
+    codec: Codec, records: Records, single: bool
+) -> None:
+    """What is compressed again has room to grow, and nothing that the store could copy; nor has
+    text out of which a header is taken.
+    """
+    limits = Limits(max_size=1000, copy=True, single=single).of_content(codec, records)
+    header, compressed = records is Records.CSV_HEADER, codec is not Codec.PLAIN
+    again = compressed and (single or header)
+    assert (limits.single, limits.max_size) == (again, 970 if again else 1000)
+    assert limits.copy == (not again and not header)
 
 
 @pytest.mark.parametrize("storage_class", ["GLACIER", "DEEP_ARCHIVE"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from coalesce.content import members as content
+from coalesce.content import gzip_members as content
 from coalesce.errors import LeaseLost, NotImplementedByStore, PreconditionFailed
 from coalesce.model import Batch, GroupId, Source
 from coalesce.planning import batches as planning

@@ -15,7 +15,7 @@ import pytest
 from awscrt import checksums
 
 from coalesce import errors
-from coalesce.content.members import EMPTY_MEMBER
+from coalesce.content.gzip_members import EMPTY_MEMBER
 from coalesce.exits import ExitCode
 from coalesce.storage.base import Deleted, DeleteResult
 from coalesce.storage.memory import MemoryBucket, MemoryStore, Request

@@ -15,6 +15,7 @@ from coalesce.storage.memory import MemoryBucket, MemoryStore
 from coalesce.transfer.readback import check_output, read_output
 
 KEY = "data/t_0_0_9.jsonl.gz"
+TEXT_RULES = ContentRules(Codec.PLAIN, check=True)
 
 
 class RecordingStore(MemoryStore):
@@ -69,7 +70,7 @@ async def test_an_output_that_is_not_as_expected_is_an_integrity_error(
     assert head is not None
     expected = encode(crc64([text])) if code == "NoLastNewline" else encode(0)
     with pytest.raises(IntegrityError) as caught:
-        await check_output(store, head, Codec.PLAIN, expected_crc64=expected)
+        await check_output(store, head, TEXT_RULES, expected_crc64=expected)
     assert (caught.value.code, caught.value.key) == (code, KEY)
 
 
@@ -77,4 +78,4 @@ async def test_the_records_of_a_sound_output_are_counted() -> None:
     store = stored(b"a\nb\n\n")
     head = await store.head(KEY)
     assert head is not None
-    assert await check_output(store, head, Codec.PLAIN) == 3
+    assert await check_output(store, head, TEXT_RULES) == 3

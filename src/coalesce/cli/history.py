@@ -26,6 +26,7 @@ from coalesce.inspect.history import (
 from coalesce.inspect.recorded import Standing
 from coalesce.inspect.whereabouts import Offset
 from coalesce.library.refusal import quote
+from coalesce.model import Codec, Records
 from coalesce.report.units import human_bytes
 from coalesce.storage.s3 import open_s3
 
@@ -36,10 +37,11 @@ _STANDINGS = {
     Standing.CHANGED: "another object has its key",
     Standing.GONE: "gone",
 }
-_KINDS = {
-    "single": "one gzip member",
-    "members": "the gzip members of its sources",
-    "none": "plain lines",
+_MEMBERS = {Codec.GZIP: "gzip member", Codec.ZSTD: "zstd frame", Codec.BZIP2: "bzip2 stream"}
+_RECORDS = {
+    Records.LINES: "",
+    Records.CSV_HEADER: ", under one header",
+    Records.OPAQUE: ", opaque",
 }
 _NOTHING = "no ledger entry names it, and no object tells of it"
 
@@ -152,12 +154,25 @@ def _output_rows(event: OutputEvent) -> list[Row]:
         ("output", event.key),
         ("written", f"{event.written} by run {event.run_id} (coalesce {event.version})"),
         ("holds", f"{count_of(event.sources, 'source')}{records}, {human_bytes(event.size)}"),
-        ("made of", _KINDS.get(event.gzip, event.gzip)),
+        ("made of", _kind_of(event)),
         ("ledger entry", event.entry),
     ]
     if event.standing:
         rows.append(("now", _STANDINGS[event.standing]))
     return rows
+
+
+def _kind_of(event: OutputEvent) -> str:
+    """What an output is made of, in words."""
+    if event.codec is Codec.PLAIN:
+        return {
+            Records.LINES: "plain lines",
+            Records.CSV_HEADER: "plain lines under one header",
+            Records.OPAQUE: "plain bytes",
+        }[event.kind]
+    member = _MEMBERS[event.codec]
+    made = f"one {member}" if event.gzip == "single" else f"the {member}s of its sources"
+    return made + _RECORDS[event.kind]
 
 
 def _source_rows(event: SourceEvent, of: int, *, in_text: bool) -> list[Row]:

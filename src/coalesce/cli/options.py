@@ -163,8 +163,8 @@ BATCHING = Group(
         Option(("--max-size", "--size", "-s"), "write at most SIZE into one output: 128MB", "SIZE"),
         Option(
             ("--gzip",),
-            "single: deflate again, into one gzip member for each output, which every reader "
-            "reads to its end; members: join the gzip members of the sources as they are",
+            "single: compress again, into one gzip member or zstd frame for each output, which "
+            "every reader reads to its end; members: join those of the sources as they are",
             "MODE",
         ),
         Option(("--min-files",), "write no output for fewer than N sources", "N"),
@@ -320,7 +320,7 @@ OUTPUT = Group(
 
 VERIFICATION = Group(
     "Verification",
-    (Option(("--deep",), "read every output again: gzip members, records, CRC64NVME"),),
+    (Option(("--deep",), "read every output again: members, records, CRC64NVME"),),
 )
 
 POLICY = Group(

@@ -44,6 +44,7 @@ _REASONS = {
     Why.STOPPED: "not reached before the run ended; run again",
     Why.ATTRIBUTES: "unlike their neighbours in content type, metadata or tags"
     " (--strict-attributes)",
+    Why.HEADER: "unlike their neighbours in their first line, the header",
     Why.FAILED: "in outputs that failed, see the failures; run again",
 }
 

@@ -4,8 +4,9 @@ A joiner takes one source's body in pieces, checks it in one pass, and returns w
 output. Each rule follows from what readers do:
 
 - Joined gzip members are one valid gzip file (RFC 1952, 2.2), but the JDK's `GZIPInputStream` over
-  a network stream may stop between two of them. So the text of all sources is deflated again into
-  one member, unless the members are asked for as they are.
+  a network stream may stop between two of them; some readers of zstd frames and bzip2 streams stop
+  after the first. So the text of all sources is compressed again into one member, unless the
+  members are asked for as they are.
 - Nothing may follow the last member, not even zero padding: Hadoop's codec fails on it, and the
   JDK's `GZIPInputStream` hides every later record.
 - A truncated member hides every later record too, so a source is whole or it is not joined.

@@ -78,8 +78,8 @@ def _check(key: str, stored: Mapping[str, str], sum_of: Callable[[str], int]) ->
 
 
 class Evidence(enum.Enum):
-    """What speaks for or against the text of a source, which does not tell by itself as gzip does
-    whether it is what was written.
+    """What speaks for or against a source that does not tell by itself, as gzip does, whether it is
+    what was written: text, and zstd without checksums.
     """
 
     PROVEN = "it has the MD5 in its ETag or a checksum that the store keeps"

@@ -1,4 +1,4 @@
-"""Deflates the text of an output into one gzip member."""
+"""Makes one member of the text of an output: a gzip member, deflated by ISA-L."""
 
 from __future__ import annotations
 
@@ -35,6 +35,21 @@ class TakesText(Protocol):
         ...
 
 
+class Compressor(TakesText, Protocol):
+    """Makes one member of all text that it is given.
+
+    `delayed_bytes` is the most that it keeps back, in bytes of the member; `is_slow` says that the
+    event loop must not wait for a megabyte.
+    """
+
+    delayed_bytes: int = 256 * 1024  # measured 130 KB of ISA-L, and a margin; zstd keeps a block
+    is_slow: bool = False
+
+    def finish(self) -> bytes:
+        """The rest of the member, which is valid and empty where there was no text."""
+        ...
+
+
 def level_for(text: bytes) -> int:
     """The level for text that begins like this: the quick one, unless it makes it longer."""
     sample = text[:_SAMPLE_BYTES]
@@ -42,7 +57,7 @@ def level_for(text: bytes) -> int:
     return QUICK if quick <= thorough * _LONGER else THOROUGH
 
 
-class Deflater(TakesText):
+class Deflater(Compressor):
     """Makes the member, at the level that its text is worth.
 
     Into which pieces the text is cut changes its bytes, and nothing of what they inflate to.
@@ -65,8 +80,8 @@ class Deflater(TakesText):
         self._crc = isal_zlib.crc32(text, self._crc)
         return ready + self._stream.compress(text)
 
+    @override
     def finish(self) -> bytes:
-        """The rest of the member, which is valid and empty where there was no text."""
         trailer = self._crc.to_bytes(4, "little") + (self._size % 2**32).to_bytes(4, "little")
         return self._head + self._stream.flush() + trailer
 

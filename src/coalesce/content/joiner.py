@@ -11,16 +11,20 @@ class Joiner(Protocol):
     """Takes the body of one source and returns what goes into the output.
 
     Attributes:
-        length: Bytes of the output that it came to so far; where the output is one gzip member, of
-            the output's text.
+        length: Bytes of the output that it came to so far; where the output is one member, of the
+            output's text.
         left_out: Bytes of the source so far that did not become bytes of the output.
-        records: Records so far; None if the content is not checked.
+        is_checked: Whether the content is looked at.
+        proves_itself: Whether all content so far has a checksum beside it, which it matches.
+        records: Records so far; None if they are not counted.
         content_size: Bytes of the inflated content so far; 0 if it is not checked.
         content_crc64: CRC-64/NVME of the inflated content so far; 0 if it is not checked.
     """
 
     length: int
     left_out: int
+    is_checked: bool
+    proves_itself: bool
     records: int | None
     content_size: int
     content_crc64: int
@@ -52,6 +56,7 @@ class AsIs(Joiner):
     """Passes bytes on unchecked (`--no-check`)."""
 
     length = left_out = 0
+    is_checked = proves_itself = False
     records: int | None = None
     content_size = 0
     content_crc64 = 0

@@ -6,9 +6,10 @@ import hashlib
 from typing import Literal, NamedTuple, Protocol
 
 from coalesce.content.deflater import Deflater
+from coalesce.content.gzip_members import EMPTY_MEMBER, NEWLINE_MEMBER
 from coalesce.content.joiner import AsIs, Joiner
 from coalesce.content.lines import Lines
-from coalesce.content.members import EMPTY_MEMBER, NEWLINE_MEMBER, Members
+from coalesce.content.members import Members
 from coalesce.errors import ContentError, IntegrityError
 from coalesce.storage import checksums
 from coalesce.storage.checksums import looks_like_md5

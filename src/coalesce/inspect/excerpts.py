@@ -5,19 +5,19 @@ Pure. Bytes go through in pieces of any size.
 
 from __future__ import annotations
 
-import zlib
 from typing import NamedTuple, Protocol
 
 from typing_extensions import override
 
+from coalesce.content.form import Form
 from coalesce.content.members import Members
+from coalesce.content.rules import ContentRules
 from coalesce.errors import ContentError, IntegrityError
+from coalesce.model import Records
 from coalesce.protocol.entry_reader import SourceLine
 from coalesce.storage import checksums
 
-_MEMBER = b"\x1f\x8b\x08"  # how one begins (RFC 1952, 2.3.1)
-
-# A member of one newline is shorter, whoever deflated it.
+# A member of one newline is shorter, of any codec and whoever wrote it.
 _NEWLINE_MEMBER_BYTES = 64
 
 _DAMAGED = (
@@ -31,7 +31,7 @@ class Held(NamedTuple):
 
     Attributes:
         name: The source's, for messages.
-        length: Bytes of the place: of the output, or of the text of its one gzip member.
+        length: Bytes of the place: of the output, or of the text of its one member.
         content: Bytes of the source's inflated content; None if nothing was looked at.
         crc64: CRC64NVME of that content; None if nothing was looked at.
     """
@@ -53,7 +53,7 @@ class Excerpt(Protocol):
     def feed(self, data: bytes) -> bytes:
         """Takes the next bytes; returns what of the source is known by now.
 
-        Raises IntegrityError for what is no gzip member.
+        Raises IntegrityError for what is no member.
         """
         ...
 
@@ -65,11 +65,16 @@ class Excerpt(Protocol):
         ...
 
 
-def excerpt_of(held: Held, gzip: str) -> Excerpt:
-    """The excerpt for a place in an output that is made like this: see `EntryHeader.gzip`."""
+def excerpt_of(held: Held, rules: ContentRules) -> Excerpt:
+    """The excerpt for a place in an output that is made by these rules.
+
+    Under a header (csv-header) a source lies without its own: it is fed with the output's first.
+    """
     if held.content is None:
         return _Unchecked()
-    return _OfMembers(held) if gzip == "members" else _OfText(held)
+    if rules.form is None or rules.single:
+        return _OfText(held, rules.records)
+    return _OfMembers(held, rules.form, rules.records)
 
 
 class _Unchecked(Excerpt):
@@ -85,10 +90,11 @@ class _Unchecked(Excerpt):
 
 
 class _OfText(Excerpt):
-    """Of an output of lines, or of the text of its one gzip member."""
+    """Of an output that is not compressed, or of the text of its one member."""
 
-    def __init__(self, held: Held) -> None:
+    def __init__(self, held: Held, records: Records) -> None:
         self._held = held
+        self._may_supply = records is not Records.OPAQUE
         self._left = held.content or 0
         self._crc64 = 0
         self._supplied = 0
@@ -98,7 +104,7 @@ class _OfText(Excerpt):
         content, rest = data[: self._left], data[self._left :]
         self._left -= len(content)
         self._crc64 = checksums.crc64([content], self._crc64)
-        if rest not in (b"", b"\n"):
+        if rest and not (self._may_supply and rest == b"\n"):
             raise _mismatch(self._held, "is followed by more than a newline")
         self._supplied += len(rest)
         return content
@@ -118,9 +124,11 @@ class _OfMembers(Excerpt):
     The last bytes are held back: they may be a member that supplies a missing newline.
     """
 
-    def __init__(self, held: Held) -> None:
+    def __init__(self, held: Held, form: Form, records: Records) -> None:
         self._held = held
-        self._members = Members(held.name)
+        self._form = form
+        self._may_supply = records is not Records.OPAQUE
+        self._members = Members(held.name, form, records)
         self._last = b""
 
     @override
@@ -132,9 +140,9 @@ class _OfMembers(Excerpt):
 
     @override
     def finish(self) -> bytes:
-        cut = max(0, self._last.rfind(_MEMBER))
+        cut = max(0, self._last.rfind(self._form.begin))
         given, tail = self._take(self._last[:cut]), self._last[cut:]
-        if not (self._members.content_size == self._held.content and _is_newline(tail)):
+        if not self._is_supplied(tail):
             given += self._take(tail)
         if self._held.length:
             self._close()
@@ -144,25 +152,32 @@ class _OfMembers(Excerpt):
             raise _mismatch(self._held, "has another CRC64NVME")
         return given
 
+    def _is_supplied(self, tail: bytes) -> bool:
+        """Whether this is a member with the newline that the source lacked."""
+        is_whole = self._members.content_size == self._held.content
+        return self._may_supply and is_whole and _is_newline(tail, self._form)
+
     def _take(self, data: bytes) -> bytes:
         try:
             self._members.feed(data)
         except ContentError as error:
-            raise _mismatch(self._held, "is no gzip", error.code) from error
+            raise _mismatch(self._held, f"is no {self._form.codec}", error.code) from error
         return data
 
     def _close(self) -> None:
         try:
             self._members.finish()
         except ContentError as error:
-            raise _mismatch(self._held, "is no whole gzip", error.code) from error
+            raise _mismatch(self._held, f"is no whole {self._form.codec}", error.code) from error
 
 
-def _is_newline(member: bytes) -> bool:
+def _is_newline(member: bytes, form: Form) -> bool:
+    decoder = form.decoder()
     try:
-        return zlib.decompress(member, 31) == b"\n"
-    except zlib.error:
+        text = decoder.decompress(member, 2)
+    except form.errors:
         return False
+    return text == b"\n" and decoder.eof and not decoder.unused_data
 
 
 def _mismatch(held: Held, why: str, code: str = "SourceNotProven") -> IntegrityError:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import BinaryIO, Literal
 
 from pydantic import BaseModel
 
-from coalesce.content.deflater import Deflater
-from coalesce.content.members import EMPTY_MEMBER
+from coalesce.content.form import Decoder, Form
+from coalesce.content.header import LONGEST
+from coalesce.content.rules import ContentRules
 from coalesce.errors import CoalesceError, IntegrityError, NotFound
 from coalesce.inspect.excerpts import Held, excerpt_of
 from coalesce.inspect.recorded import Standing
 from coalesce.inspect.whereabouts import Whereabouts, find_source
+from coalesce.model import Records
 from coalesce.planning.parts import PART_BYTES
+from coalesce.protocol.entry_reader import SourceLine
 from coalesce.storage.base import Head, ObjectStore
 from coalesce.storage.checksums import looks_like_md5
 
-# Of an output of one gzip member all is read that comes before the source's end, so much at a time.
+# Of an output of one member all is read that comes before the source's end, so much at a time.
 _READ_BYTES = 1024**2
 _TEXT_BYTES = 1024**2
 
@@ -57,7 +60,8 @@ class Extracted(BaseModel):
 async def extract(store: ObjectStore, state: str, key: str, sink: BinaryIO) -> Extracted:
     """Writes a source to a sink, which holds it only when this returns.
 
-    Of an output that is one gzip member, the source's content comes as one gzip member.
+    Of an output that is one member, the source's content comes as one member of its codec. Of one
+    under a header (csv-header), every source comes with its own.
 
     Args:
         store: the bucket.
@@ -73,18 +77,17 @@ async def extract(store: ObjectStore, state: str, key: str, sink: BinaryIO) -> E
     """
     where, head, standing = await _locate(store, state, key)
     header, line = where.entry.header, where.line
-    excerpt = excerpt_of(Held.of(line), header.gzip)
-    deflater = Deflater() if header.gzip == "single" else None
-    pieces = _text_of(store, head, where) if deflater else _bytes_of(store, head, where)
+    rules = header.content_rules
+    excerpt, compressor = excerpt_of(Held.of(line), rules), rules.deflater()
     writer = _Writer(sink)
-    async for piece in pieces:
+    async for piece in _pieces_of(store, head, rules, line):
         given = excerpt.feed(piece)
-        writer.write(deflater.deflate(given) if deflater else given)
+        writer.write(compressor.deflate(given) if compressor else given)
     writer.write(excerpt.finish())
-    if deflater:
-        writer.write(deflater.finish())
-    elif header.gzip == "members" and not writer.written:
-        writer.write(EMPTY_MEMBER)  # it held nothing, and so nothing of it is in the output
+    if compressor:
+        writer.write(compressor.finish())
+    elif not writer.written:
+        writer.write(rules.empty_output)  # it held nothing, and so nothing of it is in the output
     identical = writer.has_md5(line.etag)
     if line.content is None and standing is not Standing.INTACT and not identical:
         message = f"{key}: nothing proves that these are its bytes"
@@ -138,37 +141,70 @@ async def _locate(store: ObjectStore, state: str, key: str) -> tuple[Whereabouts
     raise NotFound(message, key=key, code="NotInLedger", hint=_NOT_IN_LEDGER)
 
 
-async def _bytes_of(store: ObjectStore, head: Head, where: Whereabouts) -> AsyncIterator[bytes]:
-    """Yields the bytes of the source's place: by one GET, unless they are more than a part."""
-    end = where.line.start + where.line.length
-    for start in range(where.line.start, end, PART_BYTES):
+async def _pieces_of(
+    store: ObjectStore, head: Head, rules: ContentRules, line: SourceLine
+) -> AsyncIterator[bytes]:
+    """Yields the source's text, or its bytes if the output's are those of its sources."""
+    begin, end = line.start, line.start + line.length
+    if rules.records is Records.CSV_HEADER and begin and line.content:
+        yield await _header_of(store, head, rules)
+    form = rules.form if rules.single else None
+    async for piece in _cut(store, head, form, begin, end):
+        yield piece
+
+
+async def _header_of(store: ObjectStore, head: Head, rules: ContentRules) -> bytes:
+    """The first line of the output; where none ends soon enough, as much as one may have."""
+    line = b""
+    async with aclosing(_cut(store, head, rules.form, 0, LONGEST)) as pieces:
+        async for piece in pieces:
+            line += piece
+            if end := line.find(b"\n") + 1:
+                return line[:end]
+    return line
+
+
+async def _cut(
+    store: ObjectStore, head: Head, form: Form | None, begin: int, end: int
+) -> AsyncGenerator[bytes, None]:
+    """Yields what lies from one byte to another in the output, or in the text of its one member."""
+    if form is not None:
+        async with aclosing(_text_of(store, head, form, begin, end)) as pieces:
+            async for piece in pieces:
+                yield piece
+        return
+    end = min(end, head.size)
+    for start in range(begin, end, PART_BYTES):
         length = min(PART_BYTES, end - start)
         yield (await store.get(head.key, etag=head.etag, start=start, length=length)).data
 
 
-async def _text_of(store: ObjectStore, head: Head, where: Whereabouts) -> AsyncIterator[bytes]:
-    """Yields the text of the source's place out of the output's one gzip member, which is inflated
-    up to its end and no further.
-    """
-    begin, end = where.line.start, where.line.start + where.line.length
-    inflater, at = zlib.decompressobj(31), 0
-    start = 0
-    while at < end and start < head.size and not inflater.eof:
+async def _text_of(
+    store: ObjectStore, head: Head, form: Form, begin: int, end: int
+) -> AsyncGenerator[bytes, None]:
+    """Yields text out of the output's one member, which is read up to its end and no further."""
+    decoder, at, start = form.decoder(), 0, 0
+    while at < end and start < head.size and not decoder.eof:
         length = min(_READ_BYTES, head.size - start)
         data = (await store.get(head.key, etag=head.etag, start=start, length=length)).data
         start += length
         text = b""
-        while at < end and (data or len(text) == _TEXT_BYTES):
+        while at < end and not decoder.eof and (data or _has_more(decoder, text)):
             try:
-                text = inflater.decompress(data, _TEXT_BYTES)
-            except zlib.error as error:
+                text = decoder.decompress(data, _TEXT_BYTES)
+            except form.errors as error:
                 raise IntegrityError(
-                    f"{head.key}: not a valid gzip file: {error}",
+                    f"{head.key}: not a valid {form.codec} file: {error}",
                     key=head.key,
-                    code="CorruptGzip",
+                    code=f"Corrupt{form.codec.capitalize()}",
                     hint=_LOST,
                 ) from error
-            data = inflater.unconsumed_tail
+            data = b""
             if piece := text[max(0, begin - at) : max(0, end - at)]:
                 yield piece
             at += len(text)
+
+
+def _has_more(decoder: Decoder, text: bytes) -> bool:
+    """Whether more text comes of what was given, after so much of it."""
+    return len(text) == _TEXT_BYTES or not decoder.needs_input

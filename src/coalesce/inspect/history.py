@@ -22,6 +22,7 @@ from coalesce.inspect.whereabouts import (
     names_of,
 )
 from coalesce.listing.pages import all_pages
+from coalesce.model import Codec, Records
 from coalesce.protocol.commit import CHECKSUM, COUNT, DIGEST, VERSION
 from coalesce.protocol.entry_reader import (
     Entry,
@@ -48,8 +49,9 @@ _CLOCKS_DIFFER = 3600
 class OutputEvent(BaseModel):
     """An output, by its ledger entry.
 
-    `written` is RFC 3339, `size` in bytes, `crc64nvme` as S3 spells it. `standing` is what became
-    of it, None where nobody looked.
+    `written` is RFC 3339, `size` in bytes, `crc64nvme` as S3 spells it. `gzip`, `codec` and `kind`
+    say how its content is stored, and what it is made of: see `EntryHeader`. `standing` is what
+    became of it, None where nobody looked.
     """
 
     type: Literal["output"] = "output"
@@ -59,6 +61,8 @@ class OutputEvent(BaseModel):
     version: str
     layout: str
     gzip: str
+    codec: Codec
+    kind: Records
     written: str
     sources: int
     records: int | None
@@ -78,6 +82,8 @@ class OutputEvent(BaseModel):
             version=header.version,
             layout=header.layout,
             gzip=header.gzip,
+            codec=header.content_rules.codec,
+            kind=header.kind,
             written=time_of(header.written),
             sources=header.sources,
             records=header.records,
@@ -92,7 +98,7 @@ class SourceEvent(BaseModel):
     """A source, by its line in the ledger entry of its output.
 
     `number` is its place among the output's sources, from 1. `start` and `length` are bytes of the
-    output, or of its text where that is one gzip member. `content` and `crc64nvme` are size and
+    output, or of its text where that is one member. `content` and `crc64nvme` are size and
     checksum of its inflated content, None where that was not looked at. `provable` says whether the
     output stands as it was written and the content has a digest; None where that is not known.
     """

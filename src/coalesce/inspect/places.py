@@ -10,11 +10,15 @@ from collections.abc import Iterator
 
 from typing_extensions import override
 
+from coalesce.content.form import Form
+from coalesce.content.header import LONGEST
 from coalesce.content.joiner import Joiner
 from coalesce.content.lines import Lines
 from coalesce.content.members import Members
+from coalesce.content.rules import ContentRules
 from coalesce.errors import IntegrityError
 from coalesce.inspect.excerpts import Excerpt, Held, excerpt_of
+from coalesce.model import Records
 from coalesce.protocol.entry_reader import SourceLine
 
 _UNKNOWN = -1
@@ -31,10 +35,10 @@ class Places:
         digests: How many of the sources have a digest in the entry.
     """
 
-    def __init__(self, output: str, gzip: str) -> None:
+    def __init__(self, output: str, rules: ContentRules) -> None:
         self.digests = 0
         self._output = output
-        self._gzip = gzip
+        self._rules = rules
         self._lengths, self._contents, self._crcs = array("q"), array("q"), array("Q")
 
     def add(self, line: SourceLine) -> None:
@@ -60,24 +64,26 @@ class Places:
         Its `feed` and `finish` also raise IntegrityError, for the first place that does not hold
         what it must; so does this, for a place of no bytes.
         """
-        if self._gzip == "members" and not any(self._lengths):
-            return Members(self._output)  # it is an empty member, which is no source's
-        cutter = _Cutter(iter(self), self._output, self._gzip)
-        match self._gzip:
-            case "single":
-                return _PlacedText(self._output, cutter)
-            case "members":
-                return _PlacedMembers(self._output, cutter)
-        return _PlacedLines(self._output, cutter)
+        rules = self._rules
+        form, records = rules.form, rules.records
+        if form is not None and not rules.single and not any(self._lengths):
+            return Members(self._output, form, records)  # an empty member, which is no source's
+        cutter = _Cutter(iter(self), self._output, rules)
+        if form is None:
+            return _PlacedLines(self._output, records, cutter)
+        placed = _PlacedText if rules.single else _PlacedMembers
+        return placed(self._output, form, records, cutter)
 
 
 class _Cutter:
     """Cuts the bytes of an output, or its text, into places."""
 
-    def __init__(self, places: Iterator[Held], output: str, gzip: str) -> None:
+    def __init__(self, places: Iterator[Held], output: str, rules: ContentRules) -> None:
         self._places = places
         self._output = output
-        self._gzip = gzip
+        self._rules = rules
+        self._header = b""  # of the output, as far as it has come
+        self._in_header = rules.records is Records.CSV_HEADER
         self._excerpt: Excerpt | None = None
         self._left = 0  # of the current place
         self._begin_next()
@@ -89,6 +95,8 @@ class _Cutter:
             if self._excerpt is None:
                 raise self._wrong("more bytes")
             piece = data[at : at + self._left]
+            if self._in_header:
+                self._take_header(piece)
             self._excerpt.feed(piece)
             at += len(piece)
             self._left -= len(piece)
@@ -100,6 +108,11 @@ class _Cutter:
         if self._excerpt is not None:
             raise self._wrong("fewer bytes")
 
+    def _take_header(self, piece: bytes) -> None:
+        end = piece.find(b"\n") + 1
+        self._header += piece[:end] if end else piece
+        self._in_header = not end and len(self._header) < LONGEST
+
     def _end_place(self) -> None:
         assert self._excerpt is not None
         self._excerpt.finish()
@@ -109,7 +122,9 @@ class _Cutter:
         """Goes on with the next place that holds anything."""
         self._excerpt = None
         for held in self._places:
-            excerpt = excerpt_of(held, self._gzip)
+            excerpt = excerpt_of(held, self._rules)
+            if self._header and held.content:
+                excerpt.feed(self._header)
             if held.length:
                 self._excerpt, self._left = excerpt, held.length
                 return
@@ -121,8 +136,8 @@ class _Cutter:
 
 
 class _PlacedText(Members):
-    def __init__(self, key: str, cutter: _Cutter) -> None:
-        super().__init__(key)
+    def __init__(self, key: str, form: Form, records: Records, cutter: _Cutter) -> None:
+        super().__init__(key, form, records)
         self._cutter = cutter
 
     @override
@@ -138,8 +153,8 @@ class _PlacedText(Members):
 
 
 class _PlacedMembers(Members):
-    def __init__(self, key: str, cutter: _Cutter) -> None:
-        super().__init__(key)
+    def __init__(self, key: str, form: Form, records: Records, cutter: _Cutter) -> None:
+        super().__init__(key, form, records)
         self._cutter = cutter
 
     @override
@@ -156,8 +171,8 @@ class _PlacedMembers(Members):
 
 
 class _PlacedLines(Lines):
-    def __init__(self, key: str, cutter: _Cutter) -> None:
-        super().__init__(key)
+    def __init__(self, key: str, records: Records, cutter: _Cutter) -> None:
+        super().__init__(key, records)
         self._cutter = cutter
 
     @override

@@ -102,7 +102,7 @@ async def places_of(entry: Entry) -> Places:
 
     Raises RecordDamaged for an entry that contradicts itself, StorageError.
     """
-    places = Places(entry.header.output, entry.header.gzip)
+    places = Places(entry.header.output, entry.header.content_rules)
     async for line in entry.sources():
         places.add(line)
     return places

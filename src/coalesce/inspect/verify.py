@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from coalesce.content.rules import ContentRules
 from coalesce.errors import (
     AccessDenied,
     CoalesceError,
@@ -26,7 +27,6 @@ from coalesce.inspect.whereabouts import find_source
 from coalesce.listing.found import Found, find_neighbours
 from coalesce.listing.groups import Listing, list_groups
 from coalesce.model import ExistingOutput, Group, GroupId
-from coalesce.naming.layouts import codec_of
 from coalesce.planning.parts import PART_BYTES
 from coalesce.planning.rules import Limits, Scope, selected
 from coalesce.protocol.commit import COUNT, DIGEST
@@ -77,7 +77,7 @@ async def verify(
     Args:
         store: the bucket.
         settings: the scope, `include` and `exclude`, and `memory` in bytes.
-        deep: also read each output: its gzip members or lines, its records, its CRC64NVME, and the
+        deep: also read each output: its members or lines, its records, its CRC64NVME, and the
             content of each source in it.
         emit: takes a `verified` or `failure` event for each output, as it is checked.
         extent: is kept up to date all the while.
@@ -301,12 +301,12 @@ class _Verifier:
             hint=_MISSING,
         )
 
-    async def _count_records(self, head: Head, places: Places | None, crc64: str) -> int:
+    async def _count_records(self, head: Head, places: Places | None, crc64: str) -> int | None:
         try:
             return await check_output(
                 self._store,
                 head,
-                codec_of(self._layout, head.key),
+                ContentRules.of_output(self._layout, head.key),
                 expected_crc64=crc64,
                 joiner=None if places is None else places.joiner(),
             )

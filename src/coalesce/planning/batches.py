@@ -32,7 +32,7 @@ def plan(group: Group, layout: Layout, limits: Limits, taken: Container[str] = (
         limits: Sources and bytes per output, and which sources to keep.
         taken: Output keys in use besides those that the group lists.
     """
-    limits = limits.of_codec(layout.codec(group.id))
+    limits = limits.of_content(layout.codec(group.id), layout.records)
     chosen = choose_sources(group, layout, limits)
     names = _NamesInUse(taken, set(group.output_keys))
     batches, single = _plan_stretches(group.id, chosen.stretches(), layout, limits, names)
@@ -77,7 +77,7 @@ def replan(
     Raises:
         ValueError: One of `without` is not a source of the batch.
     """
-    limits = limits.of_codec(layout.codec(group))
+    limits = limits.of_content(layout.codec(group), layout.records)
     sources = Sources.of(group.prefix, batch.sources)
     unusable = {source.key for source in without}
     places = [at for at, source in enumerate(sources) if source.key in unusable]
@@ -127,7 +127,7 @@ class Chosen:
 
 
 def choose_sources(group: Group, layout: Layout, limits: Limits) -> Chosen:
-    """Chooses the sources of a group that may be joined; `limits` are those of its codec."""
+    """Chooses the sources of a group that may be joined; `limits` are those of its content."""
     ordered = Sources.of(group.id.prefix, group.sources).by_offset()
     outputs = (*group.outputs, *group.growing) if layout.comparable_offsets else ()
     coverage, growing = _Coverage(outputs), {output.key for output in group.growing}
@@ -188,7 +188,7 @@ def reason_to_keep(source: Source, now: float, limits: Limits) -> Why | None:
 class Digests:
     """The two digests that a batch may have, of sources that are added in their order.
 
-    An output of a `single` gzip member has another one than an output of their own members.
+    An output of a `single` member has another one than an output of their own members.
     """
 
     def __init__(self) -> None:
@@ -221,7 +221,7 @@ def _digested(source: Source) -> bytes:
 
 
 def is_single(batch: Batch) -> bool:
-    """Whether the output of a batch is one gzip member, by the batch's digest."""
+    """Whether the output of a batch is one member, by the batch's digest."""
     return batch.digest == digest(batch.sources, single=True)
 
 

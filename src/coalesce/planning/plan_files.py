@@ -247,7 +247,7 @@ def match_plan(
         with the sources that are kept whatever the plan says; and the number of batches that no
         longer match. A batch that an earlier run of the same plan has joined is in neither.
     """
-    limits = limits.of_codec(layout.codec(group.id))
+    limits = limits.of_content(layout.codec(group.id), layout.records)
     chosen = choose_sources(replace(group, listed_at=planned.listed_at), layout, limits)
     ends = {key for batch in planned.batches for key in (batch.first, batch.last)}
     places = {

@@ -6,7 +6,7 @@ from collections.abc import Container
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from coalesce.model import Codec, GroupId, Source
+from coalesce.model import Codec, GroupId, Records, Source
 from coalesce.settings import TAKE_SOURCES, Settings
 
 _DEFAULTS = Settings.model_fields
@@ -17,9 +17,9 @@ class Limits:
     """The rules of a plan: sources and bytes per output, and what is left alone.
 
     `max_size` is in bytes, `min_age` in seconds. `copy` allows server-side copies; `single` makes
-    one gzip member of each output, where its codec can be made one; `one_class` joins only sources
-    of the same storage class. Outputs of less than `grow` bytes may be joined again. `wanted` are
-    the only sources to join, None for all of them.
+    one member of each output, where its codec can be made one; `one_class` joins only sources of
+    the same storage class. Outputs of less than `grow` bytes may be joined again. `wanted` are the
+    only sources to join, None for all of them.
     """
 
     max_files: int = _DEFAULTS["max_files"].default
@@ -49,17 +49,19 @@ class Limits:
             grow=settings.grow or 0,
         )
 
-    def of_codec(self, codec: Codec) -> Limits:
-        """Returns the run's limits as they are for the groups of a codec.
+    def of_content(self, codec: Codec, records: Records) -> Limits:
+        """Returns the run's limits as they are for groups of this content.
 
         What is compressed again may come out a little longer, so it is planned to 97% of
-        `max_size`; and it does not have the bytes that the store could copy.
+        `max_size`; and it does not have the bytes that the store could copy. A header can only be
+        taken out of what is not compressed.
         """
-        if not self.single:
-            return self
-        if not codec.is_compressed_again:
-            return replace(self, single=False)
-        return replace(self, max_size=self.max_size * 97 // 100, copy=False)
+        header = records is Records.CSV_HEADER
+        if codec is Codec.PLAIN and header:
+            return replace(self, single=False, copy=False)
+        if header or (self.single and codec.is_compressed_again):
+            return replace(self, single=True, max_size=self.max_size * 97 // 100, copy=False)
+        return replace(self, single=False) if self.single else self
 
 
 @dataclass(frozen=True, slots=True)

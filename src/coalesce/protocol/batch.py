@@ -217,9 +217,11 @@ async def transfer_here(
     """
     rules, capacity = session.rules, session.capacity
     codec = codec_of(rules.layout, batch.output)
-    limits = rules.limits.of_codec(codec)
+    limits = rules.limits.of_content(codec, rules.layout.records)
+    content = ContentRules(codec, rules.check, limits.single, rules.layout.records)
     window = window_bytes(batch, capacity.memory.size, rules.sizes, single=limits.single)
-    async with capacity.memory.hold(window):
+    working = content.working_bytes(in_ranges=batch.size > rules.sizes.usual)
+    async with capacity.memory.hold(window + working):
         if not stop.try_continue():
             return None
         with stop.in_progress(batch):
@@ -228,7 +230,7 @@ async def transfer_here(
                 batch,
                 lay_out(batch.sources, rules.sizes, copy=limits.copy, check=rules.check),
                 upload_id,
-                rules=ContentRules(codec, rules.check, limits.single),
+                rules=content,
                 sizes=rules.sizes,
                 checksum=rules.capabilities.checksum,
                 capacity=capacity,

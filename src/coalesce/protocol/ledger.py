@@ -18,8 +18,9 @@ from isal import isal_zlib
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coalesce.content.attributes import everything
+from coalesce.content.rules import ContentRules
 from coalesce.errors import AccessDenied, NotFound, RecordDamaged, TooLong
-from coalesce.model import Batch, Codec, TransferredBatch, UploadedPart
+from coalesce.model import Batch, Codec, Records, TransferredBatch, UploadedPart
 from coalesce.naming.layouts import codec_of
 from coalesce.protocol.session import GroupRules, Session
 from coalesce.protocol.state import entry_key
@@ -59,7 +60,10 @@ class EntryHeader(Expected):
 
     `written` is in seconds since the epoch, by the run's clock. `attributes` is what the first
     source says of itself; the others say the same, but for what their lines say, and for so many
-    that are `unnoted`.
+    that are `unnoted`. `gzip` says where sources lie: in the text of its one member (`single`), or
+    in its bytes; `none` is text. `codec` is None in entries from before there were others than gzip
+    and text. Of `kind` csv-header, the first line of the output is that of each source, and lies
+    only in the place of the first that has one.
     """
 
     schema_version: Literal[1] = 1
@@ -67,6 +71,8 @@ class EntryHeader(Expected):
     version: str
     layout: str
     gzip: Literal["single", "members", "none"]
+    codec: Codec | None = None
+    kind: Records = Records.LINES
     output: str
     digest: str
     upload_id: str
@@ -75,6 +81,13 @@ class EntryHeader(Expected):
     written: float
     attributes: dict[str, str | dict[str, str] | None] = Field(default_factory=dict)
     unnoted: Size = 0
+
+    @property
+    def content_rules(self) -> ContentRules:
+        """How the output is read again."""
+        codec = self.codec or (Codec.PLAIN if self.gzip == "none" else Codec.GZIP)
+        single = self.gzip == "single"
+        return ContentRules(codec, check=True, single=single, records=self.kind)
 
 
 def expect(rules: GroupRules, transferred: TransferredBatch) -> Expected:
@@ -110,12 +123,15 @@ async def write_entry(
     """
     rules = session.rules
     key = entry_key(rules.state, batch.output, upload_id)
+    codec = codec_of(rules.layout, batch.output)
     header = EntryHeader(
         **expected.model_dump(),
         run_id=rules.run_id,
         version=rules.version,
         layout=rules.layout.name,
-        gzip=_gzip_mode(rules, codec_of(rules.layout, batch.output)),
+        gzip=_gzip_mode(rules, codec),
+        codec=codec,
+        kind=rules.layout.records,
         output=batch.output,
         digest=batch.digest,
         upload_id=upload_id,
@@ -180,9 +196,10 @@ async def remove_entry(session: Session, output: str, upload_id: str) -> AccessD
 
 
 def _gzip_mode(rules: GroupRules, codec: Codec) -> Literal["single", "members", "none"]:
-    if codec is not Codec.GZIP:
+    if codec is Codec.PLAIN:
         return "none"
-    return "single" if rules.limits.of_codec(codec).single else "members"
+    single = rules.limits.of_content(codec, rules.layout.records).single
+    return "single" if single else "members"
 
 
 def _encode(header: EntryHeader, batch: Batch, transferred: TransferredBatch) -> bytes:

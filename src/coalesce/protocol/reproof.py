@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
+from coalesce.content.header import LONGEST, Header
 from coalesce.content.joiner import Joiner
 from coalesce.content.rules import ContentRules
 from coalesce.content.text import Text
 from coalesce.errors import ContentError, IntegrityError, SourceUnusable, Unavailable
-from coalesce.model import Batch, Codec, Source, Span
-from coalesce.naming.layouts import codec_of
+from coalesce.model import Batch, Source, Span
 from coalesce.planning.batches import is_single
 from coalesce.protocol.ledger import Expected
 from coalesce.protocol.session import Session
@@ -21,7 +21,8 @@ from coalesce.storage.checksums import Checksum
 from coalesce.transfer.readback import check_output, read_output
 from coalesce.transfer.reads import cut_spans, read_body
 
-# Bytes that are inflated at once: a thousand times as much text at the most.
+# Bytes that are taken apart at once: a thousand times as much text of gzip at the most. A joiner
+# refuses what becomes more of other codecs.
 _FED_BYTES = 64 * 1024
 _DELETED = "Another run seems to be settling this group; run again."
 
@@ -30,31 +31,42 @@ async def expect_from_sources(
     session: Session, batch: Batch, present: Sequence[int], head: Head
 ) -> Expected:
     """Finds the sources of a batch that are still `present`, each by its place, in its output, in
-    their order, and returns what the output is.
+    their order, and returns what the output is. The header of a csv-header output is that of all.
 
     If all of them are present the output must hold nothing else; if some were deleted, which was
     done only after the output had been proven, it must be whole besides. Memory is two parts, or
-    the text of 64 KiB where the output is one gzip member. Raises IntegrityError if a source is not
+    the text of 64 KiB where the output is one member. Raises IntegrityError if a source is not
     in it or cannot be read, Unavailable if one is deleted meanwhile, StorageError.
     """
-    codec = codec_of(session.rules.layout, head.key)
-    await check_output(session.store, head, codec)
+    rules = ContentRules.of_output(session.rules.layout, head.key)
+    await check_output(session.store, head, rules)
     complete = all(present)
     single = is_single(batch)
-    output = _Output(session, head, codec, Text(head.key) if single else None)
+    output = _Output(session, head, rules.text(head.key) if single else None)
+    header = rules.header()
+    if header is not None and not complete:  # the source that it stands in may be gone
+        header.line, header.key = await output.first_line(), batch.sources[0].key
     for source, is_present in zip(batch.sources, present, strict=True):
         if is_present:
-            await _find(session, source, output, anywhere=not complete)
-    if complete and await output.has_more() and not output.is_placeholder:
+            joiner = _joiner(rules, source, header, single=single)
+            await _find(session, source, joiner, output, anywhere=not complete)
+    if complete and await output.has_more() and not output.is_placeholder(rules):
         message = f"{head.key}: holds more than its sources"
         raise IntegrityError(message, key=head.key)
     crc64 = checksums.encode(await read_output(session.store, head))
     return Expected(size=head.size, crc64=crc64, mode=Checksum.NONE)
 
 
-async def _find(session: Session, source: Source, output: _Output, *, anywhere: bool) -> None:
-    rules = ContentRules(output.codec, check=True)
-    joiner = Text(source.key) if output.is_text else rules.joiner(source.key)
+def _joiner(rules: ContentRules, source: Source, header: Header | None, *, single: bool) -> Joiner:
+    """What makes of a source what stands in the output, or in its text."""
+    if single:
+        return rules.text(source.key, header)
+    return rules.joiner(source.key, header=header)
+
+
+async def _find(
+    session: Session, source: Source, joiner: Joiner, output: _Output, *, anywhere: bool
+) -> None:
     try:
         async for piece in _pieces(session, source, joiner):
             if not await output.find(piece, anywhere=anywhere):
@@ -86,9 +98,8 @@ class _Output:
     `at` is where the last piece that was found ends.
     """
 
-    def __init__(self, session: Session, head: Head, codec: Codec, text: Text | None) -> None:
+    def __init__(self, session: Session, head: Head, text: Text | None) -> None:
         self.key = head.key
-        self.codec = codec
         self.at = 0
         self._store = session.store
         self._head = head
@@ -98,10 +109,13 @@ class _Output:
         self._begin = 0
         self._read = 0
 
-    @property
-    def is_text(self) -> bool:
-        """Whether it is looked for text in it."""
-        return self._text is not None
+    async def first_line(self) -> bytes:
+        """Its first line, with its newline; empty if it is longer than any header."""
+        while not (end := self._held.find(b"\n") + 1) and self._read < self._head.size:
+            if len(self._held) > LONGEST:
+                break
+            await self._read_on()
+        return self._held[:end]
 
     async def has_more(self) -> bool:
         """Whether anything comes behind what was found last."""
@@ -109,11 +123,9 @@ class _Output:
             await self._read_on()
         return self._begin < len(self._held)
 
-    @property
-    def is_placeholder(self) -> bool:
+    def is_placeholder(self, rules: ContentRules) -> bool:
         """Whether its sources hold nothing, so that it holds the least that is no empty object."""
-        nothing = ContentRules(self.codec, check=True).empty_output
-        return self.at == 0 and self._head.size == len(nothing)
+        return self.at == 0 and self._head.size == len(rules.empty_output)
 
     async def find(self, piece: bytes, *, anywhere: bool) -> bool:
         """Whether the piece comes next, or `anywhere` from here on; moves behind it if so."""

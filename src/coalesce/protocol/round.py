@@ -45,6 +45,9 @@ from coalesce.storage.attributes import NO_ATTRIBUTES, Attributes
 # finds all of, or after a concurrent change or the death of a worker.
 _TRIES = 3
 
+# Why sources are not joined with their neighbours, and may be with their like.
+_UNLIKE = (Why.ATTRIBUTES, Why.HEADER)
+
 _log = logging.getLogger(__name__)
 
 
@@ -255,26 +258,25 @@ class GroupWork:
         their like. After the last try the other sources of the batch stay too.
         """
         rules = self.session.rules
-        unlike = {error.source.key: error.kind for error in found if error.why is Why.ATTRIBUTES}
-        spoilt = [error for error in found if error.why is not Why.ATTRIBUTES]
+        unlike = {error.source.key: error.kind for error in found if error.why in _UNLIKE}
+        reasons = {error.source.key: error.why for error in found if error.why in _UNLIKE}
+        spoilt = [error for error in found if error.why not in _UNLIKE]
         for error in spoilt:
             self.outcome.kept.append(Kept(error.source.key, error.why))
             self.outcome.failures.append(error.cause)
-        if unlike and not self.outcome.unlike:
-            self.outcome.unlike = next(e.message for e in found if e.why is Why.ATTRIBUTES)
+        said = (error.message for error in found if error.why is Why.ATTRIBUTES)
+        self.outcome.unlike = self.outcome.unlike or next(said, "")
+        why = next(iter(reasons.values()), Why.SINGLE) if not spoilt else Why.SINGLE
         if tries == _TRIES:
             rest = [source.key for source in batch.sources] if not spoilt else unlike
-            self.outcome.kept += [Kept(key, Why.ATTRIBUTES) for key in rest]
+            self.outcome.kept += [Kept(key, reasons.get(key, why)) for key in rest]
             return
         without = [error.source for error in spoilt]
         pieces, single = replan(
             self.plan.group, batch, without, rules.layout, rules.limits, self.taken, unlike
         )
         self.taken |= {piece.output for piece in pieces}
-        why = Why.ATTRIBUTES if unlike and not spoilt else Why.SINGLE
-        self.outcome.kept += [
-            Kept(source.key, Why.ATTRIBUTES if source.key in unlike else why) for source in single
-        ]
+        self.outcome.kept += [Kept(s.key, reasons.get(s.key, why)) for s in single]
         self.todo.extend(_Planned(piece, tries) for piece in pieces)
 
     def _fail(self, work: BatchWork) -> None:

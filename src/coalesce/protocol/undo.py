@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 
 from coalesce.errors import (
     AccessDenied,
+    CannotGiveBack,
     CoalesceError,
     Conflict,
     GroupOwned,
@@ -30,7 +31,7 @@ from coalesce.errors import (
     RecordDamaged,
     StorageError,
 )
-from coalesce.model import Batch, GroupId, Source, UndoneOutput
+from coalesce.model import Batch, Codec, GroupId, Records, Source, UndoneOutput
 from coalesce.naming.layouts import LAYOUTS
 from coalesce.naming.sources import Sources
 from coalesce.protocol.commit import Committed, prove
@@ -155,8 +156,9 @@ class _Undo:
     async def look(self, head: Head) -> float:
         """Looks at everything before anything is written; when that was, by the store's clock.
 
-        Raises KeyTaken, IntegrityError, RecordDamaged, StorageError.
+        Raises CannotGiveBack, KeyTaken, IntegrityError, RecordDamaged, StorageError.
         """
+        self._check_content()
         there = await list_sources(self.session, self.group)
         taken = 0
         async for line in self.entry.sources():
@@ -166,6 +168,15 @@ class _Undo:
         if taken:
             await self._walk(Way.LOOK, head, there).run()
         return there.date
+
+    def _check_content(self) -> None:
+        """Raises CannotGiveBack for sources that are neither text nor gzip members of lines."""
+        header = self.entry.header
+        codec = header.codec or Codec.GZIP
+        if codec not in (Codec.GZIP, Codec.PLAIN) or header.kind is not Records.LINES:
+            what = codec.value if header.kind is Records.LINES else f"{codec.value}, {header.kind}"
+            message = f"{header.output}: undo gives back lines in gzip or plain; these are {what}"
+            raise CannotGiveBack(message, key=header.output)
 
     def record_of(self, head: Head, date: float) -> UndoRecord:
         """The record of this undo; `date` is that of the listing before it."""

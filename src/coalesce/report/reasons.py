@@ -20,6 +20,7 @@ _REASONS = {
     Why.STOPPED: "the run ended before their turn",
     Why.FAILED: "their output failed",
     Why.ATTRIBUTES: "attributes unlike their neighbours'",
+    Why.HEADER: "another header than their neighbours'",
     Why.CHANGED: "changed or deleted since the listing",
     Why.DELETE_REFUSED: "joined, but the store refused the delete",
 }

@@ -10,6 +10,7 @@ from dataclasses import replace
 from coalesce import __version__
 from coalesce.content.attributes import AttributeRules
 from coalesce.errors import CoalesceError, ConfigurationError
+from coalesce.model import Records
 from coalesce.naming.own_layouts import check_sample
 from coalesce.protocol.lease import Claim
 from coalesce.protocol.probe import probe
@@ -78,7 +79,8 @@ async def probe_store(
         known=settings.known_layouts,
         limits=replace(workload.limits, copy=_may_copy(settings, capabilities)),
         capabilities=capabilities,
-        check=settings.check,
+        # A header can only be taken out of what is looked at.
+        check=settings.check or workload.layout.records is Records.CSV_HEADER,
         delete=settings.delete,
         ledger=settings.ledger,
         attributes=AttributeRules.of(settings),

@@ -16,7 +16,7 @@ from weakref import WeakSet
 
 from typing_extensions import override
 
-from coalesce.content.deflater import PIECE_BYTES, Deflater, TakesText
+from coalesce.content.deflater import PIECE_BYTES, Compressor, TakesText
 
 # One thread for all outputs of a process. It works on what it is given in that order.
 _THREAD = ThreadPoolExecutor(1, "deflater")
@@ -37,10 +37,12 @@ class DeflaterThread(TakesText):
     Attributes:
         seconds: CPU seconds of deflating so far.
         waiting: Bytes of text that it was given and of which nothing has come out yet.
+        delayed_bytes: The most that its deflater keeps back.
     """
 
-    def __init__(self, deflater: Deflater) -> None:
+    def __init__(self, deflater: Compressor) -> None:
         self.seconds = 0.0
+        self.delayed_bytes = deflater.delayed_bytes
         self._deflater = deflater
         self._texts: list[bytes] = []
         self._size = 0
@@ -74,7 +76,16 @@ class DeflaterThread(TakesText):
         if self._pieces:
             await asyncio.wrap_future(self._pieces[-1][0])
         ready = self._take_ready()
-        return ready + self._measured(self._texts) + self._deflater.finish()
+        if self._deflater.is_slow:
+            return ready + await asyncio.wrap_future(_THREAD.submit(self._end))
+        return ready + self._end()
+
+    def _end(self) -> bytes:
+        rest = self._measured(self._texts)
+        begun = time.thread_time()
+        rest += self._deflater.finish()
+        self.seconds += time.thread_time() - begun
+        return rest
 
     def _measured(self, texts: list[bytes]) -> bytes:
         begun = time.thread_time()

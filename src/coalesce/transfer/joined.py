@@ -32,16 +32,18 @@ class JoinedSources(Sequence[JoinedSource]):
             self._contents.append(_UNKNOWN)
             self._crcs.append(0)
         self._lengths[-1] += length
-        if joiner is not None:
-            self._lengths[-1] = joiner.length
-        if joiner is not None and joiner.records is not None:
-            self._records[-1] = joiner.records
+        if joiner is None:
+            return
+        self._lengths[-1] = joiner.length
+        if joiner.is_checked:
             self._contents[-1] = joiner.content_size
             self._crcs[-1] = joiner.content_crc64
+        if joiner.records is not None:
+            self._records[-1] = joiner.records
 
     @property
     def records(self) -> int | None:
-        """Records of all sources, None if those of any are unknown."""
+        """Records of all sources, None if those of any were not counted."""
         return None if _UNKNOWN in self._records else sum(self._records)
 
     @property
@@ -59,8 +61,7 @@ class JoinedSources(Sequence[JoinedSource]):
     def __getitem__(self, at: int | slice) -> JoinedSource | Sequence[JoinedSource]:
         if isinstance(at, slice):
             return [self[n] for n in range(*at.indices(len(self)))]
-        if self._records[at] == _UNKNOWN:
+        if self._contents[at] == _UNKNOWN:
             return JoinedSource(self._lengths[at], None, None, None)
-        return JoinedSource(
-            self._lengths[at], self._records[at], self._contents[at], self._crcs[at]
-        )
+        records = None if self._records[at] == _UNKNOWN else self._records[at]
+        return JoinedSource(self._lengths[at], records, self._contents[at], self._crcs[at])

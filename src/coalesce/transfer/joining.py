@@ -3,13 +3,14 @@
 What looks spoilt is read again, since the fault may be the network's. How many readings it takes to
 be sure depends on what there is to hold a body against:
 
-- Gzip that is not whole, and any body of another length or stored checksum, is read once more: that
-  reading decides.
+- What is compressed and not whole, and any body of another length or stored checksum, is read once
+  more: that reading decides.
 - Text with its stored checksum, or with the MD5 in its ETag, is joined at once.
 - Text with another MD5 is read until a reading has the right one. It is corrupt if two readings
   agree, or if none of three has it.
 - Text with neither is joined at once if it looks like text. If it looks odd it is read until two
   readings agree, and is corrupt if all of three differ.
+- Zstd whose frames have no checksum is held against the same as text, and looks odd.
 
 An ETag counts as an MD5 if it has the form of one, the answer names no key of KMS, and the store
 has answered a PUT of this program with the MD5 of its bytes. Odd is what is not UTF-8, or has
@@ -27,7 +28,7 @@ from dataclasses import dataclass, field, replace
 from coalesce.content.checks import Evidence, StoredChecksums, TextCheck, check_stored
 from coalesce.content.joiner import Joiner
 from coalesce.content.rules import ContentRules
-from coalesce.errors import ContentError, SourceUnusable
+from coalesce.errors import ContentError, HeadersDiffer, SourceUnusable
 from coalesce.model import Codec, Source, Span, Why
 from coalesce.storage.base import Body, ObjectStore
 from coalesce.storage.checksums import is_md5
@@ -39,9 +40,6 @@ from coalesce.transfer.reads import RUN_BYTES, Read, cut_spans, read_body
 # fight with the loop for the interpreter: 10,000 sources of 100 KB took a sixth more CPU that way,
 # and no less time. Whoever has CPUs to spare gives them with more processes.
 _INLINE_BYTES = 2 * RUN_BYTES
-
-# What a deflater keeps back of what it has deflated, at the most: measured 130 KB, and a margin.
-_DELAYED_BYTES = 256 * 1024
 
 # How often a source is read at most.
 _READINGS = 3
@@ -61,9 +59,9 @@ class PartlyRead:
 class Join:
     """What one read came to: bytes for the output; or why it came to nothing.
 
-    `joiner` is the source's, where all of it has come by; `evidence` then says what speaks for its
-    text, None for what is no text or not checked. `ended` is set with the last of several spans
-    until the whole has been held against what HEAD says.
+    `joiner` is the source's, where all of it has come by; `evidence` then says what speaks for it,
+    None for what has checksums of its own or is not checked. `ended` is set with the last of
+    several spans until the whole has been held against what HEAD says.
     """
 
     pieces: list[bytes] = field(default_factory=list)
@@ -79,7 +77,7 @@ class Join:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether this is text that has to be read again."""
+        """Whether this has to be read again."""
         return self.evidence in (Evidence.CONTRADICTED, Evidence.ODD)
 
     @property
@@ -104,6 +102,7 @@ class SourceJoiner:
         self._store = store
         self._capacity = capacity
         self._rules = rules
+        self._header = rules.header()
         self._read_bytes = read_bytes
         self._partly: PartlyRead | None = None
         self._unsure: list[tuple[Source, Join]] = []  # read in ranges, to be read again
@@ -119,7 +118,8 @@ class SourceJoiner:
 
     async def join(self, run: list[Read]) -> list[Join]:
         """What becomes of some bodies. Raises StorageError, SourceUnusable for a changed source."""
-        inline = not self._rules.check or sum(read.size for read in run) < _INLINE_BYTES
+        quick = sum(read.size for read in run) < _INLINE_BYTES and not self._rules.is_slow
+        inline = not self._rules.check or quick
         if self._deflater:
             await self._deflater.until_almost_done()
         joins, seconds = self._join(run) if inline else await asyncio.to_thread(self._join, run)
@@ -152,7 +152,7 @@ class SourceJoiner:
     @property
     def delayed_bytes(self) -> int:
         """How many bytes of sources may have come to nothing yet, and will."""
-        return self._deflater.waiting + _DELAYED_BYTES if self._deflater else 0
+        return self._deflater.waiting + self._deflater.delayed_bytes if self._deflater else 0
 
     async def finish(self) -> list[bytes]:
         """The last bytes of the output."""
@@ -181,7 +181,9 @@ class SourceJoiner:
         if self._partly is None or self._partly.key != source.key:
             self._partly = self._begin(source, read.body)
         join = self._join_body(read.span, read.body, self._partly)
-        if join.unusable is not None:
+        if join.unusable is not None and join.unusable.why is Why.HEADER:
+            self.unusable[source.key] = join.unusable
+        elif join.unusable is not None:
             self._doubt(source, join)
         return join
 
@@ -192,9 +194,9 @@ class SourceJoiner:
             self.unusable[source.key] = join.unusable
 
     def _begin(self, source: Source, body: Body) -> PartlyRead:
-        is_text = self._rules.check and self._rules.codec is Codec.PLAIN
-        text = self._text_check(source, body) if is_text else None
-        joiner = self._rules.joiner(source.key, self._deflater)
+        may_need = self._rules.check and self._rules.codec in (Codec.PLAIN, Codec.ZSTD)
+        text = self._text_check(source, body) if may_need else None
+        joiner = self._rules.joiner(source.key, self._deflater, self._header)
         return PartlyRead(source.key, joiner, StoredChecksums(), text)
 
     def _join_body(self, span: Span, body: Body, partly: PartlyRead | None) -> Join:
@@ -207,16 +209,18 @@ class SourceJoiner:
             if partly is None:
                 return self._join_whole(source, body)
             return self._join_range(partly, body, last=span.ends_source)
+        except HeadersDiffer as error:
+            return Join(unusable=SourceUnusable(source, Why.HEADER, error, error.kind))
         except ContentError as error:
             return Join(unusable=SourceUnusable(source, Why.CORRUPT, error))
 
     def _join_whole(self, source: Source, body: Body) -> Join:
-        joiner = self._rules.joiner(source.key, self._deflater)
+        joiner = self._rules.joiner(source.key, self._deflater, self._header)
         join = Join([*joiner.feed(body.data), *joiner.finish()], joiner)
         if not self._rules.check:
             return join
         proven = check_stored(source.key, body.data, body.checksum)
-        if self._rules.codec is Codec.PLAIN:
+        if not joiner.proves_itself:
             text = self._text_check(source, body)
             join.evidence = Evidence.PROVEN if proven else text.evidence_of(body.data)
         return join
@@ -254,16 +258,22 @@ class SourceJoiner:
             proven = ended.sums.check(source.key, stored)
         except ContentError as error:
             return Join(unusable=SourceUnusable(source, Why.CORRUPT, error))
-        if ended.text is not None:
+        if ended.text is not None and not ended.joiner.proves_itself:
             join.evidence = Evidence.PROVEN if proven else ended.text.evidence()
         return join
 
     async def _read_doubtful(self, run: list[Read], joins: list[Join]) -> None:
-        """Puts what further readings came to in the place of what is doubtful."""
+        """Puts what further readings came to in the place of what is doubtful.
+
+        What was doubtful and is the same at another reading stays: a deflater has taken it in.
+        """
         doubtful = [n for n, read in enumerate(run) if _is_doubtful(read, joins[n])]
         readings = (self._reader.read_until_sure(run[n].span.source, joins[n]) for n in doubtful)
         for n, join in zip(doubtful, await asyncio.gather(*readings), strict=True):
-            self._misread |= self._deflater is not None and join.unusable is None
+            if self._deflater is not None and join.unusable is None:
+                if join.content == joins[n].content:
+                    continue
+                self._misread = True
             joins[n] = join
 
     async def read_until_sure(self, source: Source, first: Join) -> Join:

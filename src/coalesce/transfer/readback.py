@@ -10,7 +10,6 @@ import asyncio
 from coalesce.content.joiner import Joiner
 from coalesce.content.rules import ContentRules
 from coalesce.errors import ContentError, IntegrityError
-from coalesce.model import Codec
 from coalesce.planning.parts import PART_BYTES
 from coalesce.storage import checksums
 from coalesce.storage.base import Head, ObjectStore
@@ -45,30 +44,30 @@ async def read_output(store: ObjectStore, head: Head, joiner: Joiner | None = No
 async def check_output(
     store: ObjectStore,
     head: Head,
-    codec: Codec,
+    rules: ContentRules,
     *,
     expected_crc64: str = "",
     joiner: Joiner | None = None,
-) -> int:
-    """Reads an output as a reader would: whole gzip members or plain lines, to the last newline.
+) -> int | None:
+    """Reads an output as a reader would: whole members or plain lines, to the last newline.
 
     Args:
         store: where the output is.
         head: names the output, and the version of it that is read.
-        codec: how its content is stored.
+        rules: those of its content, which is checked.
         expected_crc64: the CRC64NVME (base64) that its bytes must have; empty if none is known.
         joiner: reads it so, and may look for more; by default one that does only that.
 
     Returns:
-        The number of records.
+        The number of records; None where none are counted.
 
     Raises:
-        IntegrityError: with the code of what a reader would stumble over (`CorruptGzip`,
-            `TruncatedGzip`, `NotGzip`, `NoLastNewline`), with `ChecksumMismatch`, or as the
+        IntegrityError: with the code of what a reader would stumble over (such as `CorruptGzip`,
+            `TruncatedZstd`, `NotBzip2`, `NoLastNewline`), with `ChecksumMismatch`, or as the
             joiner raises it.
         StorageError: as `read_output`.
     """
-    joiner = joiner or ContentRules(codec, check=True).joiner(head.key)
+    joiner = joiner or rules.joiner(head.key)
     try:
         crc64 = checksums.encode(await read_output(store, head, joiner))
         supplied = joiner.finish()
@@ -86,4 +85,4 @@ async def check_output(
             key=head.key,
             code="NoLastNewline",
         )
-    return joiner.records or 0
+    return joiner.records
