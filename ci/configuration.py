@@ -24,6 +24,8 @@ WIDTH = 98
 _NEEDED: dict[str, object] = {"bucket": "my-bucket", "prefix": ["storage/events"]}
 _UNSET: dict[str, object] = {
     "grow": "64MB",
+    "max_objects": 1_000,
+    "max_path_list": 1_000_000,
     "max_groups": 100,
     "max_bytes": "10GB",
     "max_delete": 100_000,

@@ -216,7 +216,7 @@ class Day:
 
 
 @given(
-    st.lists(st.lists(st.integers(1, 200), max_size=6), min_size=1, max_size=60),
+    st.lists(st.lists(st.integers(1, 60), max_size=9), min_size=1, max_size=60),
     st.sampled_from([64, 500, 4000]),
 )
 def test_over_many_hours_few_outputs_remain_and_no_byte_is_written_often(
