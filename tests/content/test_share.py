@@ -12,9 +12,10 @@ from awscrt import checksums
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coalesce.content.gzip_members import EMPTY_MEMBER
 from coalesce.content.joiner import Joiner
 from coalesce.content.lines import Lines
-from coalesce.content.members import EMPTY_MEMBER, Members
+from coalesce.content.members import Members
 from coalesce.content.share import GzipMode, Share
 from coalesce.content.text import Text
 from coalesce.errors import IntegrityError
