@@ -296,6 +296,25 @@ async def test_each_source_comes_back_out_of_the_output(case: Case) -> None:
             assert done.identical
 
 
+@pytest.mark.parametrize("name", ["gzip-lines-single", "gzip-lines-members", "plain-lines-single"])
+async def test_an_entry_of_an_earlier_version_says_as_much(name: str) -> None:
+    """It names neither the codec nor the kind of records."""
+    case = CASES[name]
+    bucket = filled(case)
+    await night(case, bucket)
+    (key,) = filter(is_entry, bucket.objects)
+    header, rows = entry_of(bucket)
+    del header["codec"], header["kind"]
+    body = b"".join(json.dumps(line).encode() + b"\n" for line in (header, *rows))
+    bucket.store(key, gzip.compress(body), bucket.objects[key].metadata)
+    with known(case.layout) as layout:
+        result = await verify(MemoryStore(bucket), settings_for(layout), deep=True)
+    assert (result.exit_code, result.digests) == (0, len(case.texts())), result.failures
+    sink = io.BytesIO()
+    await taken_out(case, bucket, 1, sink)
+    assert READ[case.codec](sink.getvalue()) == case.texts()[1]
+
+
 async def test_a_source_that_is_another_in_the_output_is_told_and_does_not_come_back(
     case: Case,
 ) -> None:
