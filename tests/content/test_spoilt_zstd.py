@@ -191,3 +191,10 @@ def test_skippable_frames_hold_no_record_and_are_left_out(content: bytes) -> Non
     skipped = skippable(content, 14)
     written = b"".join(joiner.feed(skipped + summed(TEXT) + skipped) + joiner.finish())
     assert (written, joiner.left_out, joiner.records) == (summed(TEXT), 2 * len(skipped), 2)
+
+
+def test_a_long_skippable_frame_is_no_member_that_holds_nothing() -> None:
+    joiner = RULES.joiner("k")
+    skipped = skippable(bytes(2 * 1024**2), 0)
+    written = b"".join(joiner.feed(skipped + summed(TEXT)) + joiner.finish())
+    assert (written, joiner.left_out) == (summed(TEXT), len(skipped))
