@@ -73,11 +73,12 @@ NOT_RUN = {
     "cp deploy/systemd": "it writes to /etc, as root: tests/deploy/test_systemd.py",
     "mkdir -p /etc/coalesce": "it writes to /etc, as root",
     "systemctl": "it needs systemd, and root: tests/deploy/test_systemd.py",
-    "coalesce undo -b my-bucket -p storage/events --run": "it needs the id of a run that wrote there: "
+    "coalesce undo -b my-bucket -p storage/events --run": "it needs the id of a run: "
     "tests/cli/test_undo.py",
     "coalesce undo s3://my-bucket/storage/events/topic_0_0": "it needs an output of that name: "
     "tests/cli/test_undo.py",
-    "coalesce run -b my-bucket --files-from keys.txt": "it needs a list: tests/cli/test_work_list.py",
+    "coalesce run -b my-bucket --files-from keys.txt": "it needs a list: "
+    "tests/cli/test_work_list.py",
     "coalesce run -b my-bucket -p storage/events --inventory": "it needs an inventory: "
     "tests/library/test_inventories.py",
     "coalesce history s3://my-bucket/storage/events": "its keys and runs are examples: "
