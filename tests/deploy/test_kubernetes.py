@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from support.typed import blocks
+from support.pages import blocks_of
+from support.typed import DOCS
 
 ROOT = Path(__file__).parent.parent.parent
 KUBERNETES = ROOT / "deploy/kubernetes"
@@ -194,12 +195,12 @@ def test_every_location_has_a_service_account_of_its_own() -> None:
 
 @needs_kustomize
 def test_web_identity_takes_the_annotation_that_the_docs_show(tmp_path: Path) -> None:
-    _, patch = blocks("deploy.md", "Kubernetes")
+    (patch,) = (block.text for block in blocks_of(DOCS / "deploy.md") if block.language == "yaml")
     shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
     with (tmp_path / "kubernetes/overlays/nightly/storage-audit/kustomization.yaml").open(
         "a"
     ) as file:
-        file.write(patch)
+        file.write(f"\n{patch}\n")
     annotated = [
         account["metadata"]["name"]
         for account in of(built(str(tmp_path / "kubernetes/overlays/nightly")), "ServiceAccount")
