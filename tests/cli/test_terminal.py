@@ -16,6 +16,7 @@ import pytest
 
 from coalesce.cli.output import Printer
 from coalesce.cli.request import OutputOptions
+from coalesce.report.account import Phase
 from coalesce.report.report import Report
 from coalesce.storage.s3 import S3Store
 from support.buckets import fill
@@ -147,7 +148,7 @@ async def test_log_lines_go_above_the_bar_and_the_bar_is_gone_in_the_end(bucket:
     words = command(*job(bucket, "-v"))
     _, written = run_in_terminal(words, environment(bucket.endpoint), 80)
     drawn = [piece for piece in re.split(r"[\r\n]|\x1b\[2K", written) if "─" in piece]
-    assert any(piece.startswith("starting") for piece in drawn)
+    assert any(piece.startswith(tuple(phase.value for phase in Phase)) for piece in drawn)
     lines = screen(written)
     assert not any("─" in line or "━" in line for line in lines)
     (said,) = (line for line in lines if "TruncatedGzip: " in line)

@@ -3,7 +3,7 @@
 import gzip
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from coalesce.content.checks import check_stored
@@ -81,11 +81,14 @@ def test_a_member_of_a_newline_is_21_bytes() -> None:
 
 @given(st.lists(st.binary(max_size=20), max_size=5))
 def test_lines_pass_whole_and_the_last_one_is_ended(pieces: list[bytes]) -> None:
+    held = b"".join(pieces)
+    assume(
+        not held.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh"))
+    )
     joiner = Lines("k")
     written = b"".join(piece for data in pieces for piece in joiner.feed(data)) + b"".join(
         joiner.finish()
     )
-    held = b"".join(pieces)
     assert written == held + (b"\n" if held and not held.endswith(b"\n") else b"")
     assert joiner.records == written.count(b"\n")
 
