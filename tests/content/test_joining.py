@@ -82,9 +82,7 @@ def test_a_member_of_a_newline_is_21_bytes() -> None:
 @given(st.lists(st.binary(max_size=20), max_size=5))
 def test_lines_pass_whole_and_the_last_one_is_ended(pieces: list[bytes]) -> None:
     held = b"".join(pieces)
-    assume(
-        not held.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh"))
-    )
+    assume(not held.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh")))
     joiner = Lines("k")
     written = b"".join(piece for data in pieces for piece in joiner.feed(data)) + b"".join(
         joiner.finish()
