@@ -293,7 +293,7 @@ class KeyTaken(CoalesceError):
 
 
 class CannotGiveBack(CoalesceError):
-    """The sources of an output are of a kind that `undo` does not write."""
+    """An output was made of what `undo` does not write."""
 
     code = "CannotGiveBack"
     hint = "Nothing was touched. `coalesce extract` takes its sources out, one by one."

@@ -11,6 +11,7 @@ from coalesce.inspect.status import read_status
 from coalesce.inspect.verify import verify
 from coalesce.planning.work_lists import WorkList
 from coalesce.run.goals import settings_for_goal
+from coalesce.run.undoing import Wanted
 from coalesce.settings import Settings
 from coalesce.storage.memory import MemoryBucket, MemoryStore
 from support import auditor
@@ -217,3 +218,17 @@ async def test_an_output_that_was_joined_again_is_not_missing(deep: bool) -> Non
         del bucket.objects["data/t_0_0_5.jsonl.gz"]
     result = await verify(MemoryStore(bucket), settings(), deep=deep)
     assert (result.exit_code, result.missing) == (4, 1)
+
+
+async def test_undo_leaves_an_output_that_was_made_of_an_output() -> None:
+    """The ledger does not say all of that one; nothing is touched, and the failure says why."""
+    bucket = await two_generations()
+    before = contents(bucket)
+    wanted = Wanted(("data/t_0_0_5.jsonl.gz",))
+    report = await new_run(MemoryStore(bucket), settings()).undo(wanted)
+    assert [failure.code for failure in report.failures] == ["CannotGiveBack"]
+    assert (report.exit_code, report.undone.outputs) == (1, 0)
+    assert contents(bucket) == before
+    report = await new_run(MemoryStore(bucket), settings()).undo(Wanted())
+    assert [failure.code for failure in report.failures] == ["CannotGiveBack"]
+    assert contents(bucket) == before

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from coalesce.content.share import Digest
 from coalesce.errors import (
+    CannotGiveBack,
     GroupOwned,
     IntegrityError,
     RecordDamaged,
@@ -54,8 +55,16 @@ class Way(enum.Enum):
 
 
 def source_of_line(layout: Layout, group: GroupId, entry: Entry, line: SourceLine) -> Source:
-    """A line as a source of the group. Raises RecordDamaged for a key that is none."""
+    """A line as a source of the group.
+
+    Raises CannotGiveBack for an output of an earlier plan, which the ledger does not tell all of:
+    not the metadata by which it was recognised. Raises RecordDamaged for any other key.
+    """
     name = layout.parse(line.key)
+    if name is not None and (name.kind, name.group) == ("output", group):
+        output = entry.header.output
+        message = f"{output}: was made of an output too ({line.key}), which undo does not write"
+        raise CannotGiveBack(message, key=output)
     if name is None or (name.kind, name.group) != ("source", group):
         message = f"the ledger entry {entry.key!r} names {line.key!r}, no source of its output"
         raise RecordDamaged(message, key=entry.key)
