@@ -100,37 +100,12 @@ class Source(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class ExistingOutput:
-    """An output of an earlier plan, recognised by its name. Its fields are those of a source."""
-
-    key: str
-    size: int
-    first: int
-    last: int
-    etag: str
-    modified: float
-    storage_class: str = "STANDARD"
-    tail: str = ""
-
-    def as_source(self) -> Source:
-        """The output as something to be joined again."""
-        return Source(
-            self.key,
-            self.size,
-            self.etag,
-            self.modified,
-            self.storage_class,
-            self.first,
-            self.last,
-            self.tail,
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Group:
     """All sources and outputs of one (directory, topic, partition), from a complete listing.
 
     Attributes:
+        outputs: Outputs of earlier plans, recognised by their names; as sources, since they can
+            become such.
         listed_at: In seconds since the epoch, by the store's clock.
         growing: Outputs of earlier plans that are among the sources, to be joined again; they are
             not among the `outputs`.
@@ -138,9 +113,9 @@ class Group:
 
     id: GroupId
     sources: Sequence[Source]
-    outputs: tuple[ExistingOutput, ...]
+    outputs: tuple[Source, ...]
     listed_at: float
-    growing: tuple[ExistingOutput, ...] = ()
+    growing: tuple[Source, ...] = ()
 
     @property
     def output_keys(self) -> frozenset[str]:

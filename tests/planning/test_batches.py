@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coalesce.model import Batch, Copy, ExistingOutput, Group, GroupId, Source, Stream, Why
+from coalesce.model import Batch, Copy, Group, GroupId, Source, Stream, Why
 from coalesce.naming.layouts import layout
 from coalesce.naming.sources import Sources
 from coalesce.planning import batches as planning
@@ -28,7 +28,7 @@ def source(first: int, last: int, size: int = 100) -> Source:
 
 
 def plan(
-    sources: list[Source], limits: Limits | None = None, outputs: tuple[ExistingOutput, ...] = ()
+    sources: list[Source], limits: Limits | None = None, outputs: tuple[Source, ...] = ()
 ) -> planning.Plan:
     return planning.plan(
         Group(GROUP, tuple(sources), outputs, 1e9), layout("corporate"), limits or Limits()
@@ -71,7 +71,7 @@ def test_a_source_inside_an_existing_output_is_left_alone() -> None:
     """It may have been joined before."""
     made = plan(
         [source(5, 6), source(20, 21), source(22, 30)],
-        outputs=(ExistingOutput("k", 1, 0, 9, '"e"', 0.0),),
+        outputs=(Source("k", 1, '"e"', 0.0, "STANDARD", 0, 9),),
     )
     assert [(kept.key, kept.why) for kept in made.kept] == [(source(5, 6).key, Why.COVERED)]
 

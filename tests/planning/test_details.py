@@ -7,7 +7,6 @@ import pytest
 from coalesce.errors import ConfigurationError
 from coalesce.model import (
     Codec,
-    ExistingOutput,
     Group,
     GroupId,
     ObjectInfo,
@@ -39,14 +38,14 @@ def source(first: int, last: int, size: int = 100, **more: object) -> Source:
 
 
 def plan(
-    sources: list[Source], limits: Limits | None = None, outputs: tuple[ExistingOutput, ...] = ()
+    sources: list[Source], limits: Limits | None = None, outputs: tuple[Source, ...] = ()
 ) -> planning.Plan:
     group = Group(GROUP, tuple(sources), outputs, NOW)
     return planning.plan(group, CORPORATE, limits or Limits())
 
 
-def output(first: int, last: int) -> ExistingOutput:
-    return ExistingOutput(f"{GROUP.prefix}{first}_{last}.jsonl.gz", 1, first, last, '"e"', 0.0)
+def output(first: int, last: int) -> Source:
+    return Source(f"{GROUP.prefix}{first}_{last}.jsonl.gz", 1, '"e"', 0.0, "STANDARD", first, last)
 
 
 @pytest.mark.parametrize("codec", Codec)
@@ -153,7 +152,7 @@ def manifest(name: str) -> Source:
 def test_offsets_of_manifests_are_not_compared() -> None:
     """The two of a name may be of different partitions."""
     sources = tuple(manifest(f"t_0_{n}-u_1_{n}") for n in (5, 7))
-    outputs = (ExistingOutput("data/t_0_0_u_1_9.txt", 1, 0, 9, '"e"', 0.0),)
+    outputs = (Source("data/t_0_0_u_1_9.txt", 1, '"e"', 0.0, "STANDARD", 0, 9),)
     made = planning.plan(Group(GROUP, sources, outputs, NOW), MANIFEST, Limits())
     assert [batch.output for batch in made.batches] == ["data/t_0_5_u_1_7.txt"]
     assert (made.kept, made.gaps, made.overlaps) == ((), 0, 0)
@@ -286,7 +285,7 @@ def test_the_same_holds_of_manifests_whose_offsets_cover_nothing() -> None:
     matched, stale = match_plan(group, line, MANIFEST, limits)
     assert (len(matched.batches), stale) == (1, 0)
     there = Group(
-        GROUP, sources, (ExistingOutput(made.batches[0].output, 1, 5, 6, '"e"', 0.0),), NOW
+        GROUP, sources, (Source(made.batches[0].output, 1, '"e"', 0.0, "STANDARD", 5, 6),), NOW
     )
     matched, stale = match_plan(there, line, MANIFEST, limits)
     assert (matched.batches, stale) == ((), 1)

@@ -2,14 +2,14 @@
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coalesce.model import ExistingOutput, Group, GroupId, Source, Why
+from coalesce.model import Group, GroupId, Source, Why
 from coalesce.naming.layouts import layout
 from coalesce.planning import batches as planning
 from coalesce.planning.growth import grow
@@ -27,12 +27,13 @@ def source(first: int, last: int, size: int, **more: object) -> Source:
     return made._replace(**more)
 
 
-def output(first: int, last: int, size: int, **more: object) -> ExistingOutput:
+def output(first: int, last: int, size: int, **more: object) -> Source:
     key = f"{GROUP.prefix}{first}_{last}.jsonl.gz"
-    return replace(ExistingOutput(key, size, first, last, '"e-1"', 0.0), **more)  # type: ignore[arg-type]
+    made = Source(key, size, '"e-1"', 0.0, "STANDARD", first, last)
+    return made._replace(**more)
 
 
-def planned(sources: list[Source], outputs: list[ExistingOutput], limits: Limits) -> planning.Plan:
+def planned(sources: list[Source], outputs: list[Source], limits: Limits) -> planning.Plan:
     group = Group(GROUP, tuple(sources), tuple(outputs), NOW)
     return planning.plan(grow(group, CORPORATE, limits), CORPORATE, limits)
 
@@ -143,7 +144,7 @@ def test_the_name_of_an_output_that_grows_is_not_given_again() -> None:
     """It is there until the new one is proven."""
     manifest = layout("manifest")
     group = GroupId("data/", "t", 0)
-    grows = ExistingOutput(f"{group.prefix}0_u_1_7.txt", 50, 0, 7, '"e-1"', 0.0, tail="u_1_7")
+    grows = Source(f"{group.prefix}0_u_1_7.txt", 50, '"e-1"', 0.0, "STANDARD", 0, 7, "u_1_7")
     key = f"{group.prefix}0-u_1_5.txt"
     late = Source(key, 90, '"e"', 0.0, "STANDARD", 0, 5, "u_1_5")
     limits = Limits(grow=1000)
@@ -158,9 +159,7 @@ def test_manifests_grow_by_the_order_of_their_names() -> None:
     group = GroupId("data/", "t", 0)
     tails = ["u_1_900", "u_1_5", "u_1_7"]
     outputs = (
-        ExistingOutput(
-            f"{group.prefix}0_{tails[0]}.txt", 80, 0, 900, '"e-1"', 0.0, "STANDARD", tails[0]
-        ),
+        Source(f"{group.prefix}0_{tails[0]}.txt", 80, '"e-1"', 0.0, "STANDARD", 0, 900, tails[0]),
     )
     sources = tuple(
         Source(f"{group.prefix}{n}-{tails[n]}.txt", 50, '"e"', 0.0, "STANDARD", n, last, tails[n])
@@ -179,7 +178,7 @@ class Day:
 
     limits: Limits
     sources: list[Source] = field(default_factory=list)
-    outputs: list[ExistingOutput] = field(default_factory=list)
+    outputs: list[Source] = field(default_factory=list)
     held: dict[str, list[str]] = field(default_factory=dict)
     written: Counter[str] = field(default_factory=Counter)
     first_written: dict[str, int] = field(default_factory=dict)

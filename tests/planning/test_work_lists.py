@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coalesce.errors import UsageError
-from coalesce.model import ExistingOutput, Group, GroupId, ObjectInfo, Plan
+from coalesce.model import Group, GroupId, ObjectInfo, Plan, Source
 from coalesce.naming.layouts import layout, source_of
 from coalesce.planning.batches import plan
 from coalesce.planning.rules import Limits
@@ -85,7 +85,7 @@ def test_a_source_that_the_list_leaves_out_is_no_gap() -> None:
 def test_a_listed_source_inside_an_output_is_left() -> None:
     named = CORPORATE.parse(key(0, 1))
     assert named is not None
-    output = ExistingOutput("data/t_0_0_9.jsonl.gz", 10, 0, 9, "", 0.0)
+    output = Source("data/t_0_0_9.jsonl.gz", 10, "", 0.0, "STANDARD", 0, 9)
     wanted = WorkList.of([key(0, 1)], settings(), TODAY).groups[GROUP]
     group = Group(GROUP, [source_of(named, info(key(0, 1)))], (output,), 1e9)
     found = plan(group, CORPORATE, Limits(min_age=0, wanted=wanted))

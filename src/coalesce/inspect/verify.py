@@ -26,7 +26,7 @@ from coalesce.inspect.verification import Extent, Verification
 from coalesce.inspect.whereabouts import find_source
 from coalesce.listing.found import Found, find_neighbours
 from coalesce.listing.groups import Listing, list_groups
-from coalesce.model import ExistingOutput, Group, GroupId
+from coalesce.model import Group, GroupId, Source
 from coalesce.planning.parts import PART_BYTES
 from coalesce.planning.rules import Limits, Scope, selected
 from coalesce.protocol.commit import COUNT, DIGEST
@@ -119,7 +119,7 @@ class _Found(NamedTuple):
     """
 
     key: str
-    output: ExistingOutput | None
+    output: Source | None
     entries: Sequence[FoundEntry] | None
 
 
@@ -248,7 +248,7 @@ class _Verifier:
         except StorageError as error:
             self._add_failure(error)
 
-    async def _check(self, output: ExistingOutput, found: Sequence[FoundEntry] | None) -> None:
+    async def _check(self, output: Source, found: Sequence[FoundEntry] | None) -> None:
         """Checks one output. Raises IntegrityError, StorageError."""
         head = await _check_metadata(self._store, output)
         places: Places | None = None
@@ -349,7 +349,7 @@ class _Verifier:
         self._emit(failure_event(failure))
 
 
-async def _check_metadata(store: ObjectStore, output: ExistingOutput) -> Head:
+async def _check_metadata(store: ObjectStore, output: Source) -> Head:
     """What HEAD says of an output that is there with the size that was listed, and that names the
     plan it holds.
 

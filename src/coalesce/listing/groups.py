@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from coalesce.errors import AccessDenied, CoalesceError, ListingError, StorageError, first_failure
 from coalesce.listing.pages import RepeatedToken, all_pages, read_page
-from coalesce.model import ExistingOutput, Group, GroupId, ObjectInfo
-from coalesce.naming.layouts import Layout, ParsedKey, output_of, source_of
+from coalesce.model import Group, GroupId, ObjectInfo, Source
+from coalesce.naming.layouts import Layout, ParsedKey, source_of
 from coalesce.naming.shards import WHOLE, Shard
 from coalesce.naming.sources import SourcesBuilder
 from coalesce.storage.base import ObjectStore, Page
@@ -66,7 +66,7 @@ class _ListingBuilder:
     other_bytes: int = 0
     key_characters: int = 0
     sources: dict[GroupId, SourcesBuilder] = field(default_factory=dict)
-    outputs: dict[GroupId, list[ExistingOutput]] = field(default_factory=lambda: defaultdict(list))
+    outputs: dict[GroupId, list[Source]] = field(default_factory=lambda: defaultdict(list))
     begin: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -94,7 +94,7 @@ class _ListingBuilder:
                 builder = self.sources[parsed.group] = SourcesBuilder(parsed.group.prefix)
             builder.add(source_of(parsed, entry))
         else:
-            self.outputs[parsed.group].append(output_of(parsed, entry))
+            self.outputs[parsed.group].append(source_of(parsed, entry))
 
     def _is_partly_here(self, parsed: ParsedKey) -> bool:
         """Whether the group of a key begins in a directory above the piece: neither is it complete

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from typing_extensions import override
 
 from coalesce.errors import UsageError
-from coalesce.model import Codec, ExistingOutput, GroupId, ObjectInfo, Source
+from coalesce.model import Codec, GroupId, ObjectInfo, Source
 from coalesce.naming import shards
 from coalesce.naming.layout_data import Kind, LayoutData
 from coalesce.naming.linear import Pattern, compile_linear
@@ -306,7 +306,7 @@ def codec_of(layout: Layout, key: str) -> Codec:
 
 
 def source_of(parsed: ParsedKey, entry: ObjectInfo) -> Source:
-    """Returns a listed object as a source, with the offsets in its key."""
+    """Returns a listed source or output, with the offsets in its key."""
     return Source(
         entry.key,
         entry.size,
@@ -315,20 +315,6 @@ def source_of(parsed: ParsedKey, entry: ObjectInfo) -> Source:
         entry.storage_class,
         parsed.first,
         parsed.last,
-        parsed.tail,
-    )
-
-
-def output_of(parsed: ParsedKey, entry: ObjectInfo) -> ExistingOutput:
-    """Returns a listed object as an output, with the offsets in its key."""
-    return ExistingOutput(
-        entry.key,
-        entry.size,
-        parsed.first,
-        parsed.last,
-        entry.etag,
-        entry.modified,
-        entry.storage_class,
         parsed.tail,
     )
 

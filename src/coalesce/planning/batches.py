@@ -12,7 +12,7 @@ from collections.abc import Collection, Container, Iterable, Iterator, Mapping, 
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
-from coalesce.model import Batch, ExistingOutput, Group, GroupId, Kept, Plan, Source, Why
+from coalesce.model import Batch, Group, GroupId, Kept, Plan, Source, Why
 from coalesce.naming.layout_data import Offsets
 from coalesce.naming.layouts import Layout
 from coalesce.naming.sources import Sources, offsets_of
@@ -267,7 +267,7 @@ class _Coverage:
     They must be asked for in the order of their first offsets.
     """
 
-    def __init__(self, outputs: Iterable[ExistingOutput]) -> None:
+    def __init__(self, outputs: Iterable[Source]) -> None:
         self._outputs = sorted(outputs, key=lambda output: output.first, reverse=True)
         self._reach = -1
 

@@ -77,7 +77,7 @@ def _with_growing(group: Group, keys: Collection[str]) -> Group:
         sources.add(source)
     growing = tuple(output for output in group.outputs if output.key in keys)
     for output in growing:
-        sources.add(output.as_source())
+        sources.add(output)
     stay = tuple(output for output in group.outputs if output.key not in keys)
     return replace(group, sources=sources.build(), outputs=stay, growing=growing)
 
